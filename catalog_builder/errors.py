@@ -1,0 +1,43 @@
+"""One base error, one class per kind of failure.
+
+Every message names what was wrong (the file, the line, the parameter) and what was expected, so
+the command line prints it as it stands and the API sends it as the reason of a 400.
+"""
+
+from __future__ import annotations
+
+
+class TesseraError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class GridError(TesseraError, ValueError):
+    """A coordinate, name or index that is not on the 0.1 degree tile grid."""
+
+
+class DatasetError(TesseraError, ValueError):
+    """An unknown dataset, or two datasets where only one may be."""
+
+
+class ManifestError(TesseraError):
+    """A manifest that cannot be read, or that breaks its format under ``--strict``."""
+
+
+class StorageError(TesseraError):
+    """A file or address that cannot be opened, listed or written."""
+
+
+class CatalogError(TesseraError):
+    """A catalogue folder that is missing, incomplete or of another version."""
+
+
+class QueryError(TesseraError, ValueError):
+    """A search parameter that is malformed or not supported (HTTP 400)."""
+
+
+class QueryTimeoutError(TesseraError):
+    """A search that did not finish within its time limit (HTTP 503)."""
+
+
+class ConvertError(TesseraError):
+    """A tile that cannot be converted, with the reason."""

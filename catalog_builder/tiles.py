@@ -1,0 +1,56 @@
+"""TileTable: the one table that every stage speaks. A row is a tile-year.
+
+Manifest readers make it, the builder merges and joins it, and items are made from it. It is an
+Arrow table with :data:`TILE_SCHEMA`; landmasks, which have no year, travel beside it as a table
+with :data:`LANDMASK_SCHEMA` until the builder joins them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog_builder.grid import N_COLS
+
+SHA256 = pa.binary(32)
+
+TILE_SCHEMA = pa.schema(
+    [
+        pa.field("lat_i", pa.int16(), nullable=False),  # tile centre x 100
+        pa.field("lon_i", pa.int16(), nullable=False),
+        pa.field("year", pa.int16(), nullable=False),
+        # What the manifest says of the two source files; null where it says nothing.
+        pa.field("npy_size", pa.int64()),  # bytes
+        pa.field("npy_sha256", SHA256),
+        pa.field("scales_size", pa.int64()),
+        pa.field("scales_sha256", SHA256),
+        pa.field("mtime", pa.timestamp("s", tz="UTC")),  # of the embedding file
+        # A GeoTIFF exported by geotessera, where the source is a folder of those: path below the
+        # source's root. A row has the .npy pair, or a GeoTIFF, or both.
+        pa.field("has_npy", pa.bool_(), nullable=False),
+        pa.field("geotiff", pa.string()),
+        pa.field("geotiff_size", pa.int64()),
+    ]
+)
+
+LANDMASK_SCHEMA = pa.schema(
+    [
+        pa.field("lat_i", pa.int16(), nullable=False),
+        pa.field("lon_i", pa.int16(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("sha256", SHA256),
+    ]
+)
+
+
+def cells(table: pa.Table) -> npt.NDArray[np.int32]:
+    """Return each row's grid cell as one integer, ``row * 3600 + column``: the spatial sort order."""
+    row = (table["lat_i"].to_numpy().astype(np.int32) + 8995) // 10
+    col = (table["lon_i"].to_numpy().astype(np.int32) + 17995) // 10
+    return row * N_COLS + col
+
+
+def rows_cols(cell: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return grid rows and columns of cells."""
+    return cell // N_COLS, cell % N_COLS
