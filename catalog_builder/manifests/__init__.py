@@ -1,0 +1,70 @@
+"""Readers of every manifest format there is; the reader is chosen by the content.
+
+=================================  ==========================================================
+module                             reads
+=================================  ==========================================================
+:mod:`~.text`                      text registries: one file a year (geotessera 0.1.0), 5 degree
+                                   blocks (0.2 to 0.6), ``SHA256`` and ``SHA256SUM`` files
+:mod:`~.registry_parquet`          ``registry.parquet``, ``landmasks.parquet`` (0.6 to 0.8)
+:mod:`~.manifest_parquet`          ``manifest.parquet``, ``landmasks.parquet`` of s3scan (0.9 and
+                                   later), the inventory of file-scan
+:mod:`~.listing`                   the data itself: a folder, a bucket, a saved listing
+=================================  ==========================================================
+
+All yield :class:`Part` with the schemas of :mod:`catalog_builder.tiles`, and report what is wrong to a
+:class:`ProblemLog`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from catalog_builder.datasets import Dataset
+from catalog_builder.grid import Bounds
+from catalog_builder.manifests.part import Part, Selection
+from catalog_builder.manifests.problems import Kind, Problem, ProblemLog
+
+__all__ = ["Kind", "Part", "Problem", "ProblemLog", "read_manifests"]
+
+
+def read_manifests(
+    source: str | Path,
+    *,
+    problems: ProblemLog,
+    years: frozenset[int] | None = None,
+    bounds: Bounds | None = None,
+    dataset_hint: Dataset | None = None,
+) -> Iterator[Part]:
+    """Read a manifest, or many, of any format.
+
+    Parameters
+    ----------
+    source
+        A file, a folder of manifests or of the data itself, a compressed file (.gz .bz2 .xz .zst), an
+        archive (.tar, .tar.*, .zip) of manifests, or an http(s) or s3 address of any of these.
+    problems
+        Told of everything that is wrong; the good rows are kept.
+    years
+        Keep these years only.
+    bounds
+        Keep tiles whose cell shares area with this box; west > east crosses the antimeridian.
+    dataset_hint
+        Which dataset the user says it is, where the manifest is silent: its years are what a
+        year is checked against. It is not written into :attr:`Part.dataset`.
+
+    Yields
+    ------
+    Part
+        A batch of rows; memory stays bounded however large the source.
+
+    Raises
+    ------
+    ManifestError
+        If there is nothing that can be read, or at the first problem when ``problems`` is strict.
+    StorageError
+        If the source cannot be opened.
+    """
+    from catalog_builder.manifests.sniff import read_source
+
+    yield from read_source(str(source), problems, Selection(years, bounds), dataset_hint)

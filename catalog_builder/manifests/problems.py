@@ -1,0 +1,135 @@
+"""What is wrong with a manifest: counted by kind, the first of each kind kept with its place.
+
+A reader never stops at a bad line. It adds a problem, leaves the row out and goes on; under
+``strict`` the first problem is raised as :class:`~catalog_builder.errors.ManifestError` instead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from catalog_builder.errors import ManifestError
+
+
+class Kind(StrEnum):
+    """The kinds of problem; the value is what people read."""
+
+    MALFORMED = "malformed line"
+    WRONG_YEAR = "wrong year"
+    OFF_GRID = "off-grid name"
+    NAME_MISMATCH = "directory and file name disagree"
+    BAD_HASH = "bad hash"
+    BAD_VALUE = "bad value"
+    DUPLICATE = "duplicate"
+    CONFLICT = "duplicate with other content"
+    HALF_PAIR = "half of a pair"
+    OUTSIDE_BLOCK = "outside its block"
+    MISSING_FILE = "missing file"
+    UNKNOWN_DATASET = "unknown dataset"
+    UNKNOWN_COLUMNS = "unknown column set"
+    UNKNOWN_FORMAT = "unknown format"
+    CORRUPT = "corrupt or truncated"
+    ENCODING = "not UTF-8"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem and its place."""
+
+    kind: Kind
+    source: str
+    """Address of the file, and the member of an archive."""
+    place: str
+    """``line 17``, ``row 3``, or empty when it is the whole file."""
+    message: str
+
+    def __str__(self) -> str:
+        """``registry_2024.txt line 17: expected …, found …``."""
+        return (
+            f"{self.source} {self.place}: {self.message}" if self.place else f"{self.source}: {self.message}"
+        )
+
+
+class ProblemLog:
+    """Counts problems and keeps the first ``keep`` of each kind.
+
+    Parameters
+    ----------
+    strict
+        Raise the first problem instead of keeping it.
+    keep
+        How many problems of each kind are kept whole; the rest are counted.
+    """
+
+    def __init__(self, *, strict: bool = False, keep: int = 20) -> None:
+        self.strict = strict
+        self.keep = keep
+        self.counts: Counter[Kind] = Counter()
+        self.kept: list[Problem] = []
+        self.notes: list[str] = []
+        """Facts worth telling that are no problem: what was ignored, and why."""
+        self._kept_of: Counter[Kind] = Counter()
+
+    def __len__(self) -> int:
+        """Return how many problems there were."""
+        return self.counts.total()
+
+    def add(self, kind: Kind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
+        """Report one problem, or ``count`` of which this is the first.
+
+        Raises
+        ------
+        ManifestError
+            If the log is strict.
+        """
+        problem = Problem(kind, source, place, message)
+        if self.strict:
+            raise ManifestError(str(problem))
+        self.counts[kind] += count
+        if self._kept_of[kind] < self.keep:
+            self._kept_of[kind] += 1
+            self.kept.append(problem)
+
+    def add_rows(
+        self,
+        kind: Kind,
+        source: str,
+        rows: Iterable[int],
+        count: int,
+        describe: Callable[[int], tuple[str, str]],
+    ) -> None:
+        """Report ``count`` problems of which only the kept ones are described.
+
+        Parameters
+        ----------
+        rows
+            Indices of the bad rows, as many as ``count``.
+        describe
+            Gives place and message of a row; called for the few that are kept, so it may be slow.
+        """
+        if not count:
+            return
+        described = 0
+        for row in islice(rows, 1 if self.strict else max(self.keep - self._kept_of[kind], 0)):
+            place, message = describe(int(row))
+            self.add(kind, source, message, place=place)
+            described += 1
+        self.counts[kind] += count - described
+
+    def note(self, message: str) -> None:
+        """Keep a fact that is no problem; said once."""
+        if message not in self.notes:
+            self.notes.append(message)
+
+    def summary(self) -> str:
+        """One line a person reads: ``3 problems: 2 bad hash, 1 half of a pair``; empty if none."""
+        if not self.counts:
+            return ""
+        total = len(self)
+        parts = ", ".join(f"{n:,} {kind}" for kind, n in self.counts.most_common())
+        return f"{total:,} problem{'s' if total != 1 else ''}: {parts}"
