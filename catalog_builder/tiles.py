@@ -48,7 +48,8 @@ def cells(table: pa.Table) -> npt.NDArray[np.int32]:
     """Return each row's grid cell as one integer, ``row * 3600 + column``: the spatial sort order."""
     row = (table["lat_i"].to_numpy().astype(np.int32) + 8995) // 10
     col = (table["lon_i"].to_numpy().astype(np.int32) + 17995) // 10
-    return row * N_COLS + col
+    cell: npt.NDArray[np.int32] = row * N_COLS + col
+    return cell
 
 
 def rows_cols(cell: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

@@ -1,0 +1,570 @@
+"""The search index: one SQLite file with a clustered integer key, written in bulk, read-only after.
+
+A tile-year's key is ``collection | year | row | column``, so a box is one range of keys per latitude
+row and year, the key is the order of results, and a page's token is its last key: paging is exact at
+any depth. What a template can derive (geometry, raster, addresses, sizes) is not stored.
+
+Counts of 1 degree blocks are kept beside, so that the number of matches of any geometry is exact and
+cheap: whole blocks are summed, only cells at the rim are counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog_builder import grid
+from catalog_builder.datasets import Dataset, dataset
+from catalog_builder.errors import CatalogError, QueryTimeoutError
+from catalog_builder.items import Addresses, TileRows, npy_size, scales_size, url_path
+from catalog_builder.tiles import rows_cols
+
+SCHEMA_VERSION = 1
+"""Raised whenever the tables change; an index of another version is refused with a message."""
+
+COL_BITS, ROW_BITS, YEAR_BITS = 12, 11, 12
+CELL_BITS = ROW_BITS + COL_BITS
+BLOCK = 10
+"""Cells of a side of the blocks whose counts are kept: 1 degree."""
+
+_SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
+  document TEXT NOT NULL);
+-- mask: years of the tile; has: flags; mtime: seconds since 1970
+CREATE TABLE tile(key INTEGER PRIMARY KEY, mask INTEGER NOT NULL, has INTEGER NOT NULL, mtime INTEGER);
+-- only rows with hashes, with sizes that are not the formula's, or with a GeoTIFF
+CREATE TABLE source(key INTEGER PRIMARY KEY, npy_size INTEGER, npy_sha256 BLOB, scales_size INTEGER,
+  scales_sha256 BLOB, geotiff TEXT, geotiff_size INTEGER);
+-- key without the year
+CREATE TABLE landmask(key INTEGER PRIMARY KEY, size INTEGER, sha256 BLOB);
+-- tile-years per 1 degree block: key with row and column divided by 10
+CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+"""
+
+IntArray = npt.NDArray[np.integer]
+
+
+def make_key(ordinal: int, year: int, row: int, col: int) -> int:
+    """Return the key of a tile-year."""
+    return ((ordinal << YEAR_BITS | year) << CELL_BITS) | row << COL_BITS | col
+
+
+def split_key(key: int) -> tuple[int, int, int, int]:
+    """Return (collection ordinal, year, row, column) of a key."""
+    cell = key & ((1 << CELL_BITS) - 1)
+    high = key >> CELL_BITS
+    return high >> YEAR_BITS, high & ((1 << YEAR_BITS) - 1), cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """What the index knows of a collection beside its tiles."""
+
+    ordinal: int
+    """Place in the order of collections, from 1."""
+    dataset: Dataset
+    years: tuple[int, ...]
+    """Years that any of its tiles has, ascending."""
+    addresses: Addresses
+    grid: grid.Grid
+    source_root: str
+    """Where the server finds the source files: a local folder, or an address to redirect to."""
+    landmask_root: str
+    counts: tuple[int, ...]
+    """Tile-years per year."""
+    n_tiles: int
+    """Distinct tiles."""
+
+    @property
+    def id(self) -> str:
+        """Collection id."""
+        return self.dataset.collection_id
+
+    @property
+    def n_items(self) -> int:
+        """Tile-years."""
+        return sum(self.counts)
+
+    def to_json(self) -> str:
+        """Serialise; the inverse of :meth:`from_json`."""
+        return json.dumps({**asdict(self), "dataset": self.dataset.directory})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        d = json.loads(text)
+        d["dataset"] = dataset(d["dataset"])
+        d["addresses"] = Addresses(**d["addresses"])
+        for name in ("years", "counts"):
+            d[name] = tuple(d[name])
+        return cls(**d)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Cells of the grid, as runs of columns: sorted by row, then column."""
+
+    row: IntArray
+    first_col: IntArray
+    last_col: IntArray
+    """Inclusive."""
+
+    def spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return first and last cell keys of each run; whole rows that follow each other are merged."""
+        lo = (self.row.astype(np.int64) << COL_BITS) | self.first_col
+        hi = (self.row.astype(np.int64) << COL_BITS) | self.last_col
+        if len(lo) < 2:
+            return lo, hi
+        # No key lies between the last column of a row and the first of the next.
+        joined = (
+            (self.first_col[1:] == 0)
+            & (self.last_col[:-1] == grid.N_COLS - 1)
+            & (self.row[1:] == self.row[:-1] + 1)
+        )
+        starts = np.concatenate([[True], ~joined])
+        return lo[starts], hi[np.concatenate([~joined, [True]])]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tile-years a search asks for; every part narrows it."""
+
+    ordinals: Sequence[int]
+    """Collections, ascending."""
+    years: Sequence[int] | None = None
+    """Years, ascending; None is all."""
+    runs: Runs | None = None
+    """Cells; None is all."""
+    keys: Sequence[int] | None = None
+    """Exactly these keys (from ids), narrowed by the rest; None is all."""
+    where: str = ""
+    """SQL condition over ``t`` (tile) from a white list, with ``?`` for its values."""
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of matches."""
+
+    n: int
+    exact: bool
+    """False: there are at least ``n``, counting stopped at its time limit."""
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+class IndexWriter:
+    """Writes a new index; nothing reads the file until :meth:`close` has returned."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        # The file is new and unpublished: a crash throws it away, so nothing is journalled.
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=8192;"
+            "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;" + _SCHEMA + "BEGIN;"
+        )
+        self._db.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
+
+    def meta(self, name: str, value: str) -> None:
+        """Store a fact of the whole catalogue."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, value))
+
+    def collection(self, record: CollectionRecord, document: str) -> None:
+        """Store a collection: its record, and its STAC document (JSON)."""
+        self._db.execute(
+            "INSERT INTO collection VALUES(?, ?, ?, ?)",
+            (record.ordinal, record.id, record.to_json(), document),
+        )
+
+    def tiles(self, ordinal: int, year: int, rows: IndexRows) -> None:
+        """Store a year's tile-years, sorted by cell."""
+        base = make_key(ordinal, year, 0, 0)
+        row, col = rows_cols(rows.cell)
+        cell_key = (row.astype(np.int64) << COL_BITS) | col
+        keys = (base + cell_key).tolist()
+        insert = self._db.executemany
+        insert(
+            "INSERT INTO tile VALUES(?, ?, ?, ?)",
+            zip(keys, rows.mask.tolist(), rows.has.tolist(), rows.mtime, strict=True),
+        )
+        if rows.source:
+            insert(
+                "INSERT INTO source VALUES(?, ?, ?, ?, ?, ?, ?)",
+                ((keys[i], *facts) for i, facts in rows.source),
+            )
+        block = (row // BLOCK).astype(np.int64) << COL_BITS | col // BLOCK
+        numbers, counts = np.unique(block, return_counts=True)
+        insert("INSERT INTO block VALUES(?, ?)", zip((base + numbers).tolist(), counts.tolist(), strict=True))
+
+    def landmasks(
+        self, ordinal: int, cell: IntArray, sizes: Sequence[int | None], hashes: Sequence[bytes | None]
+    ) -> None:
+        """Store a collection's landmasks, sorted by cell."""
+        row, col = rows_cols(cell.astype(np.int32))
+        keys = make_key(ordinal, 0, 0, 0) + ((row.astype(np.int64) << COL_BITS) | col)
+        self._db.executemany(
+            "INSERT INTO landmask VALUES(?, ?, ?)", zip(keys.tolist(), sizes, hashes, strict=True)
+        )
+
+    def close(self) -> None:
+        """Commit and close."""
+        self._db.execute("COMMIT")
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._db.close()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """A year's rows for the index, sorted by cell."""
+
+    cell: npt.NDArray[np.int32]
+    """row * 3600 + column."""
+    mask: npt.NDArray[np.uint32]
+    has: npt.NDArray[np.int32]
+    mtime: Sequence[int | None]
+    source: Sequence[tuple[int, tuple[Any, ...]]] = field(default=())
+    """(position, (npy_size, npy_sha256, scales_size, scales_sha256, geotiff, geotiff_size))."""
+
+
+# --------------------------------------------------------------------------------------- reading
+
+_PAGE = f"""
+SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s.scales_sha256,
+  s.geotiff, s.geotiff_size, l.size, l.sha256
+FROM {{tiles}}
+LEFT JOIN source s ON s.key = t.key
+LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS + YEAR_BITS})
+  | (t.key & {(1 << CELL_BITS) - 1})
+"""
+# json_each gives the ranges in their order, and the tiles of a range come in key order: the rows are
+# sorted as they are found, and LIMIT stops the walk as soon as the page is full.
+_RANGES = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
+
+
+class Index:
+    """A read-only index. One connection per thread; safe to share."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an index.
+
+        Raises
+        ------
+        CatalogError
+            If the file is missing, not an index, or of another schema version.
+        """
+        self.path = path
+        if not path.is_file():
+            raise CatalogError(f"{path}: no such index; make one with 'tessera-stac build'")
+        self._local = threading.local()
+        try:
+            meta = dict(self._db.execute("SELECT name, value FROM meta"))
+            records = self._db.execute("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
+        except sqlite3.DatabaseError as exc:
+            raise CatalogError(f"{path}: not a tessera-stac index ({exc})") from exc
+        if meta.get("schema_version") != str(SCHEMA_VERSION):
+            raise CatalogError(
+                f"{path}: index schema {meta.get('schema_version')}, this program reads {SCHEMA_VERSION};"
+                " run 'tessera-stac build' again"
+            )
+        self.meta: dict[str, str] = meta
+        self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
+        self.by_ordinal = {r.ordinal: r for r in self.collections.values()}
+        self.documents: dict[str, str] = {
+            cid: doc for cid, (_, doc) in zip(self.collections, records, strict=True)
+        }
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            # Immutable: a new build is a new file, so no locks and no change checks are needed.
+            uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
+            db = self._local.db = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            db.execute("PRAGMA mmap_size=8589934592")
+            db.execute("PRAGMA query_only=ON")
+        return db
+
+    @contextlib.contextmanager
+    def _limit(self, seconds: float | None) -> Iterator[sqlite3.Connection]:
+        """Lend the thread's connection under a time limit."""
+        db = self._db
+        if seconds is None:
+            yield db
+            return
+        deadline = time.monotonic() + seconds
+        db.set_progress_handler(lambda: time.monotonic() > deadline, 2000)
+        try:
+            yield db
+        except sqlite3.OperationalError as exc:
+            if "interrupted" in str(exc):
+                raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
+            raise
+        finally:
+            db.set_progress_handler(None, 0)
+
+    def page(
+        self,
+        selection: Selection,
+        limit: int,
+        after: int | None = None,
+        *,
+        backwards: bool = False,
+        seconds: float | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Return up to ``limit`` rows of a selection in key order, past ``after``.
+
+        ``backwards`` walks to smaller keys (and still returns ascending rows): the page before.
+
+        Raises
+        ------
+        QueryTimeoutError
+            If it takes longer than ``seconds``.
+        """
+        rows: list[tuple[Any, ...]] = []
+        with self._limit(seconds) as db:
+            for ranges in self._ranges(selection, after, backwards):
+                if backwards:
+                    found = self._page_backwards(db, selection, ranges, limit - len(rows))
+                else:
+                    sql = _PAGE.format(tiles=_RANGES) + _where(selection.where) + " LIMIT ?"
+                    bound = (json.dumps(ranges), *selection.values, limit - len(rows))
+                    found = db.execute(sql, bound).fetchall()
+                rows += found
+                if len(rows) >= limit:
+                    break
+        return rows[::-1] if backwards else rows
+
+    @staticmethod
+    def _page_backwards(
+        db: sqlite3.Connection, selection: Selection, ranges: list[tuple[int, int]], limit: int
+    ) -> list[tuple[Any, ...]]:
+        sql = (
+            _PAGE.format(tiles="tile t")
+            + _where("t.key BETWEEN ? AND ?", selection.where)
+            + " ORDER BY t.key DESC LIMIT ?"
+        )
+        rows: list[tuple[Any, ...]] = []
+        for lo, hi in ranges:
+            rows += db.execute(sql, (lo, hi, *selection.values, limit - len(rows))).fetchall()
+            if len(rows) >= limit:
+                break
+        return rows
+
+    def count(self, selection: Selection, seconds: float | None = None) -> Count:
+        """Return how many tile-years a selection holds; at least so many if time runs out."""
+        if selection.keys is not None or selection.where:
+            return self._count_tiles(selection, seconds)
+        n = 0
+        inner, rim = _blocks(selection.runs)
+        try:
+            with self._limit(seconds) as db:
+                for table, column, runs in (("block", "sum(t.n)", inner), ("tile", "count(*)", rim)):
+                    if runs is not None and not len(runs.row):
+                        continue
+                    sql = (
+                        f"SELECT {column} FROM json_each(?) r CROSS JOIN {table} t"
+                        " ON t.key BETWEEN r.value->>0 AND r.value->>1"
+                    )
+                    for ranges in self._ranges(replace(selection, runs=runs), None, False):
+                        n += db.execute(sql, (json.dumps(ranges),)).fetchone()[0] or 0
+        except QueryTimeoutError:
+            return Count(n, exact=False)
+        return Count(n, exact=True)
+
+    def _count_tiles(self, selection: Selection, seconds: float | None) -> Count:
+        n = 0
+        sql = f"SELECT count(*) FROM {_RANGES}" + _where(selection.where)
+        try:
+            with self._limit(seconds) as db:
+                for ranges in self._ranges(selection, None, False):
+                    n += db.execute(sql, (json.dumps(ranges), *selection.values)).fetchone()[0]
+        except QueryTimeoutError:
+            return Count(n, exact=False)
+        return Count(n, exact=True)
+
+    def _ranges(
+        self, selection: Selection, after: int | None, backwards: bool
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield key ranges, in order, in batches that grow: the first pages need few of them."""
+        batch: list[tuple[int, int]] = []
+        size = 32
+        for lo, hi in self._all_ranges(selection, backwards):
+            if after is not None:
+                if backwards:
+                    hi = min(hi, after - 1)
+                else:
+                    lo = max(lo, after + 1)
+                if lo > hi:
+                    continue
+            batch.append((lo, hi))
+            if len(batch) >= size:
+                yield batch
+                batch, size = [], min(size * 8, 16384)
+        if batch:
+            yield batch
+
+    def _all_ranges(self, selection: Selection, backwards: bool) -> Iterator[tuple[int, int]]:
+        step = -1 if backwards else 1
+        if selection.runs is None:
+            lo, hi = [0], [(1 << CELL_BITS) - 1]
+        else:
+            spans = selection.runs.spans()
+            lo, hi = spans[0].tolist(), spans[1].tolist()
+        if selection.keys is not None:
+            yield from self._key_ranges(selection, np.array(lo), np.array(hi), step)
+            return
+        for ordinal in selection.ordinals[::step]:
+            years = self.by_ordinal[ordinal].years
+            for year in years[::step]:
+                if selection.years is not None and year not in selection.years:
+                    continue
+                base = make_key(ordinal, year, 0, 0)
+                for i in range(len(lo))[::step]:
+                    yield base + lo[i], base + hi[i]
+
+    def _key_ranges(
+        self, selection: Selection, lo: IntArray, hi: IntArray, step: int
+    ) -> Iterator[tuple[int, int]]:
+        for key in sorted(set(selection.keys or ()))[::step]:
+            ordinal, year, _, _ = split_key(key)
+            if ordinal not in selection.ordinals:
+                continue
+            if selection.years is not None and year not in selection.years:
+                continue
+            cell = key & ((1 << CELL_BITS) - 1)
+            at = int(np.searchsorted(lo, cell, side="right")) - 1
+            if at >= 0 and cell <= hi[at]:
+                yield key, key
+
+    def has_tile(self, key: int) -> int:
+        """Return the :class:`Has` flags of a key, 0 if there is no such tile-year."""
+        found = self._db.execute("SELECT has FROM tile WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else 0
+
+    def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
+        """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
+        masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
+        for year in self.by_ordinal[ordinal].years:
+            base = make_key(ordinal, year, 0, 0)
+            rows = self._db.execute(
+                "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ?", (base, base + (1 << CELL_BITS) - 1)
+            )
+            while part := rows.fetchmany(1 << 16):
+                pairs = np.array(part, dtype=np.int64)
+                cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
+                masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]
+        (cells,) = np.nonzero(masks)
+        return cells.astype(np.int32), masks[cells]
+
+
+def _where(*conditions: str) -> str:
+    used = [c for c in conditions if c]
+    return " WHERE " + " AND ".join(used) if used else ""
+
+
+def _blocks(runs: Runs | None) -> tuple[Runs | None, Runs | None]:
+    """Split cells into whole 1 degree blocks (rows and columns of blocks) and the cells that remain."""
+    none = Runs(*(np.empty(0, np.int64) for _ in range(3)))
+    if runs is None:
+        return None, none
+    if int((runs.last_col - runs.first_col + 1).sum()) < 5000:
+        return none, runs  # splitting costs more than counting them
+    n_block_cols = grid.N_COLS // BLOCK
+    band = runs.row // BLOCK
+    # The whole blocks of each run, as steps up and down along the band; ten runs make a full block.
+    first = -(-runs.first_col // BLOCK)
+    stop = (runs.last_col + 1) // BLOCK
+    wide = stop > first
+    if not wide.any():
+        return none, runs
+    bands, position = np.unique(band, return_inverse=True)
+    steps = np.zeros((len(bands), n_block_cols + 1), dtype=np.int32)
+    np.add.at(steps, (position[wide], first[wide]), 1)
+    np.add.at(steps, (position[wide], stop[wide]), -1)
+    full = np.cumsum(steps, axis=1)[:, :-1] == BLOCK
+    if not full.any():
+        return none, runs
+    inner = _runs_of(bands, full)
+    # What remains of each run, cell by cell, only in bands that have a full block.
+    touched = full.any(axis=1)[position]
+    rim_rows = np.unique(runs.row[touched])
+    where = np.searchsorted(rim_rows, runs.row[touched])
+    cell_steps = np.zeros((len(rim_rows), grid.N_COLS + 1), dtype=np.int32)
+    np.add.at(cell_steps, (where, runs.first_col[touched]), 1)
+    np.add.at(cell_steps, (where, runs.last_col[touched] + 1), -1)
+    covered = np.cumsum(cell_steps, axis=1)[:, :-1] > 0
+    whole = np.repeat(full[np.searchsorted(bands, rim_rows // BLOCK)], BLOCK, axis=1)
+    rim = _runs_of(rim_rows, covered & ~whole)
+    rest = ~touched
+    merged = Runs(
+        *(np.concatenate([getattr(rim, f), getattr(runs, f)[rest]]) for f in ("row", "first_col", "last_col"))
+    )
+    order = np.lexsort((merged.first_col, merged.row))
+    return inner, Runs(merged.row[order], merged.first_col[order], merged.last_col[order])
+
+
+def _runs_of(rows: IntArray, covered: npt.NDArray[np.bool_]) -> Runs:
+    """Return the runs of true columns, row by row."""
+    edges = np.diff(covered.astype(np.int8), axis=1, prepend=0, append=0)
+    at, first = np.nonzero(edges == 1)
+    _, stop = np.nonzero(edges == -1)
+    return Runs(rows[at], first, stop - 1)
+
+
+def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
+    """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
+    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha) = (
+        zip(*page, strict=True) if page else ((),) * 12
+    )
+    key = np.array(keys, dtype=np.int64)
+    cell = key & ((1 << CELL_BITS) - 1)
+    row = (cell >> COL_BITS).astype(np.int32)
+    col = (cell & ((1 << COL_BITS) - 1)).astype(np.int32)
+    raster = grid.rasters(row, col)
+    by_formula = npy_size(raster.height, raster.width).tolist()
+    scales_by_formula = scales_size(raster.height, raster.width).tolist()
+    return TileRows(
+        row=row,
+        col=col,
+        year=((key >> CELL_BITS) & ((1 << YEAR_BITS) - 1)).astype(np.int32),
+        mask=np.array(mask, dtype=np.uint32),
+        has=np.array(has, dtype=np.int32),
+        facts={
+            "npy_size": [f if v is None else v for v, f in zip(n_size, by_formula, strict=True)],
+            "scales_size": [f if v is None else v for v, f in zip(s_size, scales_by_formula, strict=True)],
+            "npy_sha256": [v.hex() if v else "" for v in n_sha],
+            "scales_sha256": [v.hex() if v else "" for v in s_sha],
+            "mtime": rfc3339(mtime),
+            "geotiff": [url_path(v) if v else "" for v in geotiff],
+            "geotiff_size": [v or 0 for v in g_size],
+            "landmask_size": [v or 0 for v in l_size],
+            "landmask_sha256": [v.hex() if v else "" for v in l_sha],
+        },
+    )
+
+
+def rfc3339(seconds: Sequence[int | None]) -> list[str]:
+    """Return times (seconds since 1970, UTC) as RFC 3339 text; empty where there is none."""
+    known = np.array([s or 0 for s in seconds], dtype="datetime64[s]")
+    texts = np.datetime_as_string(known, timezone="UTC").tolist() if len(known) else []
+    return [t if s is not None else "" for t, s in zip(texts, seconds, strict=True)]

@@ -1,0 +1,324 @@
+"""The STAC Item, defined once.
+
+:func:`item_template` is the definition: what an item of a dataset holds, with slots where tile-years
+differ. :func:`item_columns` computes the slots from a TileTable's columns. The API renders the
+template to JSON, the parquet writer to Arrow, and pystac reads either: they cannot disagree.
+
+An asset is listed only when it exists: :class:`Has` says per row what there is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog_builder import grid
+from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
+from catalog_builder.datasets import Dataset
+from catalog_builder.template import Flag, Instant, Number, Numbers, Text, When
+
+STAC_VERSION = "1.1.0"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+
+N_BANDS = 128
+BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
+"""The embedding's dimensions; they have no meaning one by one."""
+
+MEDIA_NPY = "application/x-npy"
+MEDIA_GEOTIFF = "image/tiff; application=geotiff"
+MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+MEDIA_VRT = "application/x-ogc-vrt"
+
+FIRST_YEAR = 2000
+"""Year of bit 0 in a mask of years."""
+
+
+class Has(enum.IntFlag):
+    """What a tile-year has; decides which assets and fields its item lists."""
+
+    NPY = 1
+    """The .npy pair."""
+    RAW_LANE = 2
+    """The pair can be read in place: its sizes are the formula's, or unknown."""
+    SIZES = 4
+    """The manifest gives the pair's sizes."""
+    HASHES = 8
+    """The manifest gives the pair's SHA-256."""
+    MTIME = 16
+    """The manifest gives the embedding file's time."""
+    LANDMASK = 32
+    LANDMASK_SIZE = 64
+    LANDMASK_HASH = 128
+    GEOTIFF = 256
+    """A GeoTIFF exported by geotessera."""
+    GEOTIFF_SIZE = 512
+    COG = 1024
+    """Converted: the ledger has it."""
+
+
+def npy_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return the bytes of an int8 (H, W, 128) .npy file: its header is 128 bytes."""
+    return N_BANDS * height.astype(np.int64) * width + 128
+
+
+def scales_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return the bytes of a float32 (H, W) .npy file."""
+    return 4 * height.astype(np.int64) * width + 128
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a collection's files are, as its items say it.
+
+    ``{root}`` in an address stands for the address of the catalogue itself: the API puts its own.
+    """
+
+    source: str
+    """Below it lie ``<year>/<grid>/<grid>.npy``."""
+    landmasks: str
+    """Below it lie ``<grid>.tiff``."""
+    lane: str
+    """Below it the API answers the raw lane, ``<year>/<grid>/<grid>_f32.vrt``."""
+    data: str
+    """Below it lie the COGs that the ledger names."""
+
+
+def item_template(
+    dataset: Dataset, addresses: Addresses, root: str, grid_kind: grid.Grid = "utm"
+) -> dict[str, Any]:
+    """Return the item of a dataset, with slots.
+
+    Parameters
+    ----------
+    dataset
+        Whose items.
+    addresses
+        Where the files are.
+    root
+        Address of the service or of the catalogue folder, without a trailing slash; replaces
+        ``{root}`` in every address.
+    grid_kind
+        Which raster grid the items describe.
+    """
+    cid = dataset.collection_id
+    collection = f"{root}/collections/{cid}"
+    source, landmasks, lane = (
+        a.replace("{root}", root) for a in (addresses.source, addresses.landmasks, addresses.lane)
+    )
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [PROJECTION, FILE],
+        "id": Text("grid_{lon}_{lat}_{year}"),
+        "collection": cid,
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [
+                [
+                    [Number("west"), Number("south")],
+                    [Number("east"), Number("south")],
+                    [Number("east"), Number("north")],
+                    [Number("west"), Number("north")],
+                    [Number("west"), Number("south")],
+                ]
+            ],
+        },
+        "bbox": [Number("west"), Number("south"), Number("east"), Number("north")],
+        "properties": {
+            "title": Text(f"{dataset.title}, {{lon}} {{lat}}, {{year}}"),
+            # An instant that sorts and labels the year, and the interval it stands for. A null
+            # datetime is valid STAC, but pgSTAC and others lose it.
+            "datetime": Instant("{year}-01-01T00:00:00Z"),
+            "start_datetime": Instant("{year}-01-01T00:00:00Z"),
+            "end_datetime": Instant("{year}-12-31T23:59:59Z"),
+            "gsd": 10,
+            "proj:code": Text("EPSG:{epsg}"),
+            "proj:shape": [Number("height"), Number("width")],
+            "proj:transform": [
+                10.0, 0.0, Number("origin_x"), 0.0, -10.0, Number("origin_y"), 0.0, 0.0, 1.0,
+            ],
+            "proj:bbox": [Number("origin_x"), Number("bottom"), Number("right"), Number("origin_y")],
+            "tessera:dataset_version": dataset.version,
+            "tessera:variant": dataset.variant,
+            "tessera:tile": Text("grid_{lon}_{lat}"),
+            "tessera:year": Number("year_number"),
+            "tessera:utm_zone": Number("utm_zone"),
+            "tessera:grid": grid_kind,
+            "tessera:cog": Flag(Has.COG),
+            "tessera:years": Numbers("years"),
+            "tessera:coverage": Text("{coverage}"),
+            **({"tessera:synthetic": True} if dataset.is_synthetic else {}),
+        },
+        "assets": {
+            "embeddings_f32": When(
+                Has.NPY | Has.RAW_LANE,
+                {
+                    "href": Text(f"{lane}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_f32.vrt"),
+                    "type": MEDIA_VRT,
+                    "title": "Embeddings as float32, computed from the codes and scales as they are read",
+                    "roles": ["data"],
+                    "data_type": "float32",
+                    "bands": BANDS,
+                },
+            ),
+            "source_npy": When(
+                Has.NPY,
+                {
+                    "href": Text(f"{source}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}.npy"),
+                    "type": MEDIA_NPY,
+                    "title": "Quantised embeddings as published: int8 (rows, columns, 128)",
+                    "roles": ["source"],
+                    "file:size": When(Has.SIZES, Number("npy_size")),
+                    "file:checksum": When(Has.HASHES, Text("1220{npy_sha256}")),
+                    "updated": When(Has.MTIME, Text("{mtime}")),
+                },
+            ),
+            "source_scales": When(
+                Has.NPY,
+                {
+                    "href": Text(f"{source}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_scales.npy"),
+                    "type": MEDIA_NPY,
+                    "title": "Scales as published: float32 (rows, columns); embedding = code x scale",
+                    "roles": ["source"],
+                    "file:size": When(Has.SIZES, Number("scales_size")),
+                    "file:checksum": When(Has.HASHES, Text("1220{scales_sha256}")),
+                },
+            ),
+            "source_geotiff": When(
+                Has.GEOTIFF,
+                {
+                    "href": Text(f"{source}/{{geotiff}}"),
+                    "type": MEDIA_GEOTIFF,
+                    "title": "Embeddings as float32, exported by geotessera",
+                    "roles": ["source"],
+                    "file:size": When(Has.GEOTIFF_SIZE, Number("geotiff_size")),
+                },
+            ),
+            "landmask": When(
+                Has.LANDMASK,
+                {
+                    "href": Text(f"{landmasks}/grid_{{lon}}_{{lat}}.tiff"),
+                    "type": MEDIA_GEOTIFF,
+                    "title": "Land (1) and water (0)",
+                    "roles": ["land-water"],
+                    # The landmask file carries upstream's unsnapped corner.
+                    "proj:transform": [
+                        10.0, 0.0, Number("source_x"), 0.0, -10.0, Number("source_y"), 0.0, 0.0, 1.0,
+                    ],
+                    "file:size": When(Has.LANDMASK_SIZE, Number("landmask_size")),
+                    "file:checksum": When(Has.LANDMASK_HASH, Text("1220{landmask_sha256}")),
+                },
+            ),
+        },
+        "links": [
+            {
+                "rel": "self",
+                "type": "application/geo+json",
+                "href": Text(f"{collection}/items/grid_{{lon}}_{{lat}}_{{year}}"),
+            },
+            {"rel": "root", "type": "application/json", "href": f"{root}/"},
+            {"rel": "parent", "type": "application/json", "href": collection},
+            {"rel": "collection", "type": "application/json", "href": collection},
+        ],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TileRows:
+    """Tile-years as columns, one element a row: what the index and the TileTable both can give."""
+
+    row: npt.NDArray[np.int32]
+    """Latitude row, 0 in the south."""
+    col: npt.NDArray[np.int32]
+    year: npt.NDArray[np.int32]
+    mask: npt.NDArray[np.uint32]
+    """Years that the tile has in its collection, bit i = year 2000 + i."""
+    has: npt.NDArray[np.int32]
+    """:class:`Has` of each row."""
+    facts: Mapping[str, Any]
+    """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
+    landmask_sha256, geotiff (quoted path), geotiff_size; values only count where ``has`` says so."""
+
+
+def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:
+    """Return every slot of :func:`item_template`, vectorised.
+
+    Parameters
+    ----------
+    rows
+        The tile-years.
+    years
+        All years of the collection: what makes coverage full.
+    grid_kind
+        Which raster grid to describe.
+    """
+    row, col, year = rows.row, rows.col, rows.year
+    raster = grid.rasters(row, col, grid_kind)
+    source = grid.rasters(row, col, "source")
+    lon_text, lat_text, year_text = _number_texts()
+    lon_edges, lat_edges = _edges()
+    codes = coverage_codes(rows.mask, list(years))
+    return {
+        "lon": lon_text[col],
+        "lat": lat_text[row],
+        "year": year_text[year - FIRST_YEAR],
+        "year_number": year,
+        "west": lon_edges[col],
+        "east": lon_edges[col + 1],
+        "south": lat_edges[row],
+        "north": lat_edges[row + 1],
+        "epsg": raster.epsg.astype(str).astype(object),
+        "height": raster.height,
+        "width": raster.width,
+        "origin_x": raster.origin_x,
+        "origin_y": raster.origin_y,
+        "right": raster.origin_x + grid.PIXEL * raster.width,
+        "bottom": raster.origin_y - grid.PIXEL * raster.height,
+        "source_x": source.origin_x,
+        "source_y": source.origin_y,
+        "utm_zone": col // grid.COLS_PER_ZONE + 1,
+        "years": [years_of(m) for m in rows.mask.tolist()],
+        "coverage": np.asarray(COVERAGE_NAMES, dtype=object)[codes],
+        **rows.facts,
+    }
+
+
+@lru_cache(maxsize=1 << 16)
+def years_of(mask: int) -> list[int]:
+    """Return the years of a mask, ascending. The list is shared: do not change it."""
+    return [FIRST_YEAR + i for i in range(32) if mask >> i & 1]
+
+
+def mask_of(years: tuple[int, ...]) -> int:
+    """Return the mask of years, bit i = year 2000 + i."""
+    return sum(1 << (y - FIRST_YEAR) for y in years)
+
+
+def url_path(path: str) -> str:
+    """Quote a file path for use in an href; the result needs no JSON escaping."""
+    return quote(path, safe="/~-._")
+
+
+@cache
+def _number_texts() -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+    """Longitudes by column, latitudes by row (two decimals), years from 2000, as text."""
+    lon = [f"{(c * 10 - 17995) / 100:.2f}" for c in range(grid.N_COLS)]
+    lat = [f"{(r * 10 - 8995) / 100:.2f}" for r in range(grid.N_ROWS)]
+    return (
+        np.array(lon, dtype=object),
+        np.array(lat, dtype=object),
+        np.array([str(FIRST_YEAR + i) for i in range(32)], dtype=object),
+    )
+
+
+@cache
+def _edges() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return np.array(grid.LON_EDGES), np.array(grid.LAT_EDGES)

@@ -1,0 +1,266 @@
+"""A STAC object written once, as nested data with slots, and rendered to JSON text and to Arrow.
+
+The API needs bytes for a page of items in well under a millisecond, the parquet writer needs whole
+columns, and both must say the same. So an item is a template: ordinary dicts, lists and constants,
+with the nodes below where rows differ. :class:`JsonRenderer` compiles it to one ``%`` format per
+combination of flags; :class:`ArrowRenderer` walks it and makes nested arrays.
+
+The values that fill the slots are *columns*: a mapping from slot name to a numpy array (or a list)
+with one element a row, computed by the template's owner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Columns = Mapping[str, Any]
+"""Slot name to a sequence with one value a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string with ``{slot}`` fields; slot values must need no JSON escaping."""
+
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instant(Text):
+    """A :class:`Text` that is an RFC 3339 time: a string in JSON, a timestamp column in Arrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number, from the column of that name."""
+
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A list of numbers of any length: the column holds the lists."""
+
+    slot: str
+    integer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false, from the row's flags."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A dict value that is there only where the row's flags hold all of these bits."""
+
+    bits: int
+    node: Any
+
+
+class JsonRenderer:
+    """Renders rows to JSON text. Not thread-safe only in that two threads may compile the same format."""
+
+    def __init__(self, template: Mapping[str, Any]) -> None:
+        self._template = template
+        self._formats: dict[int, tuple[str, list[str]]] = {}
+
+    def render(self, columns: Columns, flags: Sequence[int]) -> list[str]:
+        """Return one JSON text a row, in row order."""
+        out: list[str] = [""] * len(flags)
+        distinct = set(flags)
+        for variant in distinct:
+            fmt, slots = self._format(variant)
+            if len(distinct) == 1:
+                out = [fmt % values for values in zip(*(columns[s] for s in slots), strict=True)]
+                break
+            picked = [i for i, f in enumerate(flags) if f == variant]
+            needed = {s: [columns[s][i] for i in picked] for s in set(slots)}
+            for i, values in zip(picked, zip(*(needed[s] for s in slots), strict=True), strict=True):
+                out[i] = fmt % values
+        return out
+
+    def _format(self, flags: int) -> tuple[str, list[str]]:
+        found = self._formats.get(flags)
+        if found is None:
+            slots: list[str] = []
+            found = self._formats[flags] = ("".join(_json_pieces(self._template, flags, slots)), slots)
+        return found
+
+
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+def _escape(constant: Any) -> str:
+    return orjson.dumps(constant).decode().replace("%", "%%")
+
+
+def _json_pieces(node: Any, flags: int, slots: list[str]) -> Iterable[str]:
+    """Yield the pieces of a %-format for a node, appending the slots it uses in their order."""
+    match node:
+        case Text(template):
+            last = 0
+            yield '"'
+            for field in _SLOT.finditer(template):
+                yield _escape(template[last : field.start()])[1:-1] + "%s"
+                slots.append(field[1])
+                last = field.end()
+            yield _escape(template[last:])[1:-1] + '"'
+        case Number(slot):
+            slots.append(slot)
+            yield "%s"
+        case Numbers(slot):
+            # Lists come as Python lists of numbers; their repr is their JSON.
+            slots.append(slot)
+            yield "%s"
+        case Flag(bit):
+            yield "true" if flags & bit else "false"
+        case dict():
+            yield "{"
+            comma = ""
+            for key, value in node.items():
+                if isinstance(value, When):
+                    if flags & value.bits != value.bits:
+                        continue
+                    value = value.node
+                yield f"{comma}{_escape(key)}:"
+                yield from _json_pieces(value, flags, slots)
+                comma = ","
+            yield "}"
+        case list() if _has_slots(node):
+            yield "["
+            for i, value in enumerate(node):
+                yield "," if i else ""
+                yield from _json_pieces(value, flags, slots)
+            yield "]"
+        case _:
+            yield _escape(node)
+
+
+def _has_slots(node: Any) -> bool:
+    match node:
+        case Text() | Number() | Numbers() | Flag() | When():
+            return True
+        case dict():
+            return any(map(_has_slots, node.values()))
+        case list():
+            return any(map(_has_slots, node))
+    return False
+
+
+class ArrowRenderer:
+    """Renders rows to nested Arrow arrays; a :class:`When` that does not hold is null."""
+
+    def __init__(self, template: Mapping[str, Any]) -> None:
+        self._template = template
+        # Constants repeated to the longest batch so far: long lists (128 bands) cost once, not per batch.
+        self._repeated: dict[int, pa.Array] = {}
+
+    def render(self, columns: Columns, flags: npt.NDArray[np.integer]) -> dict[str, pa.Array]:
+        """Return one array per top level key of the template."""
+        batch = _ArrowBatch(columns, flags, self._repeated)
+        return {key: batch.value(node) for key, node in self._template.items()}
+
+
+class _ArrowBatch:
+    """One batch of rows being rendered to Arrow."""
+
+    def __init__(
+        self, columns: Columns, flags: npt.NDArray[np.integer], repeated: dict[int, pa.Array]
+    ) -> None:
+        self.columns = columns
+        self.flags = flags
+        self.n = len(flags)
+        self.texts: dict[str, pa.Array] = {}
+        self.repeated = repeated
+
+    def value(self, node: Any) -> pa.Array:
+        """Return a node's array; null where a :class:`When` does not hold."""
+        if not isinstance(node, When):
+            return self.array(node)
+        absent = (self.flags & node.bits) != node.bits
+        if isinstance(node.node, dict):
+            return self.struct(node.node, absent)
+        whole = self.array(node.node)
+        return pc.if_else(pa.array(absent), pa.scalar(None, whole.type), whole)
+
+    def array(self, node: Any) -> pa.Array:
+        match node:
+            case Instant(template):
+                unzoned = pc.strptime(self.join(template), format="%Y-%m-%dT%H:%M:%SZ", unit="us")
+                return unzoned.cast(pa.timestamp("us", tz="UTC"))
+            case Text(template):
+                return self.join(template)
+            case Number(slot):
+                return pa.array(self.columns[slot])
+            case Numbers(slot, integer):
+                return pa.array(self.columns[slot], pa.list_(pa.int64() if integer else pa.float64()))
+            case Flag(bit):
+                return pa.array((self.flags & bit) != 0)
+            case dict() if _has_slots(node):
+                return self.struct(node, None)
+            case list() if _has_slots(node):
+                return self.interleave([self.array(v) for v in node])
+        return self.constant(node)
+
+    def text(self, slot: str) -> pa.Array:
+        if slot not in self.texts:
+            self.texts[slot] = pa.array(self.columns[slot], pa.string())
+        return self.texts[slot]
+
+    def join(self, template: str) -> pa.Array:
+        parts: list[Any] = []
+        last = 0
+        for slot in _SLOT.finditer(template):
+            parts += [template[last : slot.start()], self.text(slot[1])]
+            last = slot.end()
+        parts.append(template[last:])
+        return pc.binary_join_element_wise(*[p for p in parts if not (isinstance(p, str) and not p)], "")
+
+    def struct(self, node: Mapping[str, Any], absent: npt.NDArray[np.bool_] | None) -> pa.Array:
+        return pa.StructArray.from_arrays(
+            [self.value(v) for v in node.values()],
+            names=list(node),
+            mask=None if absent is None else pa.array(absent),
+        )
+
+    def interleave(self, items: list[pa.Array]) -> pa.Array:
+        """Return lists of a fixed length: element i of row r is ``items[i][r]``."""
+        width = len(items)
+        if all(pa.types.is_primitive(i.type) for i in items):
+            values = pa.array(np.stack([i.to_numpy(zero_copy_only=False) for i in items], axis=1).ravel())
+        else:
+            order = np.arange(self.n * width, dtype=np.int64).reshape(width, self.n).T.ravel()
+            values = pc.take(pa.concat_arrays(items), pa.array(order))
+        return pa.ListArray.from_arrays(_offsets(self.n, width), values)
+
+    def constant(self, node: Any) -> pa.Array:
+        """Return a constant n times."""
+        whole = self.repeated.get(id(node))
+        if whole is None or len(whole) < self.n:
+            whole = self.repeated[id(node)] = _repeat(node, self.n)
+        return whole[: self.n]
+
+
+def _repeat(constant: Any, n: int) -> pa.Array:
+    if isinstance(constant, list) and constant:
+        one = pa.array(constant)
+        values = pc.take(one, pa.array(np.tile(np.arange(len(one), dtype=np.int32), n)))
+        return pa.ListArray.from_arrays(_offsets(n, len(one)), values)
+    if isinstance(constant, dict):
+        return pa.StructArray.from_arrays([_repeat(v, n) for v in constant.values()], names=list(constant))
+    return pa.repeat(pa.scalar(constant), n)
+
+
+def _offsets(n: int, width: int) -> pa.Array:
+    return pa.array(np.arange(0, n * width + 1, width, dtype=np.int32))
