@@ -22,12 +22,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from catalog_builder import grid
 from catalog_builder.datasets import Dataset, dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
-from catalog_builder.items import Addresses, TileRows, npy_size, scales_size, url_path
-from catalog_builder.tiles import rows_cols
+from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
+from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA, rows_cols
 
 SCHEMA_VERSION = 1
 """Raised whenever the tables change; an index of another version is refused with a message."""
@@ -51,6 +52,9 @@ CREATE TABLE landmask(key INTEGER PRIMARY KEY, size INTEGER, sha256 BLOB);
 -- tile-years per 1 degree block: key with row and column divided by 10
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 """
+
+SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
+"""Facts of the table ``source``, in its order; the names are the TileTable's."""
 
 IntArray = npt.NDArray[np.integer]
 
@@ -169,7 +173,7 @@ class IndexWriter:
     """Writes a new index; nothing reads the file until :meth:`close` has returned."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path.absolute().as_uri(), uri=True, isolation_level=None)
         # The file is new and unpublished: a crash throws it away, so nothing is journalled.
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=8192;"
@@ -217,6 +221,21 @@ class IndexWriter:
         self._db.executemany(
             "INSERT INTO landmask VALUES(?, ?, ?)", zip(keys.tolist(), sizes, hashes, strict=True)
         )
+
+    def copy_collection(self, old: Path, record: CollectionRecord, document: str) -> None:
+        """Bring a collection over from another index."""
+        self.collection(record, document)
+        self._db.execute("COMMIT")
+        self._db.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro&immutable=1",))
+        self._db.execute("BEGIN")
+        lo, hi = make_key(record.ordinal, 0, 0, 0), make_key(record.ordinal + 1, 0, 0, 0)
+        for table in ("tile", "source", "landmask", "block"):
+            self._db.execute(
+                f"INSERT INTO main.{table} SELECT * FROM old.{table} WHERE key >= ? AND key < ?", (lo, hi)
+            )
+        self._db.execute("COMMIT")
+        self._db.execute("DETACH old")
+        self._db.execute("BEGIN")
 
     def close(self) -> None:
         """Commit and close."""
@@ -475,6 +494,62 @@ class Index:
                 masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]
         (cells,) = np.nonzero(masks)
         return cells.astype(np.int32), masks[cells]
+
+    def tile_table(self, ordinal: int, year: int) -> pa.Table:
+        """Return a year of a collection as ``TILE_SCHEMA``: what the builder once wrote."""
+        base = make_key(ordinal, year, 0, 0)
+        rows = self._db.execute(
+            f"SELECT t.key, t.has, t.mtime, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
+            " FROM tile t LEFT JOIN source s ON s.key = t.key WHERE t.key BETWEEN ? AND ?",
+            (base, base + (1 << CELL_BITS) - 1),
+        ).fetchall()
+        key, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size = (
+            zip(*rows, strict=True) if rows else ((),) * 9
+        )
+        cell = np.array(key, dtype=np.int64) & ((1 << CELL_BITS) - 1)
+        row, col = cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)
+        flags = np.array(has, dtype=np.int64)
+        raster = grid.rasters(row, col)
+        n = len(rows)
+
+        def sizes(stored: Sequence[int | None], formula: npt.NDArray[np.int64]) -> pa.Array:
+            exact = np.array([s or 0 for s in stored], dtype=np.int64)
+            known = (flags & Has.SIZES) != 0
+            values = np.where(exact > 0, exact, formula)
+            return pa.array(values, mask=~(known | (exact > 0)))
+
+        return pa.table(
+            {
+                "lat_i": pa.array(row * 10 - 8995, pa.int16()),
+                "lon_i": pa.array(col * 10 - 17995, pa.int16()),
+                "year": pa.array(np.full(n, year), pa.int16()),
+                "npy_size": sizes(n_size, npy_size(raster.height, raster.width)),
+                "npy_sha256": pa.array(n_sha, SHA256),
+                "scales_size": sizes(s_size, scales_size(raster.height, raster.width)),
+                "scales_sha256": pa.array(s_sha, SHA256),
+                "mtime": pa.array(mtime, pa.timestamp("s", tz="UTC")),
+                "has_npy": pa.array((flags & Has.NPY) != 0),
+                "geotiff": pa.array(geotiff, pa.string()),
+                "geotiff_size": pa.array(g_size, pa.int64()),
+            }
+        ).cast(TILE_SCHEMA)
+
+    def landmask_table(self, ordinal: int) -> pa.Table:
+        """Return a collection's landmasks as ``LANDMASK_SCHEMA``."""
+        lo, hi = make_key(ordinal, 0, 0, 0), make_key(ordinal + 1, 0, 0, 0)
+        rows = self._db.execute(
+            "SELECT key, size, sha256 FROM landmask WHERE key >= ? AND key < ?", (lo, hi)
+        ).fetchall()
+        key, size, sha256 = zip(*rows, strict=True) if rows else ((),) * 3
+        cell = np.array(key, dtype=np.int64) & ((1 << CELL_BITS) - 1)
+        return pa.table(
+            {
+                "lat_i": pa.array((cell >> COL_BITS) * 10 - 8995, pa.int16()),
+                "lon_i": pa.array((cell & ((1 << COL_BITS) - 1)) * 10 - 17995, pa.int16()),
+                "size": pa.array(size, pa.int64()),
+                "sha256": pa.array(sha256, SHA256),
+            }
+        ).cast(LANDMASK_SCHEMA)
 
 
 def _where(*conditions: str) -> str:

@@ -35,6 +35,7 @@ BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
 MEDIA_NPY = "application/x-npy"
 MEDIA_GEOTIFF = "image/tiff; application=geotiff"
 MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+MEDIA_PARQUET = "application/vnd.apache.parquet"
 MEDIA_VRT = "application/x-ogc-vrt"
 
 FIRST_YEAR = 2000
@@ -245,7 +246,8 @@ class TileRows:
     """:class:`Has` of each row."""
     facts: Mapping[str, Any]
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
-    landmask_sha256, geotiff (quoted path), geotiff_size; values only count where ``has`` says so."""
+    landmask_sha256, geotiff (quoted path), geotiff_size; numpy, Arrow or lists. Values only count
+    where ``has`` says so."""
 
 
 def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:

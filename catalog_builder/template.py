@@ -215,7 +215,8 @@ class _ArrowBatch:
 
     def text(self, slot: str) -> pa.Array:
         if slot not in self.texts:
-            self.texts[slot] = pa.array(self.columns[slot], pa.string())
+            values = self.columns[slot]
+            self.texts[slot] = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
         return self.texts[slot]
 
     def join(self, template: str) -> pa.Array:

@@ -1,0 +1,602 @@
+"""From manifests to a catalogue folder: read, merge, compare with the last build, write, swap.
+
+Nothing of the old catalogue is touched: a new version is written beside it and takes its place in
+one rename (:mod:`catalog_builder.catalog`). Years whose items did not change are linked, not
+written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog_builder import grid, index
+from catalog_builder.catalog import COGS, INDEX, CatalogFolder
+from catalog_builder.collection import api_document, make_collection, static_document, write_catalog
+from catalog_builder.datasets import Dataset
+from catalog_builder.errors import CatalogError, DatasetError
+from catalog_builder.index import CollectionRecord, Index, IndexRows, IndexWriter
+from catalog_builder.items import (
+    FIRST_YEAR,
+    Addresses,
+    Has,
+    TileRows,
+    item_template,
+    npy_size,
+    scales_size,
+    url_path,
+)
+from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
+from catalog_builder.merge import MergeReport, Staging
+from catalog_builder.publish.geoparquet import write_items
+from catalog_builder.tiles import cells, rows_cols
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done and of how much (0 if unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What a build is asked to do."""
+
+    dataset: Dataset
+    years: frozenset[int] | None = None
+    bounds: grid.Bounds | None = None
+    update: bool = False
+    """Keep tile-years of the present catalogue that the sources do not list."""
+    strict: bool = False
+    url: str = "."
+    """Address that the catalogue will be served at, for the addresses in its static files."""
+    source_root: str | None = None
+    """Where the source files are: a local folder, or an http(s) or s3 address. By default where the
+    dataset is published, or the folder that was scanned."""
+    landmask_root: str | None = None
+    data_root: str | None = None
+    """Address of the COGs; by default the catalogue's own ``cogs`` folder through the API."""
+    grid: grid.Grid = "utm"
+
+
+@dataclass(frozen=True, slots=True)
+class YearChange:
+    """What a build did to one year."""
+
+    year: int
+    items: int
+    added: int
+    changed: int
+    removed: int
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the year is as it was."""
+        return not (self.added or self.changed or self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did."""
+
+    collection: str
+    items: int
+    tiles: int
+    years: tuple[YearChange, ...]
+    merge: MergeReport
+    problems: ProblemLog
+    published: bool
+    """False: the catalogue was up to date and is untouched."""
+
+    @property
+    def added(self) -> int:
+        """Tile-years that are new."""
+        return sum(y.added for y in self.years)
+
+    @property
+    def changed(self) -> int:
+        """Tile-years whose files' sizes, hashes, times or landmask changed."""
+        return sum(y.changed for y in self.years)
+
+    @property
+    def removed(self) -> int:
+        """Tile-years that are gone."""
+        return sum(y.removed for y in self.years)
+
+
+def _ignore(_what: str, _done: int, _of: int) -> None:
+    return
+
+
+def build(
+    sources: Sequence[str], out: Path, options: BuildOptions, progress: Progress = _ignore
+) -> BuildReport:
+    """Build or rebuild a collection of a catalogue; its other collections are kept.
+
+    Parameters
+    ----------
+    sources
+        Manifests, folders or addresses, see :func:`catalog_builder.manifests.read_manifests`. They
+        are merged in order; later wins. Without ``update`` they are the whole truth: what they do
+        not list is removed.
+    out
+        The catalogue folder; made if missing.
+
+    Raises
+    ------
+    ManifestError, StorageError
+        If a source cannot be read, or at its first problem when strict.
+    DatasetError
+        If a source states another dataset than ``options.dataset``.
+    CatalogError
+        If no tile-year remains, or another build is at work.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    folder = CatalogFolder(out)
+    problems = ProblemLog(strict=options.strict)
+    old = folder.open_index() if folder.index_path.exists() else None
+    with folder.new_version() as version, Staging(version.path, problems=problems) as staging:
+        roots = _read(sources, staging, options, problems, old, progress)
+        builder = _Builder(version.path, folder.current, old, staging, options, problems, progress)
+        report = builder.run(_source_root(options, roots))
+        version.wanted = report.published
+    return report
+
+
+def _read(
+    sources: Sequence[str],
+    staging: Staging,
+    options: BuildOptions,
+    problems: ProblemLog,
+    old: Index | None,
+    progress: Progress,
+) -> set[str]:
+    """Fill the staging area; return the roots of the data folders among the sources."""
+    roots: set[str] = set()
+    ds = options.dataset
+    if options.update and old is not None and ds.collection_id in old.collections:
+        for part in _present(old, old.collections[ds.collection_id]):
+            staging.add(part)
+    n = 0
+    for source in sources:
+        for part in read_manifests(
+            source, problems=problems, years=options.years, bounds=options.bounds, dataset_hint=ds
+        ):
+            if part.dataset is not None and part.dataset != ds:
+                raise DatasetError(
+                    f"{part.source} holds dataset {part.dataset.directory} (version {part.dataset.version},"
+                    f" variant {part.dataset.variant}), not {ds.directory}: datasets are never mixed in one"
+                    " collection; build each with its own --dataset"
+                )
+            staging.add(part)
+            if part.root is not None and part.tiles is not None:
+                roots.add(part.root)
+            n += part.tiles.num_rows if part.tiles is not None else 0
+            progress("reading manifests", n, 0)
+    return roots
+
+
+def _source_root(options: BuildOptions, roots: set[str]) -> str:
+    if options.source_root is not None:
+        return options.source_root.rstrip("/")
+    if len(roots) == 1:
+        return roots.pop().rstrip("/")
+    if options.dataset.published_root is None:
+        raise DatasetError(
+            f"dataset {options.dataset.directory} is not published anywhere:"
+            " say with --source-root where its files are"
+        )
+    return options.dataset.published_root
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address is not a local path."""
+    return address.startswith(("http://", "https://", "s3://"))
+
+
+def _present(old: Index, record: CollectionRecord) -> Iterable[Part]:
+    """Return what a catalogue holds of a collection, as if it were a manifest."""
+    source = f"{old.path} ({record.id})"
+    for year in record.years:
+        tiles = old.tile_table(record.ordinal, year)
+        yield Part(source=source, dataset=record.dataset, tiles=tiles)
+    yield Part(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))
+
+
+class _Year:
+    """One year's merged rows, and what its items have."""
+
+    def __init__(self, table: pa.Table, masks: npt.NDArray[np.uint32], landmasks: _Landmasks) -> None:
+        self.table = table.combine_chunks()
+        self.cell = cells(table)
+        self.mask = masks[self.cell]
+        self.landmask_at = landmasks.position[self.cell]
+        self.landmasks = landmasks
+        row, col = rows_cols(self.cell)
+        raster = grid.rasters(row, col)
+        size, scales = npy_size(raster.height, raster.width), scales_size(raster.height, raster.width)
+        column = self.column
+        known = column("npy_size") > 0, column("scales_size") > 0
+        self.misfit = (known[0] & (column("npy_size") != size)) | (
+            known[1] & (column("scales_size") != scales)
+        )
+        """Sizes that contradict the raster's shape by formula."""
+        has_npy = self.table["has_npy"].to_numpy(zero_copy_only=False)
+        landmask = self.landmask_at >= 0
+        flags = (
+            (Has.NPY, has_npy),
+            (Has.RAW_LANE, has_npy & ~self.misfit),
+            (Has.SIZES, known[0] & known[1]),
+            (Has.HASHES, self.valid("npy_sha256") & self.valid("scales_sha256")),
+            (Has.MTIME, self.valid("mtime")),
+            (Has.GEOTIFF, self.valid("geotiff")),
+            (Has.GEOTIFF_SIZE, self.valid("geotiff_size")),
+            (Has.LANDMASK, landmask),
+            (Has.LANDMASK_SIZE, landmask & landmasks.has_size[self.landmask_at]),
+            (Has.LANDMASK_HASH, landmask & landmasks.has_hash[self.landmask_at]),
+        )
+        self.has = np.zeros(len(self.cell), dtype=np.int32)
+        for flag, where in flags:
+            self.has[where] |= int(flag)
+
+    def column(self, name: str) -> npt.NDArray[np.int64]:
+        """Return an integer column, 0 where null."""
+        values: npt.NDArray[np.int64] = self.table[name].fill_null(0).to_numpy()
+        return values
+
+    def valid(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return which rows have a value."""
+        valid: npt.NDArray[np.bool_] = self.table[name].is_valid().to_numpy()
+        return valid
+
+    def fingerprint(self) -> npt.NDArray[np.uint64]:
+        """Return a number per row that changes when any fact of the tile-year changes."""
+        result = np.zeros(len(self.cell), dtype=np.uint64)
+        parts = [
+            self.has.astype(np.uint64),
+            self.column("npy_size").view(np.uint64),
+            self.column("scales_size").view(np.uint64),
+            self.column("geotiff_size").view(np.uint64),
+            self.table["mtime"].cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64),
+            *_words(self.table["npy_sha256"]),
+            *_words(self.table["scales_sha256"]),
+            *(words[self.landmask_at] for words in self.landmasks.words),
+        ]
+        if self.table["geotiff"].null_count < len(self.table):
+            texts = self.table["geotiff"].to_pylist()
+            parts.append(np.array([_hash_text(t) for t in texts], dtype=np.uint64))
+        for words in parts:
+            # multiply-xorshift: every bit of every fact reaches the result
+            result = (result ^ words) * np.uint64(0x9E3779B97F4A7C15)
+            result ^= result >> np.uint64(29)
+        return result
+
+    def rows_at(self, at: npt.NDArray[np.integer]) -> TileRows:
+        """Return the tile-years at some positions."""
+        table = self.table.take(pa.array(at)).combine_chunks()
+        row, col = rows_cols(self.cell[at])
+        landmask = self.landmask_at[at]
+        year = int(self.table["year"][0].as_py())
+
+        def numbers(name: str) -> npt.NDArray[np.int64]:
+            values: npt.NDArray[np.int64] = table[name].fill_null(0).to_numpy()
+            return values
+
+        return TileRows(
+            row=row,
+            col=col,
+            year=np.full(len(at), year, dtype=np.int32),
+            mask=self.mask[at],
+            has=self.has[at],
+            facts={
+                "npy_size": numbers("npy_size"),
+                "scales_size": numbers("scales_size"),
+                "npy_sha256": _hex(table["npy_sha256"]),
+                "scales_sha256": _hex(table["scales_sha256"]),
+                "mtime": pa.compute.strftime(table["mtime"], format="%Y-%m-%dT%H:%M:%SZ").combine_chunks(),
+                "geotiff": [url_path(t) if t else "" for t in table["geotiff"].to_pylist()],
+                "geotiff_size": numbers("geotiff_size"),
+                "landmask_size": self.landmasks.size[landmask],
+                "landmask_sha256": _hex(self.landmasks.sha256.take(pa.array(np.maximum(landmask, 0)))),
+            },
+        )
+
+    def index_rows(self) -> IndexRows:
+        """Return the rows for the index; only what the template cannot derive is stored."""
+        (odd,) = np.nonzero((self.has & int(Has.HASHES | Has.GEOTIFF) != 0) | self.misfit)
+        facts = self.table.take(pa.array(odd))
+        columns = [facts[n].to_pylist() for n in index.SOURCE_COLUMNS]
+        mtime = self.table["mtime"].cast(pa.int64()).to_pylist() if self.valid("mtime").any() else None
+        return IndexRows(
+            cell=self.cell,
+            mask=self.mask,
+            has=self.has,
+            mtime=mtime or [None] * len(self.cell),
+            source=list(zip(odd.tolist(), zip(*columns, strict=True), strict=True)),
+        )
+
+
+class _Landmasks:
+    """The landmasks, found by cell; the last element of each array stands for "none"."""
+
+    def __init__(self, table: pa.Table) -> None:
+        table = table.combine_chunks()
+        self.cell = cells(table)
+        self.position = np.full(grid.N_ROWS * grid.N_COLS, -1, dtype=np.int32)
+        self.position[self.cell] = np.arange(len(self.cell), dtype=np.int32)
+        self.size = np.append(table["size"].fill_null(0).to_numpy(), 0)
+        self.has_size = np.append(table["size"].is_valid().to_numpy(), False)
+        self.has_hash = np.append(table["sha256"].is_valid().to_numpy(), False)
+        none = pa.array([None], table["sha256"].type)
+        self.sha256 = pa.chunked_array([*table["sha256"].chunks, none]).combine_chunks()
+        self.words = [self.size.view(np.uint64), *_words(self.sha256)]
+
+
+def _bytes(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
+    """Return a column of 32-byte values as (n, 32); nulls are zeros."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if not len(array):
+        return np.empty((0, 32), dtype=np.uint8)
+    data = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    result = data[array.offset * 32 : (array.offset + len(array)) * 32].reshape(-1, 32)
+    if array.null_count:
+        result = np.where(array.is_valid().to_numpy(zero_copy_only=False)[:, None], result, 0)
+    return result
+
+
+def _words(column: pa.ChunkedArray | pa.Array) -> list[npt.NDArray[np.uint64]]:
+    words = np.ascontiguousarray(_bytes(column)).view(np.uint64)
+    return [words[:, i] for i in range(4)]
+
+
+_HEX = np.array([f"{i:02x}".encode() for i in range(256)]).view("<u2")
+
+
+def _hex(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Return 32-byte values as 64 hexadecimal digits."""
+    raw = _bytes(column)
+    offsets = np.arange(len(raw) + 1, dtype=np.int32) * 64
+    return pa.StringArray.from_buffers(
+        len(raw), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(_HEX[raw]).tobytes())
+    )
+
+
+def _hash_text(text: str | None) -> int:
+    return int.from_bytes(hashlib.blake2b((text or "").encode(), digest_size=8).digest(), "little")
+
+
+@dataclass(slots=True)
+class _Builder:
+    """One build: the new version's files from the staged rows and the old version."""
+
+    work: Path
+    current: Path | None
+    old: Index | None
+    staging: Staging
+    options: BuildOptions
+    problems: ProblemLog
+    progress: Progress
+    changes: list[YearChange] = field(default_factory=list)
+
+    def run(self, source_root: str) -> BuildReport:
+        years = tuple(self.staging.years())
+        if not years:
+            reason = self.problems.summary() or "they are empty, or --years and --bbox exclude everything"
+            raise CatalogError(f"no tile-year in the sources: {reason}")
+        landmasks = _Landmasks(self.staging.landmasks())
+        masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
+        counts = []
+        for year in years:
+            cell = cells(self.staging.year(year))
+            masks[cell] |= np.uint32(1 << (year - FIRST_YEAR))
+            counts.append(len(cell))
+            self.progress("merging", sum(counts), 0)
+        (tiles,) = np.nonzero(masks)
+        record = self._record(years, tuple(counts), len(tiles), source_root)
+        collection = make_collection(record, tiles.astype(np.int32), masks[tiles])
+        document = api_document(collection)
+        parquet_document = {
+            k: v for k, v in static_document(collection).items() if k not in ("tessera:coverage", "assets")
+        }
+        folder = self.work / record.id
+        folder.mkdir()
+        with IndexWriter(self.work / INDEX) as writer, ThreadPoolExecutor(1) as pool:
+            writing: list[Future[None]] = []
+            done = 0
+            for year in years:
+                rows = _Year(self.staging.year(year), masks, landmasks)
+                self._report_misfits(rows, year)
+                writing += self._write_parquet(pool, record, parquet_document, year, rows)
+                writer.tiles(record.ordinal, year, rows.index_rows())
+                done += len(rows.cell)
+                for future in writing:  # one year in memory at a time
+                    future.result()
+                writing.clear()
+                self.progress("writing", done, sum(counts))
+            writer.landmasks(
+                record.ordinal,
+                landmasks.cell,
+                [s or None for s in landmasks.size[:-1].tolist()],
+                landmasks.sha256.to_pylist()[:-1],
+            )
+            writer.collection(record, json.dumps(document))
+            self._keep_others(writer, record)
+            writer.meta("url", self.options.url)
+        (folder / "collection.json").write_text(json.dumps(static_document(collection), indent=2))
+        others = [c for c in (self.old.collections if self.old else {}) if c != record.id]
+        documents = [json.loads((self.work / c / "collection.json").read_text()) for c in others]
+        write_catalog(
+            self.work, sorted([*documents, static_document(collection)], key=lambda c: str(c["id"]))
+        )
+        self._note_removed_years(record)
+        return BuildReport(
+            collection=record.id,
+            items=record.n_items,
+            tiles=record.n_tiles,
+            years=tuple(self.changes),
+            merge=self.staging.report(),
+            problems=self.problems,
+            published=self._differs(record, document),
+        )
+
+    def _record(
+        self, years: tuple[int, ...], counts: tuple[int, ...], n_tiles: int, source_root: str
+    ) -> CollectionRecord:
+        ds, options = self.options.dataset, self.options
+        present = self.old.collections if self.old else {}
+        taken = [r.ordinal for r in present.values()]
+        ordinal = (
+            present[ds.collection_id].ordinal if ds.collection_id in present else max(taken, default=0) + 1
+        )
+        landmask_root = options.landmask_root or ds.published_landmasks or ""
+        lane = f"{{root}}/source/{url_path(ds.directory)}"
+        return CollectionRecord(
+            ordinal=ordinal,
+            dataset=ds,
+            years=years,
+            addresses=Addresses(
+                source=source_root if is_remote(source_root) else lane,
+                landmasks=landmask_root
+                if is_remote(landmask_root)
+                else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}",
+                lane=lane,
+                data=(options.data_root or f"{{root}}/data/{COGS}/{url_path(ds.directory)}").rstrip("/"),
+            ),
+            grid=options.grid,
+            source_root=source_root if is_remote(source_root) else str(Path(source_root).absolute()),
+            landmask_root=landmask_root
+            if is_remote(landmask_root) or not landmask_root
+            else str(Path(landmask_root).absolute()),
+            counts=counts,
+            n_tiles=n_tiles,
+        )
+
+    def _report_misfits(self, rows: _Year, year: int) -> None:
+        """Report tiles whose file is not the size that the raster's formula gives."""
+        (bad,) = np.nonzero(rows.misfit)
+
+        def describe(i: int) -> tuple[str, str]:
+            row, col = divmod(int(rows.cell[i]), grid.N_COLS)
+            name = grid.TileId.from_row_col(row, col).name
+            sizes = f"{rows.column('npy_size')[i]} and {rows.column('scales_size')[i]} bytes"
+            return "", f"{year}/{name}: {sizes} do not fit the tile's raster; it cannot be read in place"
+
+        self.problems.add_rows(Kind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe)
+
+    def _write_parquet(
+        self,
+        pool: ThreadPoolExecutor,
+        record: CollectionRecord,
+        document: dict[str, Any],
+        year: int,
+        rows: _Year,
+    ) -> list[Future[None]]:
+        """Compare a year with the old version; link its parquet file if nothing changed, else write it."""
+        template = item_template(record.dataset, record.addresses, self.options.url.rstrip("/"), record.grid)
+        fingerprint = rows.fingerprint()
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (repr(template), json.dumps(document), repr(record.years)):
+            digest.update(part.encode())
+        for array in (rows.cell, fingerprint, rows.mask):
+            digest.update(np.ascontiguousarray(array).data)
+        state = self.work / _STATE / record.id / f"{year}.npz"
+        state.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(state, cell=rows.cell, fingerprint=fingerprint, digest=np.array(digest.hexdigest()))
+        self.changes.append(self._compare(record, year, rows.cell, fingerprint))
+        path = self.work / record.id / "items" / f"year={year}" / "items.parquet"
+        path.parent.mkdir(parents=True)
+        before = self._old_state(record.id, year)
+        if before is not None and self.current is not None and str(before["digest"]) == digest.hexdigest():
+            os.link(self.current / path.relative_to(self.work), path)
+            return []
+        return [
+            pool.submit(
+                write_items,
+                path,
+                rows.cell,
+                rows.rows_at,
+                template=template,
+                years=record.years,
+                collection=document,
+            )
+        ]
+
+    def _old_state(self, collection: str, year: int) -> Any:
+        if self.current is None:
+            return None
+        path = self.current / _STATE / collection / f"{year}.npz"
+        return np.load(path) if path.exists() else None
+
+    def _compare(
+        self,
+        record: CollectionRecord,
+        year: int,
+        cell: npt.NDArray[np.int32],
+        fingerprint: npt.NDArray[np.uint64],
+    ) -> YearChange:
+        before = self._old_state(record.id, year)
+        if before is None:
+            return YearChange(year, len(cell), len(cell), 0, 0)
+        old_cell, old_print = before["cell"], before["fingerprint"]
+        common, at, old_at = np.intersect1d(cell, old_cell, assume_unique=True, return_indices=True)
+        changed = int((fingerprint[at] != old_print[old_at]).sum())
+        return YearChange(year, len(cell), len(cell) - len(common), changed, len(old_cell) - len(common))
+
+    def _note_removed_years(self, record: CollectionRecord) -> None:
+        if self.old is None or record.id not in self.old.collections:
+            return
+        before = self.old.collections[record.id]
+        for year, n in zip(before.years, before.counts, strict=True):
+            if year not in record.years:
+                self.changes.append(YearChange(year, 0, 0, 0, n))
+
+    def _keep_others(self, writer: IndexWriter, record: CollectionRecord) -> None:
+        """Bring the other collections over from the old version."""
+        if self.old is None or self.current is None:
+            return
+        for other in self.old.collections.values():
+            if other.id == record.id:
+                continue
+            writer.copy_collection(self.old.path, other, self.old.documents[other.id])
+            for name in (other.id, f"{_STATE}/{other.id}"):
+                _link_tree(self.current / name, self.work / name)
+
+    def _differs(self, record: CollectionRecord, document: dict[str, Any]) -> bool:
+        """Whether the new version says anything that the old one does not."""
+        if self.old is None or record.id not in self.old.collections:
+            return True
+        same = (
+            self.old.collections[record.id] == record
+            and json.loads(self.old.documents[record.id]) == document
+            and self.old.meta.get("url") == self.options.url
+            and all(change.untouched for change in self.changes)
+        )
+        if not same:
+            return True
+        for year in record.years:
+            new = np.load(self.work / _STATE / record.id / f"{year}.npz")
+            before = self._old_state(record.id, year)
+            if before is None or str(before["digest"]) != str(new["digest"]):
+                return True
+        return False
+
+
+_STATE = ".state"
+"""Folder with what a version's rows were, to compare the next build with."""
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            new = target / path.relative_to(source)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, new)

@@ -1,0 +1,238 @@
+"""The STAC Catalog and Collections, made with pystac.
+
+A collection document is made once per build: the folder gets it with relative links, the index
+keeps it without structural links (the API adds its own), and the parquet files carry it in their
+metadata.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pystac
+
+from catalog_builder import grid
+from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
+from catalog_builder.datasets import Dataset
+from catalog_builder.index import CollectionRecord
+from catalog_builder.items import MEDIA_PARQUET, N_BANDS, item_template
+from catalog_builder.template import When
+
+CATALOG_ID = "tessera-stac"
+CATALOG_TITLE = "TESSERA embeddings"
+CATALOG_DESCRIPTION = (
+    "TESSERA pixel embeddings of the Earth's land surface, one 128-dimensional vector for every 10 m pixel"
+    " and year, as a STAC catalogue to be read by range."
+)
+
+_MODEL = "https://github.com/ucam-eo/tessera"
+_PAPER = "https://arxiv.org/abs/2506.20380"
+_GEOTESSERA = "https://github.com/ucam-eo/geotessera"
+
+_PROVIDERS = [
+    pystac.Provider(
+        "University of Cambridge, Energy and Environment Group",
+        "Makers of the TESSERA model and its embeddings",
+        [pystac.ProviderRole.PRODUCER, pystac.ProviderRole.LICENSOR],
+        "https://geotessera.org",
+    ),
+]
+_KEYWORDS = ["TESSERA", "embeddings", "Sentinel-1", "Sentinel-2", "foundation model", "land cover", "10 m"]
+
+
+def make_collection(
+    record: CollectionRecord, cells: npt.NDArray[np.int32], masks: npt.NDArray[np.uint32]
+) -> pystac.Collection:
+    """Describe a collection.
+
+    Parameters
+    ----------
+    record
+        The collection as the index knows it.
+    cells, masks
+        Its distinct tiles (row * 3600 + column) and their years (bit i = year 2000 + i).
+    """
+    ds = record.dataset
+    years = record.years
+    collection = pystac.Collection(
+        id=record.id,
+        title=ds.title,
+        description=_description(ds),
+        license=ds.license,
+        keywords=[*_KEYWORDS, *(["synthetic"] if ds.is_synthetic else [])],
+        providers=None if ds.is_synthetic else _PROVIDERS,
+        extent=pystac.Extent(
+            pystac.SpatialExtent([_bbox(cells)]),
+            pystac.TemporalExtent([[_utc(years[0], first=True), _utc(years[-1], first=False)]]),
+        ),
+        summaries=pystac.Summaries(_summaries(record, cells)),
+        # No extension is declared on the collection: item_assets is core since STAC 1.1.
+        stac_extensions=[],
+        extra_fields={
+            "item_assets": _item_assets(record),
+            # Fields of the STAC embeddings proposal 0.0.1; its schema has no address yet, so it is
+            # not declared as an extension.
+            "emb:type": "pixel",
+            "emb:dimensions": N_BANDS,
+            "emb:temporal_resolution": "P1Y",
+            "emb:quantization": {
+                "method": "per-pixel linear: embedding = code * scale, scale = max|embedding| / 127",
+                "original_dtype": "float32",
+                "quantized_dtype": "int8",
+                "link": _MODEL,
+            },
+            "data_type": "int8",
+            "gsd": 10,
+            "tessera:dataset_version": ds.version,
+            "tessera:variant": ds.variant,
+            "tessera:coverage": coverage_summary(record, masks),
+            **({"tessera:synthetic": True} if ds.is_synthetic else {}),
+        },
+    )
+    for link in _links(ds):
+        collection.add_link(link)
+    for year in years:
+        collection.add_asset(
+            f"items-{year}",
+            pystac.Asset(
+                f"./items/year={year}/items.parquet",
+                title=f"Items of {year} as stac-geoparquet",
+                description="One file a year: items/year=YYYY/items.parquet, rows in Z-order.",
+                media_type=MEDIA_PARQUET,
+                roles=["collection-mirror"],
+            ),
+        )
+    return collection
+
+
+def static_document(collection: pystac.Collection) -> dict[str, Any]:
+    """Return the collection as the folder holds it: links and assets relative."""
+    document = collection.to_dict(include_self_link=False, transform_hrefs=False)
+    document["links"] = [
+        {"rel": "root", "href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE},
+        {"rel": "parent", "href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE},
+        *(link for link in document["links"] if link["rel"] not in ("root", "parent", "self")),
+    ]
+    return document
+
+
+def api_document(collection: pystac.Collection) -> dict[str, Any]:
+    """Return the collection as the API completes it: no structural links, assets below ``{root}``."""
+    document = collection.to_dict(include_self_link=False, transform_hrefs=False)
+    document["links"] = [x for x in document["links"] if x["rel"] not in ("root", "parent", "self")]
+    for asset in document["assets"].values():
+        if asset["href"].startswith("./"):
+            asset["href"] = f"{{root}}/data/{collection.id}/{asset['href'][2:]}"
+    return document
+
+
+def write_catalog(folder: Path, collections: list[dict[str, Any]]) -> None:
+    """Write ``catalog.json``, the entry of the static catalogue, with a child link per collection."""
+    catalog = pystac.Catalog(CATALOG_ID, CATALOG_DESCRIPTION, title=CATALOG_TITLE)
+    document = catalog.to_dict(include_self_link=False)
+    document["links"] = [
+        {"rel": "root", "href": "./catalog.json", "type": "application/json", "title": CATALOG_TITLE},
+        *(
+            {
+                "rel": "child",
+                "href": f"./{c['id']}/collection.json",
+                "type": "application/json",
+                "title": c["title"],
+            }
+            for c in collections
+        ),
+    ]
+    (folder / "catalog.json").write_text(json.dumps(document, indent=2))
+
+
+def coverage_summary(record: CollectionRecord, masks: npt.NDArray[np.uint32]) -> dict[str, Any]:
+    """Return how many tiles have all years, only the newest, or some; and tile-years per year."""
+    codes = np.bincount(coverage_codes(masks, list(record.years)), minlength=len(COVERAGE_NAMES))
+    return {
+        "tiles": len(masks),
+        "items": record.n_items,
+        **dict(zip(COVERAGE_NAMES, codes.tolist(), strict=True)),
+        "items_per_year": dict(zip(map(str, record.years), record.counts, strict=True)),
+    }
+
+
+def _description(ds: Dataset) -> str:
+    if ds.is_synthetic:
+        return (
+            "**Synthetic tiles, not TESSERA data**: made by `tessera-stac sample` in TESSERA's formats, to"
+            " try and test the software. They say nothing about the Earth."
+        )
+    return (
+        f"TESSERA {ds.version} ({ds.variant}) embeddings: for every 10 m pixel of land and every year a"
+        " vector of 128 numbers that sums up a year of Sentinel-1 and Sentinel-2 observations. An item is"
+        " one 0.1 degree tile and year. The vectors are int8 codes with one float32 scale a pixel;"
+        " `embedding = code * scale`. Vectors of different dataset versions or variants are not comparable."
+    )
+
+
+def _links(ds: Dataset) -> list[pystac.Link]:
+    if ds.is_synthetic:
+        return []
+    links = [
+        pystac.Link("about", "https://geotessera.org", "text/html", "TESSERA and geotessera"),
+        pystac.Link("emb:model", _MODEL, "text/html", "The TESSERA model"),
+        pystac.Link(
+            "emb:source-data",
+            "https://dataspace.copernicus.eu",
+            "text/html",
+            "Copernicus Sentinel-1 and Sentinel-2",
+        ),
+        pystac.Link("cite-as", _PAPER, "text/html", "TESSERA: Temporal Embeddings of Surface Spectra"),
+        pystac.Link("related", _GEOTESSERA, "text/html", "geotessera, the upstream client"),
+        pystac.Link("license", "https://creativecommons.org/publicdomain/zero/1.0/", "text/html", "CC0 1.0"),
+    ]
+    if ds.published_root:
+        links.append(pystac.Link("via", f"{ds.published_root}/", "text/html", "The data as published"))
+    return links
+
+
+def _bbox(cells: npt.NDArray[np.int32]) -> list[float]:
+    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    return [
+        grid.LON_EDGES[int(col.min())],
+        grid.LAT_EDGES[int(row.min())],
+        grid.LON_EDGES[int(col.max()) + 1],
+        grid.LAT_EDGES[int(row.max()) + 1],
+    ]
+
+
+def _utc(year: int, *, first: bool) -> dt.datetime:
+    if first:
+        return dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+    return dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+
+
+def _summaries(record: CollectionRecord, cells: npt.NDArray[np.int32]) -> dict[str, Any]:
+    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    zone = col // grid.COLS_PER_ZONE + 1
+    epsg = np.unique(np.where(row < grid.N_ROWS // 2, 32700, 32600) + zone)
+    return {
+        "gsd": [10],
+        "proj:code": [f"EPSG:{code}" for code in epsg.tolist()],
+        "tessera:year": list(record.years),
+        "tessera:utm_zone": np.unique(zone).tolist(),
+        "tessera:coverage": list(COVERAGE_NAMES),
+        "tessera:grid": [record.grid],
+    }
+
+
+def _item_assets(record: CollectionRecord) -> dict[str, Any]:
+    """Return what the items' assets have in common, from the item's own definition."""
+    template = item_template(record.dataset, record.addresses, "", record.grid)
+    found = {}
+    for key, when in template["assets"].items():
+        asset = when.node if isinstance(when, When) else when
+        found[key] = {
+            k: asset[k] for k in ("title", "type", "roles", "data_type", "nodata", "bands") if k in asset
+        }
+    return found
