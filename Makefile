@@ -1,0 +1,57 @@
+# Every target does all its own set-up: it needs make, git and a Python >= 3.12 (on PATH or in pyenv).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PORT ?= 8000
+RUN ?= .run
+VENV := .venv
+BIN := $(VENV)/bin
+
+# A Python >= 3.12 on PATH or under pyenv; 3.12 before newer ones, it is what the lock is tested with most.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
+    $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
+    "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
+
+.PHONY: help run test lint bench lock clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.made:
+	@if [ -z "$(PYTHON)" ]; then echo "tessera-stac needs Python 3.12 or newer, on PATH or in pyenv;" \
+	  "found $$(python3 --version 2>&1 || echo none)" >&2; exit 1; fi
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: requirements.lock $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: $(VENV)/.run  ## Build a sample catalogue from real manifests and serve it on PORT
+	@$(BIN)/python -m catalog_builder.demo --folder $(RUN) --port $(PORT)
+
+test: $(VENV)/.dev  ## Run the tests
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## Print the tables of the README (takes a while)
+	$(BIN)/python -m pytest -m bench -s -p no:xdist tests/bench $(ARGS)
+
+lock: $(VENV)/.dev  ## Resolve the dependencies again
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.12 --generate-hashes \
+	  --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group build --group dev --all-extras --universal --python-version 3.12 \
+	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+
+clean:  ## Remove what was made
+	rm -rf $(VENV) $(RUN) build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

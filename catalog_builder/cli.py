@@ -1,0 +1,294 @@
+"""``tessera-stac``: one thin function per verb.
+
+Heavy imports are made inside the functions, so that ``--help`` answers at once. Exit codes: 0 all
+good, 1 something failed (and what), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraError
+
+if TYPE_CHECKING:
+    from catalog_builder.build import BuildReport
+    from catalog_builder.grid import Bounds
+    from catalog_builder.index import CollectionRecord, Index
+
+app = typer.Typer(
+    name="tessera-stac",
+    help="TESSERA embeddings as a STAC catalogue of Cloud Optimized GeoTIFFs.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors and the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CatalogArg = Annotated[Path, typer.Argument(help="The catalogue folder.", metavar="CATALOG")]
+Years = Annotated[str | None, typer.Option(help="Years to keep: '2024', '2017-2020' or '2017,2024'.")]
+Bbox = Annotated[
+    str | None,
+    typer.Option(help="Box to keep: west,south,east,north in degrees; west > east crosses the antimeridian."),
+]
+
+
+def main() -> NoReturn:
+    """Run the command line; a failure is one line on stderr, never a traceback."""
+    from catalog_builder.console import say
+
+    try:
+        app(standalone_mode=True)
+    except (DatasetError, GridError, QueryError) as exc:
+        say(f"error: {exc}")
+        sys.exit(2)
+    except TesseraError as exc:
+        say(f"error: {exc}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept")
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output left (| head): not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+@app.callback()
+def _root() -> None:
+    """Commands share nothing; this makes `tessera-stac` a group."""
+
+
+def parse_years(text: str | None) -> frozenset[int] | None:
+    """Parse ``2024``, ``2017-2020``, ``2017,2019-2021``.
+
+    Raises
+    ------
+    QueryError
+        If the text has another form.
+    """
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+            raise QueryError(f"--years: expected '2024', '2017-2020' or '2017,2024', found '{text}'")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def parse_bbox(text: str | None) -> Bounds | None:
+    """Parse ``west,south,east,north``; west > east crosses the antimeridian.
+
+    Raises
+    ------
+    QueryError
+        If it is not four numbers on the globe.
+    """
+    from catalog_builder.grid import Bounds, split_antimeridian
+
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(p) for p in text.split(","))
+    except ValueError:
+        raise QueryError(f"--bbox: expected west,south,east,north in degrees, found '{text}'") from None
+    split_antimeridian(west, south, east, north)
+    return Bounds(west, south, east, north)
+
+
+@app.command()
+def build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Manifests of any format, archives or folders of them, a folder or bucket of the data,"
+            " http(s) or s3 addresses. Merged in order, later wins.",
+            metavar="SOURCE...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The catalogue folder; made or updated.", metavar="CATALOG")],
+    dataset: Annotated[str, typer.Option(help="Which dataset the sources describe.")] = "v1",
+    years: Years = None,
+    bbox: Bbox = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Keep present tile-years that the sources do not list.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first problem in a manifest.")
+    ] = False,
+    url: Annotated[
+        str, typer.Option(help="Address the catalogue will be served at, for its static files.")
+    ] = ".",
+    source_root: Annotated[
+        str | None,
+        typer.Option(help="Where the .npy files are: folder or address. Default: where they are published."),
+    ] = None,
+    landmask_root: Annotated[
+        str | None, typer.Option(help="Where the landmask files are: folder or address.")
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Address of the converted COGs. Default: served from CATALOG/cogs.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn tile manifests into a catalogue folder, or bring it up to date."""
+    from catalog_builder import console
+    from catalog_builder.build import BuildOptions
+    from catalog_builder.build import build as run
+    from catalog_builder.datasets import dataset as find
+
+    options = BuildOptions(
+        dataset=find(dataset),
+        years=parse_years(years),
+        bounds=parse_bbox(bbox),
+        update=update,
+        strict=strict,
+        url=url,
+        source_root=source_root,
+        landmask_root=landmask_root,
+        data_root=data_root,
+    )
+    with console.progress("tile-years", quiet=quiet) as report:
+        done = run(sources, out, options, report)
+    for problem in done.problems.kept if not quiet else []:
+        console.say(f"problem: {problem}")
+    for note in done.problems.notes if not quiet else []:
+        console.say(f"note: {note}")
+    console.result(_build_text(done, out), _build_data(done), as_json=as_json)
+
+
+def _build_text(done: BuildReport, out: Path) -> str:
+    lines = [
+        f"{out}: {done.collection}, {done.items:,} tile-years of {done.tiles:,} tiles"
+        + ("" if done.published else " (unchanged)"),
+        f"  added {done.added:,}, changed {done.changed:,}, removed {done.removed:,}",
+    ]
+    lines += [
+        f"  {y.year}: {y.items:>10,}"
+        + ("" if y.untouched else f"  +{y.added:,} ~{y.changed:,} -{y.removed:,}")
+        for y in sorted(done.years, key=lambda y: y.year)
+    ]
+    if len(done.merge.sources) > 1:
+        lines += [
+            f"  {s.source}: {s.rows:,} rows, {s.new:,} new, {s.identical:,} identical,"
+            f" {s.completed:,} completed, {s.replaced:,} replaced"
+            for s in done.merge.sources
+        ]
+    if done.problems.counts:
+        lines.append(f"  {done.problems.summary()}")
+    return "\n".join(lines)
+
+
+def _build_data(done: BuildReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "collection": done.collection,
+        "items": done.items,
+        "tiles": done.tiles,
+        "published": done.published,
+        "added": done.added,
+        "changed": done.changed,
+        "removed": done.removed,
+        "years": [asdict(y) for y in done.years],
+        "sources": [asdict(s) for s in done.merge.sources],
+        "problems": {str(k): n for k, n in done.problems.counts.items()},
+    }
+
+
+@app.command()
+def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
+    """Say what a catalogue holds."""
+    import json
+
+    from catalog_builder import console
+    from catalog_builder.catalog import CatalogFolder
+
+    index = CatalogFolder(catalog).open_index()
+    data, lines = [], []
+    for record in index.collections.values():
+        document = json.loads(index.documents[record.id])
+        coverage = document["tessera:coverage"]
+        data.append(
+            {
+                "collection": record.id,
+                "title": record.dataset.title,
+                "version": record.dataset.version,
+                "variant": record.dataset.variant,
+                "synthetic": record.dataset.is_synthetic,
+                "bbox": document["extent"]["spatial"]["bbox"][0],
+                "years": list(record.years),
+                "coverage": coverage,
+                "source_root": record.source_root,
+                "data": record.addresses.data,
+            }
+        )
+        west, south, east, north = document["extent"]["spatial"]["bbox"][0]
+        lines += [
+            f"{record.id}: {record.dataset.title}",
+            f"  {record.n_items:,} tile-years of {record.n_tiles:,} tiles,"
+            f" {west:g}..{east:g} E, {south:g}..{north:g} N",
+            f"  all years {coverage['full']:,}, only {record.years[-1]} {coverage['latest']:,},"
+            f" some years {coverage['partial']:,}",
+            *(f"  {y}: {n:>10,}" for y, n in zip(record.years, record.counts, strict=True)),
+            f"  source files: {record.source_root}",
+        ]
+    console.result("\n".join(lines), data, as_json=as_json)
+
+
+def _collection(index: Index, name: str | None) -> CollectionRecord:
+    """Return the collection a user means: the one named, or the only or first real one."""
+    from catalog_builder.datasets import dataset as find
+
+    if name is None:
+        real = [r for r in index.collections.values() if not r.dataset.is_synthetic]
+        return (real or list(index.collections.values()))[0]
+    wanted = find(name).collection_id
+    if wanted not in index.collections:
+        raise DatasetError(f"no collection {wanted} in this catalogue: it has {', '.join(index.collections)}")
+    return index.collections[wanted]
+
+
+@app.command()
+def serve(
+    catalog: CatalogArg,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
+    workers: Annotated[int, typer.Option(help="Server processes.", min=1)] = 1,
+    root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
+) -> None:
+    """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
+    import uvicorn
+
+    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.console import say
+
+    CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
+    os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
+    if root_path:
+        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
+    say(f"serving {catalog} on http://{host}:{port}{root_path}/")
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        # one line a request costs more than many a request: the access log is a setting of the app
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=75,
+    )
+
+
+if __name__ == "__main__":
+    main()
