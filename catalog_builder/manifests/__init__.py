@@ -65,6 +65,6 @@ def read_manifests(
     StorageError
         If the source cannot be opened.
     """
-    from catalog_builder.manifests.sniff import read_source
+    from catalog_builder.manifests.sources import read_source
 
     yield from read_source(str(source), problems, Selection(years, bounds), dataset_hint)

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     UNKNOWN_FORMAT = "unknown format"
     CORRUPT = "corrupt or truncated"
     ENCODING = "not UTF-8"
+    MISFIT = "size does not fit the raster"
     EMPTY = "empty"
 
 

@@ -1,0 +1,201 @@
+"""From single files to tile-years: an embedding and its scales are a pair, and only a pair is a tile.
+
+Text registries and listings name files; files of a pair stand next to each other there, so pairs
+are made as the files stream by, and only the halves that wait for the other are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog_builder.grid import N_COLS, TileId
+from catalog_builder.manifests.names import FileKind
+from catalog_builder.manifests.part import (
+    N_CELLS,
+    UNKNOWN,
+    BoolArray,
+    Hashes,
+    digests,
+    landmask_table,
+    sizes,
+    tile_table,
+    times,
+)
+from catalog_builder.manifests.problems import Kind, ProblemLog
+
+IndexArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files that a manifest names, one array element a file."""
+
+    kind: npt.NDArray[np.uint8]
+    """:class:`~catalog_builder.manifests.names.FileKind`."""
+    year: npt.NDArray[np.int16]
+    cell: npt.NDArray[np.int32]
+    size: IndexArray
+    """Bytes, or :data:`~catalog_builder.manifests.part.UNKNOWN`."""
+    mtime: IndexArray
+    """Seconds since 1970, or UNKNOWN."""
+    sha256: Hashes
+    """Shape (n, 32); zeros where not known."""
+    hashed: BoolArray
+    """Whether the hash is known."""
+    line: IndexArray
+    """Where it stands in its source, from 1."""
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.kind)
+
+    def take(self, which: IndexArray | BoolArray) -> Files:
+        """Return some of the files."""
+        return Files(*(getattr(self, f.name)[which] for f in fields(self)))
+
+    @staticmethod
+    def concat(many: Iterable[Files]) -> Files:
+        """Join files of several chunks."""
+        many = list(many)
+        return Files(*(np.concatenate([getattr(m, f.name) for m in many]) for f in fields(Files)))
+
+    @property
+    def lat_i(self) -> npt.NDArray[np.int16]:
+        """Tile centre latitude x 100."""
+        lat: npt.NDArray[np.int16] = (self.cell // N_COLS * 10 - 8995).astype(np.int16)
+        return lat
+
+    @property
+    def lon_i(self) -> npt.NDArray[np.int16]:
+        """Tile centre longitude x 100."""
+        lon: npt.NDArray[np.int16] = (self.cell % N_COLS * 10 - 17995).astype(np.int16)
+        return lon
+
+
+class Pairer:
+    """Makes tile-years of embeddings and scales as they stream by.
+
+    Parameters
+    ----------
+    source
+        Named in problems.
+    place
+        Turns a file's :attr:`Files.line` into a place for people, ``line 17``.
+    """
+
+    def __init__(
+        self, source: str, problems: ProblemLog, place: Callable[[int], str] = "line {}".format
+    ) -> None:
+        self._source = source
+        self._problems = problems
+        self._place = place
+        self._halves: Files | None = None
+        self._paired: dict[int, BoolArray] = {}
+
+    def add(self, files: Files) -> pa.Table | None:
+        """Take files of kind NPY and SCALES; return the tile-years they complete."""
+        if self._halves is not None:
+            files = Files.concat([self._halves, files])
+        slot = (files.year.astype(np.int64) * N_CELLS + files.cell) * 2 + (files.kind == FileKind.SCALES)
+        files, slot = drop_repeats(files, slot, self._source, self._problems, self._place)
+        tile = slot >> 1
+        first = np.flatnonzero(tile[1:] == tile[:-1])
+        waiting = np.ones(len(files), dtype=np.bool_)
+        waiting[first] = waiting[first + 1] = False
+        self._halves = files.take(waiting) if waiting.any() else None
+        if not len(first):
+            return None
+        npy, scales = files.take(first), files.take(first + 1)
+        for year in np.unique(npy.year).tolist():
+            seen = self._paired.setdefault(year, np.zeros(N_CELLS, dtype=np.bool_))
+            seen[npy.cell[npy.year == year]] = True
+        n = len(npy)
+        return tile_table(
+            npy.lat_i,
+            npy.lon_i,
+            npy.year,
+            npy_size=sizes(npy.size, n),
+            npy_sha256=digests(npy.sha256, npy.hashed, n),
+            scales_size=sizes(scales.size, n),
+            scales_sha256=digests(scales.sha256, scales.hashed, n),
+            mtime=times(npy.mtime, n),
+        )
+
+    def finish(self) -> None:
+        """Report the halves that are left."""
+        halves = self._halves
+        if halves is None:
+            return
+        done = np.zeros(len(halves), dtype=np.bool_)
+        for year, seen in self._paired.items():
+            of_year = halves.year == year
+            done[of_year] = seen[halves.cell[of_year]]
+
+        def describe(i: int) -> tuple[str, str]:
+            name = TileId.from_row_col(*divmod(int(halves.cell[i]), N_COLS)).name
+            is_npy = halves.kind[i] == FileKind.NPY
+            has, lacks = (".npy", "_scales.npy") if is_npy else ("_scales.npy", ".npy")
+            what = f"{halves.year[i]}/{name}/{name}{has}"
+            if done[i]:
+                return self._place(int(halves.line[i])), f"'{what}' appears again; the first is used"
+            return self._place(int(halves.line[i])), f"'{what}' without its {lacks}; the tile is left out"
+
+        for kind, which in ((Kind.DUPLICATE, done), (Kind.HALF_PAIR, ~done)):
+            rows = np.flatnonzero(which)
+            rows = rows[np.argsort(halves.line[rows])]
+            self._problems.add_rows(kind, self._source, rows, len(rows), describe)
+        self._halves = None
+
+
+def drop_repeats(
+    files: Files,
+    slot: IndexArray,
+    source: str,
+    problems: ProblemLog,
+    place: Callable[[int], str] = "line {}".format,
+) -> tuple[Files, IndexArray]:
+    """Sort files by slot and keep the last of each; report repeats.
+
+    Parameters
+    ----------
+    slot
+        One integer a file, equal for files of one name, shape (n,).
+    """
+    if np.any(slot[1:] <= slot[:-1]):
+        order = np.argsort(slot, kind="stable")
+        files, slot = files.take(order), slot[order]
+        again = np.flatnonzero(slot[1:] == slot[:-1]) + 1
+        if len(again):
+            old, new = files.take(again - 1), files.take(again)
+            other = (
+                (old.hashed & new.hashed & np.any(old.sha256 != new.sha256, axis=1))
+                | ((old.size != new.size) & (old.size != UNKNOWN) & (new.size != UNKNOWN))
+            )  # fmt: skip
+
+            def describe(i: int) -> tuple[str, str]:
+                name = TileId.from_row_col(*divmod(int(new.cell[i]), N_COLS)).name
+                what = f"'{name}' ({FileKind(new.kind[i]).name.lower()})"
+                how = ", with other content; the later is used" if other[i] else ""
+                return place(int(new.line[i])), f"{what} stands at {place(int(old.line[i]))} already{how}"
+
+            for kind, which in ((Kind.DUPLICATE, ~other), (Kind.CONFLICT, other)):
+                problems.add_rows(kind, source, np.flatnonzero(which), int(which.sum()), describe)
+            keep = np.append(slot[1:] != slot[:-1], True)
+            files, slot = files.take(keep), slot[keep]
+    return files, slot
+
+
+def landmasks_of(
+    files: Files, source: str, problems: ProblemLog, place: Callable[[int], str] = "line {}".format
+) -> pa.Table:
+    """Return the landmask table of files of kind LANDMASK."""
+    files, _ = drop_repeats(files, files.cell.astype(np.int64), source, problems, place)
+    n = len(files)
+    return landmask_table(
+        files.lat_i, files.lon_i, size=sizes(files.size, n), sha256=digests(files.sha256, files.hashed, n)
+    )

@@ -1,0 +1,130 @@
+"""What every reader is given beside the bytes, and the reading of text in chunks of whole lines."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from lzma import LZMAError
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from catalog_builder.datasets import DATASETS, Dataset
+from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.problems import Kind, ProblemLog
+
+CHUNK = 8 << 20
+"""Bytes of text taken at a time."""
+
+DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, LZMAError)
+"""What the decompressors raise at a truncated or damaged stream."""
+
+_BY_DIRECTORY = {d.directory: d for d in DATASETS}
+_EMBEDDINGS = "global_0.1_degree_representation"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One manifest being read: what it is called, whom to tell, and what is wanted of it."""
+
+    source: str
+    """Address; a member of an archive stands after an exclamation mark, ``blocks.tar.xz!a/b.txt``."""
+    problems: ProblemLog
+    selection: Selection
+    hint: Dataset | None = None
+    """What the user says the dataset is."""
+    dataset: Dataset | None = None
+    """What the source itself says."""
+
+    def member(self, name: str) -> Reading:
+        """Return the reading of a member of this archive."""
+        return replace(self, source=f"{self.source}!{name}")
+
+    @property
+    def years(self) -> tuple[int, int]:
+        """First and last year a tile may have."""
+        known = self.dataset or self.hint
+        if known is not None:
+            return known.years
+        return min(d.years[0] for d in DATASETS), max(d.years[1] for d in DATASETS)
+
+    def dataset_of_path(self, prefix: str) -> Dataset | None:
+        """Return the dataset that a path's folders name, else what the source says."""
+        return dataset_in(prefix) or self.dataset
+
+
+def dataset_in(path: str) -> Dataset | None:
+    """Return the dataset that a path's folders name: ``npy/v1.1-cam/…``; None if none does.
+
+    geotessera 0.9 wrote the variant behind the embeddings folder instead:
+    ``v1.1/global_0.1_degree_representation.cambridge/…``.
+    """
+    folders = path.split("/")
+    for i in range(len(folders) - 1, -1, -1):
+        folder = folders[i]
+        variant = folder.removeprefix(f"{_EMBEDDINGS}.")
+        if variant != folder:
+            version = folders[i - 1].removeprefix("v") if i else ""
+            for d in DATASETS:
+                if d.variant == variant and version in (d.version, d.version.removesuffix(".0")):
+                    return d
+        if folder in _BY_DIRECTORY:
+            return _BY_DIRECTORY[folder]
+        if i and folders[i - 1] == "landmasks":
+            # landmasks are shared by the variants of a version: only a single one is named by it
+            sharing = [d for d in DATASETS if d.landmask_directory == folder]
+            return sharing[0] if len(sharing) == 1 else None
+    return None
+
+
+def dataset_of_address(address: str) -> Dataset | None:
+    """Return the dataset that a web or S3 address names.
+
+    Local paths are not asked: ``~/maps/v1/`` is anybody's folder, and a wrong dataset is worse
+    than none.
+    """
+    parts = urlsplit(address)
+    return dataset_in(parts.path.rpartition("/")[0]) if parts.scheme in ("http", "https", "s3") else None
+
+
+def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
+    """Yield chunks of whole lines, each ending with a newline, with the number of their first line.
+
+    A stream that breaks off is reported; the lines before the break are yielded, the broken line
+    is not.
+    """
+    rest = b""
+    line = 1
+    broken = ended = False
+    while not ended:
+        parts = [rest]
+        length = 0
+        try:
+            while length < size:
+                # read1: what precedes a break must not be lost with it
+                block: bytes = cast(Any, file).read1(size - length)
+                if not block:
+                    ended = True
+                    break
+                parts.append(block)
+                length += len(block)
+        except DECOMPRESSION_ERRORS as error:
+            broken = ended = True
+            why = str(error) or type(error).__name__
+        text = b"".join(parts)
+        if line == 1 and text.startswith(b"\xef\xbb\xbf"):
+            text = text[3:]
+        if ended and not broken and text and not text.endswith(b"\n"):
+            text += b"\n"
+        end = text.rfind(b"\n") + 1
+        chunk, rest = text[:end], text[end:]
+        if chunk:
+            yield line, chunk
+            line += chunk.count(b"\n")
+    if broken:
+        reading.problems.add(
+            Kind.CORRUPT,
+            reading.source,
+            f"breaks off or is damaged ({why}); the lines before are used",
+            place=f"line {line}",
+        )

@@ -1,0 +1,323 @@
+"""From a source to its readers: folders, archives and compression are unpacked, contents sniffed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from catalog_builder import storage
+from catalog_builder.datasets import Dataset
+from catalog_builder.errors import StorageError
+from catalog_builder.manifests import manifest_parquet, registry_parquet
+from catalog_builder.manifests.columns import open_parquet
+from catalog_builder.manifests.listing import SIDECAR, read_listing, read_sidecar
+from catalog_builder.manifests.part import Part, Selection
+from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.reading import (
+    DECOMPRESSION_ERRORS,
+    Reading,
+    dataset_in,
+    dataset_of_address,
+)
+from catalog_builder.manifests.saved import looks_like_tile, saved_entries
+from catalog_builder.manifests.sniff import HEAD, Form, sniff
+from catalog_builder.manifests.text import read_master, read_text
+from catalog_builder.storage import Entry
+
+_MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
+"""Files of these names in a folder are meant to be manifests; others may be anything."""
+_WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
+"""What is asked for below a web address that ends with a slash: web folders cannot be listed."""
+
+
+def read_source(
+    address: str, problems: ProblemLog, selection: Selection, hint: Dataset | None
+) -> Iterator[Part]:
+    """Read whatever is at an address; see :func:`catalog_builder.manifests.read_manifests`."""
+    reading = Reading(address, problems, selection, hint, dataset_of_address(address))
+    before, rows = len(problems), 0
+    for part in _read_address(address, reading):
+        rows += part.tiles.num_rows if part.tiles is not None else 0
+        rows += part.landmasks.num_rows if part.landmasks is not None else 0
+        yield part
+    if not rows and len(problems) == before:
+        wanted = selection != Selection()
+        problems.add(Kind.EMPTY, address, f"no tile found{' of the years and the box asked for' * wanted}")
+
+
+def _read_address(address: str, reading: Reading) -> Iterator[Part]:
+    kind = storage.scheme(address)
+    if kind == "s3":
+        is_folder = address.endswith("/") or not storage.exists(address)
+    else:
+        is_folder = not kind and storage.local_path(address).is_dir()
+    if is_folder:
+        yield from _read_folder(address, reading)
+    elif kind.startswith("http") and address.endswith("/"):
+        yield from _read_web_folder(address, reading)
+    else:
+        yield from _read_file(address, reading)
+
+
+def _read_file(address: str, reading: Reading) -> Iterator[Part]:
+    with storage.open_binary(address) as file:
+        local = None if storage.scheme(address) else storage.local_path(address)
+        yield from _read_stream(file, reading, local)
+
+
+def _read_folder(address: str, reading: Reading) -> Iterator[Part]:
+    """Read a folder of data, if any of it is data, or else of manifests."""
+    entries = storage.list_files(address)
+    others: list[Entry] = []
+    for entry in entries:
+        if looks_like_tile(entry.path):
+            manifests = [e.path for e in others if _MANIFEST_NAME.search(e.path) and "SHA256" not in e.path]
+            if manifests:
+                which = ", ".join(manifests[:5])
+                reading.problems.note(f"{address}: holds the data itself; manifests in it not read: {which}")
+            files = enumerate(chain(others, [entry], entries), 1)
+            yield from read_listing(files, reading, root=address)
+            return
+        others.append(entry)
+    if not others:
+        reading.problems.add(Kind.EMPTY, address, "the folder is empty, or there is no such folder")
+    names = {e.path for e in others}
+    if SIDECAR in names:
+        reading = replace(reading, dataset=read_sidecar(storage.join(address, SIDECAR), reading))
+    for entry in others:
+        if entry.path.rpartition("/")[2] != SIDECAR:
+            member = storage.join(address, entry.path)
+            says = dataset_in(entry.path.rpartition("/")[0]) or reading.dataset
+            yield from _read_member(member, replace(reading, source=member, dataset=says))
+
+
+def _read_member(address: str, reading: Reading) -> Iterator[Part]:
+    with storage.open_binary(address) as file:
+        local = None if storage.scheme(address) else storage.local_path(address)
+        yield from _read_stream(file, reading, local, in_folder=True)
+
+
+def _read_web_folder(address: str, reading: Reading) -> Iterator[Part]:
+    found = [address + name for name in _WEB_FOLDER if storage.exists(address + name)]
+    if not found:
+        raise StorageError(f"{address}: none of {', '.join(_WEB_FOLDER)} is there")
+    for one in found:
+        yield from _read_file(one, replace(reading, source=one))
+
+
+def _read_stream(
+    file: BinaryIO, reading: Reading, local: Path | None = None, *, in_folder: bool = False
+) -> Iterator[Part]:
+    """Read a file from its bytes.
+
+    Parameters
+    ----------
+    local
+        Where the very same bytes are on disk, if they are.
+    in_folder
+        Whether it came with others in a folder or archive, where a file that is no manifest is
+        nothing wrong unless its name says that it is one.
+    """
+    head = b""
+    try:
+        while len(head) < HEAD and (more := _read1(file, HEAD - len(head))):
+            head += more
+    except DECOMPRESSION_ERRORS as error:
+        if not head:
+            reading.problems.add(Kind.CORRUPT, reading.source, str(error) or type(error).__name__)
+            return
+    form = sniff(head, reading.source)
+    body = cast(BinaryIO, io.BufferedReader(_Rejoined(head, file), 1 << 20))
+    match form:
+        case Form.GZIP | Form.BZIP2 | Form.XZ | Form.ZSTD:
+            yield from _read_stream(_decompressed(form, body), reading, in_folder=in_folder)
+        case Form.TAR:
+            yield from _read_tar(body, reading)
+        case Form.ZIP:
+            with _on_disk(body, local) as path:
+                yield from _read_zip(path, reading)
+        case Form.PARQUET:
+            with _on_disk(body, local) as path:
+                yield from _read_parquet(path, reading)
+        case Form.REGISTRY:
+            yield from read_text(body, reading)
+        case Form.LISTING:
+            yield from read_listing(saved_entries(body, reading), reading)
+        case Form.MASTER:
+            yield from _follow_master(body, reading, in_folder=in_folder)
+        case _:
+            if in_folder and not _MANIFEST_NAME.search(reading.source):
+                reading.problems.note(f"{reading.source}: not a manifest, not read")
+            else:
+                kind, why = _UNREADABLE[form]
+                reading.problems.add(kind, reading.source, why)
+
+
+_UNREADABLE = {
+    Form.EMPTY: (Kind.EMPTY, "the file is empty"),
+    Form.UTF16: (Kind.ENCODING, "the text is UTF-16, expected UTF-8"),
+    Form.WEB_PAGE: (Kind.UNKNOWN_FORMAT, "this is a web page, not a manifest"),
+    Form.UNKNOWN: (
+        Kind.UNKNOWN_FORMAT,
+        "not a manifest: expected lines of '<path> <sha256>', Parquet, a listing of tiles, or an archive",
+    ),
+}
+
+
+def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
+    if form is Form.GZIP:
+        return cast(BinaryIO, gzip.GzipFile(fileobj=body))
+    if form is Form.BZIP2:
+        return cast(BinaryIO, bz2.BZ2File(body))
+    if form is Form.XZ:
+        return cast(BinaryIO, lzma.LZMAFile(body))
+    # unlike the zstandard package's stream, Arrow's says when a frame is cut short
+    return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(body, mode="r"), "zstd"))
+
+
+def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[Part]:
+    try:
+        # "r|" reads strictly forwards: nothing is extracted, and a stream need not be seekable
+        with tarfile.open(fileobj=body, mode="r|") as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is not None and not member.name.rpartition("/")[2].startswith("."):
+                    inner = _of_member(reading, member.name)
+                    yield from _read_stream(cast(BinaryIO, file), inner, in_folder=True)
+    except (tarfile.TarError, *DECOMPRESSION_ERRORS) as error:
+        reading.problems.add(
+            Kind.CORRUPT,
+            reading.source,
+            f"the archive breaks off or is damaged ({error or type(error).__name__})",
+        )
+
+
+def _read_zip(path: Path, reading: Reading) -> Iterator[Part]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename
+                if member.is_dir() or name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/"):
+                    continue
+                with archive.open(member) as file:
+                    yield from _read_stream(cast(BinaryIO, file), _of_member(reading, name), in_folder=True)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *DECOMPRESSION_ERRORS) as error:
+        reading.problems.add(Kind.CORRUPT, reading.source, f"the archive is damaged ({error})")
+
+
+def _of_member(reading: Reading, name: str) -> Reading:
+    says = dataset_in(name.rpartition("/")[0]) or reading.dataset
+    return replace(reading.member(name), dataset=says)
+
+
+def _read_parquet(path: Path, reading: Reading) -> Iterator[Part]:
+    file = open_parquet(path, reading)
+    if file is None:
+        return
+    with file:
+        names = set(file.schema_arrow.names)
+        reader = _parquet_reader(names)
+        if reader is not None:
+            yield from reader(file, reading)
+            return
+        reading.problems.add(
+            Kind.UNKNOWN_COLUMNS,
+            reading.source,
+            f"the columns are {', '.join(sorted(names)) or 'none'}; expected those of {_KNOWN_COLUMNS}",
+        )
+
+
+_KNOWN_COLUMNS = (
+    "a manifest (lat, lon, year, grid_size), a registry (lat, lon, year, hash, file_size), or "
+    "landmasks (lat, lon, file_size)"
+)
+
+
+def _parquet_reader(names: set[str]) -> Any:
+    located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
+    if "year" in names and "grid_size" in names and (located or "grid_path" in names):
+        return manifest_parquet.read_manifest
+    if located and {"year", "hash"} <= names:
+        return registry_parquet.read_registry
+    if located and "year" not in names and ("file_size" in names or "hash" in names):
+        return registry_parquet.read_landmasks
+    return None
+
+
+def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iterator[Part]:
+    """Read the blocks that a master registry names; in a folder they are read anyway."""
+    folder = reading.source.rpartition("/")[0]
+    in_archive = "!" in reading.source
+    for name, sha256 in read_master(body, reading):
+        if in_archive:
+            continue
+        sub = "landmasks" if name.startswith(("landmasks_", "registry_tiles_")) else "embeddings"
+        candidates = [storage.join(folder, p) if folder else p for p in (name, f"{sub}/{name}")]
+        block = next((c for c in candidates if storage.exists(c)), None)
+        if block is None:
+            reading.problems.add(
+                Kind.MISSING_FILE, reading.source, f"names '{name}', which is not beside it", place=""
+            )
+            continue
+        if sha256 is not None and len(sha256) == 64:
+            content = storage.read_bytes(block)
+            found = hashlib.sha256(content).hexdigest()
+            if found != sha256:
+                reading.problems.add(
+                    Kind.BAD_HASH, block, f"the master registry expects {sha256}, the file has {found}"
+                )
+            if not in_folder:
+                yield from _read_stream(cast(BinaryIO, io.BytesIO(content)), replace(reading, source=block))
+        elif not in_folder:
+            yield from _read_file(block, replace(reading, source=block))
+
+
+@contextmanager
+def _on_disk(body: BinaryIO, local: Path | None) -> Iterator[Path]:
+    """Give the bytes as a file, for formats that must be read from their end."""
+    if local is not None:
+        yield local
+        return
+    with tempfile.NamedTemporaryFile(prefix="tessera-manifest-") as file:
+        shutil.copyfileobj(body, file, 1 << 20)
+        file.flush()
+        yield Path(file.name)
+
+
+def _read1(file: BinaryIO, n: int) -> bytes:
+    """Read what one read gives: what precedes a break in the stream is not lost with it."""
+    data: bytes = cast(Any, file).read1(n)
+    return data
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose head was read already."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] if self._head else _read1(self._rest, len(buffer))
+        self._head = self._head[len(data) :] if self._head else b""
+        buffer[: len(data)] = data
+        return len(data)
