@@ -33,7 +33,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@touch $@
 
 run: $(VENV)/.run  ## Build a sample catalogue from real manifests and serve it on PORT
-	@$(BIN)/python -m catalog_builder.demo --folder $(RUN) --port $(PORT)
+	@$(BIN)/tessera-stac demo --folder $(RUN) --port $(PORT)
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)

@@ -1,0 +1,73 @@
+"""What `make run` does: a catalogue of real manifests and a few synthetic tiles, served.
+
+The real collection lists TESSERA v1 over Britain and Ireland as published; the synthetic one has
+pixels on this disk, made up in the same formats, so that every way of reading can be tried offline.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog_builder.build import BuildOptions, build
+from catalog_builder.console import progress, say
+from catalog_builder.datasets import SYNTHETIC, dataset
+from catalog_builder.sample import DEFAULT_SET, sample_set
+
+MANIFESTS = Path(__file__).parent / "data" / "sample-manifests"
+"""The real manifests that come with the package; see PROVENANCE.md there."""
+
+
+def prepare(folder: Path, url: str, *, quiet: bool = False) -> Path:
+    """Make or bring up to date the demonstration catalogue; return its folder.
+
+    Parameters
+    ----------
+    folder
+        Where everything goes: ``catalog/`` and ``source/`` in it.
+    url
+        Address that it will be served at.
+    """
+    catalog = folder / "catalog"
+    with progress("tile-years", quiet=quiet) as report:
+        real = build([str(MANIFESTS)], catalog, BuildOptions(dataset("v1"), url=url), report)
+    say(f"{real.collection}: {real.items:,} real tile-years of {real.tiles:,} tiles")
+    with progress("synthetic tiles", quiet=quiet) as report:
+        sample = sample_set(folder / "source", progress=lambda done, of, _: report("making tiles", done, of))
+        options = BuildOptions(
+            dataset(SYNTHETIC),
+            url=url,
+            source_root=str(sample.embeddings),
+            landmask_root=str(sample.landmasks),
+        )
+        made = build([str(sample.root)], catalog, options, report)
+    say(f"{made.collection}: {made.items} synthetic tile-years, pixels on this disk")
+    return catalog
+
+
+def greeting(url: str) -> str:
+    """Return the addresses, and three commands to try."""
+    tile, year = DEFAULT_SET[0]
+    item = f"{tile.name}_{year}"
+    lane = f"{url}/source/{SYNTHETIC}/{year}/{tile.name}"
+    return f"""
+  STAC API      {url}/
+  API document  {url}/api.html
+  Data          {url}/data/
+  Browser       {url}/browser/
+
+Three things to try in another terminal:
+
+  1. find real tiles around Cambridge in 2024
+     curl -s '{url}/search?collections=tessera-v1&bbox=0,52.1,0.2,52.3&datetime=2024' | python3 -m json.tool | head -40
+
+  2. the same with pystac-client
+     .venv/bin/python -c "from pystac_client import Client; s = Client.open('{url}/').search(bbox=[0, 52.1, 0.2, 52.3]); print(s.matched(), [i.id for i in s.items()][:3])"
+
+  3. one pixel, 128 bands, by ranged reads of a {item} (synthetic pixels)
+     .venv/bin/rio sample {lane}/{tile.name}_f32.vrt <<< '[{_middle(tile.raster().bbox)}]' | cut -c1-120
+"""  # noqa: E501 - commands are copied whole
+
+
+def _middle(bbox: tuple[float, float, float, float]) -> str:
+    west, south, east, north = bbox
+    return f"{(west + east) / 2:.0f}, {(south + north) / 2:.0f}"
