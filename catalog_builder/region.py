@@ -1,0 +1,148 @@
+"""A region as the command line takes it: ``west,south,east,north`` or a GeoJSON file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from catalog_builder.errors import GridError, QueryError, StorageError
+from catalog_builder.grid import Bounds, split_antimeridian
+from catalog_builder.storage import exists, read_bytes, scheme
+
+_NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
+"""What can only be meant as a bbox: digits and commas."""
+_CRS84 = re.compile(r"(CRS:?:?84|EPSG:?:?4326)$", re.IGNORECASE)
+
+
+def region_from(argument: str | Path) -> BaseGeometry:
+    """Return the region that a command line argument means.
+
+    Parameters
+    ----------
+    argument
+        ``west,south,east,north`` in degrees, where west > east crosses the antimeridian (six
+        numbers with heights are accepted too), or the path or address of a GeoJSON file: a geometry,
+        a Feature, or a FeatureCollection, whose geometries are united.
+
+    Returns
+    -------
+    BaseGeometry
+        Two dimensional, OGC:CRS84, within 180 and 90 degrees. A bbox across the antimeridian is a
+        MultiPolygon; one without width or height a line or a point.
+
+    Raises
+    ------
+    QueryError
+        If a bbox is malformed.
+    StorageError
+        If a file cannot be read, or is not GeoJSON in degrees with valid geometries.
+
+    Examples
+    --------
+    >>> region_from("170,-20,-170,-10").bounds
+    (-180.0, -20.0, 180.0, -10.0)
+    """
+    text = str(argument).strip()
+    if _NUMBERS.fullmatch(text):
+        return _from_bbox(text)
+    if not scheme(text) and not exists(text):
+        raise StorageError(
+            f"'{text}' is neither a bbox (expected west,south,east,north, as in -5.5,49.9,1.8,55.8) "
+            "nor a file that exists"
+        )
+    return _from_geojson(text, read_bytes(text))
+
+
+def box_of(bounds: Bounds) -> BaseGeometry:
+    """Return a box as a polygon, or, without width or height, as the line or point it is."""
+    west, south, east, north = bounds
+    if west < east and south < north:
+        return shapely.box(*bounds)
+    if west == east and south == north:
+        return shapely.Point(west, south)
+    return shapely.LineString([(west, south), (east, north)])
+
+
+def _from_bbox(text: str) -> BaseGeometry:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north") from error
+    if len(numbers) == 6:  # GeoJSON's three dimensional form
+        numbers = [*numbers[:2], *numbers[3:5]]
+    if len(numbers) != 4:
+        raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north, found {len(numbers)}")
+    try:
+        boxes = [box_of(bounds) for bounds in split_antimeridian(*numbers)]
+    except GridError as error:
+        raise QueryError(f"bbox '{text}': {error}") from error
+    return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
+
+
+def _from_geojson(source: str, data: bytes) -> BaseGeometry:
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise StorageError(f"{source}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise StorageError(f"{source}: expected a GeoJSON object, found {type(document).__name__}")
+    _check_crs(source, document)
+    if document.get("type") == "FeatureCollection":
+        features = document.get("features")
+        if not isinstance(features, list):
+            raise StorageError(f"{source}: a FeatureCollection needs a list of features")
+        found = [_feature(f"{source} feature {i}", feature) for i, feature in enumerate(features, 1)]
+    elif document.get("type") == "Feature":
+        found = [_feature(source, document)]
+    else:
+        found = [_geometry(source, document)]
+    geometries = [geometry for geometry in found if geometry is not None and not geometry.is_empty]
+    if not geometries:
+        raise StorageError(f"{source}: holds no geometry")
+    return geometries[0] if len(geometries) == 1 else shapely.union_all(geometries)
+
+
+def _check_crs(source: str, document: dict[str, Any]) -> None:
+    """Refuse the CRS member of old GeoJSON (2008), unless it says what RFC 7946 says anyway."""
+    crs = document.get("crs")
+    if crs is None:
+        return
+    name = str(crs.get("properties", {}).get("name", crs)) if isinstance(crs, dict) else str(crs)
+    if not _CRS84.search(name):
+        raise StorageError(f"{source}: its crs is {name}; expected degrees of longitude and latitude (CRS84)")
+
+
+def _feature(where: str, feature: Any) -> BaseGeometry | None:
+    """Return a feature's geometry; null is allowed and stands for nothing."""
+    if not isinstance(feature, dict) or feature.get("type") != "Feature":
+        raise StorageError(f"{where}: expected a GeoJSON Feature")
+    geometry = feature.get("geometry")
+    return None if geometry is None else _geometry(where, geometry)
+
+
+def _geometry(where: str, geometry: Any) -> BaseGeometry:
+    kind = geometry.get("type") if isinstance(geometry, dict) else geometry
+    try:
+        shape = shapely.from_geojson(orjson.dumps(geometry))
+    except (shapely.GEOSException, TypeError) as error:
+        raise StorageError(f"{where}: not a GeoJSON geometry ('{kind}'): {error}") from error
+    if shape is None:
+        raise StorageError(f"{where}: not a GeoJSON geometry ('{kind}')")
+    shape = shapely.force_2d(shape)
+    if shape.is_empty:
+        return shape
+    west, south, east, north = shape.bounds
+    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):  # also NaN
+        raise StorageError(
+            f"{where}: coordinates from ({west:g}, {south:g}) to ({east:g}, {north:g}) are not degrees of "
+            "longitude and latitude within 180 and 90"
+        )
+    if not shape.is_valid:
+        # make_valid would change what was asked for without saying so
+        raise StorageError(f"{where}: invalid geometry: {shapely.is_valid_reason(shape)}")
+    return shape
