@@ -113,11 +113,14 @@ def _split(chunk: bytes, first_line: int, reading: Reading) -> tuple[list[bytes]
     """Split a chunk of whole lines into paths and hex digests (empty where bad), and line numbers."""
     words = chunk.split()
     n_lines = chunk.count(b"\n")
-    if len(words) == 2 * n_lines and chunk.isascii():
-        for paths, hashes in ((words[0::2], words[1::2]), (words[1::2], words[0::2])):
-            # a hash is 64 long; were a line short of a word, paths would stand among the hashes
-            if set(map(len, hashes)) == {64} and b"/" not in b"".join(hashes) and words[0][:1] != b"#":
-                return [p.removeprefix(b"*") for p in paths], hashes, np.arange(n_lines) + first_line
+    if len(words) == 2 * n_lines and chunk.isascii() and not words[0].startswith(b"#"):
+        hash_first = len(words[0]) == 64 and b"." not in words[0]
+        paths, hashes = (words[1::2], words[0::2]) if hash_first else (words[0::2], words[1::2])
+        # a hash is 64 long; were a line short of a word, paths would stand among the hashes
+        if set(map(len, hashes)) == {64}:
+            if hash_first:  # sha256sum marks binary files with an asterisk
+                paths = [p.removeprefix(b"*") for p in paths]
+            return paths, hashes, np.arange(n_lines) + first_line
     return _split_slowly(chunk, first_line, reading)
 
 
