@@ -76,8 +76,9 @@ class ProblemLog:
         """Facts worth telling that are no problem: what was ignored, and why."""
         self._kept_of: Counter[Kind] = Counter()
 
-    def __len__(self) -> int:
-        """Return how many problems there were."""
+    @property
+    def total(self) -> int:
+        """How many problems there were. Not ``len``: an empty log must not be false."""
         return self.counts.total()
 
     def add(self, kind: Kind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
@@ -131,6 +132,6 @@ class ProblemLog:
         """One line a person reads: ``3 problems: 2 bad hash, 1 half of a pair``; empty if none."""
         if not self.counts:
             return ""
-        total = len(self)
+        total = self.total
         parts = ", ".join(f"{n:,} {kind}" for kind, n in self.counts.most_common())
         return f"{total:,} problem{'s' if total != 1 else ''}: {parts}"

@@ -51,12 +51,12 @@ def read_source(
 ) -> Iterator[Part]:
     """Read whatever is at an address; see :func:`catalog_builder.manifests.read_manifests`."""
     reading = Reading(address, problems, selection, hint, dataset_of_address(address))
-    before, rows = len(problems), 0
+    before, rows = problems.total, 0
     for part in _read_address(address, reading):
         rows += part.tiles.num_rows if part.tiles is not None else 0
         rows += part.landmasks.num_rows if part.landmasks is not None else 0
         yield part
-    if not rows and len(problems) == before:
+    if not rows and problems.total == before:
         wanted = selection != Selection()
         problems.add(Kind.EMPTY, address, f"no tile found{' of the years and the box asked for' * wanted}")
 
