@@ -47,7 +47,8 @@ FloatArray = npt.NDArray[np.float64]
 LON_EDGES: list[float] = [(i * 10 - 18000) / 100 for i in range(N_COLS + 1)]
 LAT_EDGES: list[float] = [(i * 10 - 9000) / 100 for i in range(N_ROWS + 1)]
 
-_NAME = re.compile(r"grid_(-?(?:0|[1-9]\d{0,2})\.\d{2})_(-?(?:0|[1-9]\d?)\.\d{2})")
+# ASCII: digits of other scripts would pass as well, and int() reads them.
+_NAME = re.compile(r"grid_(-?(?:0|[1-9]\d{0,2})\.\d{2})_(-?(?:0|[1-9]\d?)\.\d{2})", re.ASCII)
 
 
 class Bounds(NamedTuple):
@@ -133,12 +134,12 @@ class TileId:
     @property
     def row(self) -> int:
         """Latitude row, 0 in the south."""
-        return (self.lat_i + 8995) // 10
+        return (int(self.lat_i) + 8995) // 10
 
     @property
     def col(self) -> int:
         """Longitude column, 0 in the west."""
-        return (self.lon_i + 17995) // 10
+        return (int(self.lon_i) + 17995) // 10  # int: a value from an int16 column would overflow
 
     @property
     def name(self) -> str:
