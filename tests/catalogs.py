@@ -1,0 +1,60 @@
+"""Catalogues for tests, built by the real builder from small manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from catalog_builder.build import BuildOptions, BuildReport, build
+from catalog_builder.datasets import dataset
+from catalog_builder.grid import TileId
+from catalog_builder.index import Index, Selection, tile_rows
+from catalog_builder.items import item_columns, item_template
+from catalog_builder.template import JsonRenderer
+from tests.tables import text_manifest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "manifests-2025-07"
+"""All real manifests of July 2025, where they lie beside the checkout."""
+
+
+def patch(west: int, south: int, columns: int, rows: int) -> list[TileId]:
+    """Return a block of tiles whose lower left cell starts at whole degrees."""
+    return [
+        TileId(lat_i=south * 100 + 5 + 10 * r, lon_i=west * 100 + 5 + 10 * c)
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+def write_manifest(folder: Path, year: int, tiles: Iterable[TileId], salt: str = "") -> Path:
+    """Write ``registry_<year>.txt`` in the format of geotessera 0.1.0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"registry_{year}.txt"
+    path.write_text(text_manifest(((t, year) for t in tiles), salt))
+    return path
+
+
+def build_from(out: Path, *sources: Path | str, **options: Any) -> BuildReport:
+    """Build dataset v1, or another with ``dataset=``."""
+    name = options.pop("dataset", "v1")
+    return build([str(s) for s in sources], out, BuildOptions(dataset=dataset(name), **options))
+
+
+def api_items(index: Index, root: str, selection: Selection | None = None) -> dict[str, dict[str, Any]]:
+    """Return items as the API renders them, by id, in the order of the index."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in index.collections.values():
+        chosen = selection or Selection([record.ordinal])
+        if record.ordinal not in chosen.ordinals:
+            continue
+        rows = tile_rows(index.page(chosen, 1_000_000))
+        columns = item_columns(rows, record.years, record.grid)
+        lists = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in columns.items()}
+        template = item_template(record.dataset, record.addresses, root, record.grid)
+        for text in JsonRenderer(template).render(lists, rows.has.tolist()):
+            item = orjson.loads(text)
+            found[item["id"]] = item
+    return found

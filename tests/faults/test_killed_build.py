@@ -1,0 +1,83 @@
+"""Whenever a build is killed, the catalogue is the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pystac
+
+from catalog_builder.catalog import CatalogFolder
+from catalog_builder.index import Selection
+from tests.catalogs import build_from, patch, write_manifest
+
+SCRIPT = Path(__file__).with_name("killed_build.py")
+OLD, NEW = 12, 30
+
+
+def _run(fatal: int, manifests: Path, catalog: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), str(fatal), str(manifests), str(catalog)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=root, env={"PYTHONPATH": "."}
+    )
+
+
+def _items(catalog: Path) -> int:
+    """Return how many items the catalogue has, after checking that all of its parts agree."""
+    index = CatalogFolder(catalog).open_index()
+    (collection,) = pystac.Catalog.from_file(str(catalog / "catalog.json")).get_collections()
+    (record,) = index.collections.values()
+    n = index.count(Selection([record.ordinal])).n
+    files = sorted((catalog / record.id / "items").glob("year=*/items.parquet"))
+    assert sum(pq.ParquetFile(f).metadata.num_rows for f in files) == n == record.n_items
+    assert [f.parent.name for f in files] == [f"year={y}" for y in record.years]
+    assert collection.extra_fields["tessera:coverage"]["items"] == n
+    return n
+
+
+def test_killed_at_any_file_operation(tmp_path: Path) -> None:
+    tiles = patch(0, 52, 4, 3)
+    write_manifest(tmp_path / "old", 2023, tiles)
+    for year in (2023, 2024):
+        write_manifest(tmp_path / "new", year, patch(0, 52, 5, 3))
+    # two builds, so that the killed one also has an older version to clear away at its end
+    build_from(tmp_path / "first", write_manifest(tmp_path / "older", 2023, tiles[:5]))
+    build_from(tmp_path / "first", tmp_path / "old")
+
+    def fresh() -> Path:
+        catalog = tmp_path / "catalog"
+        shutil.rmtree(catalog, ignore_errors=True)
+        shutil.copytree(tmp_path / "first", catalog, symlinks=True)
+        assert _items(catalog) == OLD
+        return catalog
+
+    events = _run(0, tmp_path / "new", fresh()).stdout.split()
+    assert events.count("os.rename") >= 2
+    # every operation that moves a name into place, and a sample of the others
+    fatal = [i for i, e in enumerate(events, 1) if e in ("os.rename", "os.symlink")] + [len(events)]
+    fatal += range(1, len(events) + 1, max(len(events) // 8, 1))
+    outcomes = set()
+    for n in sorted(set(fatal)):
+        catalog = fresh()
+        assert _run(n, tmp_path / "new", catalog).returncode == -signal.SIGKILL
+        outcomes.add(_items(catalog))
+        build_from(catalog, tmp_path / "new")
+        assert _items(catalog) == NEW
+        versions = [p.name for p in (catalog / ".versions").iterdir() if p.is_dir()]
+        assert len(versions) <= 2, "what the killed build left is cleared away"
+    assert outcomes == {OLD, NEW}
+
+
+def test_killed_during_the_very_first_build(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "new", 2024, patch(0, 52, 5, 6))
+    events = _run(0, tmp_path / "new", tmp_path / "probe").stdout.split()
+    for n in range(1, len(events) + 1, max(len(events) // 4, 1)):
+        catalog = tmp_path / f"catalog{n}"
+        assert _run(n, tmp_path / "new", catalog).returncode == -signal.SIGKILL
+        build_from(catalog, tmp_path / "new")
+        assert _items(catalog) == NEW
