@@ -4,8 +4,8 @@ A tile-year's key is ``collection | year | row | column``, so a box is one range
 row and year, the key is the order of results, and a page's token is its last key: paging is exact at
 any depth. What a template can derive (geometry, raster, addresses, sizes) is not stored.
 
-Counts of 1 degree blocks are kept beside, so that the number of matches of any geometry is exact and
-cheap: whole blocks are summed, only cells at the rim are counted.
+Counts of 1 degree blocks are kept beside, so that empty sea is skipped, and the number of matches of
+any geometry is exact and cheap: whole blocks are summed, only cells at the rim are counted.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 from catalog_builder import grid
+from catalog_builder.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
+from catalog_builder.cover import Runs
 from catalog_builder.datasets import Dataset, dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
@@ -35,8 +38,6 @@ SCHEMA_VERSION = 1
 
 COL_BITS, ROW_BITS, YEAR_BITS = 12, 11, 12
 CELL_BITS = ROW_BITS + COL_BITS
-BLOCK = 10
-"""Cells of a side of the blocks whose counts are kept: 1 degree."""
 
 _SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -57,6 +58,7 @@ SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geo
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
 
 IntArray = npt.NDArray[np.integer]
+Keys = npt.NDArray[np.int64]
 
 
 def make_key(ordinal: int, year: int, row: int, col: int) -> int:
@@ -115,29 +117,22 @@ class CollectionRecord:
         return cls(**d)
 
 
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """Cells of the grid, as runs of columns: sorted by row, then column."""
-
-    row: IntArray
-    first_col: IntArray
-    last_col: IntArray
-    """Inclusive."""
-
-    def spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return first and last cell keys of each run; whole rows that follow each other are merged."""
-        lo = (self.row.astype(np.int64) << COL_BITS) | self.first_col
-        hi = (self.row.astype(np.int64) << COL_BITS) | self.last_col
-        if len(lo) < 2:
-            return lo, hi
-        # No key lies between the last column of a row and the first of the next.
-        joined = (
-            (self.first_col[1:] == 0)
-            & (self.last_col[:-1] == grid.N_COLS - 1)
-            & (self.row[1:] == self.row[:-1] + 1)
-        )
-        starts = np.concatenate([[True], ~joined])
-        return lo[starts], hi[np.concatenate([~joined, [True]])]
+def key_spans(runs: Runs) -> tuple[Keys, Keys]:
+    """Return first and last cell keys of each run; whole rows that follow each other are merged."""
+    lo = (runs.row.astype(np.int64) << COL_BITS) | runs.first_col
+    hi = (runs.row.astype(np.int64) << COL_BITS) | runs.last_col
+    if len(lo) < 2:
+        return lo, hi
+    # No key lies between the last column of a row and the first of the next.
+    joined = (
+        (runs.first_col[1:] == 0)
+        & (runs.last_col[:-1] == grid.N_COLS - 1)
+        & (runs.row[1:] == runs.row[:-1] + 1)
+    )
+    if not joined.any():
+        return lo, hi
+    starts = np.concatenate([[True], ~joined])
+    return lo[starts], hi[np.concatenate([~joined, [True]])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +157,10 @@ class Count:
     """A number of matches."""
 
     n: int
-    exact: bool
-    """False: there are at least ``n``, counting stopped at its time limit."""
+    exact: bool = True
+    """False: counting stopped at its time limit, and ``n`` is extrapolated from what it had seen."""
+    at_least: int = 0
+    """If not exact: how many it had found."""
 
 
 # --------------------------------------------------------------------------------------- writing
@@ -295,6 +292,7 @@ class Index:
         if not path.is_file():
             raise CatalogError(f"{path}: no such index; make one with 'tessera-stac build'")
         self._local = threading.local()
+        self._blocks: dict[tuple[int, int], Blocks] = {}
         try:
             meta = dict(self._db.execute("SELECT name, value FROM meta"))
             records = self._db.execute("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
@@ -366,7 +364,7 @@ class Index:
                     found = self._page_backwards(db, selection, ranges, limit - len(rows))
                 else:
                     sql = _PAGE.format(tiles=_RANGES) + _where(selection.where) + " LIMIT ?"
-                    bound = (json.dumps(ranges), *selection.values, limit - len(rows))
+                    bound = (_json(ranges), *selection.values, limit - len(rows))
                     found = db.execute(sql, bound).fetchall()
                 rows += found
                 if len(rows) >= limit:
@@ -375,7 +373,7 @@ class Index:
 
     @staticmethod
     def _page_backwards(
-        db: sqlite3.Connection, selection: Selection, ranges: list[tuple[int, int]], limit: int
+        db: sqlite3.Connection, selection: Selection, ranges: Keys, limit: int
     ) -> list[tuple[Any, ...]]:
         sql = (
             _PAGE.format(tiles="tile t")
@@ -383,97 +381,135 @@ class Index:
             + " ORDER BY t.key DESC LIMIT ?"
         )
         rows: list[tuple[Any, ...]] = []
-        for lo, hi in ranges:
+        for lo, hi in ranges.tolist():
             rows += db.execute(sql, (lo, hi, *selection.values, limit - len(rows))).fetchall()
             if len(rows) >= limit:
                 break
         return rows
 
     def count(self, selection: Selection, seconds: float | None = None) -> Count:
-        """Return how many tile-years a selection holds; at least so many if time runs out."""
+        """Return how many tile-years a selection holds; an estimate if time runs out."""
         if selection.keys is not None or selection.where:
             return self._count_tiles(selection, seconds)
-        n = 0
-        inner, rim = _blocks(selection.runs)
+        found = 0
+        whole, rim = (None, None) if selection.runs is None else split_blocks(selection.runs)
+        years = list(self._years_of(selection))
+        for ordinal, year in years:
+            blocks = self.blocks(ordinal, year)
+            found += blocks.total if whole is None else blocks.count(whole)
+        if rim is None or not len(rim.row):
+            return Count(found)
+        sql = f"SELECT count(*) FROM {_RANGES}"
         try:
             with self._limit(seconds) as db:
-                for table, column, runs in (("block", "sum(t.n)", inner), ("tile", "count(*)", rim)):
-                    if runs is not None and not len(runs.row):
-                        continue
-                    sql = (
-                        f"SELECT {column} FROM json_each(?) r CROSS JOIN {table} t"
-                        " ON t.key BETWEEN r.value->>0 AND r.value->>1"
-                    )
-                    for ranges in self._ranges(replace(selection, runs=runs), None, False):
-                        n += db.execute(sql, (json.dumps(ranges),)).fetchone()[0] or 0
+                for ranges in self._ranges(Selection(selection.ordinals, selection.years, rim)):
+                    found += db.execute(sql, (_json(ranges),)).fetchone()[0]
         except QueryTimeoutError:
-            return Count(n, exact=False)
-        return Count(n, exact=True)
+            return Count(found, exact=False, at_least=found)
+        return Count(found)
 
     def _count_tiles(self, selection: Selection, seconds: float | None) -> Count:
-        n = 0
-        sql = f"SELECT count(*) FROM {_RANGES}" + _where(selection.where)
+        """Count by looking at each tile-year; what was seen when time runs out gives an estimate."""
+        found = seen = 0
+        sql = f"SELECT count(*), total({selection.where or 1}) FROM {_RANGES}"
         try:
             with self._limit(seconds) as db:
-                for ranges in self._ranges(selection, None, False):
-                    n += db.execute(sql, (json.dumps(ranges), *selection.values)).fetchone()[0]
+                for ranges in self._portions(selection):
+                    looked, matched = db.execute(sql, (*selection.values, _json(ranges))).fetchone()
+                    seen += looked
+                    found += int(matched)
         except QueryTimeoutError:
-            return Count(n, exact=False)
-        return Count(n, exact=True)
+            part = Selection(selection.ordinals, selection.years, selection.runs)
+            everything = self.count(part, seconds).n if selection.keys is None else len(selection.keys)
+            estimate = round(found * max(everything, seen) / seen) if seen else everything
+            return Count(max(estimate, found), exact=False, at_least=found)
+        return Count(found)
+
+    def blocks(self, ordinal: int, year: int) -> Blocks:
+        """Return the counts per block of a collection's year; read once."""
+        made = self._blocks.get((ordinal, year))
+        if made is None:
+            counts = np.zeros((N_BANDS, N_BLOCK_COLS), np.int32)
+            base = make_key(ordinal, year, 0, 0)
+            found = self._db.execute(
+                "SELECT key, n FROM block WHERE key BETWEEN ? AND ?", (base, base + (1 << CELL_BITS) - 1)
+            ).fetchall()
+            if found:
+                keys, n = np.array(found, np.int64).T
+                cell = keys - base
+                counts[cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)] = n
+            made = self._blocks[ordinal, year] = Blocks(counts)
+        return made
+
+    def _years_of(self, selection: Selection, step: int = 1) -> Iterator[tuple[int, int]]:
+        """Yield the (ordinal, year) that a selection spans, in key order or against it."""
+        for ordinal in selection.ordinals[::step]:
+            for year in self.by_ordinal[ordinal].years[::step]:
+                if selection.years is None or year in selection.years:
+                    yield ordinal, year
 
     def _ranges(
-        self, selection: Selection, after: int | None, backwards: bool
-    ) -> Iterator[list[tuple[int, int]]]:
-        """Yield key ranges, in order, in batches that grow: the first pages need few of them."""
-        batch: list[tuple[int, int]] = []
-        size = 32
-        for lo, hi in self._all_ranges(selection, backwards):
-            if after is not None:
-                if backwards:
-                    hi = min(hi, after - 1)
-                else:
-                    lo = max(lo, after + 1)
-                if lo > hi:
-                    continue
-            batch.append((lo, hi))
-            if len(batch) >= size:
-                yield batch
-                batch, size = [], min(size * 8, 16384)
-        if batch:
-            yield batch
-
-    def _all_ranges(self, selection: Selection, backwards: bool) -> Iterator[tuple[int, int]]:
-        step = -1 if backwards else 1
-        if selection.runs is None:
-            lo, hi = [0], [(1 << CELL_BITS) - 1]
-        else:
-            spans = selection.runs.spans()
-            lo, hi = spans[0].tolist(), spans[1].tolist()
+        self, selection: Selection, after: int | None = None, backwards: bool = False, most: int = 16384
+    ) -> Iterator[Keys]:
+        """Yield key ranges (n, 2), in order, in batches that grow: the first pages need few of them."""
         if selection.keys is not None:
-            yield from self._key_ranges(selection, np.array(lo), np.array(hi), step)
+            yield from self._key_ranges(selection, after, backwards)
             return
-        for ordinal in selection.ordinals[::step]:
-            years = self.by_ordinal[ordinal].years
-            for year in years[::step]:
-                if selection.years is not None and year not in selection.years:
-                    continue
-                base = make_key(ordinal, year, 0, 0)
-                for i in range(len(lo))[::step]:
-                    yield base + lo[i], base + hi[i]
+        spans = None if selection.runs is None else key_spans(selection.runs)
+        size = 32
+        for ordinal, year in self._years_of(selection, -1 if backwards else 1):
+            base = make_key(ordinal, year, 0, 0)
+            if selection.runs is None or spans is None:
+                ranges = np.array([[base, base + (1 << CELL_BITS) - 1]], np.int64)
+            else:
+                ranges = self._held(ordinal, year, selection.runs, spans) + base
+            if after is not None:
+                ranges = _past(ranges, after, backwards)
+            if backwards:
+                ranges = ranges[::-1]
+            at = 0
+            while at < len(ranges):
+                yield ranges[at : at + size]
+                at, size = at + size, min(size * 8, most)
 
-    def _key_ranges(
-        self, selection: Selection, lo: IntArray, hi: IntArray, step: int
-    ) -> Iterator[tuple[int, int]]:
-        for key in sorted(set(selection.keys or ()))[::step]:
-            ordinal, year, _, _ = split_key(key)
-            if ordinal not in selection.ordinals:
-                continue
-            if selection.years is not None and year not in selection.years:
-                continue
-            cell = key & ((1 << CELL_BITS) - 1)
-            at = int(np.searchsorted(lo, cell, side="right")) - 1
-            if at >= 0 and cell <= hi[at]:
-                yield key, key
+    def _held(self, ordinal: int, year: int, runs: Runs, spans: tuple[Keys, Keys]) -> Keys:
+        """Return the spans (n, 2) of the runs that may hold a tile-year."""
+        lo, hi = spans
+        if len(lo) == len(runs.row):  # whole rows that were joined are long: they need no skipping
+            held = self.blocks(ordinal, year).may_hold(runs)
+            if not held.all():
+                lo, hi = lo[held], hi[held]
+        return np.column_stack([lo, hi])
+
+    def _portions(self, selection: Selection) -> Iterator[Keys]:
+        """Yield key ranges in portions that take milliseconds each."""
+        if selection.runs is not None or selection.keys is not None:
+            yield from self._ranges(selection, most=256)
+            return
+        step = 60 << COL_BITS  # 6 degrees of latitude
+        for ordinal, year in self._years_of(selection):
+            base = make_key(ordinal, year, 0, 0)
+            for lo in range(base, base + (grid.N_ROWS << COL_BITS), step):
+                yield np.array([[lo, lo + step - 1]], np.int64)
+
+    def _key_ranges(self, selection: Selection, after: int | None, backwards: bool) -> Iterator[Keys]:
+        """Yield the selection's own keys, narrowed by its other parts, as ranges of one."""
+        keys = np.unique(np.array(selection.keys, np.int64))
+        ordinal, year = keys >> (CELL_BITS + YEAR_BITS), (keys >> CELL_BITS) & ((1 << YEAR_BITS) - 1)
+        keep = np.isin(ordinal, np.array(selection.ordinals, np.int64))
+        if selection.years is not None:
+            keep &= np.isin(year, np.array(selection.years, np.int64))
+        if selection.runs is not None:
+            lo, hi = key_spans(selection.runs)
+            cell = keys & ((1 << CELL_BITS) - 1)
+            at = np.searchsorted(lo, cell, side="right") - 1
+            keep &= (at >= 0) & (cell <= hi[at]) if len(lo) else False
+        keys = keys[keep]
+        ranges = np.column_stack([keys, keys])
+        if after is not None:
+            ranges = _past(ranges, after, backwards)
+        if len(ranges):
+            yield ranges[::-1] if backwards else ranges
 
     def has_tile(self, key: int) -> int:
         """Return the :class:`Has` flags of a key, 0 if there is no such tile-year."""
@@ -557,53 +593,17 @@ def _where(*conditions: str) -> str:
     return " WHERE " + " AND ".join(used) if used else ""
 
 
-def _blocks(runs: Runs | None) -> tuple[Runs | None, Runs | None]:
-    """Split cells into whole 1 degree blocks (rows and columns of blocks) and the cells that remain."""
-    none = Runs(*(np.empty(0, np.int64) for _ in range(3)))
-    if runs is None:
-        return None, none
-    if int((runs.last_col - runs.first_col + 1).sum()) < 5000:
-        return none, runs  # splitting costs more than counting them
-    n_block_cols = grid.N_COLS // BLOCK
-    band = runs.row // BLOCK
-    # The whole blocks of each run, as steps up and down along the band; ten runs make a full block.
-    first = -(-runs.first_col // BLOCK)
-    stop = (runs.last_col + 1) // BLOCK
-    wide = stop > first
-    if not wide.any():
-        return none, runs
-    bands, position = np.unique(band, return_inverse=True)
-    steps = np.zeros((len(bands), n_block_cols + 1), dtype=np.int32)
-    np.add.at(steps, (position[wide], first[wide]), 1)
-    np.add.at(steps, (position[wide], stop[wide]), -1)
-    full = np.cumsum(steps, axis=1)[:, :-1] == BLOCK
-    if not full.any():
-        return none, runs
-    inner = _runs_of(bands, full)
-    # What remains of each run, cell by cell, only in bands that have a full block.
-    touched = full.any(axis=1)[position]
-    rim_rows = np.unique(runs.row[touched])
-    where = np.searchsorted(rim_rows, runs.row[touched])
-    cell_steps = np.zeros((len(rim_rows), grid.N_COLS + 1), dtype=np.int32)
-    np.add.at(cell_steps, (where, runs.first_col[touched]), 1)
-    np.add.at(cell_steps, (where, runs.last_col[touched] + 1), -1)
-    covered = np.cumsum(cell_steps, axis=1)[:, :-1] > 0
-    whole = np.repeat(full[np.searchsorted(bands, rim_rows // BLOCK)], BLOCK, axis=1)
-    rim = _runs_of(rim_rows, covered & ~whole)
-    rest = ~touched
-    merged = Runs(
-        *(np.concatenate([getattr(rim, f), getattr(runs, f)[rest]]) for f in ("row", "first_col", "last_col"))
-    )
-    order = np.lexsort((merged.first_col, merged.row))
-    return inner, Runs(merged.row[order], merged.first_col[order], merged.last_col[order])
+def _past(ranges: Keys, after: int, backwards: bool) -> Keys:
+    """Return what of ascending ranges lies beyond a key."""
+    if backwards:
+        ranges = ranges[ranges[:, 0] < after]
+        return np.column_stack([ranges[:, 0], np.minimum(ranges[:, 1], after - 1)])
+    ranges = ranges[ranges[:, 1] > after]
+    return np.column_stack([np.maximum(ranges[:, 0], after + 1), ranges[:, 1]])
 
 
-def _runs_of(rows: IntArray, covered: npt.NDArray[np.bool_]) -> Runs:
-    """Return the runs of true columns, row by row."""
-    edges = np.diff(covered.astype(np.int8), axis=1, prepend=0, append=0)
-    at, first = np.nonzero(edges == 1)
-    _, stop = np.nonzero(edges == -1)
-    return Runs(rows[at], first, stop - 1)
+def _json(ranges: Keys) -> str:
+    return orjson.dumps(np.ascontiguousarray(ranges), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:

@@ -1,0 +1,200 @@
+"""The application: stac-fastapi's frame around our client.
+
+stac-fastapi gives the client's interface, the routes' names and the landing page's core; requests
+are parsed by :mod:`api.search`, because stac-fastapi validates GET and POST differently and lets
+unknown parameters pass. Its request models would parse everything a second time, so they are not used.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+# stac-fastapi builds its settings, and warns of defaults that we replace, when it is imported.
+logging.getLogger("stac_fastapi.types.config").setLevel(logging.ERROR)
+
+from fastapi import FastAPI  # noqa: E402
+from fastapi.exceptions import RequestValidationError  # noqa: E402
+from stac_fastapi.api.app import StacApi  # noqa: E402
+from stac_fastapi.types.config import ApiSettings  # noqa: E402
+from stac_fastapi.types.errors import NotFoundError  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import PlainTextResponse, Response  # noqa: E402
+from starlette.types import Receive, Scope, Send  # noqa: E402
+
+from api.client import TesseraClient  # noqa: E402
+from api.data import RangedFiles, immutable_where  # noqa: E402
+from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
+from api.middleware import ACCESS, Front  # noqa: E402
+from api.openapi import OPERATIONS  # noqa: E402
+from api.responses import error  # noqa: E402
+from api.settings import Settings  # noqa: E402
+from api.source import RawLane, SourceRoot  # noqa: E402
+from api.store import Snapshot, Store  # noqa: E402
+from catalog_builder import __version__  # noqa: E402
+from catalog_builder.catalog import COGS  # noqa: E402
+from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
+from catalog_builder.grid import TileId  # noqa: E402
+from catalog_builder.index import make_key  # noqa: E402
+
+
+def create_app(catalog: Path | None = None, settings: Settings | None = None) -> FastAPI:
+    """Return the application.
+
+    Parameters
+    ----------
+    catalog
+        The catalogue folder; None takes it from the settings.
+    settings
+        None reads the environment.
+
+    Raises
+    ------
+    CatalogError
+        If there is no catalogue, or of another version.
+    """
+    settings = settings or Settings()
+    folder = catalog or settings.catalog
+    if folder is None:
+        raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
+    store = Store(folder, settings.refresh_seconds)
+    metrics = Metrics()
+    client = TesseraClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    api = TesseraApi(
+        client=client,
+        settings=ApiSettings(
+            stac_fastapi_title=settings.title,
+            stac_fastapi_description=settings.description,
+            stac_fastapi_version=__version__,
+            stac_fastapi_landing_id=settings.landing_id,
+            _env_file=None,  # type: ignore[call-arg]
+        ),
+        stac_version="1.1.0",
+        middlewares=[Middleware(Front, settings=settings, metrics=metrics)],
+        health_check=lambda: _health(store),
+    )
+    app: FastAPI = api.app
+    app.state.store = store
+    app.mount("/data", RangedFiles(folder, immutable_where(rf"{COGS}/.*")), name="data")
+    app.mount("/source", _Source(store), name="source")
+    _add_metrics(app, store, metrics, settings)
+    _add_error_handlers(app)
+    if settings.access_log:
+        _log_to_stdout()
+    return app
+
+
+class TesseraApi(StacApi):
+    """stac-fastapi's application with our routes: documented by hand, parsed by our own query."""
+
+    def register_core(self) -> None:
+        """Register every endpoint of :data:`api.openapi.OPERATIONS`."""
+        for operation in OPERATIONS:
+            self.router.add_api_route(
+                operation.path,
+                _endpoint(getattr(self.client, operation.handler)),
+                methods=[operation.method],
+                name=operation.summary,
+                summary=operation.summary,
+                description=operation.description,
+                operation_id=f"{operation.handler}",
+                tags=[operation.tag],
+                responses=operation.responses(),
+                openapi_extra=operation.extra(),
+                response_class=Response,
+            )
+
+
+def _endpoint(handler: Callable[..., Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:
+    async def endpoint(request: Request) -> Any:
+        return await handler(request=request)
+
+    return endpoint
+
+
+class _Source:
+    """The raw lane of the current catalogue."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        snapshot = self._store.current()
+        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot))
+        await lane(scope, receive, send)
+
+
+def _raw_lane(snapshot: Snapshot) -> RawLane:
+    ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
+
+    def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
+        tile = TileId(lat_i, lon_i)
+        return bool(snapshot.index.has_tile(make_key(ordinals[directory], year, tile.row, tile.col)))
+
+    roots = [
+        SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()
+    ]
+    return RawLane(roots, exists)
+
+
+def _health(store: Store) -> dict[str, Any]:
+    """Answer whether the index can be read."""
+    snapshot = store.current()
+    items = sum(r.n_items for r in snapshot.collections.values())
+    return {"status": "UP", "generation": snapshot.generation, "items": items}
+
+
+def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Settings) -> None:
+    if not settings.metrics:
+        return
+
+    async def show() -> Response:
+        metrics.items = sum(r.n_items for r in store.current().collections.values())
+        return PlainTextResponse(metrics.text(), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+
+    app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every failure as JSON, with its reason."""
+
+    async def bad_query(_: Request, exc: Exception) -> Response:
+        return error(400, str(exc))
+
+    async def not_found(_: Request, exc: Exception) -> Response:
+        return error(404, str(exc))
+
+    async def timeout(_: Request, exc: Exception) -> Response:
+        return error(503, str(exc), {"retry-after": "5"})
+
+    async def http_error(request: Request, exc: Exception) -> Response:
+        status = exc.status_code if isinstance(exc, HTTPException) else 500
+        headers = exc.headers if isinstance(exc, HTTPException) else None
+        reasons = {
+            404: f"no such page: {request.url.path[:200]}",
+            405: f"{request.method} is not supported here",
+        }
+        return error(status, reasons.get(status, str(exc)), headers)
+
+    for kind, handler in (
+        (QueryError, bad_query),
+        (RequestValidationError, bad_query),
+        (NotFoundError, not_found),
+        (QueryTimeoutError, timeout),
+        (HTTPException, http_error),
+    ):
+        app.add_exception_handler(kind, handler)
+
+
+def _log_to_stdout() -> None:
+    if not ACCESS.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ACCESS.addHandler(handler)
+        ACCESS.setLevel(logging.INFO)
+        ACCESS.propagate = False

@@ -1,0 +1,254 @@
+"""Where a search looks: a bbox or a GeoJSON geometry, as cells of the grid.
+
+An item's geometry is its cell, so a search area becomes the cells it touches, once and exactly, and
+nothing has to be tested again per item. Cells are :class:`catalog_builder.cover.Runs`; the set
+operations on them are here as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely import affinity
+from shapely.geometry.base import BaseGeometry
+
+from catalog_builder import grid
+from catalog_builder.cover import Runs, cover, cover_box
+from catalog_builder.errors import GridError, QueryError
+
+_DEPTH = {
+    "Point": 0,
+    "MultiPoint": 1,
+    "LineString": 1,
+    "MultiLineString": 2,
+    "Polygon": 2,
+    "MultiPolygon": 3,
+}
+"""GeoJSON type to how deep its positions are nested."""
+_MAX_NESTING = 8
+"""Of GeometryCollections in each other."""
+_ROW = 1 << 12
+"""Cells are ordered as row x 4096 + column here: a gap parts the rows, so runs never join across them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A bbox or a geometry of a request, validated."""
+
+    key: bytes
+    """Equal for equal areas."""
+    boxes: tuple[grid.Bounds, ...]
+    """Of a bbox: two if it crosses the antimeridian. Empty for a geometry."""
+    wkb: bytes
+    """Of a geometry, two dimensional. Empty for a bbox."""
+
+    @property
+    def is_box(self) -> bool:
+        """Whether its cells are found without geometry operations."""
+        return not self.wkb
+
+    def cells(self) -> Runs:
+        """Return the cells it touches."""
+        if self.is_box:
+            return at_least([cover_box(b) for b in self.boxes], 1)
+        return _cover_wkb(self.wkb)
+
+
+def parse_bbox(value: object, name: str = "bbox") -> Area:
+    """Return the area of ``[west, south, east, north]`` or ``[west, south, low, east, north, high]``.
+
+    West may be greater than east: the box crosses the antimeridian.
+
+    Raises
+    ------
+    QueryError
+        If it is not such a list, or off the globe.
+    """
+    if not isinstance(value, list | tuple):
+        raise QueryError(f"{name}: expected an array of 4 or 6 numbers, found {_kind(value)}")
+    if len(value) not in (4, 6):
+        raise QueryError(
+            f"{name}: expected 4 numbers (west,south,east,north) or 6 (with heights), found {len(value)}"
+        )
+    for v in value:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            raise QueryError(f"{name}: expected numbers, found {_kind(v)} {str(v)[:40]!r}")
+    numbers = [float(v) for v in value]
+    if len(numbers) == 6:
+        west, south, low, east, north, high = numbers
+        if low > high:
+            raise QueryError(f"{name}: lowest height {low:g} is above the highest {high:g}")
+    else:
+        west, south, east, north = numbers
+    try:
+        boxes = tuple(grid.split_antimeridian(west, south, east, north))
+    except GridError as exc:
+        raise QueryError(f"{name}: {exc}") from None
+    return Area(np.array([west, south, east, north]).tobytes(), boxes, b"")
+
+
+def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
+    """Return the area of a GeoJSON geometry of any type; a third coordinate is ignored.
+
+    Longitudes from -360 to 360 are accepted, so a polygon may cross the antimeridian uncut.
+
+    Raises
+    ------
+    QueryError
+        If it is not a valid GeoJSON geometry, or has too many vertices.
+    """
+    if isinstance(value, dict) and value.get("type") == "Feature":
+        raise QueryError(f"{name}: expected a GeoJSON geometry, found a Feature; send its 'geometry'")
+    count = _check_geometry(value, name, 0)
+    assert isinstance(value, dict)  # noqa: S101 - checked above, said to the type checker
+    if count > max_vertices:
+        raise QueryError(f"{name}: {count} vertices, at most {max_vertices} are answered; simplify it")
+    try:
+        shape = shapely.force_2d(shapely.geometry.shape(value))
+    except (shapely.errors.GEOSException, ValueError, TypeError, IndexError) as exc:
+        raise QueryError(f"{name}: not a valid GeoJSON geometry ({exc})") from None
+    wkb = shapely.to_wkb(shape)
+    return Area(hashlib.blake2b(wkb, digest_size=16).digest(), (), wkb)
+
+
+def _check_geometry(value: object, name: str, nesting: int) -> int:
+    """Check the structure of a geometry and return its number of vertices."""
+    if not isinstance(value, dict):
+        raise QueryError(f"{name}: expected a GeoJSON geometry object, found {_kind(value)}")
+    kind = value.get("type")
+    if kind == "GeometryCollection":
+        parts = value.get("geometries")
+        if not isinstance(parts, list):
+            raise QueryError(f"{name}: a GeometryCollection needs an array 'geometries'")
+        if nesting >= _MAX_NESTING:
+            raise QueryError(f"{name}: GeometryCollections are nested more than {_MAX_NESTING} deep")
+        return sum(_check_geometry(p, name, nesting + 1) for p in parts)
+    if not isinstance(kind, str) or kind not in _DEPTH:
+        known = ", ".join([*_DEPTH, "GeometryCollection"])
+        raise QueryError(f"{name}: unknown geometry type {str(kind)[:40]!r}; expected one of {known}")
+    coordinates = value.get("coordinates")
+    if not isinstance(coordinates, list):
+        raise QueryError(f"{name}: a {kind} needs an array 'coordinates'")
+    positions = [coordinates]
+    for depth in range(_DEPTH[kind]):
+        if kind in ("Polygon", "MultiPolygon") and depth == _DEPTH[kind] - 1:
+            _check_rings(positions, name)
+        positions = [p for group in positions for p in _array(group, name, kind)]
+    if kind == "LineString" and len(positions) < 2:
+        raise QueryError(f"{name}: a LineString needs at least 2 positions, found {len(positions)}")
+    if kind == "MultiLineString" and any(len(line) < 2 for line in coordinates):
+        raise QueryError(f"{name}: each line of a MultiLineString needs at least 2 positions")
+    for position in positions:
+        _check_position(position, name)
+    return len(positions)
+
+
+def _array(value: object, name: str, kind: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise QueryError(f"{name}: coordinates of a {kind} are not nested deep enough")
+    return value
+
+
+def _check_rings(rings: Sequence[object], name: str) -> None:
+    for ring in rings:
+        if not isinstance(ring, list) or len(ring) < 4 or ring[0] != ring[-1]:
+            raise QueryError(f"{name}: a polygon's ring needs at least 4 positions, the last like the first")
+
+
+def _check_position(position: object, name: str) -> None:
+    if not isinstance(position, list) or not 2 <= len(position) <= 4:
+        raise QueryError(f"{name}: expected positions of 2 or 3 numbers, found {str(position)[:60]}")
+    for v in position:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            raise QueryError(f"{name}: expected positions of numbers, found {str(position)[:60]}")
+    lon, lat = position[:2]
+    if not (-360 <= lon <= 360 and -90 <= lat <= 90):
+        raise QueryError(
+            f"{name}: position {lon:g}, {lat:g} is off the globe;"
+            " expected longitude -360..360, latitude -90..90"
+        )
+
+
+@lru_cache(maxsize=64)
+def _cover_wkb(wkb: bytes) -> Runs:
+    """Return the cells of a geometry; remembered, because the pages of a search ask again."""
+    shape = shapely.from_wkb(wkb)
+    return at_least([cover(s) for s in wrapped(shape)], 1)
+
+
+def wrapped(shape: BaseGeometry) -> list[BaseGeometry]:
+    """Return a geometry as it lies on the globe: with copies shifted by 360 degrees if it leaves it."""
+    west, _, east, _ = shape.bounds if not shape.is_empty else (0.0, 0.0, 0.0, 0.0)
+    copies = [shape]
+    if west < -180:
+        copies.append(affinity.translate(shape, 360))
+    if east > 180:
+        copies.append(affinity.translate(shape, -360))
+    return copies
+
+
+EVERYWHERE = cover_box(grid.Bounds(-180.0, -90.0, 180.0, 90.0))
+"""All cells."""
+
+
+def at_least(sets: Sequence[Runs], n: int) -> Runs:
+    """Return the cells that lie in at least ``n`` of some sets: 1 is their union, all their intersection."""
+    if len(sets) == 1 and n == 1:
+        return sets[0]
+    firsts = [s.row.astype(np.int64) * _ROW + s.first_col for s in sets]
+    lasts = [s.row.astype(np.int64) * _ROW + s.last_col for s in sets]
+    # Sweep over the starts (+1) and the cells after the ends (-1).
+    at = np.concatenate([*firsts, *(last + 1 for last in lasts)])
+    n_starts = sum(map(len, firsts))
+    step = np.ones(len(at), np.int64)
+    step[n_starts:] = -1
+    order = np.lexsort((-step, at))  # starts first: runs that touch are joined
+    at, depth = at[order], np.cumsum(step[order])
+    before = np.concatenate([[0], depth[:-1]])
+    opens = at[(before < n) & (depth >= n)]
+    closes = at[(before >= n) & (depth < n)] - 1
+    filled = opens <= closes  # at equal cells a start and an end leave nothing between
+    return _from_spans(opens[filled], closes[filled])
+
+
+def complement(cells: Runs) -> Runs:
+    """Return the cells that are not in a set."""
+    firsts = cells.row.astype(np.int64) * _ROW + cells.first_col
+    lasts = cells.row.astype(np.int64) * _ROW + cells.last_col
+    rows = np.arange(grid.N_ROWS, dtype=np.int64) * _ROW
+    # Between neighbours, and from and to the edges of every row.
+    starts = np.sort(np.concatenate([rows, lasts + 1]))
+    ends = np.sort(np.concatenate([rows + grid.N_COLS - 1, firsts - 1]))
+    filled = starts <= ends
+    return _from_spans(starts[filled], ends[filled])
+
+
+def from_mask(rows: npt.NDArray[np.bool_], cols: npt.NDArray[np.bool_]) -> Runs:
+    """Return the cells in chosen rows (1800) and columns (3600)."""
+    edges = np.diff(cols.astype(np.int8), prepend=0, append=0)
+    first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+    row = np.flatnonzero(rows)
+    return Runs(
+        np.repeat(row, len(first)).astype(np.int32),
+        np.tile(first, len(row)).astype(np.int32),
+        np.tile(last, len(row)).astype(np.int32),
+    )
+
+
+def _from_spans(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> Runs:
+    return Runs(
+        (first // _ROW).astype(np.int32), (first % _ROW).astype(np.int32), (last % _ROW).astype(np.int32)
+    )
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

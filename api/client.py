@@ -1,0 +1,226 @@
+"""The STAC client: what each endpoint answers, as bytes, from the index."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import attr
+import orjson
+from stac_fastapi.types.core import AsyncBaseCoreClient
+from stac_fastapi.types.errors import NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import search
+from api.conformance import CONFORMANCE
+from api.engine import find_item, find_page, render
+from api.links import GEOJSON, HTML, JSON, OPENAPI, Link, link, paging_links
+from api.responses import Caching, dumps
+from api.search import Query
+from api.settings import Settings
+from api.store import Snapshot, Store
+from catalog_builder.errors import QueryTimeoutError
+from catalog_builder.index import Count
+
+T = TypeVar("T")
+
+INLINE_SECONDS = 0.02
+"""A search that is expected to be short runs on the event loop this long, then moves to a thread.
+
+A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not hold the loop."""
+INLINE_ITEMS = 1000
+"""A page of more items is rendered in a thread."""
+
+
+@attr.s(auto_attribs=True, kw_only=True)
+class TesseraClient(AsyncBaseCoreClient):
+    """Answers the endpoints of the STAC API from a catalogue's index."""
+
+    store: Store
+    settings: Settings
+    _limiter: anyio.CapacityLimiter | None = None
+
+    # ------------------------------------------------------------------------------- documents
+
+    def conformance_classes(self) -> list[str]:
+        """Return what the server conforms to."""
+        return list(CONFORMANCE)
+
+    async def landing_page(self, **kwargs: Any) -> Any:
+        """Answer ``GET /``."""
+        return self._document(kwargs["request"], "landing", self._landing, JSON)
+
+    def _landing(self, snapshot: Snapshot, root: str) -> Any:
+        page = self._landing_page(
+            base_url=f"{root}/", conformance_classes=self.conformance_classes(), extension_schemas=[]
+        )
+        page["links"] += [
+            link("service-desc", f"{root}/api", OPENAPI, "OpenAPI service description"),
+            link("service-doc", f"{root}/api.html", HTML, "OpenAPI service documentation"),
+            *(
+                link("child", f"{root}/collections/{r.id}", JSON, r.dataset.title)
+                for r in snapshot.collections.values()
+            ),
+        ]
+        return page
+
+    async def conformance(self, **kwargs: Any) -> Any:
+        """Answer ``GET /conformance``."""
+        return self._document(
+            kwargs["request"], "conformance", lambda *_: {"conformsTo": self.conformance_classes()}, JSON
+        )
+
+    async def all_collections(self, **kwargs: Any) -> Any:
+        """Answer ``GET /collections``."""
+        return self._document(kwargs["request"], "collections", self._collections, JSON)
+
+    def _collections(self, snapshot: Snapshot, root: str) -> Any:
+        found = [collection(snapshot, cid, root) for cid in snapshot.collections]
+        return {
+            "collections": found,
+            "links": [link("self", f"{root}/collections"), link("root", f"{root}/")],
+            "numberMatched": len(found),
+            "numberReturned": len(found),
+        }
+
+    async def get_collection(self, *_: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}``."""
+        request: Request = kwargs["request"]
+        cid = self._known_collection(request)
+        return self._document(
+            request, ("collection", cid), lambda snapshot, root: collection(snapshot, cid, root), JSON
+        )
+
+    # ------------------------------------------------------------------------------------ items
+
+    async def get_item(self, *_: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}/items/{item_id}``."""
+        request: Request = kwargs["request"]
+        search.text_parameters(request.scope["query_string"], (), self.settings)
+        cid, item_id = self._known_collection(request), request.path_params["item_id"]
+        snapshot = self.store.current()
+        caching = Caching(request, snapshot, self.settings)
+        row = find_item(snapshot, cid, item_id)
+        if row is None:
+            raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        (text,) = render(snapshot, [row], request.scope["tessera.root"])
+        return caching.respond(text.encode(), GEOJSON)
+
+    async def item_collection(self, *_: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}/items``."""
+        request: Request = kwargs["request"]
+        cid = self._known_collection(request)
+        query = search.from_text(
+            request.scope["query_string"], search.ITEMS, self.settings, {"collections": [cid]}
+        )
+        return await self._search(request, query, f"/collections/{cid}/items")
+
+    async def get_search(self, *_: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /search``."""
+        request: Request = kwargs["request"]
+        query = search.from_text(request.scope["query_string"], search.SEARCH, self.settings)
+        return await self._search(request, query, "/search")
+
+    async def post_search(self, *_: Any, **kwargs: Any) -> Any:
+        """Answer ``POST /search``."""
+        request: Request = kwargs["request"]
+        search.text_parameters(request.scope["query_string"], (), self.settings)
+        query = search.from_json(await request.body(), search.SEARCH, self.settings)
+        return await self._search(request, query, "/search")
+
+    async def _search(self, request: Request, query: Query, path: str) -> Response:
+        snapshot = self.store.current()
+        caching = Caching(request, snapshot, self.settings)
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        root: str = request.scope["tessera.root"]
+
+        def answer(seconds: float) -> bytes:
+            page = find_page(snapshot, query, self.settings, seconds)
+            tokens = {rel: t for rel, t in (("next", page.next), ("prev", page.prev)) if t}
+            links = [
+                link("root", f"{root}/"),
+                *paging_links(root + path, request.method, query.given, query.texts, tokens),
+            ]
+            return feature_collection(render(snapshot, page.rows, root), links, page.matched)
+
+        body = await self._run(answer, inline=query.is_light and query.limit <= INLINE_ITEMS)
+        return caching.respond(body, GEOJSON)
+
+    # ------------------------------------------------------------------------------------ parts
+
+    async def _run(self, work: Callable[[float], T], *, inline: bool) -> T:
+        """Run a search under the time limit: here if it is short, else in a thread.
+
+        Raises
+        ------
+        QueryTimeoutError
+            If it, with the wait for a thread, takes longer than the limit.
+        """
+        started = time.monotonic()
+        limit = self.settings.search_seconds
+        if inline:
+            try:
+                return work(min(INLINE_SECONDS, limit))
+            except QueryTimeoutError:
+                pass
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self.settings.threads)
+        try:
+            with anyio.fail_after(limit):
+                await self._limiter.acquire()
+        except TimeoutError:
+            raise QueryTimeoutError("the server is busy with other searches; try again") from None
+        try:
+            # The thread stops by itself at the deadline, so the worker is never abandoned.
+            left = max(limit - (time.monotonic() - started), 0.01)
+            return await anyio.to_thread.run_sync(work, left)
+        finally:
+            self._limiter.release()
+
+    def _known_collection(self, request: Request) -> str:
+        cid: str = request.path_params["collection_id"]
+        if cid not in self.store.current().collections:
+            raise NotFoundError(f"no collection '{cid[:80]}'")
+        return cid
+
+    def _document(
+        self, request: Request, name: object, make: Callable[[Snapshot, str], Any], kind: str
+    ) -> Response:
+        """Return a document without parameters, made once per address of the service."""
+        search.text_parameters(request.scope["query_string"], (), self.settings)
+        snapshot = self.store.current()
+        caching = Caching(request, snapshot, self.settings)
+        root: str = request.scope["tessera.root"]
+        return caching.not_modified() or caching.respond(
+            snapshot.once((name, root), lambda: dumps(make(snapshot, root))), kind
+        )
+
+
+def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
+    """Return a collection's document with the service's links."""
+    document: dict[str, Any] = orjson.loads(snapshot.index.documents[cid].replace("{root}", root))
+    here = f"{root}/collections/{cid}"
+    links: list[Link] = [
+        link("self", here),
+        link("root", f"{root}/"),
+        link("parent", f"{root}/"),
+        link("items", f"{here}/items", GEOJSON, "Items"),
+    ]
+    document["links"] = links + document.get("links", [])
+    return document
+
+
+def feature_collection(items: Sequence[str], links: Sequence[Link], matched: Count) -> bytes:
+    """Return items, as JSON texts, in a FeatureCollection."""
+    more = {"numberMatched": matched.n, "numberReturned": len(items)}
+    if not matched.exact:
+        more |= {"tessera:matched_exact": False}
+    tail = dumps({"links": links, **more})
+    return b"".join((b'{"type":"FeatureCollection","features":[', ",".join(items).encode(), b"],", tail[1:]))

@@ -1,0 +1,96 @@
+"""Where the service is, as its clients see it, and the links made from that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.types import Scope
+
+JSON = "application/json"
+GEOJSON = "application/geo+json"
+SCHEMA = "application/schema+json"
+OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
+HTML = "text/html"
+
+Link = dict[str, Any]
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9_.~%@+-]+)*/?")
+_FORWARDED = re.compile(rb"(?i)(?:^|[;\s])(proto|host)=\"?([^\";,\s]+)\"?")
+
+
+def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[str, str]:
+    """Return the service's address without a trailing slash, and the path prefix in it.
+
+    ``Forwarded`` (RFC 7239) counts before ``X-Forwarded-Proto``, ``-Host`` and ``-Port``; of a list,
+    the first entry, which the proxy next to the client wrote. ``X-Forwarded-Prefix`` replaces the
+    configured prefix. What is not a host, a port or a path is ignored.
+    """
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    scheme = scope.get("scheme", "http")
+    host = headers.get(b"host", b"")
+    prefix = root_path or scope.get("root_path", "")
+    if trust_forwarded:
+        standard = {
+            k.lower(): v for k, v in _FORWARDED.findall(headers.get(b"forwarded", b"").split(b",")[0])
+        }
+        proto = standard.get(b"proto") or _first(headers, b"x-forwarded-proto")
+        if proto.lower() in (b"http", b"https"):
+            scheme = proto.lower().decode()
+        forwarded_host = standard.get(b"host") or _first(headers, b"x-forwarded-host")
+        if _HOST.fullmatch(forwarded_host):
+            host = forwarded_host
+        port = _first(headers, b"x-forwarded-port")
+        if port.isdigit() and 0 < int(port[:6]) < 65536 and b"host" not in standard:
+            host = re.sub(rb":\d+$", b"", host) + b":" + port
+        forwarded_prefix = _first(headers, b"x-forwarded-prefix")
+        if forwarded_prefix and _PREFIX.fullmatch(forwarded_prefix):
+            prefix = forwarded_prefix.decode()
+    if not _HOST.fullmatch(host):
+        server = scope.get("server") or ("localhost", None)
+        host = (server[0] + (f":{server[1]}" if server[1] else "")).encode()
+    default = b":443" if scheme == "https" else b":80"
+    prefix = prefix.rstrip("/")
+    return f"{scheme}://{host.removesuffix(default).decode()}{prefix}", prefix
+
+
+def _first(headers: Mapping[bytes, bytes], name: bytes) -> bytes:
+    return headers.get(name, b"").split(b",")[0].strip()
+
+
+def link(rel: str, href: str, kind: str = JSON, title: str | None = None, **more: Any) -> Link:
+    """Return a link object."""
+    return {"rel": rel, "type": kind, "href": href, **({"title": title} if title else {}), **more}
+
+
+def paging_links(
+    address: str, method: str, given: Mapping[str, Any], texts: Mapping[str, str], tokens: Mapping[str, str]
+) -> list[Link]:
+    """Return ``self`` and, by ``tokens`` (rel to token), ``next`` and ``prev``.
+
+    A GET link is a complete address. A POST link carries the complete body, so a client need not merge.
+    """
+    if method == "POST":
+        return [
+            link("self", address, GEOJSON, method="POST", body=dict(given)),
+            *(
+                link(rel, address, GEOJSON, method="POST", body={**given, "token": token}, merge=False)
+                for rel, token in tokens.items()
+            ),
+        ]
+    without = {k: v for k, v in texts.items() if k != "token"}
+    return [
+        link("self", with_query(address, texts), GEOJSON, method="GET"),
+        *(
+            link(rel, with_query(address, {**without, "token": token}), GEOJSON, method="GET")
+            for rel, token in tokens.items()
+        ),
+    ]
+
+
+def with_query(address: str, texts: Mapping[str, str]) -> str:
+    """Return an address with a query string; commas, slashes and colons stay readable."""
+    return f"{address}?{urlencode(texts, safe=',/:', quote_via=quote)}" if texts else address

@@ -1,0 +1,65 @@
+"""Paging tokens: where a page ended, sealed to the search they belong to.
+
+A token is a place in the order of results (the sort values and key of the row at a page's edge) and
+a direction, so paging is exact at any depth and a page costs the same wherever it lies. It carries a
+fingerprint of its search: with another search it would silently skip items, so it is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from catalog_builder.errors import QueryError
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the order of results."""
+
+    key: int
+    """Index key of the row at the edge, which is not part of the page."""
+    backwards: bool = False
+    """Whether the page lies before it."""
+    values: tuple[Any, ...] = ()
+    """That row's sort values, if the order is not the index's own."""
+
+
+def encode(cursor: Cursor, fingerprint: str) -> str:
+    """Return a token: URL-safe text without padding."""
+    parts = ["p" if cursor.backwards else "n", cursor.key, *cursor.values]
+    body = orjson.dumps(parts)
+    return base64.urlsafe_b64encode(_seal(body, fingerprint) + body).rstrip(b"=").decode()
+
+
+def decode(token: str, fingerprint: str) -> Cursor:
+    """Return the place that a token holds.
+
+    Raises
+    ------
+    QueryError
+        If it is not a token of this server, or one of another search.
+    """
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise QueryError(
+            f"token: '{token[:40]}' is not a token of this server; follow the next links"
+        ) from None
+    body = raw[6:]
+    if len(raw) < 8 or _seal(body, fingerprint) != raw[:6]:
+        raise QueryError(
+            "token: it does not belong to this search; follow the next link with the same parameters,"
+            " or start again without a token"
+        )
+    direction, key, *values = orjson.loads(body)
+    return Cursor(key, direction == "p", tuple(values))
+
+
+def _seal(body: bytes, fingerprint: str) -> bytes:
+    return hashlib.blake2b(body, digest_size=6, key=fingerprint.encode()).digest()

@@ -1,0 +1,72 @@
+"""Responses as bytes: documents with validators, errors with reasons."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.links import JSON
+from api.settings import Settings
+from api.store import Snapshot
+
+ERRORS: dict[int, tuple[str, str]] = {
+    400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
+    404: ("NotFound", "There is no such collection, item or page."),
+    405: ("MethodNotAllowed", "The path does not know this method."),
+    413: ("PayloadTooLarge", "The body is longer than the server reads."),
+    414: ("URITooLong", "The query string is longer than the server reads; use POST."),
+    500: ("InternalError", "A fault of the server; quote the request id."),
+    503: ("SearchTimeout", "The search needs more time than a request may take; it says how to narrow it."),
+}  # fmt: skip
+"""Status to its code and meaning."""
+
+
+def error(status: int, description: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return ``{"code", "description"}`` with a status."""
+    body = orjson.dumps({"code": ERRORS.get(status, ("Error", ""))[0], "description": description})
+    # An error must not outlive its cause in a cache.
+    return Response(body, status, {"cache-control": "no-store", **(headers or {})}, JSON)
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value as JSON."""
+    return orjson.dumps(value)
+
+
+class Caching:
+    """The validators of one request: its ETag follows from the catalogue's build and the request."""
+
+    def __init__(self, request: Request, snapshot: Snapshot, settings: Settings) -> None:
+        self._readable = request.method in ("GET", "HEAD")
+        self._asked = request.headers.get("if-none-match") if self._readable else None
+        scope = request.scope
+        seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} ".encode()
+        digest = hashlib.blake2b(seen + scope["query_string"], digest_size=12).hexdigest()
+        # Weak: the same answer may be compressed or not.
+        self.etag = f'W/"{digest}"'
+        self._control = f"public, max-age={settings.cache_seconds}" if settings.cache_seconds else "no-cache"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What to send with a good answer."""
+        if not self._readable:
+            return {"cache-control": "no-store"}
+        return {"etag": self.etag, "cache-control": self._control}
+
+    def not_modified(self) -> Response | None:
+        """Return a 304 if the client has this answer already."""
+        if self._asked is None:
+            return None
+        tags = {tag.strip().removeprefix("W/") for tag in self._asked.split(",")}
+        if "*" in tags or self.etag.removeprefix("W/") in tags:
+            return Response(status_code=304, headers=self.headers)
+        return None
+
+    def respond(self, body: bytes, kind: str) -> Response:
+        """Return a document."""
+        return Response(body, 200, self.headers, kind)

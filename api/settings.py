@@ -1,0 +1,100 @@
+"""Every setting of the server, in one object.
+
+A setting is given to :func:`api.app.create_app`, or by the environment variable of its name with the
+prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`settings_table` is the
+documentation; a test compares it with the README.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "TESSERA_STAC_"
+"""Of the environment variables."""
+
+
+class Settings(BaseSettings):
+    """Settings of the API server."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    catalog: Path | None = Field(
+        default=None, description="The catalogue folder that `tessera-stac build` made."
+    )
+    title: str = Field(default="TESSERA embeddings", description="Title of the landing page.")
+    description: str = Field(
+        default="TESSERA embeddings of the Earth's land surface, one item per 0.1 degree tile and year,"
+        " searched by STAC and read by range.",
+        description="Description of the landing page (CommonMark).",
+    )
+    landing_id: str = Field(default="tessera-stac", description="`id` of the landing page.")
+    root_path: Annotated[str, NoDecode] = Field(
+        default="",
+        pattern=r"^(/[^/?#\s]+)*$",
+        description="Path under which a proxy publishes the server, as `/stac`; empty at the root.",
+    )
+    trust_forwarded: bool = Field(
+        default=True,
+        description="Believe `Forwarded` and `X-Forwarded-*` (proto, host, port, prefix) when links are made."
+        " Switch off where clients reach the server without a proxy that sets them.",
+    )
+    default_limit: int = Field(default=10, ge=1, description="Items on a page when `limit` is not given.")
+    max_limit: int = Field(
+        default=10_000,
+        ge=1,
+        description="Most items on a page; a larger `limit` is cut to this, as OGC asks.",
+    )
+    max_body_bytes: int = Field(
+        default=4_000_000, ge=1000, description="Longest request body; a longer one is answered 413."
+    )
+    max_url_bytes: int = Field(
+        default=64_000, ge=1000, description="Longest query string; a longer one is answered 414."
+    )
+    max_vertices: int = Field(
+        default=200_000,
+        ge=4,
+        description="Most vertices of all geometries in a request; more are answered 400.",
+    )
+    max_ids: int = Field(default=10_000, ge=1, description="Most `ids` in a request; more are answered 400.")
+    max_filter_nodes: int = Field(
+        default=2_000, ge=10, description="Most operators and values in a filter; more are answered 400."
+    )
+    max_sorted: int = Field(
+        default=2_000_000,
+        ge=1,
+        description="Most items that are sorted by a property without an index; more are answered 400"
+        " with advice. Sorting by collection, year or datetime has no such bound.",
+    )
+    search_seconds: float = Field(
+        default=10.0, gt=0, description="Time limit of a search; beyond it the answer is 503 with advice."
+    )
+    count_seconds: float = Field(
+        default=0.1,
+        ge=0,
+        description="Time that counting may take beside a search; beyond it `numberMatched` is an estimate.",
+    )
+    threads: int = Field(default=4, ge=1, description="Searches that may run at once beside the event loop.")
+    refresh_seconds: float = Field(
+        default=1.0, ge=0, description="How often, at most, to look whether the catalogue was built anew."
+    )
+    cache_seconds: int = Field(
+        default=60, ge=0, description="`max-age` of answers; 0 makes caches ask each time."
+    )
+    compress: bool = Field(
+        default=True, description="Compress answers (zstd, brotli, gzip) for clients that ask."
+    )
+    access_log: bool = Field(default=False, description="Log one JSON line per request to standard output.")
+    metrics: bool = Field(default=True, description="Serve Prometheus metrics at `/_mgmt/metrics`.")
+
+
+def settings_table() -> str:
+    """Return the settings as a Markdown table."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)

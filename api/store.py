@@ -1,0 +1,103 @@
+"""The catalogue as the server holds it: an open index, and what is made from it once.
+
+A build replaces the catalogue by renaming a link. :class:`Store` looks at it now and then and hands
+out a new :class:`Snapshot`; requests under way keep the one they started with.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from catalog_builder import grid
+from catalog_builder.catalog import CatalogFolder
+from catalog_builder.errors import CatalogError
+from catalog_builder.index import CollectionRecord, Index
+
+T = TypeVar("T")
+
+REMEMBERED = 256
+"""Derived things kept per snapshot; links hold the client's host name, so there is no natural bound."""
+
+
+class Snapshot:
+    """One build of the catalogue, open for reading."""
+
+    def __init__(self, index: Index, generation: str) -> None:
+        self.index = index
+        self.generation = generation
+        """Differs between builds; part of every ETag."""
+        self.collections: dict[str, CollectionRecord] = index.collections
+        self.years: tuple[int, ...] = tuple(
+            sorted({year for record in self.collections.values() for year in record.years})
+        )
+        """Of all collections."""
+        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned for this key before, or now; the least recently used are dropped."""
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                found: T = self._made[key]
+                return found
+        made = make()
+        with self._lock:
+            self._made[key] = made
+            if len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
+        return made
+
+
+class Store:
+    """Gives the current snapshot of a catalogue folder.
+
+    Raises
+    ------
+    CatalogError
+        If there is no catalogue, or of another version.
+    """
+
+    def __init__(self, folder: Path, refresh_seconds: float) -> None:
+        self.folder = CatalogFolder(folder)
+        self._refresh = refresh_seconds
+        self._looked = time.monotonic()
+        self._identity = self._look()
+        self._snapshot = self._open()
+        # The raster table costs 0.2 s once: not in the first request.
+        grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    def current(self) -> Snapshot:
+        """Return the newest snapshot; looks at most every ``refresh_seconds``."""
+        now = time.monotonic()
+        if now - self._looked >= self._refresh:
+            self._looked = now
+            try:
+                identity = self._look()
+                if identity != self._identity:
+                    self._snapshot = self._open()
+                    self._identity = identity
+            except (OSError, CatalogError):
+                pass  # in the middle of a change, or gone: what is open stays good
+        return self._snapshot
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            found = os.stat(self.folder.index_path)  # noqa: PTH116 - a third of Path.stat's cost
+        except OSError:
+            self.folder.open_index()  # says what is wrong
+            raise
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _open(self) -> Snapshot:
+        index = self.folder.open_index()
+        found = index.path.stat()
+        return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}")
