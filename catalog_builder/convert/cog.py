@@ -71,9 +71,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BandStatistics", "CogFile", "Compression", "Interleave", "Predictor", "write_cog"]
 
-type Encoded = list[list[list[bytes]]]
-"""level -> block position, row by row -> band (one item if pixel-interleaved) -> bytes."""
-
 
 @dataclass(frozen=True, slots=True)
 class CogFile:
@@ -99,6 +96,16 @@ class CogFile:
     """Whether offsets are 64 bit."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """The blocks of one position of the raster, encoded."""
+
+    sizes: list[int]
+    """Compressed bytes per band; of the one block if pixel-interleaved."""
+    framed: list[bytes]
+    """Blocks with leader and trailer: joined to one item, or one per band for ``interleave="band"``."""
+
+
 class _BlockEncoder:
     """Turns block positions into compressed blocks; one per thread, its buffers are reused."""
 
@@ -112,8 +119,8 @@ class _BlockEncoder:
         self.planes = np.zeros((bands, bs, bs), word) if layout.planar else self.block
         self.compress = _compressor(layout)
 
-    def encode(self, level: NDArray[Any], row: int, col: int) -> list[bytes]:
-        """Compress the block whose first pixel is (`row`, `col`): one item per band, or one in all.
+    def encode(self, level: NDArray[Any], row: int, col: int) -> _Position:
+        """Encode the position whose first pixel is (`row`, `col`).
 
         Pixels outside of the raster are written as zero residuals: no reader shows them, and a
         constant compresses best.
@@ -134,7 +141,7 @@ class _BlockEncoder:
             block[:rows, :cols] = cut
         if not self.layout.planar:
             encoded = _float_difference(block) if self.layout.predictor == 3 else block
-            return [self.compress(encoded.data)]
+            return self.frame(encoded.reshape(1, -1))
         planes = self.planes
         if self.layout.bands == 1:
             planes[0] = block[..., 0]
@@ -144,14 +151,27 @@ class _BlockEncoder:
             for y in range(bs):
                 planes[:, y] = block[y].T
         encoded = _float_difference(planes[..., None]) if self.layout.predictor == 3 else planes
-        return [self.compress(band.data) for band in encoded]
+        return self.frame(encoded.reshape(self.layout.bands, -1))
+
+    def frame(self, blocks: NDArray[Any]) -> _Position:
+        """Compress every row of `blocks`, with the leader and trailer that the ghost area promises."""
+        sizes: list[int] = []
+        parts: list[bytes] = []
+        for block in self.compress(blocks):
+            sizes.append(len(block))
+            # The last four bytes again (a block is never shorter): a writer that appended is noticed.
+            parts += (struct.pack("<I", len(block)), block, block[-4:])
+        if self.layout.interleave == "band":
+            return _Position(sizes, [b"".join(parts[i : i + 3]) for i in range(0, len(parts), 3)])
+        return _Position(sizes, [b"".join(parts)])
 
 
-def _compressor(layout: Layout) -> Callable[[Any], bytes]:
+def _compressor(layout: Layout) -> Callable[[NDArray[Any]], Iterable[bytes]]:
+    """Return a function from (blocks, words) to the compressed blocks."""
     if layout.compression == "none":
-        return bytes
+        return lambda blocks: (block.tobytes() for block in blocks)
     if layout.compression == "deflate":
-        return lambda data: zlib.compress(data, layout.level)
+        return lambda blocks: (zlib.compress(block.data, layout.level) for block in blocks)
     if layout.level == 1 and layout.predictor == 2:
         # Residuals of int8 codes hold next to no repeats, so the time goes into looking for them.
         # Matches of 7 bytes and a small table find the constant runs (water) all the same: measured
@@ -159,8 +179,19 @@ def _compressor(layout: Layout) -> Callable[[Any], bytes]:
         parameters = zstandard.ZstdCompressionParameters.from_level(
             1, window_log=17, min_match=7, hash_log=10, chain_log=10, strategy=zstandard.STRATEGY_FAST
         )
-        return zstandard.ZstdCompressor(compression_params=parameters).compress
-    return zstandard.ZstdCompressor(level=layout.level).compress
+        codec = zstandard.ZstdCompressor(compression_params=parameters)
+    else:
+        codec = zstandard.ZstdCompressor(level=layout.level)
+    if "multi_compress_to_buffer" not in zstandard.backend_features:
+        return lambda blocks: (codec.compress(block.data) for block in blocks)
+
+    def compress(blocks: NDArray[Any]) -> Iterator[bytes]:
+        # All bands in one call: no allocation per band, a tenth faster for blocks of 16 kB.
+        segments = codec.multi_compress_to_buffer([block.data for block in blocks])
+        for band in range(len(segments)):
+            yield segments[band].tobytes()
+
+    return compress
 
 
 def _float_difference(block: NDArray[Any]) -> NDArray[np.uint8]:
@@ -259,11 +290,11 @@ def write_cog(
     )
     shapes = tuple((array.shape[0], array.shape[1]) for array in pixels)
     encoded = _encode(pixels, layout, threads)
-    counts = [_sizes(positions, layout) for positions in encoded]
+    counts = [np.array([at.sizes for at in positions], np.uint64).T for positions in encoded]
     header = assemble_header(shapes, layout, counts, first_tags, nodata, bigtiff)
 
     digest = hashlib.sha256()
-    chunks = chain((header.data,), _file_order(encoded, layout))
+    chunks = chain((header.data,), _file_order(encoded))
     if isinstance(target, Path):
         size = _write_atomically(target, chunks, digest.update, durable=durable)
     else:
@@ -302,10 +333,10 @@ def _check_pyramid(levels: Sequence[NDArray[Any]]) -> None:
             )
 
 
-def _encode(levels: Sequence[NDArray[Any]], layout: Layout, threads: int) -> Encoded:
+def _encode(levels: Sequence[NDArray[Any]], layout: Layout, threads: int) -> list[list[_Position]]:
     local = threading.local()
 
-    def encode(job: tuple[NDArray[Any], int, int]) -> list[bytes]:
+    def encode(job: tuple[NDArray[Any], int, int]) -> _Position:
         encoder: _BlockEncoder | None = getattr(local, "encoder", None)
         if encoder is None:
             encoder = local.encoder = _BlockEncoder(layout)
@@ -323,28 +354,11 @@ def _encode(levels: Sequence[NDArray[Any]], layout: Layout, threads: int) -> Enc
         return [[next(done) for _ in level_jobs] for level_jobs in jobs]
 
 
-def _sizes(positions: list[list[bytes]], layout: Layout) -> NDArray[np.uint64]:
-    """Return the block sizes in TIFF's own order, (band, position)."""
-    samples = layout.bands if layout.planar else 1
-    flat = np.fromiter((len(block) for blocks in positions for block in blocks), np.uint64)
-    return flat.reshape(-1, samples).T
-
-
-def _file_order(encoded: Encoded, layout: Layout) -> Iterator[bytes]:
-    """Yield the data section: smallest level first, every block with its leader and trailer."""
+def _file_order(encoded: list[list[_Position]]) -> Iterator[bytes]:
+    """Yield the data section: smallest level first, then by band (if kept apart), then by position."""
     for positions in reversed(encoded):
-        groups: Iterable[Iterable[bytes]]
-        groups = zip(*positions, strict=True) if layout.interleave == "band" else positions
-        for group in groups:
-            yield b"".join(
-                part for block in group for part in (struct.pack("<I", len(block)), block, _trailer(block))
-            )
-
-
-def _trailer(block: bytes) -> bytes:
-    # https://gdal.org/drivers/raster/cog.html: the last four bytes again (a compressed block is
-    # never shorter), so that a writer that appended to the file is noticed.
-    return block[-4:]
+        for group in zip(*(at.framed for at in positions), strict=True):
+            yield from group
 
 
 def _write_stream(stream: BinaryIO, chunks: Iterable[bytes], digest: Callable[[bytes], None]) -> int:

@@ -247,8 +247,10 @@ def _requantize(
     np.rint(magnitude, out=magnitude)
     with np.errstate(invalid="ignore"):
         np.copyto(codes, magnitude, casting="unsafe")
+    empty = counts == 0
+    codes[empty] = NODATA_CODE  # the scale is 0 / 0 there, NaN
     # Beyond these bounds the factor overflows or loses its precision: no real vector is there.
-    odd = ~((largest > 1e-30) & (largest < 1e30))
+    odd = ~((largest > 1e-30) & (largest < 1e30) | empty)
     if odd.any():
         _requantize_odd(sums, counts, codes, scales, odd)
     return scales
@@ -261,7 +263,7 @@ def _requantize_odd(
     scales: NDArray[np.float32],
     odd: NDArray[np.bool_],
 ) -> None:
-    """Requantise, in float64, the pixels whose sum is zero, minute, enormous or of no pixel at all."""
+    """Requantise, in float64, the pixels whose sum is zero, minute or enormous."""
     exact = sums[odd].astype(np.float64)
     largest = np.abs(exact).max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -270,8 +272,8 @@ def _requantize_odd(
     ratio[largest == 0] = 0
     # A mean of exactly zero is data: the smallest positive scale keeps it apart from "unprocessed".
     scale[scale == 0] = np.finfo(np.float32).smallest_subnormal
-    empty = (counts[odd] == 0) | ~np.isfinite(largest)
-    ratio[empty], scale[empty] = NODATA_CODE, np.nan
+    overflown = ~np.isfinite(largest)
+    ratio[overflown], scale[overflown] = NODATA_CODE, np.nan
     codes[odd], scales[odd] = ratio.astype(np.int8), scale
 
 
