@@ -7,13 +7,14 @@
     global_0.1_degree_representation/<year>/<grid>/<grid>.npy          int8 (H, W, 128)
                                                   /<grid>_scales.npy   float32 (H, W)
                                                   /SHA256              as on upstream's server
+                                                  /.synthetic          what it was made from
     global_0.1_degree_tiff_all/<grid>.tiff                 landmask, uint8
                               /SHA256SUM
     registry/registry_<year>.txt                           the text registry of geotessera 0.1.0
             /landmasks_lon<X>_lat<Y>.txt                   landmask blocks of geotessera 0.3 to 0.6
 
-Every file appears in one step. A tile's ``SHA256`` is written last and says in a comment what it was
-made from, so a second run keeps what is there and an interrupted one goes on where it stopped.
+Every file appears in one step, ``.synthetic`` as the last of a tile: a second run keeps what is there
+and an interrupted one goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def sample_set(
 def write_npy_tile(
     embeddings: str | Path, landmasks: str | Path, sample: SampleTile, *, seed: int = 0
 ) -> Written:
-    """Write a tile-year as upstream's .npy pair with its ``SHA256``, and the tile's landmask.
+    """Write a tile-year as upstream's .npy pair with its checksums, and the tile's landmask.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def write_npy_tile(
     sample
         The pixels.
     seed
-        What they were made with; written into ``SHA256``, so that they are recognised.
+        What they were made with; written into ``.synthetic``, so that they are recognised.
 
     Raises
     ------
@@ -191,12 +192,14 @@ def write_npy_tile(
     """
     tile, year = sample.tile, sample.year
     size = None if sample.landmask.shape == tile.raster().shape else sample.landmask.shape
-    npy, scales, sums, landmask = _paths(Path(embeddings), Path(landmasks), tile, year)
-    sums.unlink(missing_ok=True)  # while it is missing, the pair is not whole
+    npy, scales, sums, stamp, landmask = _paths(Path(embeddings), Path(landmasks), tile, year)
+    for path in (stamp, sums):  # while they are missing, the tile is not whole
+        path.unlink(missing_ok=True)
     _write_landmask(landmask, sample)
     npy_sha256 = _write_npy(npy, sample.codes)
     scales_sha256 = _write_npy(scales, sample.scales)
-    _write_text(sums, f"{_stamp(seed, size)}\n{npy_sha256}  {npy.name}\n{scales_sha256}  {scales.name}\n")
+    _write_text(sums, f"{npy_sha256}  {npy.name}\n{scales_sha256}  {scales.name}\n")
+    _write_text(stamp, _stamp(seed, size))
     return Written(tile, year, npy, npy_sha256, scales, scales_sha256, landmask, kept=False)
 
 
@@ -207,6 +210,7 @@ class _Paths(NamedTuple):
     npy: Path
     scales: Path
     sums: Path
+    stamp: Path
     landmask: Path
 
 
@@ -216,25 +220,24 @@ def _paths(embeddings: Path, landmasks: Path, tile: TileId, year: int) -> _Paths
         npy,
         embeddings / source_path(year, tile.name, "_scales.npy"),
         npy.with_name("SHA256"),
+        npy.with_name(".synthetic"),  # hidden, so that no reader takes it for data
         landmasks / f"{tile.name}.tiff",
     )
 
 
 def _stamp(seed: int, size: tuple[int, ...] | None) -> str:
-    """Return the comment that says what a tile was made from (``sha256sum -c`` ignores comments)."""
+    """Return the text that says what a tile was made from."""
     pixels = "full" if size is None else "x".join(map(str, size))
-    made_by = f"tessera-stac sample, generator {GENERATOR}, seed {seed}, size {pixels}"
-    return f"# synthetic, not TESSERA data: {made_by}"
+    return f"Not TESSERA data: tessera-stac sample, generator {GENERATOR}, seed {seed}, size {pixels}\n"
 
 
-def _find(embeddings: Path, landmasks: Path, tile: TileId, year: int, stamp: str) -> Written | None:
+def _find(embeddings: Path, landmasks: Path, tile: TileId, year: int, wanted: str) -> Written | None:
     """Return a tile-year that is there, whole and made from the same; else None."""
-    npy, scales, sums, landmask = _paths(embeddings, landmasks, tile, year)
+    npy, scales, sums, stamp, landmask = _paths(embeddings, landmasks, tile, year)
     try:
-        first, *lines = sums.read_text().splitlines()
-        digests = {name: digest for digest, name in (line.split() for line in lines)}
-        if first != stamp or not landmask.is_file():
+        if stamp.read_text() != wanted or not landmask.is_file():
             return None
+        digests = {name: digest for digest, name in map(str.split, sums.read_text().splitlines())}
         # The header tells whether the file is as long as it should be; the stamp vouches for the rest.
         for path in (npy, scales):
             array = np.load(path, mmap_mode="r")
@@ -325,9 +328,8 @@ def _write_registries(root: Path) -> list[Path]:
     for sums in root.glob(f"{EMBEDDINGS_DIR}/*/grid_*/SHA256"):
         year, grid = int(sums.parent.parent.name), sums.parent.name
         for line in sums.read_text().splitlines():
-            if not line.startswith("#"):
-                digest, name = line.split()
-                years[year].append(f"{year}/{grid}/{name} {digest}")
+            digest, name = line.split()
+            years[year].append(f"{year}/{grid}/{name} {digest}")
     masks: list[str] = []
     blocks: dict[tuple[int, int], list[str]] = defaultdict(list)
     for path in sorted((root / LANDMASKS_DIR).glob("grid_*.tiff")):

@@ -305,7 +305,7 @@ class TestSet:
             subprocess.run(["sha256sum", "--quiet", "--check", sums.name], cwd=sums.parent, check=True)
         sidecar = json.loads((tmp_path / "tessera_metadata.json").read_text())
         assert (sidecar["dataset_variant"], sidecar["tile_count"]) == ("synthetic", 3)
-        assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+        assert {p.name for p in tmp_path.rglob(".*") if p.is_file()} == {".synthetic"}
 
     def test_second_run_keeps_and_goes_on(self, tmp_path: Path) -> None:
         def run(**changes: object) -> list[bool]:
@@ -322,7 +322,7 @@ class TestSet:
         with npy.open("r+b") as file:
             file.truncate(1000)
         assert run() == [True, False]
-        npy.with_name("SHA256").unlink()  # as if interrupted
+        npy.with_name(".synthetic").unlink()  # as if interrupted
         assert run() == [True, False]
         assert run(tile_years=self.TILES) == [True, True, False]
         assert run(seed=7) == [False, False]
