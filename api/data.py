@@ -1,0 +1,292 @@
+"""Files of one folder over HTTP, by range: the part of the API that clients read pixels from.
+
+Starlette's ``FileResponse`` does ranges too. This exists because reading small ranges is what the
+project is for: opening each file in a worker thread costs more than the read (the benchmark in
+``tests/bench`` has the figures), and it answers some valid requests wrongly (a list of ranges of
+which one lies outside, a range in another unit, a file that shrinks while it is sent).
+
+A range that lies in the page cache is read on the event loop, with ``RWF_NOWAIT``, so the kernel
+refuses where it would have to wait for a disk; then, and on file systems and platforms that know
+no such flag, a thread reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from pathlib import Path
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from api.ranges import (
+    MAX_RANGES,
+    ContentChangedError,
+    Span,
+    only_reading,
+    respond,
+    route_path,
+    send_error,
+    send_not_found,
+)
+from catalog_builder.vrt import VRT_MEDIA_TYPE
+
+REVALIDATE = "public, max-age=0, must-revalidate"
+"""Cache-Control of what may change: keep it, but ask with its ETag before each use. ``no-cache`` would
+say the same, but GDAL forgets the size of a file that has it and asks for it twice."""
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""Cache-Control of versioned paths, which are never rewritten (design, decision 10)."""
+
+CacheControl = Callable[[str], str]
+"""From a file's path below the root (``a/b.tif``) to its Cache-Control."""
+
+READ_THREADS = 16
+"""Threads for reads that must wait for a disk: apart from those that searches run in."""
+
+MEDIA_TYPES = {
+    ".tif": "image/tiff; application=geotiff",
+    ".tiff": "image/tiff; application=geotiff",
+    ".vrt": VRT_MEDIA_TYPE,
+    ".npy": "application/x-npy",  # not registered, but what tile servers use
+    ".parquet": "application/vnd.apache.parquet",
+    ".json": "application/json",
+    ".geojson": "application/geo+json",
+    ".ndjson": "application/x-ndjson",
+    ".sqlite": "application/vnd.sqlite3",
+    ".pmtiles": "application/vnd.pmtiles",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".zst": "application/zstd",
+}
+
+# Linux: fail instead of waiting for a disk. 0 where the platform has no such thing.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+_NOT_FOUND = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
+)
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+
+def media_type(path: str) -> str:
+    """Return the media type that a file's suffix says, ``application/octet-stream`` if none."""
+    return MEDIA_TYPES.get(os.path.splitext(path)[1].lower(), "application/octet-stream")  # noqa: PTH122
+
+
+def immutable_where(pattern: str) -> CacheControl:
+    r"""Return a policy: immutable where a path matches the regular expression, else revalidated.
+
+    >>> immutable_where(r"v\d+/.*\.tif")("v3/a.tif") == IMMUTABLE
+    True
+    """
+    matches = re.compile(pattern).fullmatch
+    return lambda path: IMMUTABLE if matches(path) else REVALIDATE
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """An open regular file as it was when it was opened: a :class:`api.ranges.Content`."""
+
+    fd: int
+    size: int
+    mtime_ns: int
+
+    @property
+    def etag(self) -> str:
+        """Modification time and size, as nginx has it: equal on mirrors that keep times."""
+        return f'"{self.mtime_ns:x}-{self.size:x}"'
+
+    @property
+    def last_modified(self) -> str:
+        """HTTP date."""
+        return _http_date(self.mtime_ns // 1_000_000_000)
+
+    def read_now(self, span: Span) -> bytes | None:
+        """Return the bytes if the page cache has them all, else None."""
+        if not _NOWAIT:
+            return None
+        buffer = bytearray(span.stop - span.start)
+        try:
+            done = os.preadv(self.fd, [buffer], span.start, _NOWAIT)
+        except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: tmpfs, NFS
+            return None
+        if done != len(buffer):
+            return None  # in memory in part only, or the file shrank: read() tells which
+        self._check()
+        return bytes(buffer)
+
+    def read(self, span: Span) -> bytes:
+        """Return the bytes; call it from a thread.
+
+        Raises
+        ------
+        ContentChangedError
+            If the file is shorter than it was, or was written to since it was opened.
+        """
+        parts, at = [], span.start
+        while at < span.stop:
+            part = os.pread(self.fd, span.stop - at, at)
+            if not part:
+                break
+            parts.append(part)
+            at += len(part)
+        self._check()
+        if at < span.stop:
+            raise ContentChangedError(f"the file ends at byte {at}, expected {self.size} bytes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check(self) -> None:
+        now = os.fstat(self.fd)
+        if now.st_size != self.size or now.st_mtime_ns != self.mtime_ns:
+            raise ContentChangedError("the file was changed while it was read, try again")
+
+
+@lru_cache(maxsize=4096)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+@contextmanager
+def open_below(root: str, path: str) -> Iterator[FileContent]:
+    """Open a regular file below a folder; symlinks are followed, but not out of the folder.
+
+    Parameters
+    ----------
+    root
+        The folder's real path, without symlinks.
+    path
+        Path below it, ``/``-separated, as :func:`visible` passed it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such regular file that this process may read, or it lies outside the folder.
+    OSError
+        If the process has no file descriptor left, or the device fails.
+    """
+    full = f"{root}/{path}"
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for its writer
+        fd = os.open(full, os.O_RDONLY | os.O_NONBLOCK)
+    except UnicodeEncodeError as error:  # no file can have such a name
+        raise FileNotFoundError(path) from error
+    except OSError as error:
+        if error.errno in _NOT_FOUND:
+            raise FileNotFoundError(path) from error
+        raise
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or not _real_path(fd, full).startswith(f"{root}/"):
+            raise FileNotFoundError(path)
+        yield FileContent(fd, info.st_size, info.st_mtime_ns)
+    finally:
+        os.close(fd)
+
+
+def _real_path(fd: int, full: str) -> str:
+    """Return where an open file lies: asked of the descriptor, so no rename can come between."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+    except OSError:  # not Linux
+        return os.path.realpath(full)
+
+
+def visible(path: str, raw_path: bytes = b"") -> str | None:
+    """Return a request's path below the root, or None if it names nothing that may be served.
+
+    Refused are: empty, ``.``, ``..`` and hidden segments, backslashes, control characters, and an
+    encoded slash, which a proxy in front may have read in another way than we do.
+
+    >>> visible("/v1/a.tif")
+    'v1/a.tif'
+    """
+    below = path.removeprefix("/")
+    if "\\" in below or "\x7f" in below or any(c < " " for c in below):
+        return None
+    if b"%" in raw_path and b"%2f" in raw_path.lower():
+        return None
+    if any(not segment or segment.startswith(".") for segment in below.split("/")):
+        return None
+    return below
+
+
+class RangedFiles:
+    """An ASGI app that serves the files below one folder by range, to any origin.
+
+    Mount it with ``app.mount("/data", RangedFiles(folder))``, outside of any middleware that
+    compresses. GET, HEAD and OPTIONS; single, suffix, open and several ranges; strong ETags and
+    Last-Modified. A folder is 404: there are no listings. Hidden names are 404, but a visible
+    symlink may lead to them as long as it stays below the folder.
+
+    Parameters
+    ----------
+    root
+        The folder. It may itself be reached through symlinks; they are resolved once.
+    cache_control
+        A Cache-Control for all, or a function of the path below the root.
+    max_ranges
+        How many ranges one request may ask for.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        cache_control: CacheControl | str = REVALIDATE,
+        *,
+        max_ranges: int = MAX_RANGES,
+    ) -> None:
+        self.root = os.path.realpath(root)
+        self._cache_control: CacheControl = (
+            cache_control if callable(cache_control) else lambda _path: cache_control
+        )
+        self._max_ranges = max_ranges
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        if await only_reading(scope, send):
+            path = visible(route_path(scope), scope.get("raw_path") or b"")
+            if path is None:
+                await send_not_found(scope, send, "no such file")
+            else:
+                await self.serve(path, scope, receive, send)
+
+    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a GET or HEAD with a file, given its path below the root; 404 if there is none."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(READ_THREADS)
+        try:
+            with open_below(self.root, path) as content:
+                await respond(
+                    scope,
+                    receive,
+                    send,
+                    content,
+                    media_type=media_type(path),
+                    cache_control=self._cache_control(path),
+                    max_ranges=self._max_ranges,
+                    limiter=self._limiter,
+                )
+        except FileNotFoundError:
+            await send_not_found(scope, send, "no such file")
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            busy = "the server has too many files open, try again"
+            await send_error(scope, send, 503, "Busy", busy, [(b"retry-after", b"1")])

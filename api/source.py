@@ -1,0 +1,379 @@
+"""The raw lane: every tile-year readable by range, before anything is converted.
+
+Upstream's ``.npy`` is an uncompressed array behind a short header, so a generated VRT lets GDAL read
+any window of it in place (design, decision 12). GDAL 3.12 reads a raw band only from a file beside
+or below its VRT, so one folder holds both, per tile-year::
+
+    /source/<dataset>/<year>/<grid>/            an index of the folder, which GDAL reads too
+                                    <grid>.vrt         codes, 128 x Int8        generated
+                                    <grid>_scales.vrt  scales, Float32          generated
+                                    <grid>_f32.vrt     embeddings, 128 x Float32, generated
+                                    <grid>.npy         codes       } by range where the source is a
+                                    <grid>_scales.npy  scales      } local folder, by redirect to
+                                    <grid>.tiff        landmask    } where it is published if not
+
+The grid is the tile's formula on the snapped 10 m lattice, where the pixels truly lie (decision 6).
+Whether the array has the formula's shape was checked by the builder, against the size that the
+manifest states; where the file is local its header is read as well, and what does not fit is
+answered with 409 and the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+from urllib.parse import quote
+
+import anyio.to_thread
+import numpy as np
+from starlette.types import Receive, Scope, Send
+
+from api.data import REVALIDATE, RangedFiles, open_below
+from api.ranges import (
+    Document,
+    Span,
+    only_reading,
+    public_path,
+    respond,
+    route_path,
+    send_error,
+    send_not_found,
+    send_redirect,
+)
+from catalog_builder.datasets import Dataset, source_path
+from catalog_builder.errors import GridError, TesseraError
+from catalog_builder.grid import Raster, TileId
+from catalog_builder.vrt import (
+    N_BANDS,
+    NPY_HEADER,
+    RAW_STRIP,
+    VRT_MEDIA_TYPE,
+    Source,
+    f32_vrt,
+    raw_codes_vrt,
+    raw_scales_vrt,
+    tessera_metadata,
+)
+
+Exists = Callable[[str, int, int, int], bool]
+"""``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
+
+VRT_CACHE_CONTROL = "public, max-age=3600"
+"""A view follows from the tile's name; an hour lets a rebuilt catalogue through."""
+REDIRECT_CACHE_CONTROL = "public, max-age=3600"
+"""Where a dataset is published changes with a rebuild of the catalogue, if ever."""
+
+Kind = Literal["codes_vrt", "scales_vrt", "f32_vrt", "codes", "scales", "landmask", "index"]
+
+SUFFIXES: dict[str, Kind] = {
+    ".vrt": "codes_vrt",
+    "_scales.vrt": "scales_vrt",
+    "_f32.vrt": "f32_vrt",
+    ".npy": "codes",
+    "_scales.npy": "scales",
+    ".tiff": "landmask",
+}
+"""What follows ``<grid>`` in the names of a folder's files."""
+
+_PATH = re.compile(r"/([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/(?:\3([a-z0-9_.]+))?)?")
+
+
+class SourceMismatchError(TesseraError):
+    """A source file that is not the array its tile must have (HTTP 409)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRoot:
+    """Where one dataset's source files are."""
+
+    dataset: Dataset
+    root: str
+    """A local folder, or an http(s) or s3 address, above ``<year>/<grid>/<grid>.npy``."""
+    landmasks: str | None = None
+    """The same for ``<grid>.tiff``; None if there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileYear:
+    """One folder of the raw lane."""
+
+    source: SourceRoot
+    tile: TileId
+    year: int
+
+    def path(self, suffix: str) -> str:
+        """Return a source file's path below the dataset's root."""
+        return source_path(self.year, self.tile.name, suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """What a ``.npy`` says of itself."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    offset: int
+    """Bytes before the array."""
+    fortran: bool
+
+
+def is_local(root: str) -> bool:
+    """Whether a root is a folder of this machine, not an address."""
+    return "://" not in root
+
+
+def public_address(root: str) -> str:
+    """Return the http(s) address of a root, which any client can read without credentials.
+
+    >>> public_address("s3://my-bucket/tiles/")
+    'https://my-bucket.s3.amazonaws.com/tiles'
+
+    Raises
+    ------
+    ValueError
+        If the root is not an http(s) or s3 address.
+    """
+    root = root.rstrip("/")
+    if root.startswith(("http://", "https://")):
+        return root
+    if not root.startswith("s3://"):
+        raise ValueError(f"'{root}' is not an http(s) or s3 address")
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    if bucket == "tessera":  # the bucket that upstream's manifests name, at source.coop's own endpoint
+        base = "https://data.source.coop/tessera"
+    elif region := re.match(r"([a-z]{2}(?:-[a-z]+)+-[0-9])\.", bucket):
+        base = f"https://s3.{region[1]}.amazonaws.com/{bucket}"  # source.coop puts the region in front
+    elif "." in bucket:  # a dot is outside of the certificate *.s3.amazonaws.com
+        base = f"https://s3.amazonaws.com/{bucket}"
+    else:
+        base = f"https://{bucket}.s3.amazonaws.com"
+    return f"{base}/{prefix}".rstrip("/")
+
+
+class RawLane:
+    """The ASGI app of the raw lane; mount it at ``/source``, outside of compressing middleware.
+
+    Parameters
+    ----------
+    roots
+        Where each dataset's files are; a dataset that is not among them is 404.
+    exists
+        Whether the catalogue lists a tile-year: called on the event loop for every request, so it
+        must be a look-up in an index. A :class:`TesseraError` that it raises becomes a 503.
+    """
+
+    def __init__(self, roots: Iterable[SourceRoot], exists: Exists) -> None:
+        self._roots = {r.dataset.directory: r for r in roots}
+        self._exists = exists
+        self._files = {
+            root: RangedFiles(root)
+            for r in self._roots.values()
+            for root in (r.root, r.landmasks)
+            if root is not None and is_local(root)
+        }
+        for (
+            r
+        ) in self._roots.values():  # a root that no client could read is the operator's mistake: say so now
+            for root in (r.root, r.landmasks):
+                if root is not None and not is_local(root):
+                    public_address(root)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        if not await only_reading(scope, send):
+            return
+        match = _PATH.fullmatch(route_path(scope))
+        kind = None if match is None else SUFFIXES.get(match[4]) if match[4] else "index"
+        if match is None or kind is None:
+            await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
+            return
+        try:
+            found = self._find(match[1], int(match[2]), match[3])
+        except GridError as error:
+            await send_not_found(scope, send, str(error))
+            return
+        except TesseraError as error:
+            await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"1")])
+            return
+        if isinstance(found, str):
+            await send_not_found(scope, send, found)
+        elif kind in ("codes", "scales", "landmask"):
+            await self._file(found, kind, scope, receive, send)
+        elif kind == "index" and not scope["path"].endswith("/"):
+            await send_redirect(send, f"{quote(match[3])}/", VRT_CACHE_CONTROL)
+        else:
+            await self._generated(found, kind, scope, receive, send)
+
+    def _find(self, directory: str, year: int, name: str) -> TileYear | str:
+        """Return the tile-year, or why there is none."""
+        source = self._roots.get(directory)
+        if source is None:
+            return f"no dataset '{directory[:40]}' here: expected one of {', '.join(self._roots)}"
+        tile = TileId.from_name(name)
+        if tile.name != name or not self._exists(directory, tile.lat_i, tile.lon_i, year):
+            return f"the catalogue of {directory} has no {name} of {year}"
+        return TileYear(source, tile, year)
+
+    async def _file(self, found: TileYear, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a source file: by range from a local folder, by redirect otherwise."""
+        if kind == "landmask":
+            root, path = found.source.landmasks, f"{found.tile.name}.tiff"
+        else:
+            root, path = found.source.root, found.path(".npy" if kind == "codes" else "_scales.npy")
+        if root is None:
+            await send_not_found(
+                scope, send, f"the landmasks of {found.source.dataset.directory} are not known"
+            )
+        elif root in self._files:
+            await self._files[root].serve(path, scope, receive, send)
+        else:
+            await send_redirect(send, f"{public_address(root)}/{quote(path)}", REDIRECT_CACHE_CONTROL)
+
+    async def _generated(
+        self, found: TileYear, kind: Kind, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a VRT or the index."""
+        folder = public_path(scope).rpartition("/")[0]
+        try:
+            if found.source.root in self._files:  # reads headers: not on the event loop
+                body = await anyio.to_thread.run_sync(self._document, found, kind, folder)
+            else:
+                body = self._document(found, kind, folder)
+        except FileNotFoundError as error:
+            await send_not_found(scope, send, f"the source has no {error}")
+            return
+        except SourceMismatchError as error:
+            await send_error(scope, send, 409, "SourceMismatch", str(error))
+            return
+        media_type = "text/html; charset=utf-8" if kind == "index" else VRT_MEDIA_TYPE
+        cache_control = REVALIDATE if found.source.root in self._files else VRT_CACHE_CONTROL
+        document = Document(body.encode())
+        await respond(scope, receive, send, document, media_type=media_type, cache_control=cache_control)
+
+    def _document(self, found: TileYear, kind: Kind, folder: str) -> str:
+        """Return the text of a VRT, or of the index of a folder given by its public path.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the view's source file is not in the local root; the message is its name.
+        SourceMismatchError
+            If it is there and is not the tile's array.
+        """
+        raster = found.tile.raster()
+        name = found.tile.name
+        metadata = tessera_metadata(found.source.dataset, found.tile, found.year)
+        if kind == "index":
+            return self._index(found, folder)
+        if kind == "codes_vrt":
+            return raw_codes_vrt(raster, f"{name}.npy", metadata, offset=self._codes(found, raster))
+        offset, bands, big_endian = self._scales(found, raster)
+        if kind == "scales_vrt":
+            return raw_scales_vrt(
+                raster, f"{name}_scales.npy", metadata, offset=offset, bands=bands, big_endian=big_endian
+            )
+        self._codes(found, raster)
+        codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+        return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
+
+    def _codes(self, found: TileYear, raster: Raster) -> int:
+        """Return the offset of the codes, checked where the file is local."""
+        header = self._header(found, ".npy")
+        if header is None:
+            return NPY_HEADER
+        _require(header, found.path(".npy"), "int8", [(*raster.shape, N_BANDS)])
+        return header.offset
+
+    def _scales(self, found: TileYear, raster: Raster) -> tuple[int, int, bool]:
+        """Return offset, number of bands and whether the scales are big-endian."""
+        header = self._header(found, "_scales.npy")
+        if header is None:
+            return NPY_HEADER, 1, False
+        # upstream's code accepts one scale per pixel, and one per value
+        _require(header, found.path("_scales.npy"), "float32", [raster.shape, (*raster.shape, N_BANDS)])
+        bands = N_BANDS if len(header.shape) == 3 else 1
+        return header.offset, bands, header.dtype.newbyteorder("=") != header.dtype
+
+    def _header(self, found: TileYear, suffix: str) -> ArrayHeader | None:
+        """Return the header of a local file; None where the source is not local."""
+        files = self._files.get(found.source.root)
+        return None if files is None else read_header(files.root, found.path(suffix))
+
+    def _index(self, found: TileYear, folder: str) -> str:
+        """Return a page that lists the folder, in the form of nginx's.
+
+        GDAL fetches it when it opens a file, unless ``GDAL_DISABLE_READDIR_ON_OPEN`` says otherwise,
+        and then asks neither for sidecar files that are not there, nor for sizes that the page states.
+        Of a file elsewhere no size is stated: then GDAL asks for it, and learns of the redirect.
+        """
+        local = found.source.root in self._files
+        lines = []
+        for suffix, kind in SUFFIXES.items():
+            size: int | None = None
+            date = f"01-Jan-{found.year}"  # GDAL's parser wants one; a view is as old as its subject
+            try:
+                if kind.endswith("_vrt"):
+                    size = len(self._document(found, kind, folder).encode())
+                elif kind != "landmask" and local:
+                    with open_below(self._files[found.source.root].root, found.path(suffix)) as content:
+                        size = content.size
+                elif kind == "landmask" and found.source.landmasks is None:
+                    continue
+            except (FileNotFoundError, SourceMismatchError):
+                continue
+            name = f"{found.tile.name}{suffix}"
+            lines.append(f'<a href="{name}">{name}</a> {date} 00:00 {"-" if size is None else size:>15}')
+        title = f"Index of {escape(folder)}"
+        return (
+            f"<html>\n<head><title>{title}</title></head>\n<body>\n<h1>{title}</h1><hr><pre>\n"
+            + "\n".join(lines)
+            + "\n</pre><hr></body>\n</html>\n"
+        )
+
+
+def read_header(root: str, path: str) -> ArrayHeader:
+    """Read the header of a ``.npy`` below a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; the message is its path.
+    SourceMismatchError
+        If it is no ``.npy``, or is shorter than its header says.
+    """
+    with open_below(root, path) as content:
+        start = content.read(Span(0, min(content.size, 4096)))
+        size = content.size
+    stream = io.BytesIO(start)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(stream)
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        raise SourceMismatchError(f"{path} is not a .npy file: {error}") from error
+    offset = stream.tell()
+    wanted = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size < wanted:
+        raise SourceMismatchError(f"{path} is truncated: expected {wanted} bytes, found {size}")
+    return ArrayHeader(dtype, tuple(shape), offset, fortran)
+
+
+def _require(header: ArrayHeader, path: str, dtype: str, shapes: list[tuple[int, ...]]) -> None:
+    """Raise SourceMismatchError unless an array has the type and one of the shapes, in C order."""
+    expected = " or ".join(str(s) for s in shapes)
+    if header.dtype.newbyteorder("=") != np.dtype(dtype) or header.shape not in shapes or header.fortran:
+        order = "Fortran" if header.fortran else "C"
+        raise SourceMismatchError(
+            f"{path} is {header.dtype} {header.shape} in {order} order: the tile's formula expects {dtype}"
+            f" {expected} in C order"
+        )

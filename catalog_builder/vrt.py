@@ -1,0 +1,329 @@
+"""VRT documents: float32 embeddings and raw arrays as views, so no pixel is stored twice.
+
+Three kinds of document, all pure functions from a description to XML:
+
+* :func:`raw_codes_vrt` and :func:`raw_scales_vrt` describe upstream's ``.npy`` files as they lie on
+  disk (an uncompressed array behind a short header), so GDAL reads any window of them by range.
+* :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
+  the two are: raw views, or COGs (:func:`cog_f32_vrt`).
+* :func:`band_vrt` is the same for one band, for clients that take one band per asset.
+
+Values equal numpy's ``codes.astype("f4") * scales[..., None]`` bit for bit: ``mul`` works in
+float64, where int8 x float32 is exact (8 + 24 bits), and rounding that once to float32 is what a
+float32 multiplication does. Signed zeros, infinities and NaN come out the same too.
+
+**A derived band has no NoDataValue, on purpose.** With NaN as its nodata GDAL 3.12's ``mul`` skips
+an operand that is NaN and answers the other one, -128 say, as if it were an embedding. Without it
+GDAL 3.10 and 3.12 are both exact, and NaN scales give NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+from catalog_builder.datasets import Dataset
+from catalog_builder.grid import Grid, Raster, TileId
+
+N_BANDS = 128
+"""Dimensions of an embedding vector."""
+NPY_HEADER = 128
+"""Bytes before the array in a ``.npy`` that numpy wrote for these shapes (format 1.0, 64-aligned)."""
+VRT_MEDIA_TYPE = "application/x-ogc-vrt"
+"""Media type of a VRT. GDAL registered none; this is the one in use, and what items say."""
+RAW_STRIP = 64
+"""Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
+16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
+
+Metadata = Mapping[str, str]
+
+_PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">PIXEL</MDI></Metadata>\n'
+
+
+@dataclass(frozen=True, slots=True)
+class RawArray:
+    """A C-order array in a file: ``(height, width, bands)``, or ``(height, width)`` with one band."""
+
+    href: str
+    """File beside or below the VRT: GDAL 3.12 refuses a raw band's file anywhere else."""
+    dtype: Literal["Int8", "Float32"]
+    """GDAL's name of the element type."""
+    bands: int
+    """Length of the last axis; 1 for an array of two axes."""
+    offset: int = NPY_HEADER
+    """Bytes before the first element."""
+    big_endian: bool = False
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of one element."""
+        return 1 if self.dtype == "Int8" else 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A raster that a view reads: on the same grid, and of the same shape, as the view."""
+
+    href: str
+    """Relative to the VRT (``grid_0.15_52.05.vrt``), an absolute path, or an http(s) or s3 address."""
+    dtype: Literal["Int8", "Float32"]
+    """GDAL's name of the element type."""
+    block: tuple[int, int] | None = None
+    """(height, width) of its blocks. With it GDAL opens the view without opening the source."""
+    bands: int = 1
+    """How many bands it has: scales have one, or one per band of the codes."""
+
+
+def tessera_metadata(dataset: Dataset, tile: TileId, year: int, grid: Grid = "utm") -> dict[str, str]:
+    """Return the dataset tags of a tile-year, as geotessera 0.11 writes them on a GeoTIFF, and ours.
+
+    ``TESSERA_GRID`` says which origin the transform has; ``TESSERA_SYNTHETIC=YES`` that the pixels
+    are made up.
+    """
+    tags = {
+        "AREA_OR_POINT": "Area",
+        "TESSERA_DATASET_VERSION": dataset.version,
+        "TESSERA_DATASET_VERSION_PATH": f"v{dataset.version.removesuffix('.0')}",
+        "TESSERA_DATASET_VARIANT": dataset.variant,
+        "TESSERA_YEAR": str(year),
+        "TESSERA_TILE_LAT": f"{tile.lat:.2f}",
+        "TESSERA_TILE_LON": f"{tile.lon:.2f}",
+        "TESSERA_DESCRIPTION": "GeoTessera satellite embedding tile",
+        "TESSERA_GRID": grid,
+    }
+    if dataset.is_synthetic:
+        tags["TESSERA_DATASET_VERSION_PATH"] = dataset.directory
+        tags["TESSERA_DESCRIPTION"] = "Synthetic tile in TESSERA's formats, not real data"
+        tags["TESSERA_SYNTHETIC"] = "YES"
+    return tags
+
+
+def band_name(band: int) -> str:
+    """Return upstream's description of a band, counted from 0: ``Tessera_Band_5``."""
+    return f"Tessera_Band_{band}"
+
+
+def raw_codes_vrt(
+    raster: Raster, href: str, metadata: Metadata | None = None, *, offset: int = NPY_HEADER
+) -> str:
+    """Return a VRT of 128 Int8 bands over an embedding ``.npy``, int8 ``(height, width, 128)``.
+
+    Parameters
+    ----------
+    raster
+        The tile's grid; its shape must be the array's.
+    href
+        Name of the ``.npy``, beside or below the VRT.
+    metadata
+        Dataset tags, see :func:`tessera_metadata`.
+    offset
+        Bytes before the array.
+    """
+    names = [band_name(b) for b in range(N_BANDS)]
+    return raw_vrt(raster, RawArray(href, "Int8", N_BANDS, offset), names, metadata)
+
+
+def raw_scales_vrt(
+    raster: Raster,
+    href: str,
+    metadata: Metadata | None = None,
+    *,
+    offset: int = NPY_HEADER,
+    bands: int = 1,
+    big_endian: bool = False,
+) -> str:
+    """Return a VRT of Float32 scales over ``_scales.npy``: ``(height, width)`` or ``(height, width, 128)``.
+
+    No NoDataValue: the values are upstream's own (0 where a pixel was not processed).
+    """
+    names = ["scale"] if bands == 1 else [f"scale_{b}" for b in range(bands)]
+    return raw_vrt(raster, RawArray(href, "Float32", bands, offset, big_endian), names, metadata)
+
+
+def raw_vrt(
+    raster: Raster, array: RawArray, descriptions: Sequence[str], metadata: Metadata | None = None
+) -> str:
+    """Return a VRT over an uncompressed pixel-interleaved array.
+
+    Raises
+    ------
+    ValueError
+        If there is not one description per band, or ``href`` could leave the VRT's folder.
+    """
+    if len(descriptions) != array.bands:
+        raise ValueError(f"expected {array.bands} band descriptions, found {len(descriptions)}")
+    if array.href.startswith("/") or ".." in array.href.split("/") or "://" in array.href:
+        raise ValueError(f"'{array.href}' is not beside or below the VRT: GDAL 3.12 refuses to read it")
+    pixel = array.bands * array.item_size
+    order = "<ByteOrder>MSB</ByteOrder>" if array.big_endian else "<ByteOrder>LSB</ByteOrder>"
+    common = (  # what is the same in 128 bands
+        f"<PixelOffset>{pixel}</PixelOffset><LineOffset>{pixel * raster.width}</LineOffset>"
+        + (order if array.item_size > 1 else "")
+        + "</VRTRasterBand>"
+    )
+    name = f'<SourceFilename relativeToVRT="1">{escape(array.href)}</SourceFilename>'
+    body = "\n".join(
+        f'<VRTRasterBand dataType="{array.dtype}" band="{i + 1}" subClass="VRTRawRasterBand">'
+        f"<Description>{escape(text)}</Description>{name}"
+        f"<ImageOffset>{array.offset + i * array.item_size}</ImageOffset>{common}"
+        for i, text in enumerate(descriptions)
+    )
+    return _document(raster, metadata, body, pixel_interleaved=array.bands > 1)
+
+
+def f32_vrt(
+    raster: Raster,
+    codes: Source,
+    scales: Source,
+    metadata: Metadata | None = None,
+    *,
+    bands: Sequence[int] = range(N_BANDS),
+    overviews: Sequence[int] = (),
+    strip: int | None = None,
+) -> str:
+    """Return a VRT of Float32 bands, ``float32(codes) * scales``.
+
+    Parameters
+    ----------
+    raster
+        Grid and shape of both sources and of the view.
+    codes
+        The int8 raster.
+    scales
+        The float32 raster: one band, or one per band of ``codes``.
+    metadata
+        Dataset tags.
+    bands
+        Which bands of ``codes`` the view has, counted from 0.
+    overviews
+        Reduction factors (2, 4, 8) at which *both* sources have an overview: a reduced read of the
+        view takes codes and scales of the same level. See :func:`cog_f32_vrt`.
+    strip
+        For sources whose bands lie pixel by pixel: read all bands of this many rows before the next
+        rows (:data:`RAW_STRIP`).
+
+    Raises
+    ------
+    ValueError
+        If there are no bands, or one that an embedding does not have.
+    """
+    if not bands or not all(0 <= b < N_BANDS for b in bands):
+        raise ValueError(f"bands must be one or more of 0..{N_BANDS - 1}, found {list(bands)}")
+    # Blocks must be as wide as the raster. GDAL reads a pixel-interleaved dataset block by block, each
+    # into its place in the caller's buffer, and before 3.12.3 a derived band that is read into a part of
+    # a line zeroes what lies beside it.
+    block = "" if strip is None else f' blockXSize="{raster.width}" blockYSize="{strip}"'
+    body = "\n".join(
+        f'<VRTRasterBand dataType="Float32" band="{i + 1}"{block} subClass="VRTDerivedRasterBand">'
+        f"<Description>{band_name(b)}</Description>"
+        "<PixelFunctionType>mul</PixelFunctionType>"
+        f"{_source(raster, codes, b + 1)}{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
+        "</VRTRasterBand>"
+        for i, b in enumerate(bands)
+    )
+    if overviews:
+        levels = " ".join(str(f) for f in overviews)
+        body += f'\n<OverviewList resampling="nearest">{levels}</OverviewList>'
+    return _document(raster, metadata, body, pixel_interleaved=strip is not None)
+
+
+def cog_f32_vrt(
+    raster: Raster,
+    codes: str,
+    scales: str,
+    metadata: Metadata | None = None,
+    *,
+    block: tuple[int, int] | None = None,
+    overviews: Sequence[int] = (),
+) -> str:
+    """Return the float32 view of a COG pair: the ``embeddings_f32`` asset.
+
+    Parameters
+    ----------
+    raster
+        The grid of both COGs.
+    codes, scales
+        The COGs: relative to the VRT, absolute paths, or addresses.
+    metadata
+        Dataset tags.
+    block
+        (height, width) of the COGs' blocks, see :class:`Source`.
+    overviews
+        The reduction factors that both COGs have. Their overviews hold averaged vectors with their
+        own scales, so code and scale must come from the same level: GDAL does that.
+    """
+    return f32_vrt(
+        raster,
+        Source(codes, "Int8", block, N_BANDS),
+        Source(scales, "Float32", block),
+        metadata,
+        overviews=overviews,
+    )
+
+
+def band_vrt(
+    raster: Raster,
+    codes: Source,
+    scales: Source,
+    band: int,
+    metadata: Metadata | None = None,
+    *,
+    overviews: Sequence[int] = (),
+) -> str:
+    """Return the float32 view of one band, counted from 0: a raster of one band."""
+    return f32_vrt(raster, codes, scales, metadata, bands=(band,), overviews=overviews)
+
+
+def _source(raster: Raster, source: Source, band: int) -> str:
+    """Return one SimpleSource; GDAL takes the whole raster when no rectangle is given."""
+    path, relative = gdal_path(source.href)
+    number = "" if band == 1 else f"<SourceBand>{band}</SourceBand>"  # 1 is the default
+    properties = ""
+    if source.block is not None:
+        height, width = source.block
+        properties = (
+            f'<SourceProperties RasterXSize="{raster.width}" RasterYSize="{raster.height}"'
+            f' DataType="{source.dtype}" BlockXSize="{width}" BlockYSize="{height}"/>'
+        )
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="{int(relative)}">{escape(path)}</SourceFilename>'
+        f"{number}{properties}</SimpleSource>"
+    )
+
+
+def gdal_path(href: str) -> tuple[str, bool]:
+    """Return how GDAL opens an href, and whether that is relative to the VRT.
+
+    >>> gdal_path("https://example.org/a.tif")
+    ('/vsicurl/https://example.org/a.tif', False)
+    >>> gdal_path("a.tif")
+    ('a.tif', True)
+    """
+    if href.startswith(("http://", "https://")):
+        return f"/vsicurl/{href}", False
+    if href.startswith("s3://"):
+        return f"/vsis3/{href.removeprefix('s3://')}", False
+    return href, not href.startswith("/")
+
+
+def _document(
+    raster: Raster, metadata: Metadata | None, body: str, *, pixel_interleaved: bool = False
+) -> str:
+    """Wrap bands in a VRTDataset with the raster's size, CRS and transform."""
+    t = raster.transform
+    # repr() gives the shortest text that parses to the same double
+    transform = ", ".join(repr(float(v)) for v in (t.c, t.a, t.b, t.f, t.d, t.e))
+    tags = "".join(
+        f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in (metadata or {}).items()
+    )
+    return (
+        f'<VRTDataset rasterXSize="{raster.width}" rasterYSize="{raster.height}">\n'
+        f'<SRS dataAxisToSRSAxisMapping="1,2">EPSG:{raster.epsg}</SRS>\n'
+        f"<GeoTransform>{transform}</GeoTransform>\n"
+        + (f"<Metadata>{tags}</Metadata>\n" if tags else "")
+        + (_PIXEL_INTERLEAVED if pixel_interleaved else "")
+        + body
+        + "\n</VRTDataset>\n"
+    )

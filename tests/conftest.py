@@ -1,0 +1,95 @@
+"""Fixtures that many tests share: no network but the loopback, and an environment with GDAL 3.10."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def _is_local(address: object) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a UNIX socket
+    host = str(address[0])
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host in ("localhost", "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loopback_only() -> Iterator[None]:
+    """Refuse connections that Python makes to other machines: a test needs none."""
+    real, real_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def refuse(address: object) -> None:
+        if not _is_local(address):
+            raise AssertionError(f"a test tried to reach {address}: tests use the loopback only")
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        refuse(address)
+        real(self, address)
+
+    def connect_ex(self: socket.socket, address: tuple[str, int]) -> int:
+        refuse(address)
+        return real_ex(self, address)
+
+    socket.socket.connect = connect  # type: ignore[method-assign,assignment]
+    socket.socket.connect_ex = connect_ex  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect = real  # type: ignore[method-assign]
+        socket.socket.connect_ex = real_ex  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def gdal310() -> Path:
+    """Return the Python of an environment with GDAL 3.10, made once from ``gdal310.lock``."""
+    lock = HERE / "gdal310.lock"
+    key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    cache = HERE.parent / ".cache"
+    cache.mkdir(exist_ok=True)
+    home = cache / f"gdal310-{key}"
+    python = home / "bin" / "python"
+    with (cache / "gdal310.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # several test processes may want it at once
+        if not (home / "ready").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", home], check=True)
+            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run(
+                [*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", lock], check=True
+            )
+            (home / "ready").touch()
+    return python
+
+
+@pytest.fixture(params=["GDAL 3.12", "GDAL 3.10"])
+def gdal_python(request: pytest.FixtureRequest) -> Path:
+    """Return the Python of each GDAL that must read what we serve: our own, and 3.10."""
+    if request.param == "GDAL 3.10":
+        old: Path = request.getfixturevalue("gdal310")
+        return old
+    return Path(sys.executable)
+
+
+def plain_environment(**extra: str) -> dict[str, str]:
+    """Return this process's environment without proxies and GDAL settings, for a reader in a subprocess."""
+    mine = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.lower().endswith("_proxy") and not k.startswith(("GDAL_", "CPL_", "VSI_", "PYTHONPATH"))
+    }
+    return {**mine, **extra}

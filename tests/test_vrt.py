@@ -1,0 +1,238 @@
+"""The VRT documents, read by both GDALs: values equal numpy's bit for bit, whatever the scale."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from affine import Affine
+
+from catalog_builder.datasets import dataset
+from catalog_builder.grid import Raster, TileId
+from catalog_builder.vrt import (
+    RAW_STRIP,
+    RawArray,
+    Source,
+    band_name,
+    band_vrt,
+    cog_f32_vrt,
+    f32_vrt,
+    gdal_path,
+    raw_codes_vrt,
+    raw_scales_vrt,
+    raw_vrt,
+    tessera_metadata,
+)
+from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
+from tests.conftest import HERE, plain_environment
+
+Arrays = list[npt.NDArray[Any]]
+
+
+def read(python: Path, path: Path, *reads: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """Read windows in a fresh process, (rows, columns, bands) each, and what the file says of itself."""
+    out = path.parent / "out.npz"
+    command = [python, HERE / "gdal_reader.py", path, out, json.dumps(reads or [{}])]
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as saved:
+        return [np.moveaxis(saved[str(i)], 0, -1) for i in range(len(saved))], json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTile:
+    made = write_raw_tile(tmp_path_factory.mktemp("raw"))
+    _write_views(made)
+    return made
+
+
+def _write_views(made: RawTile) -> None:
+    raster, name = made.tile.raster(), made.tile.name
+    tags = tessera_metadata(dataset("v1"), made.tile, made.year)
+    bands = 1 if made.scales.ndim == 2 else 128
+    codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+    views = {
+        f"{name}.vrt": raw_codes_vrt(raster, f"{name}.npy", tags),
+        f"{name}_scales.vrt": raw_scales_vrt(raster, f"{name}_scales.npy", tags, bands=bands),
+        f"{name}_f32.vrt": f32_vrt(raster, codes, scales, tags, strip=RAW_STRIP),
+        f"{name}_b005.vrt": band_vrt(raster, codes, scales, 5, tags),
+    }
+    for file, text in views.items():
+        (made.folder / file).write_text(text)
+
+
+def test_raw_float32_is_numpys_product(raw: RawTile, gdal_python: Path) -> None:
+    windows = [
+        (0, 0, 180, 1121),
+        (0, 0, 1, 1),
+        (179, 1120, 1, 1),
+        (17, 1, 60, 1),
+        (50, 100, 64, 64),
+        (3, 60, 99, 200),
+    ]
+    arrays, about = read(
+        gdal_python, raw.folder / f"{raw.tile.name}_f32.vrt", *[{"window": w} for w in windows]
+    )
+    for window, array in zip(windows, arrays, strict=True):
+        assert same_bits(array, raw.product(*window)), window
+    raster = raw.tile.raster()
+    assert about["epsg"] == raster.epsg == 32631
+    assert about["transform"] == list(raster.transform)[:6]
+    assert about["nodata"] is None
+    assert about["dtypes"] == ["float32"]
+    assert about["descriptions"] == [f"Tessera_Band_{i}" for i in range(128)]
+    assert about["tags"]["TESSERA_DATASET_VERSION"] == "1.0"
+    assert about["tags"]["AREA_OR_POINT"] == "Area"
+
+
+def test_any_window_and_bands(raw: RawTile, gdal_python: Path) -> None:
+    # GDAL before 3.12.3 zeroes parts of a derived band when its blocks are narrower than the raster
+    rng = np.random.default_rng(0)
+    reads = []
+    for _ in range(40):
+        x, y = int(rng.integers(0, 180)), int(rng.integers(0, 1121))
+        width, height = int(rng.integers(1, 181 - x)), int(rng.integers(1, min(1122 - y, 300)))
+        chosen = rng.choice(128, rng.integers(1, 20), replace=False) + 1
+        reads.append({"window": [x, y, width, height], "bands": [int(b) for b in chosen]})
+    arrays, _ = read(gdal_python, raw.folder / f"{raw.tile.name}_f32.vrt", *reads)
+    for asked, array in zip(reads, arrays, strict=True):
+        wanted = raw.product(*asked["window"])[..., np.array(asked["bands"]) - 1]
+        assert same_bits(array, wanted), asked
+
+
+def test_raw_codes_and_scales(raw: RawTile, gdal_python: Path) -> None:
+    (codes,), about = read(gdal_python, raw.folder / f"{raw.tile.name}.vrt")
+    assert about["dtypes"] == ["int8"]
+    assert np.array_equal(codes, raw.codes)
+    (scales,), about = read(gdal_python, raw.folder / f"{raw.tile.name}_scales.vrt")
+    assert about["dtypes"] == ["float32"]
+    assert same_bits(scales[..., 0], raw.scales)
+
+
+def test_one_band(raw: RawTile, gdal_python: Path) -> None:
+    (band,), about = read(gdal_python, raw.folder / f"{raw.tile.name}_b005.vrt")
+    assert about["count"] == 1
+    assert about["descriptions"] == ["Tessera_Band_5"]
+    assert same_bits(band[..., 0], raw.product(0, 0, 180, 1121)[..., 5])
+
+
+def test_scales_per_band(tmp_path: Path, gdal_python: Path) -> None:
+    made = write_raw_tile(tmp_path, per_band_scales=True)
+    _write_views(made)
+    (array,), _ = read(gdal_python, made.folder / f"{made.tile.name}_f32.vrt")
+    assert same_bits(array, made.product(0, 0, 180, 1121))
+
+
+def test_big_endian_scales_and_another_offset(tmp_path: Path) -> None:
+    raster = Raster(32631, Affine(10, 0, 300000, 0, -10, 5800000), 3, 4)
+    scales = np.arange(12, dtype=">f4").reshape(3, 4)
+    (tmp_path / "s.bin").write_bytes(b"x" * 77 + scales.tobytes())
+    (tmp_path / "s.vrt").write_text(raw_scales_vrt(raster, "s.bin", offset=77, big_endian=True))
+    with rasterio.open(tmp_path / "s.vrt") as ds:
+        assert np.array_equal(ds.read(1), scales.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Raster]:
+    """Return a folder with two tiled GeoTIFFs with overviews, nodata as the converter writes it."""
+    folder = tmp_path_factory.mktemp("pair")
+    raster = Raster(32631, Affine(10, 0, 300000, 0, -10, 5800000), 400, 300)
+    rng = np.random.default_rng(1)
+    codes = rng.integers(-127, 128, (128, 400, 300)).astype(np.int8)
+    scales = rng.uniform(0.01, 0.1, (1, 400, 300)).astype(np.float32)
+    codes[:, :20, :30], scales[:, :20, :30] = -128, np.nan
+    for name, array, nodata in (("q", codes, -128), ("s", scales, np.nan)):
+        profile = {
+            "width": 300,
+            "height": 400,
+            "count": len(array),
+            "dtype": array.dtype.name,
+            "nodata": nodata,
+        }
+        tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128, "interleave": "band"}
+        path = folder / f"{name}.tif"
+        place = {"crs": "EPSG:32631", "transform": raster.transform}
+        with rasterio.open(path, "w", driver="GTiff", **place, **profile, **tiles) as ds:
+            ds.write(array)
+        with rasterio.open(path, "r+") as ds:
+            ds.build_overviews([2, 4], rasterio.enums.Resampling.average)
+    return folder, raster
+
+
+def _level(folder: Path, name: str, level: int | None) -> npt.NDArray[Any]:
+    options = {} if level is None else {"overview_level": level}
+    with rasterio.open(folder / f"{name}.tif", **options) as ds:
+        return np.moveaxis(ds.read(), 0, -1)
+
+
+@pytest.mark.parametrize("block", [None, (128, 128)])
+def test_cog_view(pair: tuple[Path, Raster], block: tuple[int, int] | None, gdal_python: Path) -> None:
+    folder, raster = pair
+    view = folder / "f32.vrt"
+    view.write_text(cog_f32_vrt(raster, "q.tif", "s.tif", block=block, overviews=(2, 4)))
+    (full, half, quarter), about = read(gdal_python, view, {}, {"overview": 0}, {"out": [100, 75]})
+    assert about["overviews"] == [2, 4]
+    assert about["nodata"] is None
+    for array, level in ((full, None), (half, 0), (quarter, 1)):
+        # code and scale of the same level; NaN where there is no data, not -128
+        wanted = _level(folder, "q", level).astype(np.float32) * _level(folder, "s", level)
+        assert same_bits(array, wanted), level
+    assert np.isnan(full[0, 0]).all()
+
+
+def test_sources_elsewhere(pair: tuple[Path, Raster], tmp_path: Path) -> None:
+    folder, raster = pair
+    (tmp_path / "f32.vrt").write_text(cog_f32_vrt(raster, str(folder / "q.tif"), str(folder / "s.tif")))
+    with rasterio.open(tmp_path / "f32.vrt") as ds:
+        assert same_bits(
+            ds.read(3), (_level(folder, "q", None).astype("f4") * _level(folder, "s", None))[..., 2]
+        )
+
+
+def test_hrefs() -> None:
+    assert gdal_path("a/b.tif") == ("a/b.tif", True)
+    assert gdal_path("/a/b.tif") == ("/a/b.tif", False)
+    assert gdal_path("s3://bucket/b.tif") == ("/vsis3/bucket/b.tif", False)
+    text = cog_f32_vrt(POLAR.raster(), "https://example.org/v2~b/q.tif?a=1&b=2", "s & co.tif")
+    names = {e.text for e in ET.fromstring(text).iter("SourceFilename")}  # noqa: S314
+    assert names == {"/vsicurl/https://example.org/v2~b/q.tif?a=1&b=2", "s & co.tif"}
+
+
+def test_no_derived_band_has_nodata() -> None:
+    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8"), Source("s.tif", "Float32"))
+    assert "NoData" not in text
+
+
+def test_metadata() -> None:
+    tile = TileId.from_name("grid_-0.05_52.05")
+    tags = tessera_metadata(dataset("v2-2B-L~beta1"), tile, 2021, "source")
+    assert tags["TESSERA_DATASET_VERSION"] == "2.0"
+    assert tags["TESSERA_DATASET_VERSION_PATH"] == "v2"
+    assert tags["TESSERA_DATASET_VARIANT"] == "2B-L~beta1"
+    assert (tags["TESSERA_TILE_LON"], tags["TESSERA_TILE_LAT"]) == ("-0.05", "52.05")
+    assert tags["TESSERA_GRID"] == "source"
+    assert "TESSERA_SYNTHETIC" not in tags
+    assert tessera_metadata(dataset("synthetic"), tile, 2021)["TESSERA_SYNTHETIC"] == "YES"
+    assert band_name(0) == "Tessera_Band_0"
+
+
+@pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/../../b.npy", "https://example.org/a.npy"])
+def test_raw_file_must_be_beside_the_view(href: str) -> None:
+    with pytest.raises(ValueError, match="not beside or below"):
+        raw_codes_vrt(POLAR.raster(), href)
+
+
+def test_bad_bands() -> None:
+    sources = Source("q.tif", "Int8"), Source("s.tif", "Float32")
+    for bands in ((), (128,), (-1, 3)):
+        with pytest.raises(ValueError, match="bands must be"):
+            f32_vrt(POLAR.raster(), *sources, bands=bands)
+    with pytest.raises(ValueError, match="expected 2 band descriptions"):
+        raw_vrt(POLAR.raster(), RawArray("a.npy", "Int8", 2), ["one"])
