@@ -23,11 +23,11 @@ import pyarrow as pa
 from catalog_builder import grid, index
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
 from catalog_builder.collection import api_document, make_collection, static_document, write_catalog
+from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset
 from catalog_builder.errors import CatalogError, DatasetError
 from catalog_builder.index import CollectionRecord, Index, IndexRows, IndexWriter
 from catalog_builder.items import (
-    FIRST_YEAR,
     Addresses,
     Has,
     TileRows,
@@ -397,7 +397,7 @@ class _Builder:
         counts = []
         for year in years:
             cell = cells(self.staging.year(year))
-            masks[cell] |= np.uint32(1 << (year - FIRST_YEAR))
+            masks[cell] |= np.uint32(year_bits([year]))
             counts.append(len(cell))
             self.progress("merging", sum(counts), 0)
         (tiles,) = np.nonzero(masks)

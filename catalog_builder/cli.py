@@ -177,12 +177,12 @@ def _build_text(done: BuildReport, out: Path) -> str:
         + ("" if y.untouched else f"  +{y.added:,} ~{y.changed:,} -{y.removed:,}")
         for y in sorted(done.years, key=lambda y: y.year)
     ]
-    if len(done.merge.sources) > 1:
-        lines += [
-            f"  {s.source}: {s.rows:,} rows, {s.new:,} new, {s.identical:,} identical,"
-            f" {s.completed:,} completed, {s.replaced:,} replaced"
-            for s in done.merge.sources
-        ]
+    lines += [
+        f"  {s.source}: {s.rows:,} rows, {s.new:,} new, {s.identical:,} identical,"
+        f" {s.completed:,} completed, {s.replaced:,} replaced"
+        for s in done.merge.sources
+        if s.rows != s.new  # a merge is news only where sources overlap
+    ]
     if done.problems.counts:
         lines.append(f"  {done.problems.summary()}")
     return "\n".join(lines)
@@ -259,6 +259,64 @@ def _collection(index: Index, name: str | None) -> CollectionRecord:
 
 
 @app.command()
+def coverage(
+    catalog: CatalogArg,
+    out: Annotated[Path | None, typer.Option(help="Write the map here (.png).", metavar="FILE")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
+    years: Years = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Only this part: west,south,east,north in degrees, or a GeoJSON file or address."),
+    ] = None,
+    width: Annotated[int, typer.Option(help="Width of the map in pixels.")] = 1800,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which tiles have which years: a table, and a map in upstream's colours."""
+    from dataclasses import asdict
+
+    from catalog_builder import console
+    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.coverage import coverage_table, touching
+    from catalog_builder.coverage_map import coverage_png
+    from catalog_builder.region import region_from
+
+    index = CatalogFolder(catalog).open_index()
+    record = _collection(index, dataset)
+    wanted = parse_years(years)
+    shown = [y for y in record.years if wanted is None or y in wanted]
+    if not shown:
+        raise QueryError(f"--years: {record.id} has {', '.join(map(str, record.years))}")
+    cell, mask = index.coverage(record.ordinal)
+    shape = region_from(region) if region is not None else None
+    if out is not None:
+        title = record.dataset.title
+        coverage_png(out, cell, mask, shown, region=shape, title=title, width=width)
+        if not quiet:
+            console.say(f"map: {out}")
+    if shape is not None:
+        mask = mask[touching(cell, shape)]
+    table = coverage_table(mask, shown)
+    lines = [f"{record.id}: {table.n_tile_years:,} tile-years of {table.n_tiles:,} tiles"]
+    lines += [f"  {year}: {n:>10,}" for year, n in table.years.items()]
+    meanings = {"full": "all years", "latest": f"only {shown[-1]}", "partial": "other years"}
+    lines += [f"  {meanings[name]:<12}{n:>10,}" for name, n in table.classes.items()]
+    lines += [f"  {n:>10,} tiles have {_years_text(combination)}" for combination, n in table.combinations]
+    console.result("\n".join(lines), {"collection": record.id, **asdict(table)}, as_json=as_json)
+
+
+def _years_text(years: tuple[int, ...]) -> str:
+    """Write years as ranges: 2017-2020, 2024."""
+    parts: list[list[int]] = []
+    for year in years:
+        if parts and year == parts[-1][1] + 1:
+            parts[-1][1] = year
+        else:
+            parts.append([year, year])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
+
+
+@app.command()
 def serve(
     catalog: CatalogArg,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -326,7 +384,11 @@ def sample(
     text = "\n".join(f"{w.tile.name}_{w.year}: {w.n_bytes:,} bytes" for w in made.written)
     console.result(
         f"{text}\n{out}: synthetic tiles, not TESSERA data",
-        {"synthetic": True, "root": str(made.root), "tiles": [f"{w.tile.name}_{w.year}" for w in made.written]},
+        {
+            "synthetic": True,
+            "root": str(made.root),
+            "tiles": [f"{w.tile.name}_{w.year}" for w in made.written],
+        },
         as_json=as_json,
     )
 

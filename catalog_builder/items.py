@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import grid
-from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
+from catalog_builder.coverage import COVERAGE_NAMES, FIRST_YEAR, coverage_codes, years_of
 from catalog_builder.datasets import Dataset
 from catalog_builder.template import Flag, Instant, Number, Numbers, Text, When
 
@@ -37,9 +37,6 @@ MEDIA_GEOTIFF = "image/tiff; application=geotiff"
 MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 MEDIA_PARQUET = "application/vnd.apache.parquet"
 MEDIA_VRT = "application/x-ogc-vrt"
-
-FIRST_YEAR = 2000
-"""Year of bit 0 in a mask of years."""
 
 
 class Has(enum.IntFlag):
@@ -287,21 +284,16 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
         "source_x": source.origin_x,
         "source_y": source.origin_y,
         "utm_zone": col // grid.COLS_PER_ZONE + 1,
-        "years": [years_of(m) for m in rows.mask.tolist()],
+        "years": [_years_list(m) for m in rows.mask.tolist()],
         "coverage": np.asarray(COVERAGE_NAMES, dtype=object)[codes],
         **rows.facts,
     }
 
 
 @lru_cache(maxsize=1 << 16)
-def years_of(mask: int) -> list[int]:
-    """Return the years of a mask, ascending. The list is shared: do not change it."""
-    return [FIRST_YEAR + i for i in range(32) if mask >> i & 1]
-
-
-def mask_of(years: tuple[int, ...]) -> int:
-    """Return the mask of years, bit i = year 2000 + i."""
-    return sum(1 << (y - FIRST_YEAR) for y in years)
+def _years_list(mask: int) -> list[int]:
+    """Return the years of a mask; the list is shared. Its repr is its JSON."""
+    return list(years_of(mask))
 
 
 def url_path(path: str) -> str:

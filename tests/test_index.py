@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder import index as ix
+from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.grid import N_COLS, Bounds, rows_cols_touching
 from catalog_builder.index import CollectionRecord, Index, IndexRows, IndexWriter, Selection, make_key
-from catalog_builder.items import Addresses, Has, mask_of
+from catalog_builder.items import Addresses, Has
 
 YEARS = (2019, 2020, 2024)
 FIRST_ROW, FIRST_COL, SIDE = 1415, 1790, 37
@@ -55,7 +56,7 @@ def index(tiles: dict[int, np.ndarray], tmp_path_factory: pytest.TempPathFactory
                     year,
                     IndexRows(
                         cell.astype(np.int32),
-                        np.full(n, mask_of(YEARS), np.uint32),
+                        np.full(n, year_bits(YEARS), np.uint32),
                         np.full(n, int(Has.NPY), np.int32),
                         [None] * n,
                     ),
