@@ -406,7 +406,6 @@ def _http_of_process(_pid: int) -> httpx.Client:
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         follow_redirects=True,
         timeout=httpx.Timeout(60.0, connect=15.0),
-        transport=httpx.HTTPTransport(retries=ATTEMPTS - 1),
     )
 
 

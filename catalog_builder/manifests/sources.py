@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
+import zstandard
 
 from catalog_builder import storage
 from catalog_builder.datasets import Dataset
@@ -187,8 +187,47 @@ def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
         return cast(BinaryIO, bz2.BZ2File(body))
     if form is Form.XZ:
         return cast(BinaryIO, lzma.LZMAFile(body))
-    # unlike the zstandard package's stream, Arrow's says when a frame is cut short
-    return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(body, mode="r"), "zstd"))
+    return cast(BinaryIO, io.BufferedReader(_Zstd(body), 1 << 20))
+
+
+class _Zstd(io.RawIOBase):
+    """A zstd stream that, unlike the library's own, says when it was cut short."""
+
+    def __init__(self, body: BinaryIO) -> None:
+        self._body = body
+        self._frame: Any = None
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            # little enough that what it unpacks to is bounded
+            packed = _read1(self._body, 1 << 16)
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError("the zstd frame ended before its end marker")
+                return 0
+            self._rest = self._unpack(packed)
+        n = min(len(buffer), len(self._rest))
+        buffer[:n] = self._rest[:n]
+        self._rest = self._rest[n:]
+        return n
+
+    def _unpack(self, packed: bytes) -> bytes:
+        out = []
+        try:
+            while packed:
+                if self._frame is None:
+                    self._frame = zstandard.ZstdDecompressor().decompressobj()
+                out.append(self._frame.decompress(packed))
+                packed = self._frame.unused_data if self._frame.eof else b""
+                if self._frame.eof:
+                    self._frame = None
+        except zstandard.ZstdError as error:
+            raise OSError(str(error)) from error
+        return b"".join(out)
 
 
 def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[Part]:

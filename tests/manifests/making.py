@@ -25,7 +25,7 @@ TILES: list[Tile] = [
 
 
 def digest(text: str) -> str:
-    """A hash that the name determines."""
+    """Return a hash that the name determines."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -49,7 +49,7 @@ def read(source: str | Path, **options: object) -> tuple[list[Part], ProblemLog]
 
 
 def tiles_in(parts: Iterable[Part]) -> list[Tile]:
-    """The tile-years of parts, sorted, repeats included."""
+    """Return the tile-years of parts, sorted, repeats included."""
     return sorted(
         (row["year"], TileId(row["lat_i"], row["lon_i"]).name)
         for p in parts
@@ -89,7 +89,8 @@ def make_tree(root: Path, tiles: Iterable[Tile], *, hashes: bool = False) -> Non
         np.save(folder / f"{name}_scales.npy", np.full((2, 3 + i), i, dtype=np.float32))
         if hashes:
             lines = [
-                f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in sorted(folder.glob("*.npy"))
+                f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n"
+                for f in sorted(folder.glob("*.npy"))
             ]
             (folder / "SHA256").write_text("".join(lines))
 
@@ -101,7 +102,7 @@ def degrees(tiles: Iterable[Tile]) -> tuple[list[float], list[float], list[int]]
 
 
 def registry_table(tiles: list[Tile]) -> pa.Table:
-    """The columns of a 0.7 registry, without the geometry."""
+    """Make the columns of a 0.7 registry, without the geometry."""
     lat, lon, year = degrees(tiles)
     return pa.table(
         {
@@ -118,7 +119,7 @@ def registry_table(tiles: list[Tile]) -> pa.Table:
 
 
 def manifest_table(tiles: list[Tile], version: str = "1.0", variant: str = "vultr") -> pa.Table:
-    """The columns of a 0.10 manifest."""
+    """Make the columns of a 0.10 manifest."""
     lat, lon, year = degrees(tiles)
     root = "s3://tessera/tessera/npy/v1"
     time = pa.array([1_760_000_000_000] * len(tiles), pa.timestamp("ms", tz="UTC"))

@@ -64,7 +64,9 @@ def test_forms_of_a_registry(tmp_path: Path, form: str) -> None:
 def test_landmasks(tmp_path: Path) -> None:
     names = ["grid_0.15_52.05", "grid_-179.95_-89.95"]
     parts, problems = read(write(tmp_path, "".join(f"{n}.tiff {digest(n)}\n" for n in names)))
-    assert {n: r["sha256"] for n, r in masks_in(parts).items()} == {n: bytes.fromhex(digest(n)) for n in names}
+    assert {n: r["sha256"] for n, r in masks_in(parts).items()} == {
+        n: bytes.fromhex(digest(n)) for n in names
+    }
     assert not problems.counts
     assert tiles_in(parts) == []
 
@@ -107,7 +109,9 @@ def test_every_problem_has_its_line_and_the_good_rows_stay(tmp_path: Path, kind:
 def test_scales_without_an_embedding(tmp_path: Path) -> None:
     parts, problems = read(write(tmp_path, f"{path_of(A, '_scales.npy')} {digest('x')}\n"))
     assert parts == []
-    assert "line 1: '2024/grid_0.15_52.05/grid_0.15_52.05_scales.npy' without its .npy" in str(problems.kept[0])
+    assert "line 1: '2024/grid_0.15_52.05/grid_0.15_52.05_scales.npy' without its .npy" in str(
+        problems.kept[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,9 +134,16 @@ def test_a_registry_keeps_what_its_name_promises(tmp_path: Path, name: str, kind
 
 @pytest.mark.parametrize(
     ("lon", "lat", "block"),
-    [(-0.05, -0.05, "lon-5_lat-5"), (0.05, 0.05, "lon0_lat0"), (-5.05, 4.95, "lon-10_lat0"), (179.95, -89.95, "lon175_lat-90")],
+    [
+        (-0.05, -0.05, "lon-5_lat-5"),
+        (0.05, 0.05, "lon0_lat0"),
+        (-5.05, 4.95, "lon-10_lat0"),
+        (179.95, -89.95, "lon175_lat-90"),
+    ],
 )
-def test_blocks_are_named_by_their_lower_left_corner(tmp_path: Path, lon: float, lat: float, block: str) -> None:
+def test_blocks_are_named_by_their_lower_left_corner(
+    tmp_path: Path, lon: float, lat: float, block: str
+) -> None:
     tile = (2024, TileId.containing(lon, lat).name)
     mask = f"{tile[1]}.tiff {digest('m')}\n"
     parts, problems = read(write(tmp_path, text_of([tile]), f"embeddings_2024_{block}.txt"))

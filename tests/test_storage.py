@@ -1,0 +1,278 @@
+"""Local paths, a web server that misbehaves, and an S3 server."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
+
+BODY = bytes(range(256)) * 20_000
+
+
+class Web:
+    """A loopback web server whose answers a test writes."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.answer: Callable[[http.server.BaseHTTPRequestHandler], None] = lambda _: None
+        web = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                web.requests.append((self.command, {k.lower(): v for k, v in self.headers.items()}))
+                web.answer(self)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/a.npy"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setattr(storage, "BACKOFF", 0.001)
+    web = Web()
+    yield web
+    web.close()
+
+
+def send(
+    handler: http.server.BaseHTTPRequestHandler,
+    status: int,
+    body: bytes = b"",
+    cut: int | None = None,
+    **headers: str,
+) -> None:
+    """Answer; with ``cut`` only so many bytes are sent of those that were announced."""
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    if handler.command == "GET":
+        handler.wfile.write(body[:cut])
+    if cut is not None:
+        handler.close_connection = True
+
+
+def test_web_read_size_and_user_agent(web: Web, tmp_path: Path) -> None:
+    web.answer = lambda h: send(h, 200, BODY)
+    assert storage.read_bytes(web.url) == BODY
+    assert storage.size(web.url) == len(BODY)
+    assert storage.exists(web.url)
+    storage.fetch_to(web.url, tmp_path / "sub" / "a.npy")
+    assert (tmp_path / "sub" / "a.npy").read_bytes() == BODY
+    assert all(headers["user-agent"].startswith("tessera-stac/") for _, headers in web.requests)
+    assert all(headers["accept-encoding"] == "identity" for _, headers in web.requests)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_web_refusals_name_the_address(web: Web, status: int) -> None:
+    web.answer = lambda h: send(h, status)
+    with pytest.raises(StorageError, match=rf"{web.url}: HTTP {status}"):
+        storage.open_binary(web.url)
+    assert len(web.requests) == 1
+    if status == 403:
+        with pytest.raises(StorageError, match="403"):
+            storage.exists(web.url)
+    else:
+        assert not storage.exists(web.url)
+
+
+def test_web_passing_failures_are_tried_again(web: Web) -> None:
+    web.answer = lambda h: send(h, 503) if len(web.requests) < 3 else send(h, 200, BODY)
+    assert storage.read_bytes(web.url) == BODY
+    assert len(web.requests) == 3
+    web.answer = lambda h: send(h, 503)
+    with pytest.raises(StorageError, match="HTTP 503"):
+        storage.read_bytes(web.url)
+    assert len(web.requests) == 3 + storage.ATTEMPTS
+
+
+def test_web_broken_download_is_resumed_where_it_broke(web: Web) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        cut = 3_000_000 if len(web.requests) == 1 else 100 if len(web.requests) == 2 else None
+        content_range = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        send(handler, 206 if wanted else 200, BODY[start:], cut, ETag='"one"', Content_Range=content_range)
+
+    web.answer = answer
+    assert storage.read_bytes(web.url) == BODY
+    assert len(web.requests) == 3
+    assert all(headers["if-match"] == '"one"' for _, headers in web.requests[1:])
+
+
+@pytest.mark.parametrize("etag", ["", '"one"'])
+def test_web_a_download_that_stays_broken_is_never_a_short_file(web: Web, tmp_path: Path, etag: str) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.headers.get("Range"):
+            send(handler, 412)  # the file has changed meanwhile
+        else:
+            send(handler, 200, BODY, 3_000_000, **({"ETag": etag} if etag else {}))
+
+    web.answer = answer
+    with pytest.raises(StorageError, match=web.url):
+        storage.fetch_to(web.url, tmp_path / "a.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_web_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BACKOFF", 0.001)
+    with pytest.raises(StorageError, match=r"http://127\.0\.0\.1:9/x"):
+        storage.open_binary("http://127.0.0.1:9/x")
+    with pytest.raises(StorageError, match="cannot be listed"):
+        list(storage.list_files("http://127.0.0.1:9/"))
+    with pytest.raises(StorageError, match="cannot write"):
+        storage.put_file(tmp_path, "http://127.0.0.1:9/x")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+def write_half(address: str | Path) -> None:
+    with storage.write_atomic(address) as path:
+        path.write_bytes(b"half")
+        raise RuntimeError("halfway")
+
+
+@pytest.mark.parametrize("how", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT", "anonymous"])
+def test_s3(endpoint: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    if how == "AWS_S3_ENDPOINT":  # GDAL's way: a host, and whether it speaks TLS
+        monkeypatch.setenv("AWS_S3_ENDPOINT", endpoint)
+        monkeypatch.setenv("AWS_HTTPS", "NO")
+    else:
+        monkeypatch.setenv(how if how != "anonymous" else "AWS_ENDPOINT_URL", f"http://{endpoint}")
+    bucket = f"b{how.lower().replace('_', '')}"
+    admin = boto3.client(
+        "s3",
+        endpoint_url=f"http://{endpoint}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106
+    )
+    admin.create_bucket(Bucket=bucket)
+    if how == "anonymous":
+        admin.put_object(Bucket=bucket, Key="x/a.tif", Body=BODY, ACL="public-read")
+        admin.put_object(Bucket=bucket, Key="x/private.tif", Body=BODY)
+        storage._s3_client.cache_clear()
+    else:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        storage._s3_client.cache_clear()
+        local = tmp_path / "a.tif"
+        local.write_bytes(BODY)
+        storage.put_file(
+            local, f"s3://{bucket}/x/a.tif", content_type="image/tiff", cache_control="max-age=1"
+        )
+        head = admin.head_object(Bucket=bucket, Key="x/a.tif")
+        assert (head["ContentType"], head["CacheControl"]) == ("image/tiff", "max-age=1")
+        with storage.write_atomic(f"s3://{bucket}/x/b.json") as path:
+            path.write_text("{}")
+        with pytest.raises(RuntimeError, match="halfway"):
+            write_half(f"s3://{bucket}/x/c.json")
+        assert {e.path: e.size for e in storage.list_files(f"s3://{bucket}/x")} == {
+            "a.tif": len(BODY),
+            "b.json": 2,
+        }
+        assert storage.is_dir(f"s3://{bucket}/x")
+        assert not storage.is_dir(f"s3://{bucket}/y")
+    assert storage.read_bytes(f"s3://{bucket}/x/a.tif") == BODY
+    assert storage.size(f"s3://{bucket}/x/a.tif") == len(BODY)
+    if how == "anonymous":  # nothing was signed: what is not public is refused
+        with pytest.raises(StorageError, match="403"):
+            storage.open_binary(f"s3://{bucket}/x/private.tif")
+    else:
+        assert not storage.exists(f"s3://{bucket}/x/none")
+        with pytest.raises(StorageError, match=f"s3://{bucket}/x/none"):
+            storage.open_binary(f"s3://{bucket}/x/none")
+    storage._s3_client.cache_clear()
+
+
+def test_write_atomic(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.parquet"
+    with storage.write_atomic(target) as path:
+        assert path.parent == target.parent
+        assert path.suffix == ".parquet"
+        assert path.name.startswith(".")
+        path.write_bytes(b"one")
+        assert not target.exists()
+    assert target.read_bytes() == b"one"
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_half(target)
+    assert target.read_bytes() == b"one"
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(StorageError, match=r"a\.parquet/b: "), storage.write_atomic(target / "b"):
+        pass
+
+
+def test_local_files(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.txt").write_text("22")
+    (tmp_path / "a.txt").write_text("1")
+    (tmp_path / "b" / ".hidden").write_text("x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "link").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    found = list(storage.list_files(tmp_path))
+    assert [(e.path, e.size) for e in found] == [("a.txt", 1), ("b/2.txt", 2), ("link/2.txt", 2)]
+    assert found[0].mtime == int((tmp_path / "a.txt").stat().st_mtime)
+    assert storage.size(f"file://{tmp_path}/a.txt") == 1
+    assert storage.exists(tmp_path / "a.txt")
+    assert not storage.exists(tmp_path / "b")
+    assert not storage.exists(tmp_path / "a.txt" / "x")
+    assert storage.is_dir(tmp_path / "b")
+    storage.put_file(tmp_path / "a.txt", tmp_path / "c" / "a.txt")
+    assert storage.read_bytes(tmp_path / "c" / "a.txt") == b"1"
+
+
+@pytest.mark.parametrize("action", [storage.open_binary, storage.size, lambda a: list(storage.list_files(a))])
+def test_local_errors_name_the_path(tmp_path: Path, action: Callable[[str], object]) -> None:
+    with pytest.raises(StorageError, match=r"missing: no such file"):
+        action(str(tmp_path / "missing"))
+
+
+def test_unknown_scheme() -> None:
+    with pytest.raises(StorageError, match=r"unknown scheme 'ftp', expected a path"):
+        storage.open_binary("ftp://host/x")
+    with pytest.raises(StorageError, match="expected s3://bucket/key"):
+        storage.open_binary("s3://")
+
+
+def test_join() -> None:
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("/x/", "a", "b") == "/x/a/b"
+    assert storage.join("s3://bucket", "a") == "s3://bucket/a"
