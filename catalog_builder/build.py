@@ -311,16 +311,16 @@ class _Year:
     def index_rows(self) -> IndexRows:
         """Return the rows for the index; only what the template cannot derive is stored."""
         (odd,) = np.nonzero((self.has & int(Has.HASHES | Has.GEOTIFF) != 0) | self.misfit)
-        facts = self.table.take(pa.array(odd))
-        columns = [facts[n].to_pylist() for n in index.SOURCE_COLUMNS]
-        mtime = self.table["mtime"].cast(pa.int64()).to_pylist() if self.valid("mtime").any() else None
-        return IndexRows(
-            cell=self.cell,
-            mask=self.mask,
-            has=self.has,
-            mtime=mtime or [None] * len(self.cell),
-            source=list(zip(odd.tolist(), zip(*columns, strict=True), strict=True)),
-        )
+        mtime = self.table["mtime"].cast(pa.int64()).fill_null(index.NO_TIME).to_numpy()
+        return IndexRows(self.cell, self.mask, self.has, mtime, self._source_facts(odd))
+
+    def _source_facts(
+        self, at: npt.NDArray[np.integer]
+    ) -> Iterable[tuple[npt.NDArray[np.integer], Iterable[tuple[Any, ...]]]]:
+        for start in range(0, len(at), _BATCH):
+            part = at[start : start + _BATCH]
+            facts = self.table.take(pa.array(part))
+            yield part, zip(*(facts[n].to_pylist() for n in index.SOURCE_COLUMNS), strict=True)
 
 
 class _Landmasks:
@@ -590,6 +590,8 @@ class _Builder:
         return False
 
 
+_BATCH = 1 << 16
+"""Rows turned into Python objects at a time."""
 _STATE = ".state"
 """Folder with what a version's rows were, to compare the next build with."""
 

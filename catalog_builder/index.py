@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +56,11 @@ CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
+
+NO_TIME = np.iinfo(np.int64).min
+"""Stands for an unknown time in arrays."""
+_INSERT_ROWS = 1 << 16
+"""Rows handed to SQLite at a time: as Python objects they are ten times as large as in arrays."""
 
 IntArray = npt.NDArray[np.integer]
 Keys = npt.NDArray[np.int64]
@@ -193,17 +198,21 @@ class IndexWriter:
         """Store a year's tile-years, sorted by cell."""
         base = make_key(ordinal, year, 0, 0)
         row, col = rows_cols(rows.cell)
-        cell_key = (row.astype(np.int64) << COL_BITS) | col
-        keys = (base + cell_key).tolist()
+        keys = base + ((row.astype(np.int64) << COL_BITS) | col)
         insert = self._db.executemany
-        insert(
-            "INSERT INTO tile VALUES(?, ?, ?, ?)",
-            zip(keys, rows.mask.tolist(), rows.has.tolist(), rows.mtime, strict=True),
-        )
-        if rows.source:
+        for start in range(0, len(keys), _INSERT_ROWS):
+            part = slice(start, start + _INSERT_ROWS)
+            mtime = [None if t == NO_TIME else t for t in rows.mtime[part].tolist()]
+            insert(
+                "INSERT INTO tile VALUES(?, ?, ?, ?)",
+                zip(
+                    keys[part].tolist(), rows.mask[part].tolist(), rows.has[part].tolist(), mtime, strict=True
+                ),
+            )
+        for at, facts in rows.source:
             insert(
                 "INSERT INTO source VALUES(?, ?, ?, ?, ?, ?, ?)",
-                ((keys[i], *facts) for i, facts in rows.source),
+                ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
             )
         block = (row // BLOCK).astype(np.int64) << COL_BITS | col // BLOCK
         numbers, counts = np.unique(block, return_counts=True)
@@ -257,9 +266,10 @@ class IndexRows:
     """row * 3600 + column."""
     mask: npt.NDArray[np.uint32]
     has: npt.NDArray[np.int32]
-    mtime: Sequence[int | None]
-    source: Sequence[tuple[int, tuple[Any, ...]]] = field(default=())
-    """(position, (npy_size, npy_sha256, scales_size, scales_sha256, geotiff, geotiff_size))."""
+    mtime: npt.NDArray[np.int64]
+    """Seconds since 1970, :data:`NO_TIME` where unknown."""
+    source: Iterable[tuple[IntArray, Iterable[tuple[Any, ...]]]] = field(default=())
+    """Batches of (positions, facts of each as :data:`SOURCE_COLUMNS`)."""
 
 
 # --------------------------------------------------------------------------------------- reading

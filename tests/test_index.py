@@ -58,7 +58,7 @@ def index(tiles: dict[int, np.ndarray], tmp_path_factory: pytest.TempPathFactory
                         cell.astype(np.int32),
                         np.full(n, year_bits(YEARS), np.uint32),
                         np.full(n, int(Has.NPY), np.int32),
-                        [None] * n,
+                        np.full(n, ix.NO_TIME),
                     ),
                 )
     return Index(path)

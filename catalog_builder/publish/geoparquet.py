@@ -65,7 +65,7 @@ def write_items(
             columns = item_columns(batch, years)
             table = _table(renderer.render(columns, batch.has), columns)
             if writer is None:
-                writer = pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=3)
+                writer = pq.ParquetWriter(path, table.schema, **_encoding(table.schema))
             writer.write_table(table, row_group_size=ROW_GROUP)
             for i, (name, f) in enumerate(
                 (("west", np.min), ("south", np.min), ("east", np.max), ("north", np.max))
@@ -93,6 +93,38 @@ def z_order(row: npt.NDArray[np.integer], col: npt.NDArray[np.integer]) -> npt.N
 
     result: npt.NDArray[np.int32] = spread(row) << 1 | spread(col)
     return result
+
+
+_COUNTED = (
+    "bbox", "id", "datetime", "proj:code", "tessera:year", "tessera:coverage", "tessera:utm_zone",
+    "tessera:cog", "tessera:tile", "tessera:valid_fraction",
+)  # fmt: skip
+"""Columns with statistics: those that readers filter on."""
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """Choose how each column is written: a third less time and size than the defaults.
+
+    Texts that differ in every row share long prefixes with their neighbours (delta encoding);
+    hashes share nothing; everything else repeats (dictionaries). Level 1 is as small as level 3 here.
+    """
+    leaves = [c.path for c in pq.ParquetFile(_empty(schema)).schema]
+    hashes = {p for p in leaves if p.endswith("file:checksum")} | {"geometry"}
+    texts = {p for p in leaves if p.endswith("href")} | {"id", "title", "tessera:tile"}
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [p for p in leaves if p not in hashes | texts],
+        "column_encoding": dict.fromkeys(sorted(texts), "DELTA_BYTE_ARRAY"),
+        "write_statistics": [p for p in leaves if p.split(".")[0] in _COUNTED],
+    }
+
+
+def _empty(schema: pa.Schema) -> pa.BufferReader:
+    """Return an empty file of a schema: parquet's own names for the leaves of nested columns."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    return pa.BufferReader(sink.getvalue())
 
 
 def _parts(order: npt.NDArray[np.integer]) -> Iterator[npt.NDArray[np.integer]]:
