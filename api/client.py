@@ -116,9 +116,7 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections/{collection_id}/items``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
-        query = search.from_text(
-            request.scope["query_string"], search.ITEMS, self.settings, {"collections": [cid]}
-        )
+        query = search.from_text(request.scope["query_string"], search.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 
     async def get_search(self, *_: Any, **kwargs: Any) -> Any:

@@ -29,7 +29,7 @@ class Query:
     """A validated search."""
 
     collections: tuple[str, ...] | None = None
-    """Ids; None is all."""
+    """Ids; None is all, none at all is nothing."""
     ids: tuple[str, ...] | None = None
     area: Area | None = None
     interval: Interval | None = None
@@ -92,7 +92,7 @@ def _json(text: str, name: str) -> Json:
 
 
 def _integer(text: str, name: str) -> Json:
-    if not text.removeprefix("-").isdecimal() or len(text) > 18:
+    if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > 18:
         raise QueryError(f"{name}: expected a whole number, found '{text[:40]}'")
     return int(text)
 
@@ -160,8 +160,8 @@ PARAMETERS: dict[str, Parameter] = {
 
 SEARCH = tuple(PARAMETERS)
 """Parameters of /search."""
-ITEMS = tuple(n for n in SEARCH if n not in ("collections", "intersects"))
-"""Parameters of /collections/{id}/items."""
+ITEMS = SEARCH
+"""Parameters of /collections/{id}/items; pystac-client says ``collections`` there once more."""
 
 
 def known_only(names: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -204,9 +204,9 @@ def text_parameters(query_string: bytes, known: Sequence[str], settings: Setting
 
 
 def from_text(
-    query_string: bytes, known: Sequence[str], settings: Settings, fixed: Mapping[str, Json] | None = None
+    query_string: bytes, known: Sequence[str], settings: Settings, within: str | None = None
 ) -> Query:
-    """Make a query from the query string of a GET request; ``fixed`` is what its path says.
+    """Make a query from the query string of a GET request, ``within`` the collection of its path.
 
     Raises
     ------
@@ -215,7 +215,11 @@ def from_text(
     """
     texts = text_parameters(query_string, known, settings)
     raw = {name: PARAMETERS[name].from_text(text, name) for name, text in texts.items()}
-    return replace(validate({**raw, **(fixed or {})}, settings), texts=texts)
+    query = validate(raw, settings)
+    if within is not None:
+        inside = query.collections is None or within in query.collections
+        query = replace(query, collections=(within,) if inside else ())
+    return replace(query, texts=texts)
 
 
 def from_json(body: bytes, known: Sequence[str], settings: Settings) -> Query:

@@ -1,8 +1,8 @@
 """Every setting of the server, in one object.
 
 A setting is given to :func:`api.app.create_app`, or by the environment variable of its name with the
-prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`settings_table` is the
-documentation; a test compares it with the README.
+prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`settings_document` is the
+documentation in ``docs/settings.md``; a test compares them.
 """
 
 from __future__ import annotations
@@ -91,10 +91,22 @@ class Settings(BaseSettings):
     metrics: bool = Field(default=True, description="Serve Prometheus metrics at `/_mgmt/metrics`.")
 
 
-def settings_table() -> str:
-    """Return the settings as a Markdown table."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
+def settings_document() -> str:
+    """Return the documentation of the settings, as Markdown."""
+    lines = [
+        "# Settings of the server",
+        "",
+        "Environment variables, read when the server starts. `tessera-stac serve CATALOG` sets the first.",
+        "Made by `python -m api.settings > docs/settings.md`; a test keeps it true.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(settings_document(), end="")  # noqa: T201

@@ -1,0 +1,48 @@
+"""A served catalogue of all real tiles of July 2025, or of the sample that the package ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.app import create_app
+from tests.api.oracle import Oracle
+from tests.catalogs import SHARED, build_from
+from tests.http_server import Server, serve
+
+
+@pytest.fixture(scope="session")
+def manifests() -> list[Path]:
+    found = sorted(SHARED.glob("registry_*.txt.xz"))
+    if not found:
+        sample = Path(__file__).parents[2] / "catalog_builder" / "data" / "sample-manifests"
+        found = sorted(sample.rglob("registry_*.txt.xz"))
+    assert found, "neither the shared manifests nor the packaged sample are there"
+    return found
+
+
+@pytest.fixture(scope="session")
+def catalog(manifests: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("api") / "catalog"
+    build_from(out, *manifests)
+    return out
+
+
+@pytest.fixture(scope="session")
+def server(catalog: Path) -> Iterator[Server]:
+    with serve(create_app(catalog)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def oracle(manifests: list[Path]) -> Oracle:
+    return Oracle.read(manifests)
