@@ -25,6 +25,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -293,6 +294,8 @@ async def _stream(
                 for part in _chunks(piece):
                     body = await _bytes(part, content, limiter)
                     await send({"type": "http.response.body", "body": body, "more_body": True})
+                    # neither a read at hand nor a send() that is buffered lets others run
+                    await anyio.lowlevel.checkpoint()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ContentChangedError as error:
             changed = error  # raised below: inside the group it would come out as an ExceptionGroup

@@ -33,8 +33,9 @@ import anyio.to_thread
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from api.data import REVALIDATE, RangedFiles, open_below
+from api.data import REVALIDATE, RangedFiles, open_below, visible
 from api.ranges import (
+    ContentChangedError,
     Document,
     Span,
     only_reading,
@@ -80,7 +81,7 @@ SUFFIXES: dict[str, Kind] = {
 }
 """What follows ``<grid>`` in the names of a folder's files."""
 
-_PATH = re.compile(r"/([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/(?:\3([a-z0-9_.]+))?)?")
+_PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3([a-z0-9_.]+))?")
 
 
 class SourceMismatchError(TesseraError):
@@ -170,18 +171,10 @@ class RawLane:
     def __init__(self, roots: Iterable[SourceRoot], exists: Exists) -> None:
         self._roots = {r.dataset.directory: r for r in roots}
         self._exists = exists
-        self._files = {
-            root: RangedFiles(root)
-            for r in self._roots.values()
-            for root in (r.root, r.landmasks)
-            if root is not None and is_local(root)
-        }
-        for (
-            r
-        ) in self._roots.values():  # a root that no client could read is the operator's mistake: say so now
-            for root in (r.root, r.landmasks):
-                if root is not None and not is_local(root):
-                    public_address(root)
+        every = [a for r in self._roots.values() for a in (r.root, r.landmasks) if a is not None]
+        self._files = {root: RangedFiles(root) for root in every if is_local(root)}
+        # a root that no client could read is the operator's mistake: say so now, not at a request
+        self._addresses = {root: public_address(root) for root in every if not is_local(root)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -190,8 +183,12 @@ class RawLane:
             return
         if not await only_reading(scope, send):
             return
-        match = _PATH.fullmatch(route_path(scope))
-        kind = None if match is None else SUFFIXES.get(match[4]) if match[4] else "index"
+        asked = route_path(scope)
+        path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")
+        match = None if path is None else _PATH.fullmatch(path)
+        kind: Kind | None = None
+        if match is not None:
+            kind = "index" if match[4] is None else None if asked.endswith("/") else SUFFIXES.get(match[4])
         if match is None or kind is None:
             await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
             return
@@ -207,7 +204,7 @@ class RawLane:
             await send_not_found(scope, send, found)
         elif kind in ("codes", "scales", "landmask"):
             await self._file(found, kind, scope, receive, send)
-        elif kind == "index" and not scope["path"].endswith("/"):
+        elif kind == "index" and not asked.endswith("/"):
             await send_redirect(send, f"{quote(match[3])}/", VRT_CACHE_CONTROL)
         else:
             await self._generated(found, kind, scope, receive, send)
@@ -235,7 +232,7 @@ class RawLane:
         elif root in self._files:
             await self._files[root].serve(path, scope, receive, send)
         else:
-            await send_redirect(send, f"{public_address(root)}/{quote(path)}", REDIRECT_CACHE_CONTROL)
+            await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
 
     async def _generated(
         self, found: TileYear, kind: Kind, scope: Scope, receive: Receive, send: Send
@@ -252,6 +249,10 @@ class RawLane:
             return
         except SourceMismatchError as error:
             await send_error(scope, send, 409, "SourceMismatch", str(error))
+            return
+        except (ContentChangedError, OSError):  # being rewritten, no descriptor left, a failing disk
+            reason = "the source cannot be read at the moment, try again"
+            await send_error(scope, send, 503, "Unavailable", reason, [(b"retry-after", b"1")])
             return
         media_type = "text/html; charset=utf-8" if kind == "index" else VRT_MEDIA_TYPE
         cache_control = REVALIDATE if found.source.root in self._files else VRT_CACHE_CONTROL
