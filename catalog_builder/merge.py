@@ -21,8 +21,9 @@ an older manifest is as old as that manifest. ``Staging(complete=False)`` takes 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,6 +41,8 @@ from catalog_builder.tiles import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
 _SPILL_ROWS = 1 << 17
 """Rows of a year held before they are written: one big batch reads back faster than many small."""
+_FOLD_CELLS = 1 << 17
+"""Cells folded at a time."""
 _LANDMASKS = 0
 """Key of the landmasks among the years."""
 
@@ -255,7 +258,11 @@ class Staging:
         counts = np.zeros((len(self._sources), 4), dtype=np.int64)
         counts[:, 0] = np.bincount(source[order][first], minlength=len(counts))
         if not first.all():
-            table = self._folded(rows, source, order, first, counts, fold, already=spill.counts is not None)
+            already = spill.counts is not None
+            table = pa.concat_tables(
+                self._folded(rows.take(pa.array(order[part])), first[part], counts, fold, already=already)
+                for part in _blocks(first)
+            )
         elif np.all(cell[1:] > cell[:-1]):
             table = rows
         else:
@@ -266,25 +273,24 @@ class Staging:
     def _folded(
         self,
         rows: pa.Table,
-        source: npt.NDArray[np.int32],
-        order: IndexArray,
         first: BoolArray,
         counts: npt.NDArray[np.int64],
         fold: Fold,
         *,
         already: bool,
     ) -> pa.Table:
-        """Fold the rows of each cell; fill ``counts`` in place. ``already``: conflicts are reported."""
+        """Fold rows sorted by cell and arrival; fill ``counts``. ``already``: conflicts are reported."""
         facts = _Facts(rows, self._complete)
+        source = rows["source"].to_numpy()
         starts = np.flatnonzero(first)
-        # rank of each row among those of its cell, in order of arrival
-        rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
         group = np.cumsum(first) - 1
+        # rank of each row among those of its cell, in order of arrival
+        rank = np.arange(len(first)) - starts[group]
         # For every column, the row that each cell's value is taken from: folding only moves indices.
-        origin = {name: order[starts].copy() for name in rows.column_names}
+        origin = {name: starts.copy() for name in rows.column_names}
         for r in range(1, int(rank.max()) + 1):
-            at = np.flatnonzero(rank == r)
-            which, later = group[at], order[at]
+            later = np.flatnonzero(rank == r)
+            which = group[later]
             earlier_source = source[origin["source"][which]]
             learnt, contradicts = fold(facts, origin, which, later)
             origin["source"][which] = later
@@ -292,12 +298,9 @@ class Staging:
                 counts[:, column] += np.bincount(source[later][mask], minlength=len(counts))
             if not already:
                 self._report_repeats(rows, later[contradicts & (earlier_source == source[later])])
-        columns = {}
-        for name in rows.column_names:
-            columns[name] = rows[name].take(pa.array(origin[name]))
-        if "has_npy" in columns:
-            columns["has_npy"] = rows["has_npy"].take(pa.array(origin["npy_size"]))  # see _fold_file
-        return pa.table(columns)
+        if "has_npy" in origin:
+            origin["has_npy"] = origin["npy_size"]  # the row the pair is described by, see _fold_file
+        return pa.table({name: rows[name].take(pa.array(origin[name])) for name in rows.column_names})
 
     def _report_repeats(self, rows: pa.Table, repeated: IndexArray) -> None:
         if self._problems is None or not len(repeated):
@@ -313,6 +316,13 @@ class Staging:
         for ordinal in np.unique(by_source).tolist():
             mine = repeated[by_source == ordinal]
             self._problems.add_rows(Kind.CONFLICT, names[ordinal], mine, len(mine), describe)
+
+
+def _blocks(first: BoolArray) -> Iterator[slice]:
+    """Cut sorted rows into blocks of whole cells, so that memory holds one block's fold at a time."""
+    starts = np.flatnonzero(first)
+    edges = [*starts[::_FOLD_CELLS].tolist(), len(first)]
+    return (slice(a, b) for a, b in pairwise(edges))
 
 
 class _Facts:

@@ -98,6 +98,7 @@ def test_against_a_dictionary(sources: list[list[Row]], spill: int) -> None:
     expected: dict[tuple[int, int], Row] = {}
     with pytest.MonkeyPatch.context() as patch, Staging(None) as staging:
         patch.setattr(merge_module, "_SPILL_ROWS", spill)
+        patch.setattr(merge_module, "_FOLD_CELLS", spill)
         for i, rows in enumerate(sources):
             staging.add(part(f"source {i}", rows))
             for r in rows:

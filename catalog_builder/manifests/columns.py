@@ -20,7 +20,7 @@ from catalog_builder.manifests.part import N_CELLS, UNKNOWN, BoolArray, Hashes
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
 
-BATCH_ROWS = 1 << 18
+BATCH_ROWS = 1 << 17
 """Rows read at a time."""
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
@@ -232,7 +232,8 @@ def tile_slot(
 def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:
     """Open a Parquet file; report one that is truncated or damaged."""
     try:
-        return pq.ParquetFile(path)
+        # not pre-buffered: a row group of a registry is 100 MB, a batch of it is enough at a time
+        return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         reading.problems.add(Kind.CORRUPT, reading.source, f"not a whole Parquet file: {_reason(error)}")
         return None
