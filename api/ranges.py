@@ -10,7 +10,9 @@ Where the RFC leaves a choice:
   416, because the alternative is 110 MB that nobody asked for.
 * Of several ranges those that cannot be satisfied are dropped, and overlapping ones are merged, so
   a response is never longer than the file plus its part headers. More than ``max_ranges`` is 416.
-  GDAL asks for at most 250 at a time (``GDAL_HTTP_MULTIRANGE=SINGLE_GET``).
+  GDAL asks for at most 250 at a time (``GDAL_HTTP_MULTIRANGE=SINGLE_GET``), but understands the
+  answer only with a capital ``Content-Type``, as nginx has it; uvicorn and HTTP/2 write names in
+  small letters. It then falls back to one range per request.
 * ``Range`` on HEAD is ignored: the RFC defines it for GET only.
 """
 
