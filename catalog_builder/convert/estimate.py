@@ -1,0 +1,75 @@
+"""What a run will take: tiles, bytes, time; from the ledger's own measurements where it has some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from catalog_builder.convert.job import Options
+from catalog_builder.convert.ledger import LedgerRow
+from catalog_builder.convert.run import Done
+from catalog_builder.convert.source import Plan
+
+SECONDS_PER_MB = {
+    ("npy", "native"): 0.012,
+    ("npy", "float32"): 0.05,
+    ("geotiff", "native"): 0.018,
+    ("geotiff", "float32"): 0.022,
+}
+"""Of one worker on one core of a 2024 server, from ``tests/bench``; used until the ledger knows better."""
+OUT_PER_IN = {
+    ("npy", "native"): 0.85,
+    ("npy", "float32"): 4.0,
+    ("geotiff", "native"): 0.28,
+    ("geotiff", "float32"): 1.3,
+}
+"""Bytes written per byte read, from the same measurements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would do."""
+
+    total: int
+    """Jobs of the plan."""
+    to_do: int
+    done: int
+    """Converted already and unchanged."""
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    measured: bool
+    """Whether rates come from the ledger; else they are documented defaults."""
+
+
+def estimate(plan: Plan, options: Options, workers: int, ledger: str, *, force: bool = False) -> Estimate:
+    """Return what converting a plan would take; nothing is read but names, sizes and the ledger."""
+    done = Done(ledger, options)
+    rows = [r for r in done.rows() if r.ok and r.bytes_in and r.profile == options.profile]
+    rates = {kind: _rates(rows, kind, options.profile) for kind in ("npy", "geotiff")}
+    to_do = skipped = bytes_in = 0
+    seconds = bytes_out = 0.0
+    for job in plan.jobs():
+        if not force and job in done:
+            skipped += 1
+            continue
+        to_do += 1
+        n = job.bytes_in
+        per_mb, ratio = rates[job.kind]
+        bytes_in += n
+        bytes_out += n * ratio
+        seconds += n / 1e6 * per_mb
+    return Estimate(
+        to_do + skipped, to_do, skipped, bytes_in, int(bytes_out), seconds / max(workers, 1), bool(rows)
+    )
+
+
+def _rates(rows: list[LedgerRow], kind: str, profile: str) -> tuple[float, float]:
+    """Return seconds per MB read and bytes written per byte read."""
+    mine = [r for r in rows if r.kind == kind]
+    if not mine:
+        return SECONDS_PER_MB[kind, profile], OUT_PER_IN[kind, profile]
+    return (
+        median(r.seconds / (r.bytes_in / 1e6) for r in mine),
+        sum(r.bytes_out for r in mine) / sum(r.bytes_in for r in mine),
+    )

@@ -1,0 +1,74 @@
+"""Fit a dataset's colours on a sample of many tiles, read by the workers."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from concurrent.futures import Future, wait
+from heapq import nsmallest
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog_builder.convert.job import Job, Options
+from catalog_builder.convert.read import NotATileError, read_source
+from catalog_builder.convert.visual import (
+    SAMPLE_PIXELS,
+    SAMPLE_TILES,
+    Basis,
+    Sample,
+    fit_basis,
+    sample_pixels,
+)
+from catalog_builder.errors import ConvertError, TesseraError
+
+if TYPE_CHECKING:
+    from catalog_builder.convert.source import Plan
+    from catalog_builder.convert.workers import Workers
+
+
+def fit_visual(plan: Plan, options: Options, workers: Workers) -> list[Basis]:
+    """Fit a basis per dataset of a plan, on up to 64 tiles chosen by a checksum of their names.
+
+    Tiles that cannot be read are left out; converting them will say why.
+
+    Raises
+    ------
+    ConvertError
+        If no tile can be read.
+    """
+    chosen = nsmallest(SAMPLE_TILES, plan.jobs(), key=lambda job: (zlib.crc32(job.id.encode()), job.id))
+    waiting = list(reversed(chosen))
+    running: set[Future[Sample | str]] = set()
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    reason = "there are none"
+    while waiting or running:
+        while waiting and len(running) < workers.window:
+            running.add(workers.submit(sample_job, waiting.pop(), options))
+        finished, running = wait(running, return_when="FIRST_COMPLETED")
+        for future in finished:
+            found = future.result()
+            if isinstance(found, str):
+                reason = found
+            else:
+                samples[found.dataset].append(found)
+    if not samples:
+        raise ConvertError(f"no tile to fit colours on: {reason}")
+    return [fit_basis(found) for _, found in sorted(samples.items())]
+
+
+def sample_job(job: Job, options: Options) -> Sample | str:
+    """Return some pixels of a job's source, or why there are none: the job of a worker."""
+    try:
+        source = read_source(job, options)
+    except NotATileError:
+        return f"{job.main.address}: not a tile"
+    except (TesseraError, OSError) as error:
+        return str(error)
+    if source.values is None:
+        vectors = sample_pixels(*source.pair)
+    else:
+        at = np.flatnonzero(source.valid)
+        picked = at[:: max(1, len(at) // SAMPLE_PIXELS)][:SAMPLE_PIXELS]
+        vectors = source.values.reshape(-1, source.values.shape[-1])[picked]
+    return Sample(job.id, source.dataset.directory, vectors)

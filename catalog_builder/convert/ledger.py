@@ -1,0 +1,441 @@
+"""The conversion ledger: what was converted from what, with sizes, hashes and statistics.
+
+A ledger is a folder of JSON-lines files, **one per run and shard**, so any number of processes on any
+number of machines write at once without a lock: each appends to a file of its own, one whole line per
+tile-year in one ``write``, flushed to the disk. A process killed at any moment leaves at most one torn
+last line, which readers pass over. Readers merge all files; of several rows for one job the latest
+``finished`` wins, and a failed row never hides the files of an earlier good one from anybody but the
+next run, which tries again.
+
+:func:`read_table` gives it as an Arrow table with :data:`LEDGER_SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
+from catalog_builder.grid import TileId
+
+SUFFIX = ".jsonl"
+ROLES = ("embeddings", "scales", "vrt", "visual", "thumbnail")
+"""Files of a tile-year, in the order in which they are published."""
+STATISTICS = ("minimum", "maximum", "mean", "stddev")
+"""Rows of a statistics array, float32 (4, bands); names as in STAC 1.1 ``statistics``."""
+_PUT_EVERY = 30.0
+"""Seconds between copies of a ledger that lives on S3."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One file that a conversion wrote."""
+
+    path: str
+    """Below the output folder."""
+    size: int
+    sha256: str
+    """Lower-case hex."""
+    header_size: int = 0
+    """Bytes before the first block of a COG; 0 for other files."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One file that a conversion read."""
+
+    role: Literal["main", "scales", "landmask"]
+    address: str
+    size: int
+    sha256: str
+    verified: bool
+    """Whether a manifest gave the SHA-256 and it is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One attempt at one job. Numbers that do not apply are None."""
+
+    job: str
+    """:attr:`~catalog_builder.convert.job.Job.id`."""
+    status: Literal["ok", "failed"]
+    reason: str = ""
+    """Why it failed, in one line."""
+    dataset: str = ""
+    """Directory name of the dataset; empty for a raster that is not a TESSERA tile."""
+    lat_i: int | None = None
+    """Tile centre x 100."""
+    lon_i: int | None = None
+    year: int | None = None
+    kind: str = ""
+    """``npy`` or ``geotiff``: what it was made from."""
+    profile: str = ""
+    """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
+    grid: str = ""
+    """``utm`` or ``source``."""
+    lossless: bool = False
+    """Whether every valid source value can be read back bit for bit."""
+    note: str = ""
+    """What is unusual: why codes could not be recovered, garbage scales, codes of -128."""
+    content: str = ""
+    """8 hex digits of embeddings, scales and VRT together: part of their names."""
+    visual_content: str = ""
+    """8 hex digits of visual and thumbnail: part of their names."""
+    embeddings: FileRow | None = None
+    scales: FileRow | None = None
+    vrt: FileRow | None = None
+    visual: FileRow | None = None
+    thumbnail: FileRow | None = None
+    sources: tuple[SourceRow, ...] = ()
+    fingerprint: str = ""
+    """Of the job's sources when it was planned."""
+    options: str = ""
+    """Digest of the options."""
+    valid_fraction: float | None = None
+    """Pixels with data among all pixels."""
+    land_fraction: float | None = None
+    """Land pixels among all pixels; None without a landmask."""
+    minimum: float | None = None
+    """Smallest dequantised value of a pixel that counts in statistics."""
+    maximum: float | None = None
+    statistics: str = ""
+    """:func:`encode_statistics` of float32 (4, bands); empty if no pixel is valid."""
+    dtype: str = ""
+    bands: int | None = None
+    epsg: int | None = None
+    transform: tuple[float, ...] = ()
+    """Six affine coefficients (a, b, c, d, e, f)."""
+    height: int | None = None
+    width: int | None = None
+    overviews: str = ""
+    """``average`` or ``nearest``."""
+    levels: int | None = None
+    """Overviews of the embeddings."""
+    verified: bool = False
+    """Whether the files were reopened and every pixel compared with the source."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Name and version of tessera-stac, GDAL, rasterio and numpy."""
+    finished: str = ""
+    """RFC 3339, UTC."""
+    seconds: float = 0.0
+    """Time it took in its worker."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the files are there."""
+        return self.status == "ok"
+
+    @property
+    def tile(self) -> TileId | None:
+        """The tile, if it is one."""
+        if self.lat_i is None or self.lon_i is None:
+            return None
+        return TileId(lat_i=self.lat_i, lon_i=self.lon_i)
+
+    @property
+    def files(self) -> dict[str, FileRow]:
+        """The files that were written, by role."""
+        found = {role: getattr(self, role) for role in ROLES}
+        return {role: file for role, file in found.items() if file is not None}
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that were read."""
+        return sum(s.size for s in self.sources)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that were written."""
+        return sum(f.size for f in self.files.values())
+
+    def to_json(self) -> bytes:
+        """Serialise to one line; what is empty is left out."""
+        said = {k: v for k, v in asdict(self).items() if v not in (None, "", (), {})}
+        return orjson.dumps(said)
+
+    @classmethod
+    def from_json(cls, line: bytes | str) -> Self:
+        """Read what :meth:`to_json` wrote; fields of a later version are ignored.
+
+        Raises
+        ------
+        ValueError
+            If it is not such a line.
+        """
+        said = orjson.loads(line)
+        if not isinstance(said, dict) or "job" not in said or "status" not in said:
+            raise ValueError("not a ledger row")
+        known = {name: said[name] for name in _FIELDS if name in said}
+        for role in ROLES:
+            if role in known:
+                known[role] = FileRow(**known[role])
+        known["sources"] = tuple(SourceRow(**s) for s in known.get("sources", ()))
+        known["transform"] = tuple(known.get("transform", ()))
+        known["versions"] = tuple((n, v) for n, v in known.get("versions", ()))
+        return cls(**known)
+
+
+_FIELDS = frozenset(f.name for f in fields(LedgerRow))
+
+_FILE = pa.struct(
+    [("path", pa.string()), ("size", pa.int64()), ("sha256", pa.binary(32)), ("header_size", pa.int32())]
+)
+_SOURCE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("address", pa.string()),
+        ("size", pa.int64()),
+        ("sha256", pa.binary(32)),
+        ("verified", pa.bool_()),
+    ]
+)
+LEDGER_SCHEMA = pa.schema(
+    [
+        pa.field("job", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        ("reason", pa.string()),
+        ("dataset", pa.string()),
+        ("lat_i", pa.int16()),
+        ("lon_i", pa.int16()),
+        ("year", pa.int16()),
+        ("kind", pa.string()),
+        ("profile", pa.string()),
+        ("grid", pa.string()),
+        ("lossless", pa.bool_()),
+        ("note", pa.string()),
+        ("content", pa.string()),
+        ("visual_content", pa.string()),
+        *((role, _FILE) for role in ROLES),
+        ("sources", pa.list_(_SOURCE)),
+        ("fingerprint", pa.string()),
+        ("options", pa.string()),
+        ("valid_fraction", pa.float64()),
+        ("land_fraction", pa.float64()),
+        ("minimum", pa.float64()),
+        ("maximum", pa.float64()),
+        # encoded as in the index: decode_statistics() gives float32 (4, bands)
+        ("statistics", pa.binary()),
+        ("dtype", pa.string()),
+        ("bands", pa.int32()),
+        ("epsg", pa.int32()),
+        ("transform", pa.list_(pa.float64())),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("overviews", pa.string()),
+        ("levels", pa.int32()),
+        ("verified", pa.bool_()),
+        ("versions", pa.map_(pa.string(), pa.string())),
+        ("finished", pa.timestamp("ms", tz="UTC")),
+        ("seconds", pa.float64()),
+    ]
+)
+"""One row per job, in the order of :class:`LedgerRow`; hashes are binary."""
+
+
+def encode_statistics(values: npt.NDArray[np.float32]) -> str:
+    """Pack statistics, float32 (4, bands), into base64 text of about 1.5 kB for 128 bands.
+
+    Values are kept to six significant digits, their bytes grouped by significance, then deflated.
+    Empty text where there are none (NaN).
+    """
+    if not np.isfinite(values).all():
+        return ""
+    plain = np.array([float(f"{v:.6g}") for v in values.ravel().tolist()], dtype="<f4")
+    planes = plain.view(np.uint8).reshape(-1, 4).T.tobytes()
+    return base64.b64encode(zlib.compress(planes, 9)).decode()
+
+
+def decode_statistics(blob: str | bytes) -> npt.NDArray[np.float32]:
+    """Unpack :func:`encode_statistics` (text), or the bytes in it (as index and table hold them).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (4, bands), rows as :data:`STATISTICS`.
+    """
+    raw = base64.b64decode(blob) if isinstance(blob, str) else blob
+    planes = np.frombuffer(zlib.decompress(raw), np.uint8).reshape(4, -1)
+    return np.ascontiguousarray(planes.T).view("<f4").astype(np.float32).reshape(len(STATISTICS), -1)
+
+
+def now() -> str:
+    """Return the time in UTC, RFC 3339, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+class LedgerWriter:
+    """Appends rows to a new file of a ledger; one per run and shard.
+
+    Parameters
+    ----------
+    address
+        The ledger: a folder or ``s3://`` address, made if missing.
+    label
+        Part of the file's name, such as ``shard-3-of-8``.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be made.
+    """
+
+    def __init__(self, address: str | Path, label: str = "run") -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = f"{stamp}-{label}-{secrets.token_hex(4)}{SUFFIX}"
+        self.address = storage.join(address, name)
+        self._remote = bool(storage.scheme(address))
+        if self._remote:
+            self._spool = tempfile.TemporaryDirectory(prefix="tessera-ledger-")
+            self._path = Path(self._spool.name) / name
+        else:
+            self._path = storage.local_path(self.address)
+        self._put_at = time.monotonic()
+        self._good = 0
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror or error}") from error
+
+    def append(self, row: LedgerRow) -> None:
+        """Append a row, durably.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written whole; nothing of it stays then.
+        """
+        line = row.to_json() + b"\n"
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(28, "No space left on device")  # noqa: TRY301
+            os.fsync(self._file)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._good)
+            raise StorageError(f"{self._path}: {error.strerror or error}") from error
+        self._good += len(line)
+        if self._remote and time.monotonic() - self._put_at > _PUT_EVERY:
+            self._put()
+
+    def _put(self) -> None:
+        storage.put_file(self._path, self.address, content_type="application/x-ndjson")
+        self._put_at = time.monotonic()
+
+    def close(self) -> None:
+        """Close; a file without rows is removed."""
+        os.close(self._file)
+        if not self._good:
+            with suppress(OSError):
+                self._path.unlink()
+        elif self._remote:
+            self._put()
+        if self._remote:
+            self._spool.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def read_rows(ledgers: str | Path | Sequence[str | Path]) -> Iterator[LedgerRow]:
+    """Yield every row of some ledgers, file by file in the order of their names.
+
+    Torn and foreign lines are passed over. A ledger is a folder, an ``s3://`` address, or one file.
+
+    Raises
+    ------
+    StorageError
+        If a ledger does not exist or cannot be read.
+    """
+    for ledger in [ledgers] if isinstance(ledgers, str | Path) else ledgers:
+        for address in _files(ledger):
+            with storage.open_binary(address) as file:
+                for line in file:
+                    with suppress(ValueError, TypeError):
+                        yield LedgerRow.from_json(line)
+
+
+def _files(ledger: str | Path) -> list[str]:
+    if str(ledger).endswith(SUFFIX):
+        return [str(ledger)]
+    if not storage.is_dir(ledger):
+        if storage.scheme(ledger) == "s3":
+            return []
+        raise StorageError(f"{ledger}: no such ledger")
+    return sorted(storage.join(ledger, e.path) for e in storage.list_files(ledger) if e.path.endswith(SUFFIX))
+
+
+def latest(rows: Iterable[LedgerRow], *, ok_only: bool = False) -> dict[str, LedgerRow]:
+    """Return the last row of every job, by the time it finished.
+
+    Parameters
+    ----------
+    ok_only
+        The last *good* row: files that a later, failed attempt did not replace are still there.
+    """
+    found: dict[str, LedgerRow] = {}
+    for row in rows:
+        if ok_only and not row.ok:
+            continue
+        before = found.get(row.job)
+        if before is None or row.finished >= before.finished:
+            found[row.job] = row
+    return found
+
+
+def read_table(ledgers: str | Path | Sequence[str | Path], *, ok_only: bool = False) -> pa.Table:
+    """Return ledgers, merged, as an Arrow table with :data:`LEDGER_SCHEMA`, sorted by job."""
+    rows = sorted(latest(read_rows(ledgers), ok_only=ok_only).values(), key=lambda r: r.job)
+    return to_table(rows)
+
+
+def to_table(rows: Sequence[LedgerRow]) -> pa.Table:
+    """Return rows as an Arrow table with :data:`LEDGER_SCHEMA`."""
+    columns: dict[str, list[Any]] = {name: [] for name in LEDGER_SCHEMA.names}
+    for row in rows:
+        for name, values in columns.items():
+            values.append(_ARROW.get(name, _same)(getattr(row, name)))
+    return pa.table({f.name: pa.array(columns[f.name], f.type) for f in LEDGER_SCHEMA}, schema=LEDGER_SCHEMA)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _file_struct(file: FileRow | None) -> dict[str, Any] | None:
+    return None if file is None else {**asdict(file), "sha256": bytes.fromhex(file.sha256)}
+
+
+_ARROW: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(ROLES, _file_struct),
+    "sources": lambda sources: [{**asdict(s), "sha256": bytes.fromhex(s.sha256) or None} for s in sources],
+    "statistics": lambda text: base64.b64decode(text) if text else None,
+    "finished": lambda text: datetime.fromisoformat(text) if text else None,
+    "transform": list,
+    "versions": list,
+}

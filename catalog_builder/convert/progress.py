@@ -1,0 +1,193 @@
+"""What a person sees of a run: a bar with rate and time left on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from catalog_builder.convert.ledger import LedgerRow
+
+_EVERY = 10.0
+"""Seconds between lines in a log."""
+
+
+class Reporter(Protocol):
+    """Told of everything that happens in a run."""
+
+    def start(self, total: int) -> None:
+        """Begin with a number of jobs."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def done(self, row: LedgerRow) -> None:
+        """Count a finished job, and show it if it failed."""
+
+    def skipped(self, n: int) -> None:
+        """Count jobs that were done already."""
+
+    def stop(self) -> None:
+        """Clean up."""
+
+
+class Quiet:
+    """Shows failures only."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def start(self, total: int) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def done(self, row: LedgerRow) -> None:
+        """Show a failure."""
+        if not row.ok:
+            print(failure_line(row), file=self._stream, flush=True)
+
+    def skipped(self, n: int) -> None:
+        """Show nothing."""
+
+    def stop(self) -> None:
+        """Show nothing."""
+
+
+class Lines(Quiet):
+    """Plain lines for a log: failures at once, progress every ten seconds."""
+
+    def start(self, total: int) -> None:
+        """Begin."""
+        self._total, self._count, self._bytes = total, 0, 0
+        self._skipped = 0
+        self._begin = self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        print(text, file=self._stream, flush=True)
+
+    def done(self, row: LedgerRow) -> None:
+        """Count a job; show a failure at once, and how far it is now and then."""
+        super().done(row)
+        self._count += 1
+        self._bytes += row.bytes_in
+        now = time.monotonic()
+        if row.note:
+            self.say(f"note: {row.job}: {row.note}")
+        if now - self._last >= _EVERY:
+            self._last = now
+            self.say(self._line(now))
+
+    def skipped(self, n: int) -> None:
+        """Count jobs that were done already."""
+        self._skipped += n
+
+    def _line(self, now: float) -> str:
+        seconds = now - self._begin
+        left = (self._total - self._skipped - self._count) * seconds / max(self._count, 1)
+        return (
+            f"{self._count + self._skipped:,} of {self._total:,} tiles, {self._count / seconds:.2f} tiles/s,"
+            f" {self._bytes / seconds / 1e6:.0f} MB/s read, {duration(left)} left"
+        )
+
+
+class Bar(Quiet):
+    """A progress bar."""
+
+    def start(self, total: int) -> None:
+        """Begin."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress: Progress = Progress(
+            TextColumn("converting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("·"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(file=self._stream, highlight=False, soft_wrap=True),
+        )
+        self._task: TaskID = self._progress.add_task("converting", total=total, rate="")
+        self._begin, self._count, self._bytes, self._failed = time.monotonic(), 0, 0, 0
+        self._progress.start()
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        self._progress.console.print(text, markup=False)
+
+    def done(self, row: LedgerRow) -> None:
+        """Move the bar; show a failure above it."""
+        if not row.ok:
+            self._failed += 1
+            self._progress.console.print(failure_line(row), style="red", markup=False)
+        elif row.note:
+            self._progress.console.print(f"note: {row.job}: {row.note}", markup=False)
+        self._count += 1
+        self._bytes += row.bytes_in
+        seconds = max(time.monotonic() - self._begin, 1e-3)
+        rate = f"{self._count / seconds:.2f} tiles/s {self._bytes / seconds / 1e6:.0f} MB/s"
+        if self._failed:
+            rate += f" · {self._failed} failed"
+        self._progress.update(self._task, advance=1, rate=rate)
+
+    def skipped(self, n: int) -> None:
+        """Move the bar over jobs that were done already."""
+        self._progress.update(self._task, advance=n)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+def reporter(*, quiet: bool = False, stream: TextIO | None = None) -> Reporter:
+    """Return what suits the stream (by default stderr)."""
+    stream = stream or sys.stderr
+    if quiet:
+        return Quiet(stream)
+    return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+def failure_line(row: LedgerRow) -> str:
+    """Return a failure for people."""
+    return f"failed: {row.job}: {row.reason}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> duration(3725)
+    '1 h 02 min'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(n: float) -> str:
+    """Return bytes for people.
+
+    >>> size(12_300_000_000)
+    '12.3 GB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n < 1000 or unit == "TB":
+            return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
+        n /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,242 @@
+"""Prove results: reopen them with GDAL, compare every pixel with the source, every checksum with the ledger.
+
+GDAL decodes what our own writer encoded, so a mistake in the writer cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog_builder import storage
+from catalog_builder.convert import quantize
+from catalog_builder.convert.job import Job, Options, SourceFile
+from catalog_builder.convert.ledger import LedgerRow, latest, read_rows
+from catalog_builder.convert.read import Source, gdal_reason, read_source
+from catalog_builder.errors import TesseraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import rasterio
+
+
+@dataclass(frozen=True, slots=True)
+class TileCheck:
+    """What a check of one ledger row found."""
+
+    job: str
+    problems: tuple[str, ...]
+    files: int
+    """Files whose checksum was compared."""
+    pixels: bool
+    """Whether every pixel was compared with the source."""
+    note: str = ""
+    """Why pixels were not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """What :func:`validate_results` found."""
+
+    checked: int
+    """Ledger rows whose files were checked."""
+    files: int
+    pixels: int
+    """Rows whose every pixel was compared with its source."""
+    failed: tuple[TileCheck, ...]
+    """Rows with problems."""
+    notes: tuple[TileCheck, ...]
+    """Rows whose pixels could not be compared."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.failed
+
+
+def validate_results(
+    out: str,
+    ledgers: Sequence[str] | None = None,
+    *,
+    pixels: bool = True,
+    progress: Callable[[int, int, TileCheck], None] | None = None,
+) -> ValidationReport:
+    """Check converted tiles: every file's size and SHA-256, every pixel against the source.
+
+    Parameters
+    ----------
+    out
+        Folder or ``s3://`` address that was converted to.
+    ledgers
+        Its ledgers; by default ``<out>/ledger``.
+    pixels
+        Whether to read the sources again and compare every pixel. Sources that changed since, or are
+        gone, are noted, not failures: the files are still what the ledger says.
+    progress
+        Called with (done, total, check).
+
+    Raises
+    ------
+    StorageError
+        If there is no ledger.
+    """
+    rows = sorted(
+        latest(read_rows(list(ledgers or [storage.join(out, "ledger")])), ok_only=True).values(),
+        key=lambda r: r.job,
+    )
+    checks = []
+    for row in rows:
+        checks.append(check_row(out, row, pixels=pixels))
+        if progress is not None:
+            progress(len(checks), len(rows), checks[-1])
+    return ValidationReport(
+        checked=len(checks),
+        files=sum(c.files for c in checks),
+        pixels=sum(c.pixels for c in checks),
+        failed=tuple(c for c in checks if c.problems),
+        notes=tuple(c for c in checks if c.note and not c.problems),
+    )
+
+
+def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
+    """Check the files of one ledger row; nothing is raised."""
+    problems: list[str] = []
+    note = ""
+    compared = False
+    with tempfile.TemporaryDirectory(prefix="tessera-check-") as folder:
+        for role, file in row.files.items():
+            address = storage.join(out, file.path)
+            path = storage.local_path(address) if not storage.scheme(address) else Path(folder) / role
+            try:
+                if storage.scheme(address):
+                    storage.fetch_to(address, path)
+                with path.open("rb") as stream:
+                    sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+                if path.stat().st_size != file.size:
+                    problems.append(f"{address}: {path.stat().st_size} bytes, the ledger says {file.size}")
+                elif sha256 != file.sha256:
+                    problems.append(f"{address}: SHA-256 is {sha256}, the ledger says {file.sha256}")
+            except FileNotFoundError:
+                problems.append(f"{address}: missing")
+            except (OSError, TesseraError) as error:
+                problems.append(str(error))
+        if pixels and not problems and row.profile != "raster":
+            try:
+                source = read_source(job_of(row), options_of(row, out))
+            except TesseraError as error:
+                note = f"pixels not compared: {error}"
+            else:
+                root = Path(folder) if storage.scheme(out) else storage.local_path(out)
+                problems += compare(root, row, source, staged=bool(storage.scheme(out)))
+                compared = True
+    return TileCheck(row.job, tuple(problems), len(row.files), compared, note)
+
+
+def job_of(row: LedgerRow) -> Job:
+    """Return the job of a ledger row, its sources required to be the bytes that were converted."""
+    found = {s.role: SourceFile(s.address, s.size, "", s.sha256) for s in row.sources}
+    return Job(
+        "npy" if row.kind == "npy" else "geotiff",
+        found["main"],
+        found.get("scales"),
+        found.get("landmask"),
+        row.dataset or None,
+        row.tile,
+        row.year,
+    )
+
+
+def options_of(row: LedgerRow, out: str) -> Options:
+    """Return options that read a row's source as its conversion did."""
+    return Options(
+        out,
+        profile="float32" if row.profile == "float32" else "native",
+        grid="source" if row.grid == "source" else "utm",
+    )
+
+
+def compare(root: Path, row: LedgerRow, source: Source, *, staged: bool) -> list[str]:
+    """Return how a tile's files differ from its source, at full resolution; empty if they do not.
+
+    Parameters
+    ----------
+    root
+        The output folder, or the folder of the staged files (named by their roles).
+    source
+        What the files were made from.
+    """
+    problems: list[str] = []
+    paths = {role: root / (role if staged else file.path) for role, file in row.files.items()}
+    t = tuple(source.raster.transform)[:6]
+    with _opened(paths["embeddings"], problems) as ds:
+        if ds is None:
+            return problems
+        if (ds.count, ds.shape) != (len(ds.indexes), source.raster.shape) or tuple(ds.transform)[:6] != t:
+            problems.append(f"{paths['embeddings']}: {ds.count} bands, {ds.shape}, {tuple(ds.transform)[:6]}")
+            return problems
+        if ds.crs.to_epsg() != source.raster.epsg:
+            problems.append(f"{paths['embeddings']}: CRS {ds.crs}, expected EPSG:{source.raster.epsg}")
+        problems += _compare_strips(ds, paths["embeddings"], source, native=row.profile == "native")
+    if "scales" in paths and source.scales is not None:
+        with _opened(paths["scales"], problems) as ds:
+            if ds is not None and not np.array_equal(
+                ds.read(1).view(np.uint32)[source.valid], source.scales.view(np.uint32)[source.valid]
+            ):
+                problems.append(f"{paths['scales']}: differs from the source's scales")
+            if ds is not None and not np.isnan(ds.read(1)[~source.valid]).all():
+                problems.append(f"{paths['scales']}: not NaN where there is no data")
+    return problems
+
+
+@contextmanager
+def _opened(path: Path, problems: list[str]) -> Iterator[rasterio.DatasetReader | None]:
+    import rasterio
+
+    try:
+        ds = rasterio.open(path, driver="GTiff")
+    except rasterio.errors.RasterioIOError as error:
+        problems.append(f"{path}: cannot be opened: {gdal_reason(error)}")
+        yield None
+        return
+    with ds:
+        try:
+            yield ds
+        except rasterio.errors.RasterioIOError as error:
+            problems.append(f"{path}: cannot be read: {gdal_reason(error)}")
+
+
+def _compare_strips(ds: rasterio.DatasetReader, path: Path, source: Source, *, native: bool) -> list[str]:
+    """Compare a strip of blocks at a time, as bits."""
+    from rasterio.windows import Window
+
+    step = ds.block_shapes[0][0]
+    for start in range(0, ds.height, step):
+        n = min(step, ds.height - start)
+        rows = slice(start, start + n)
+        found = np.empty((n, ds.width, ds.count), ds.dtypes[0])
+        ds.read(window=Window(0, start, ds.width, n), out=found.transpose(2, 0, 1))
+        if native:
+            same = bool(np.array_equal(found, source.pair[0][rows]))
+        else:
+            expected = source.values[rows] if source.values is not None else _values(source, rows)
+            inside = source.valid[rows]
+            same = bool(
+                np.array_equal(found[inside].view(np.uint32), expected[inside].view(np.uint32))
+                and np.isnan(found[~inside]).all()
+            )
+        if not same:
+            return [f"{path}: rows {start} to {start + n} differ from the source"]
+    return []
+
+
+def _values(source: Source, rows: slice) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    codes, scales = source.pair
+    return quantize.dequantize(codes[rows], scales[rows])
