@@ -95,7 +95,7 @@ class Pairer:
         self._problems = problems
         self._place = place
         self._halves: Files | None = None
-        self._paired: dict[int, BoolArray] = {}
+        self._paired: list[npt.NDArray[np.int32]] = []
 
     def add(self, files: Files) -> pa.Table | None:
         """Take files of kind NPY and SCALES; return the tile-years they complete."""
@@ -111,9 +111,7 @@ class Pairer:
         if not len(first):
             return None
         npy, scales = files.take(first), files.take(first + 1)
-        for year in np.unique(npy.year).tolist():
-            seen = self._paired.setdefault(year, np.zeros(N_CELLS, dtype=np.bool_))
-            seen[npy.cell[npy.year == year]] = True
+        self._paired.append(_compact(npy))
         n = len(npy)
         return tile_table(
             npy.lat_i,
@@ -131,10 +129,8 @@ class Pairer:
         halves = self._halves
         if halves is None:
             return
-        done = np.zeros(len(halves), dtype=np.bool_)
-        for year, seen in self._paired.items():
-            of_year = halves.year == year
-            done[of_year] = seen[halves.cell[of_year]]
+        paired = np.concatenate(self._paired) if self._paired else np.empty(0, dtype=np.int32)
+        done = np.isin(_compact(halves), paired)
 
         def describe(i: int) -> tuple[str, str]:
             name = TileId.from_row_col(*divmod(int(halves.cell[i]), N_COLS)).name
@@ -150,6 +146,14 @@ class Pairer:
             rows = rows[np.argsort(halves.line[rows])]
             self._problems.add_rows(kind, self._source, rows, len(rows), describe)
         self._halves = None
+
+
+def _compact(files: Files) -> npt.NDArray[np.int32]:
+    """Return year and cell in 32 bits: one is kept for every tile-year of a source."""
+    key: npt.NDArray[np.int32] = ((files.year.astype(np.int32) - 2000) * N_CELLS + files.cell).astype(
+        np.int32
+    )
+    return key
 
 
 def drop_repeats(

@@ -41,9 +41,9 @@ class FileKind(IntEnum):
     GEOTIFF = 4
 
 
-_LONS = pa.array([f"{(col * 10 - 17995) / 100:.2f}" for col in range(N_COLS)])
-_LATS = pa.array([f"{(row * 10 - 8995) / 100:.2f}" for row in range(N_ROWS)])
-_YEARS = pa.array([f"{year:04d}" for year in range(10_000)])
+_LONS = {f"{(col * 10 - 17995) / 100:.2f}": col for col in range(N_COLS)}
+_LATS = {f"{(row * 10 - 8995) / 100:.2f}": row for row in range(N_ROWS)}
+_YEARS = {f"{year:04d}": year for year in range(10_000)}
 
 _FLAT_GRID = r"^grid_(?P<lon>-?[\d.]+)_(?P<lat>-?\d+\.\d\d)(?:_(?P<year>\d{4}))?\.tiff?$"
 _FLAT_TESSERA = r"^tessera_(?P<year>\d{4})_lat(?P<lat>-?[\d.]+)_lon(?P<lon>-?\d+\.\d\d)\.tiff?$"
@@ -125,11 +125,16 @@ def parse_paths(paths: pa.Array) -> Names:
     return Names(kind, year, cell, prefix)
 
 
-def _index(values: pa.Array, of: pa.Array) -> npt.NDArray[np.int64]:
-    """Return each value's place in a list of spellings, -1 where it is none of them."""
-    found = pc.fill_null(pc.index_in(values, value_set=of), -1)
-    places: npt.NDArray[np.int64] = found.to_numpy().astype(np.int64)
-    return places
+def _index(values: pa.Array, of: dict[str, int]) -> npt.NDArray[np.int64]:
+    """Return what each spelling stands for, -1 where it is none of them.
+
+    Only the distinct spellings are looked up: a block of a registry has at most 50 of each.
+    """
+    encoded = values.dictionary_encode()
+    known = np.array([of.get(text, -1) for text in encoded.dictionary.to_pylist()] or [-1], dtype=np.int64)
+    codes = encoded.indices if not encoded.null_count else pc.fill_null(encoded.indices, len(known))
+    found: npt.NDArray[np.int64] = np.append(known, -1)[codes.to_numpy()]
+    return found
 
 
 def _cells_of_folders(folders: pa.Array) -> npt.NDArray[np.int64]:
