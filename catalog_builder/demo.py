@@ -58,7 +58,7 @@ def greeting(url: str) -> str:
 Three things to try in another terminal:
 
   1. find real tiles around Cambridge in 2024
-     curl -s '{url}/search?collections=tessera-v1&bbox=0,52.1,0.2,52.3&datetime=2024' | python3 -m json.tool | head -40
+     curl -s '{url}/search?collections=tessera-v1&bbox=0,52.1,0.2,52.3&datetime=2024-01-01T00:00:00Z' | python3 -m json.tool | head -40
 
   2. the same with pystac-client
      .venv/bin/python -c "from pystac_client import Client; s = Client.open('{url}/').search(bbox=[0, 52.1, 0.2, 52.3]); print(s.matched(), [i.id for i in s.items()][:3])"
