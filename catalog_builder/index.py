@@ -28,6 +28,7 @@ import pyarrow as pa
 from catalog_builder import grid
 from catalog_builder.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.cover import Runs
+from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset, dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
@@ -529,11 +530,15 @@ class Index:
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
         masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
+        seen = 0
         for year in self.by_ordinal[ordinal].years:
             base = make_key(ordinal, year, 0, 0)
+            # A mask holds all years of a tile: those of earlier years are known, and left in SQLite.
             rows = self._db.execute(
-                "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ?", (base, base + (1 << CELL_BITS) - 1)
+                "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ? AND NOT mask & ?",
+                (base, base + (1 << CELL_BITS) - 1, seen),
             )
+            seen |= year_bits([year])
             while part := rows.fetchmany(1 << 16):
                 pairs = np.array(part, dtype=np.int64)
                 cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
