@@ -23,6 +23,7 @@ from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot, Store
+from api.view import View, parse_view, show_collection, show_links
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.index import Count
 
@@ -54,7 +55,7 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /``."""
         return self._document(kwargs["request"], "landing", self._landing, JSON)
 
-    def _landing(self, snapshot: Snapshot, root: str) -> Any:
+    def _landing(self, snapshot: Snapshot, root: str, view: View) -> Any:
         page = self._landing_page(
             base_url=f"{root}/", conformance_classes=self.conformance_classes(), extension_schemas=[]
         )
@@ -66,7 +67,7 @@ class TesseraClient(AsyncBaseCoreClient):
                 for r in snapshot.collections.values()
             ),
         ]
-        return page
+        return show_links(page, view, "search", "child")
 
     async def conformance(self, **kwargs: Any) -> Any:
         """Answer ``GET /conformance``."""
@@ -78,8 +79,8 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections``."""
         return self._document(kwargs["request"], "collections", self._collections, JSON)
 
-    def _collections(self, snapshot: Snapshot, root: str) -> Any:
-        found = [collection(snapshot, cid, root) for cid in snapshot.collections]
+    def _collections(self, snapshot: Snapshot, root: str, view: View) -> Any:
+        found = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections]
         return {
             "collections": found,
             "links": [link("self", f"{root}/collections"), link("root", f"{root}/")],
@@ -92,7 +93,10 @@ class TesseraClient(AsyncBaseCoreClient):
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
         return self._document(
-            request, ("collection", cid), lambda snapshot, root: collection(snapshot, cid, root), JSON
+            request,
+            ("collection", cid),
+            lambda snapshot, root, view: show_collection(collection(snapshot, cid, root), view),
+            JSON,
         )
 
     # ------------------------------------------------------------------------------------ items
@@ -100,7 +104,7 @@ class TesseraClient(AsyncBaseCoreClient):
     async def get_item(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /collections/{collection_id}/items/{item_id}``."""
         request: Request = kwargs["request"]
-        search.text_parameters(request.scope["query_string"], (), self.settings)
+        view = self._view(request)
         cid, item_id = self._known_collection(request), request.path_params["item_id"]
         snapshot = self.store.current()
         caching = Caching(request, snapshot, self.settings)
@@ -109,7 +113,7 @@ class TesseraClient(AsyncBaseCoreClient):
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
-        (text,) = render(snapshot, [row], request.scope["tessera.root"])
+        (text,) = render(snapshot, [row], request.scope["tessera.root"], view)
         return caching.respond(text.encode(), GEOJSON)
 
     async def item_collection(self, *_: Any, **kwargs: Any) -> Any:
@@ -128,8 +132,8 @@ class TesseraClient(AsyncBaseCoreClient):
     async def post_search(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``POST /search``."""
         request: Request = kwargs["request"]
-        search.text_parameters(request.scope["query_string"], (), self.settings)
-        query = search.from_json(await request.body(), search.SEARCH, self.settings)
+        more = search.text_parameters(request.scope["query_string"], search.VIEW, self.settings)
+        query = search.from_json(await request.body(), search.SEARCH, self.settings, more)
         return await self._search(request, query, "/search")
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
@@ -146,7 +150,7 @@ class TesseraClient(AsyncBaseCoreClient):
                 link("root", f"{root}/"),
                 *paging_links(root + path, request.method, query.given, query.texts, tokens),
             ]
-            return feature_collection(render(snapshot, page.rows, root), links, page.matched)
+            return feature_collection(render(snapshot, page.rows, root, query.view), links, page.matched)
 
         body = await self._run(answer, inline=query.is_light and query.limit <= INLINE_ITEMS)
         return caching.respond(body, GEOJSON)
@@ -182,6 +186,10 @@ class TesseraClient(AsyncBaseCoreClient):
         finally:
             self._limiter.release()
 
+    def _view(self, request: Request) -> View:
+        """Return the view that the only parameters of a document's address choose."""
+        return parse_view(search.text_parameters(request.scope["query_string"], search.VIEW, self.settings))
+
     def _known_collection(self, request: Request) -> str:
         cid: str = request.path_params["collection_id"]
         if cid not in self.store.current().collections:
@@ -189,15 +197,15 @@ class TesseraClient(AsyncBaseCoreClient):
         return cid
 
     def _document(
-        self, request: Request, name: object, make: Callable[[Snapshot, str], Any], kind: str
+        self, request: Request, name: object, make: Callable[[Snapshot, str, View], Any], kind: str
     ) -> Response:
-        """Return a document without parameters, made once per address of the service."""
-        search.text_parameters(request.scope["query_string"], (), self.settings)
+        """Return a document without parameters but the view, made once per address of the service."""
+        view = self._view(request)
         snapshot = self.store.current()
         caching = Caching(request, snapshot, self.settings)
         root: str = request.scope["tessera.root"]
         return caching.not_modified() or caching.respond(
-            snapshot.once((name, root), lambda: dumps(make(snapshot, root))), kind
+            snapshot.once((name, root, view), lambda: dumps(make(snapshot, root, view))), kind
         )
 
 

@@ -13,6 +13,8 @@ from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot
 from api.times import year_span
+from api.view import View
+from catalog_builder.bands_view import bands_template, readable_flags
 from catalog_builder.errors import GridError, QueryTimeoutError
 from catalog_builder.grid import TileId
 from catalog_builder.index import CELL_BITS, YEAR_BITS, Count, Selection, make_key, tile_rows
@@ -128,30 +130,34 @@ def find_item(snapshot: Snapshot, collection_id: str, item_id: str) -> Row | Non
     return rows[0] if rows else None
 
 
-def render(snapshot: Snapshot, rows: Sequence[Row], root: str) -> list[str]:
+def render(snapshot: Snapshot, rows: Sequence[Row], root: str, view: View = None) -> list[str]:
     """Return rows as the JSON texts of their items, in order."""
     if not rows:
         return []
     ordinals = [row[0] >> (CELL_BITS + YEAR_BITS) for row in rows]
     first = ordinals[0]
     if ordinals.count(first) == len(ordinals):
-        return _render_collection(snapshot, first, rows, root)
+        return _render_collection(snapshot, first, rows, root, view)
     texts = [""] * len(rows)
     for ordinal in set(ordinals):
         places = [i for i, o in enumerate(ordinals) if o == ordinal]
-        found = _render_collection(snapshot, ordinal, [rows[i] for i in places], root)
+        found = _render_collection(snapshot, ordinal, [rows[i] for i in places], root, view)
         for i, text in zip(places, found, strict=True):
             texts[i] = text
     return texts
 
 
-def _render_collection(snapshot: Snapshot, ordinal: int, rows: Sequence[Row], root: str) -> list[str]:
+def _render_collection(
+    snapshot: Snapshot, ordinal: int, rows: Sequence[Row], root: str, view: View
+) -> list[str]:
     record = snapshot.index.by_ordinal[ordinal]
+    of = (record.dataset, record.addresses, root, record.grid)
     renderer = snapshot.once(
-        ("renderer", ordinal, root),
-        lambda: JsonRenderer(item_template(record.dataset, record.addresses, root, record.grid)),
+        ("renderer", ordinal, root, view),
+        lambda: JsonRenderer(item_template(*of) if view is None else bands_template(*of, view.bands)),
     )
     tiles = tile_rows(rows)
     columns = item_columns(tiles, record.years, record.grid)
     lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
-    return renderer.render(lists, tiles.has.tolist())
+    flags = tiles.has if view is None else readable_flags(tiles.has)
+    return renderer.render(lists, flags.tolist())

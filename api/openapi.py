@@ -44,7 +44,7 @@ class Operation:
         if "{" in self.path:
             statuses.append(404)
         statuses.append(413 if self.method == "POST" else 414)
-        if self.parameters:
+        if self.parameters not in ((), search.VIEW):
             statuses.append(503)
         ok: dict[str, Any] = {
             "description": "Success",
@@ -99,14 +99,17 @@ def _get_parameter(parameter: search.Parameter) -> dict[str, Any]:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/", "landing_page", "Landing page", "What the service offers.", "Core"),
+    Operation("GET", "/", "landing_page", "Landing page", "What the service offers.", "Core",
+              parameters=search.VIEW),
     Operation(
-        "GET", "/conformance", "conformance", "Conformance classes", "What the service conforms to.", "Core"
+        "GET", "/conformance", "conformance", "Conformance classes", "What the service conforms to.", "Core",
+        parameters=search.VIEW,
     ),
-    Operation("GET", "/collections", "all_collections", "Collections", "All collections.", "Collections"),
+    Operation("GET", "/collections", "all_collections", "Collections", "All collections.", "Collections",
+              parameters=search.VIEW),
     Operation(
         "GET", "/collections/{collection_id}", "get_collection", "Collection", "One collection.",
-        "Collections",
+        "Collections", parameters=search.VIEW,
     ),
     Operation(
         "GET", "/collections/{collection_id}/items", "item_collection", "Items of a collection",
@@ -114,7 +117,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections/{collection_id}/items/{item_id}", "get_item", "Item", "One item.",
-        "Items", GEOJSON,
+        "Items", GEOJSON, search.VIEW,
     ),
     Operation(
         "GET", "/search", "get_search", "Search", "Items of all collections.", "Items",

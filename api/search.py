@@ -18,6 +18,7 @@ import orjson
 from api.area import Area, parse_bbox, parse_geometry
 from api.settings import Settings
 from api.times import Interval, parse_datetime
+from api.view import NAMES, View, parse_view
 from catalog_builder.errors import QueryError
 
 Json = Any
@@ -35,6 +36,7 @@ class Query:
     interval: Interval | None = None
     limit: int = 10
     token: str | None = None
+    view: View = None
     given: Mapping[str, Json] = field(default_factory=dict)
     """The parameters in JSON form as they were sent: what a POST link repeats."""
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +156,29 @@ PARAMETERS: dict[str, Parameter] = {
             {"type": "integer", "minimum": 1, "default": 10},
         ),
         Parameter("token", _text, "Which page: from a next or prev link, opaque.", {"type": "string"}),
+        Parameter(
+            "view",
+            _text,
+            "`bands` shows items with one float32 asset per dimension, b000 to b127, for clients as stackstac"
+            " that read one band of an asset.",
+            {"type": "string", "enum": ["bands"]},
+        ),
+        Parameter(
+            "bands",
+            _text,
+            "Which dimensions view=bands shows, counted from 0, as 0,1,5-7; all if it is not given.",
+            {
+                "oneOf": [
+                    {"type": "string"},
+                    {
+                        "type": "array",
+                        "items": {"type": "integer", "minimum": 0, "maximum": 127},
+                        "minItems": 1,
+                    },
+                ]
+            },
+            {"type": "string"},
+        ),
     )
 }
 """Of a search, by name, in the order of the documentation."""
@@ -162,6 +187,8 @@ SEARCH = tuple(PARAMETERS)
 """Parameters of /search."""
 ITEMS = SEARCH
 """Parameters of /collections/{id}/items; pystac-client says ``collections`` there once more."""
+VIEW = NAMES
+"""Parameters of documents and single items."""
 
 
 def known_only(names: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -197,7 +224,8 @@ def text_parameters(query_string: bytes, known: Sequence[str], settings: Setting
     known_only((name for name, _ in pairs), known, "the query string")
     found: dict[str, str] = {}
     for name, value in pairs:
-        if name in found:
+        if name in found and not (name in NAMES and found[name] == value):
+            # a client may add the view to links that have it already
             raise QueryError(f"{name}: given more than once; separate several values by commas")
         found[name] = value
     return found
@@ -222,8 +250,10 @@ def from_text(
     return replace(query, texts=texts)
 
 
-def from_json(body: bytes, known: Sequence[str], settings: Settings) -> Query:
-    """Make a query from the body of a POST request.
+def from_json(
+    body: bytes, known: Sequence[str], settings: Settings, more: Mapping[str, Json] | None = None
+) -> Query:
+    """Make a query from the body of a POST request, and ``more`` parameters that came with its address.
 
     Raises
     ------
@@ -237,7 +267,7 @@ def from_json(body: bytes, known: Sequence[str], settings: Settings) -> Query:
     if not isinstance(raw, dict):
         raise QueryError("the body must be a JSON object with the search's parameters")
     known_only(raw, known, "the body")
-    return validate(raw, settings)
+    return validate({**raw, **(more or {})}, settings)
 
 
 def validate(raw: Mapping[str, Json], settings: Settings) -> Query:
@@ -263,6 +293,7 @@ def validate(raw: Mapping[str, Json], settings: Settings) -> Query:
         interval=parse_datetime(_string(given, "datetime")) if "datetime" in given else None,
         limit=_limit(given, settings),
         token=_string(given, "token") if "token" in given else None,
+        view=parse_view(given),
         given=given,
     )
 

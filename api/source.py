@@ -8,6 +8,7 @@ or below its VRT, so one folder holds both, per tile-year::
                                     <grid>.vrt         codes, 128 x Int8        generated
                                     <grid>_scales.vrt  scales, Float32          generated
                                     <grid>_f32.vrt     embeddings, 128 x Float32, generated
+                                    <grid>_b005.vrt    one of its bands, 0 to 127  generated
                                     <grid>.npy         codes       } by range where the source is a
                                     <grid>_scales.npy  scales      } local folder, by redirect to
                                     <grid>.tiff        landmask    } where it is published if not
@@ -55,6 +56,7 @@ from catalog_builder.vrt import (
     RAW_STRIP,
     VRT_MEDIA_TYPE,
     Source,
+    band_vrt,
     f32_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
@@ -70,6 +72,8 @@ REDIRECT_CACHE_CONTROL = "public, max-age=3600"
 """Where a dataset is published changes with a rebuild of the catalogue, if ever."""
 
 Kind = Literal["codes_vrt", "scales_vrt", "f32_vrt", "codes", "scales", "landmask", "index"]
+Asked = Kind | int
+"""What a path names; a number is the view of that band."""
 
 SUFFIXES: dict[str, Kind] = {
     ".vrt": "codes_vrt",
@@ -79,9 +83,12 @@ SUFFIXES: dict[str, Kind] = {
     "_scales.npy": "scales",
     ".tiff": "landmask",
 }
-"""What follows ``<grid>`` in the names of a folder's files."""
+"""What follows ``<grid>`` in the names of a folder's files, but for the views of single bands."""
 
 _PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3([a-z0-9_.]+))?")
+
+
+_BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
 
 
 class SourceMismatchError(TesseraError):
@@ -121,6 +128,17 @@ class ArrayHeader:
     offset: int
     """Bytes before the array."""
     fortran: bool
+
+
+def _kind(suffix: str | None, folder: bool) -> Asked | None:
+    """Return what a path names, by what follows ``<grid>`` in it; None if nothing of ours."""
+    if suffix is None:
+        return "index"
+    if folder:
+        return None
+    if band := _BAND.fullmatch(suffix):
+        return int(band[1])
+    return SUFFIXES.get(suffix)
 
 
 def is_local(root: str) -> bool:
@@ -186,9 +204,7 @@ class RawLane:
         asked = route_path(scope)
         path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")
         match = None if path is None else _PATH.fullmatch(path)
-        kind: Kind | None = None
-        if match is not None:
-            kind = "index" if match[4] is None else None if asked.endswith("/") else SUFFIXES.get(match[4])
+        kind = None if match is None else _kind(match[4], asked.endswith("/"))
         if match is None or kind is None:
             await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
             return
@@ -235,7 +251,7 @@ class RawLane:
             await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
 
     async def _generated(
-        self, found: TileYear, kind: Kind, scope: Scope, receive: Receive, send: Send
+        self, found: TileYear, kind: Asked, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer a VRT or the index."""
         folder = public_path(scope).rpartition("/")[0]
@@ -259,7 +275,7 @@ class RawLane:
         document = Document(body.encode())
         await respond(scope, receive, send, document, media_type=media_type, cache_control=cache_control)
 
-    def _document(self, found: TileYear, kind: Kind, folder: str) -> str:
+    def _document(self, found: TileYear, kind: Asked, folder: str) -> str:
         """Return the text of a VRT, or of the index of a folder given by its public path.
 
         Raises
@@ -283,6 +299,8 @@ class RawLane:
             )
         self._codes(found, raster)
         codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+        if isinstance(kind, int):
+            return band_vrt(raster, codes, scales, kind, metadata)
         return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
 
     def _codes(self, found: TileYear, raster: Raster) -> int:

@@ -1,0 +1,85 @@
+"""How items are shown: as they are, or with ``view=bands`` one asset per band.
+
+A view changes the form of an answer, never which items it holds. Every endpoint takes it, so that
+a client that adds it to all its requests (pystac-client's ``Client.open(url, parameters={"view":
+"bands"})``) works, also beside the copy that our links carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from catalog_builder.bands_view import band_assets, parse_bands, view_query
+from catalog_builder.errors import QueryError
+from catalog_builder.items import N_BANDS
+
+NAMES = ("view", "bands")
+"""The parameters that choose a view."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandsView:
+    """Items with one float32 asset per band."""
+
+    bands: tuple[int, ...] = tuple(range(N_BANDS))
+    """Counted from 0, ascending."""
+
+    @property
+    def query(self) -> str:
+        """The query string that chooses it."""
+        return view_query(self.bands)
+
+
+View = BandsView | None
+"""None shows items as they are."""
+
+
+def parse_view(given: Mapping[str, Any]) -> View:
+    """Return the view that parameters (text or JSON form) ask for.
+
+    Raises
+    ------
+    QueryError
+        If the view is unknown, the bands are malformed, or there are bands without a view.
+    """
+    name, bands = given.get("view"), given.get("bands")
+    if name is None:
+        if bands is not None:
+            raise QueryError("bands: only together with view=bands")
+        return None
+    if name != "bands":
+        raise QueryError(f"view: expected 'bands', found {str(name)[:40]!r}")
+    if bands is None:
+        return BandsView()
+    if isinstance(bands, list) and bands and all(type(b) is int and 0 <= b < N_BANDS for b in bands):
+        return BandsView(tuple(sorted(set(bands))))
+    if not isinstance(bands, str):
+        raise QueryError(
+            f"bands: expected text as 0,1,5-7 or an array of numbers within 0..{N_BANDS - 1},"
+            f" found {str(bands)[:60]!r}"
+        )
+    return BandsView(parse_bands(bands))
+
+
+def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any]:
+    """Return a collection's document in a view: its assets are the view's, its links stay in it."""
+    if view is None:
+        return document
+    assets = {
+        key: {name: asset[name] for name in ("title", "type", "roles", "raster:bands")}
+        for key, asset in band_assets("", view.bands).items()
+    }
+    return {**show_links(document, view, "self", "root", "parent", "items"), "item_assets": assets}
+
+
+def show_links(document: Mapping[str, Any], view: View, *rels: str) -> Mapping[str, Any]:
+    """Return a document whose links of some kinds stay in a view; the document is not changed."""
+    if view is None:
+        return document
+    links = [
+        {**link, "href": f"{link['href']}?{view.query}"} if link["rel"] in rels else link
+        for link in document["links"]
+    ]
+    return {**document, "links": links}
