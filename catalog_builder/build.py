@@ -55,6 +55,8 @@ class BuildOptions:
     update: bool = False
     """Keep tile-years of the present catalogue that the sources do not list."""
     strict: bool = False
+    complete: bool = False
+    """Fill what a later source does not say from an earlier one; see :mod:`catalog_builder.merge`."""
     url: str = "."
     """Address that the catalogue will be served at, for the addresses in its static files."""
     source_root: str | None = None
@@ -142,7 +144,10 @@ def build(
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
     old = folder.open_index() if folder.index_path.exists() else None
-    with folder.new_version() as version, Staging(version.path, problems=problems) as staging:
+    with (
+        folder.new_version() as version,
+        Staging(version.path, problems=problems, complete=options.complete) as staging,
+    ):
         roots = _read(sources, staging, options, problems, old, progress)
         builder = _Builder(version.path, folder.current, old, staging, options, problems, progress)
         report = builder.run(_source_root(options, roots))

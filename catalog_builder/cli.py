@@ -124,6 +124,14 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail at the first problem in a manifest.")
     ] = False,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete",
+            help="Fill what a later source does not say (hashes, sizes) from an earlier one, where they do not"
+            " contradict. A tile republished with the same size would keep its old hash.",
+        ),
+    ] = False,
     url: Annotated[
         str, typer.Option(help="Address the catalogue will be served at, for its static files.")
     ] = ".",
@@ -152,6 +160,7 @@ def build(
         bounds=parse_bbox(bbox),
         update=update,
         strict=strict,
+        complete=complete,
         url=url,
         source_root=source_root,
         landmask_root=landmask_root,
