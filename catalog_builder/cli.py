@@ -128,7 +128,7 @@ def build(
         bool,
         typer.Option(
             "--complete",
-            help="Fill what a later source does not say (hashes, sizes) from an earlier one, where they do not"
+            help="Fill what a later source does not say (hashes, sizes) from an earlier one, unless they"
             " contradict. A tile republished with the same size would keep its old hash.",
         ),
     ] = False,
