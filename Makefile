@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
     $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
 
-.PHONY: help run test lint bench lock clean
+.PHONY: help run browser test lint bench lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 run: $(VENV)/.run  ## Build a sample catalogue from real manifests and serve it on PORT
 	@$(BIN)/tessera-stac demo --folder $(RUN) --port $(PORT)
 
+browser: $(VENV)/.made  ## Build STAC Browser for the server's /browser page (needs node and npm)
+	$(BIN)/python deploy/browser/build.py
+
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
@@ -54,4 +57,4 @@ lock: $(VENV)/.dev  ## Resolve the dependencies again
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) $(RUN) build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUN) build dist api/browser_dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

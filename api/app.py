@@ -27,11 +27,13 @@ from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
+from api.browser import add_browser  # noqa: E402
 from api.client import TesseraClient  # noqa: E402
 from api.data import RangedFiles, immutable_where  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.middleware import ACCESS, Front  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
+from api.pages import add_icon  # noqa: E402
 from api.responses import error  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from api.source import RawLane, SourceRoot  # noqa: E402
@@ -82,6 +84,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     app.state.store = store
     app.mount("/data", RangedFiles(folder, immutable_where(rf"{COGS}/.*")), name="data")
     app.mount("/source", _Source(store), name="source")
+    add_browser(app, settings)
+    add_icon(app)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app)
     if settings.access_log:
