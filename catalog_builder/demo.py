@@ -6,18 +6,22 @@ pixels on this disk, made up in the same formats, so that every way of reading c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.console import progress, say
 from catalog_builder.datasets import SYNTHETIC, dataset
+from catalog_builder.grid import TileId
 from catalog_builder.sample import DEFAULT_SET, sample_set
 
 MANIFESTS = Path(__file__).parent / "data" / "sample-manifests"
 """The real manifests that come with the package; see PROVENANCE.md there."""
 
 
-def prepare(folder: Path, url: str, *, quiet: bool = False) -> Path:
+def prepare(
+    folder: Path, url: str, *, quiet: bool = False, tile_years: Sequence[tuple[TileId, int]] = DEFAULT_SET
+) -> Path:
     """Make or bring up to date the demonstration catalogue; return its folder.
 
     Parameters
@@ -26,6 +30,8 @@ def prepare(folder: Path, url: str, *, quiet: bool = False) -> Path:
         Where everything goes: ``catalog/`` and ``source/`` in it.
     url
         Address that it will be served at.
+    tile_years
+        Which synthetic tiles to make.
     """
     catalog = folder / "catalog"
     with progress("tile-years", quiet=quiet) as report:

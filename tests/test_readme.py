@@ -1,0 +1,44 @@
+"""The README's Python runs as it stands, against a server on a catalogue like the demo's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.app import create_app
+from catalog_builder.demo import prepare
+from catalog_builder.grid import TileId
+from tests.http_server import serve
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"\*\*(.+?)\*\*\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Serve the demonstration's real collection and two of its synthetic tiles."""
+    folder = tmp_path_factory.mktemp("demo")
+    tiles = [(TileId.from_name(f"grid_{lon}_52.15"), 2024) for lon in ("0.05", "0.15")]
+    catalog = prepare(folder, "http://127.0.0.1:8000", quiet=True, tile_years=tiles)
+    with serve(create_app(catalog)) as server:
+        yield server.url, catalog
+
+
+def test_the_readme_has_snippets() -> None:
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[t for t, _ in BLOCKS])
+def test_snippet(title: str, code: str, demo: tuple[str, Path]) -> None:
+    url, catalog = demo
+    code = code.replace("http://127.0.0.1:8000", url).replace(".run/catalog", str(catalog))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{title}\n{done.stderr}"
+    assert done.stdout.strip(), "a snippet shows something"
