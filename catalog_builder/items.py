@@ -36,7 +36,9 @@ MEDIA_NPY = "application/x-npy"
 MEDIA_GEOTIFF = "image/tiff; application=geotiff"
 MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 MEDIA_PARQUET = "application/vnd.apache.parquet"
-MEDIA_VRT = "application/x-ogc-vrt"
+MEDIA_VRT = "image/x.vrt"
+"""Not registered, as no type of VRTs is. odc-stac loads no asset whose type does not begin with image/;
+stackstac and STAC Browser, which cannot draw 128 bands, leave this one alone."""
 
 
 class Has(enum.IntFlag):

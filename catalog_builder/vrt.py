@@ -31,8 +31,8 @@ N_BANDS = 128
 """Dimensions of an embedding vector."""
 NPY_HEADER = 128
 """Bytes before the array in a ``.npy`` that numpy wrote for these shapes (format 1.0, 64-aligned)."""
-VRT_MEDIA_TYPE = "application/x-ogc-vrt"
-"""Media type of a VRT. GDAL registered none; this is the one in use, and what items say."""
+VRT_MEDIA_TYPE = "image/x.vrt"
+"""Media type of a VRT, as items say it: none is registered."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""

@@ -459,7 +459,7 @@ def test_no_descriptor_is_leaked(web: httpx.Client) -> None:
         ("a/b.TIF", "image/tiff; application=geotiff"),
         ("a.parquet", "application/vnd.apache.parquet"),
         ("a_scales.npy", "application/x-npy"),
-        ("a.vrt", "application/x-ogc-vrt"),
+        ("a.vrt", "image/x.vrt"),
         ("collection.json", "application/json"),
         ("README", "application/octet-stream"),
     ],

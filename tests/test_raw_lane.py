@@ -213,7 +213,7 @@ def test_views_over_http(web: httpx.Client) -> None:
     for suffix in (".vrt", "_scales.vrt", "_f32.vrt"):
         answer = web.get(f"{FOLDER}{NAME}{suffix}")
         assert answer.status_code == 200
-        assert answer.headers["content-type"] == "application/x-ogc-vrt"
+        assert answer.headers["content-type"] == "image/x.vrt"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.text.startswith('<VRTDataset rasterXSize="180" rasterYSize="1121">')
         assert "EPSG:32631" in answer.text
