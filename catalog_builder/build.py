@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import pyarrow as pa
 
 from catalog_builder import grid, index
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
+from catalog_builder.cogs import COG_SCHEMA, YearCogs, as_tiles, later_wins, present_cogs, read_cogs
 from catalog_builder.collection import api_document, make_collection, static_document, write_catalog
+from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset
 from catalog_builder.errors import CatalogError, DatasetError
@@ -37,6 +39,7 @@ from catalog_builder.items import (
     url_path,
 )
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
+from catalog_builder.manifests.part import Selection
 from catalog_builder.merge import MergeReport, Staging
 from catalog_builder.publish.geoparquet import write_items
 from catalog_builder.tiles import cells, rows_cols
@@ -66,6 +69,9 @@ class BuildOptions:
     data_root: str | None = None
     """Address of the COGs; by default the catalogue's own ``cogs`` folder through the API."""
     grid: grid.Grid = "utm"
+    ledgers: tuple[str, ...] | None = None
+    """Conversion ledgers: which tile-years are COGs. By default the one in the catalogue's own ``cogs``
+    folder, if there is one; an empty tuple for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +150,36 @@ def build(
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
     old = folder.open_index() if folder.index_path.exists() else None
+    cogs = _cogs(out, options, old)
     with (
         folder.new_version() as version,
         Staging(version.path, problems=problems, complete=options.complete) as staging,
     ):
         roots = _read(sources, staging, options, problems, old, progress)
-        builder = _Builder(version.path, folder.current, old, staging, options, problems, progress)
+        if cogs.num_rows:
+            # A tile-year that only the ledger knows is one too: it has COGs.
+            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=as_tiles(cogs)))
+        builder = _Builder(version.path, folder.current, old, staging, options, problems, progress, cogs)
         report = builder.run(_source_root(options, roots))
         version.wanted = report.published
     return report
+
+
+def _cogs(out: Path, options: BuildOptions, old: Index | None) -> pa.Table:
+    """Return the converted tile-years, ``COG_SCHEMA``."""
+    ds, tables = options.dataset, []
+    if options.update and old is not None and ds.collection_id in old.collections:
+        record = old.collections[ds.collection_id]
+        tables.append(present_cogs(old, record.ordinal, record.years))
+    own = out / COGS / LEDGER
+    ledgers = options.ledgers if options.ledgers is not None else (str(own),) if own.is_dir() else ()
+    if ledgers:
+        tables.append(read_cogs(ledgers, ds))
+    cogs = later_wins(*tables) if tables else COG_SCHEMA.empty_table()
+    keep = Selection(options.years, options.bounds).keeps(
+        *(cogs[name].to_numpy() for name in ("lat_i", "lon_i", "year"))
+    )
+    return cogs if keep is None else cogs.filter(pa.array(keep))
 
 
 def _read(
@@ -218,9 +245,20 @@ def _present(old: Index, record: CollectionRecord) -> Iterable[Part]:
 class _Year:
     """One year's merged rows, and what its items have."""
 
-    def __init__(self, table: pa.Table, masks: npt.NDArray[np.uint32], landmasks: _Landmasks) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        masks: npt.NDArray[np.uint32],
+        landmasks: _Landmasks,
+        cogs: pa.Table | None = None,
+    ) -> None:
         self.table = table.combine_chunks()
         self.cell = cells(table)
+        self.cogs: YearCogs | None = None
+        if cogs is not None and cogs.num_rows and len(self.cell):
+            self.cogs = YearCogs.join(
+                cogs, int(table["year"][0].as_py()), self.cell, self.table["npy_sha256"].combine_chunks()
+            )
         self.mask = masks[self.cell]
         self.landmask_at = landmasks.position[self.cell]
         self.landmasks = landmasks
@@ -250,6 +288,8 @@ class _Year:
         self.has = np.zeros(len(self.cell), dtype=np.int32)
         for flag, where in flags:
             self.has[where] |= int(flag)
+        if self.cogs is not None:
+            self.has |= self.cogs.flags()
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
         """Return an integer column, 0 where null."""
@@ -274,6 +314,8 @@ class _Year:
             *_words(self.table["scales_sha256"]),
             *(words[self.landmask_at] for words in self.landmasks.words),
         ]
+        if self.cogs is not None:
+            parts.append(self.cogs.fingerprint())
         if self.table["geotiff"].null_count < len(self.table):
             texts = self.table["geotiff"].to_pylist()
             parts.append(np.array([_hash_text(t) for t in texts], dtype=np.uint64))
@@ -310,6 +352,7 @@ class _Year:
                 "geotiff_size": numbers("geotiff_size"),
                 "landmask_size": self.landmasks.size[landmask],
                 "landmask_sha256": _hex(self.landmasks.sha256.take(pa.array(np.maximum(landmask, 0)))),
+                **(self.cogs.slots(at) if self.cogs is not None else {}),
             },
         )
 
@@ -317,7 +360,10 @@ class _Year:
         """Return the rows for the index; only what the template cannot derive is stored."""
         (odd,) = np.nonzero((self.has & int(Has.HASHES | Has.GEOTIFF) != 0) | self.misfit)
         mtime = self.table["mtime"].cast(pa.int64()).fill_null(index.NO_TIME).to_numpy()
-        return IndexRows(self.cell, self.mask, self.has, mtime, self._source_facts(odd))
+        rows = IndexRows(self.cell, self.mask, self.has, mtime, self._source_facts(odd))
+        if self.cogs is None:
+            return rows
+        return replace(rows, valid_fraction=self.cogs.valid_fraction(), cogs=self.cogs.index_facts())
 
     def _source_facts(
         self, at: npt.NDArray[np.integer]
@@ -390,6 +436,7 @@ class _Builder:
     options: BuildOptions
     problems: ProblemLog
     progress: Progress
+    cogs: pa.Table = field(default_factory=COG_SCHEMA.empty_table)
     changes: list[YearChange] = field(default_factory=list)
 
     def run(self, source_root: str) -> BuildReport:
@@ -418,8 +465,10 @@ class _Builder:
             writing: list[Future[None]] = []
             done = 0
             for year in years:
-                rows = _Year(self.staging.year(year), masks, landmasks)
+                # Every year, or none: the columns of the parquet files must be the same.
+                rows = _Year(self.staging.year(year), masks, landmasks, self.cogs)
                 self._report_misfits(rows, year)
+                self._note_stale(rows, year)
                 writing += self._write_parquet(pool, record, parquet_document, year, rows)
                 writer.tiles(record.ordinal, year, rows.index_rows())
                 done += len(rows.cell)
@@ -475,6 +524,7 @@ class _Builder:
                 else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}",
                 lane=lane,
                 data=(options.data_root or f"{{root}}/data/{COGS}/{url_path(ds.directory)}").rstrip("/"),
+                cogs=self.cogs.num_rows > 0,
             ),
             grid=options.grid,
             source_root=source_root if is_remote(source_root) else str(Path(source_root).absolute()),
@@ -496,6 +546,18 @@ class _Builder:
             return "", f"{year}/{name}: {sizes} do not fit the tile's raster; it cannot be read in place"
 
         self.problems.add_rows(Kind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe)
+
+    def _note_stale(self, rows: _Year, year: int) -> None:
+        """Say which converted tiles are left out because their source is another one now."""
+        if rows.cogs is None:
+            return
+        stale = rows.cogs.stale
+        if len(stale):
+            tile = grid.TileId(*(rows.cogs.table[n][int(stale[0])].as_py() for n in ("lat_i", "lon_i")))
+            self.problems.note(
+                f"{year}: {len(stale):,} converted tiles are left out, their source has changed since"
+                f" ({tile.name} is the first): convert them again"
+            )
 
     def _write_parquet(
         self,
@@ -532,6 +594,7 @@ class _Builder:
                 template=template,
                 years=record.years,
                 collection=document,
+                grid_kind=record.grid,
             )
         ]
 

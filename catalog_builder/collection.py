@@ -21,7 +21,7 @@ from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
 from catalog_builder.datasets import Dataset
 from catalog_builder.index import CollectionRecord
 from catalog_builder.items import MEDIA_PARQUET, N_BANDS, item_template
-from catalog_builder.template import When
+from catalog_builder.template import constant_part
 
 CATALOG_ID = "tessera-stac"
 CATALOG_TITLE = "TESSERA embeddings"
@@ -231,7 +231,7 @@ def _item_assets(record: CollectionRecord) -> dict[str, Any]:
     template = item_template(record.dataset, record.addresses, "", record.grid)
     found = {}
     for key, when in template["assets"].items():
-        asset = when.node if isinstance(when, When) else when
+        asset = constant_part(when)
         found[key] = {
             k: asset[k] for k in ("title", "type", "roles", "data_type", "nodata", "bands") if k in asset
         }

@@ -34,7 +34,7 @@ from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
 from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA, rows_cols
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the tables change; an index of another version is refused with a message."""
 
 COL_BITS, ROW_BITS, YEAR_BITS = 12, 11, 12
@@ -44,16 +44,34 @@ _SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
   document TEXT NOT NULL);
--- mask: years of the tile; has: flags; mtime: seconds since 1970
-CREATE TABLE tile(key INTEGER PRIMARY KEY, mask INTEGER NOT NULL, has INTEGER NOT NULL, mtime INTEGER);
+-- mask: years of the tile; has: flags; mtime: seconds since 1970; valid_fraction: of a converted tile,
+-- here and not in cog, so that a filter on it reads one table
+CREATE TABLE tile(key INTEGER PRIMARY KEY, mask INTEGER NOT NULL, has INTEGER NOT NULL, mtime INTEGER,
+  valid_fraction REAL);
 -- only rows with hashes, with sizes that are not the formula's, or with a GeoTIFF
 CREATE TABLE source(key INTEGER PRIMARY KEY, npy_size INTEGER, npy_sha256 BLOB, scales_size INTEGER,
   scales_sha256 BLOB, geotiff TEXT, geotiff_size INTEGER);
 -- key without the year
 CREATE TABLE landmask(key INTEGER PRIMARY KEY, size INTEGER, sha256 BLOB);
+-- converted tile-years: parts of the names, sizes and hashes of their files, packed statistics
+CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
 -- tile-years per 1 degree block: key with row and column divided by 10
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 """
+
+COG_COLUMNS = (
+    "content",
+    "visual_content",
+    *(f"{role}_{fact}" for role in ("embeddings", "scales") for fact in ("size", "sha256", "header")),
+    "vrt_size",
+    "vrt_sha256",
+    *(f"visual_{fact}" for fact in ("size", "sha256", "header")),
+    "thumbnail_size",
+    "thumbnail_sha256",
+    "source",
+    "statistics",
+)
+"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.COG_SCHEMA`."""
 
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
@@ -180,7 +198,9 @@ class IndexWriter:
         # The file is new and unpublished: a crash throws it away, so nothing is journalled.
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=8192;"
-            "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;" + _SCHEMA + "BEGIN;"
+            "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;"
+            + _SCHEMA.format(cog=", ".join(COG_COLUMNS))
+            + "BEGIN;"
         )
         self._db.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
 
@@ -204,15 +224,21 @@ class IndexWriter:
         for start in range(0, len(keys), _INSERT_ROWS):
             part = slice(start, start + _INSERT_ROWS)
             mtime = [None if t == NO_TIME else t for t in rows.mtime[part].tolist()]
-            insert(
-                "INSERT INTO tile VALUES(?, ?, ?, ?)",
-                zip(
-                    keys[part].tolist(), rows.mask[part].tolist(), rows.has[part].tolist(), mtime, strict=True
-                ),
-            )
+            columns = [keys[part].tolist(), rows.mask[part].tolist(), rows.has[part].tolist(), mtime]
+            if rows.valid_fraction is None:
+                insert("INSERT INTO tile VALUES(?, ?, ?, ?, NULL)", zip(*columns, strict=True))
+            else:
+                valid = [None if v != v else v for v in rows.valid_fraction[part].tolist()]
+                insert("INSERT INTO tile VALUES(?, ?, ?, ?, ?)", zip(*columns, valid, strict=True))
         for at, facts in rows.source:
             insert(
                 "INSERT INTO source VALUES(?, ?, ?, ?, ?, ?, ?)",
+                ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
+            )
+        marks = ", ".join("?" * (len(COG_COLUMNS) + 1))
+        for at, facts in rows.cogs:
+            insert(
+                f"INSERT INTO cog VALUES({marks})",
                 ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
             )
         block = (row // BLOCK).astype(np.int64) << COL_BITS | col // BLOCK
@@ -236,7 +262,7 @@ class IndexWriter:
         self._db.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro&immutable=1",))
         self._db.execute("BEGIN")
         lo, hi = make_key(record.ordinal, 0, 0, 0), make_key(record.ordinal + 1, 0, 0, 0)
-        for table in ("tile", "source", "landmask", "block"):
+        for table in ("tile", "source", "landmask", "cog", "block"):
             self._db.execute(
                 f"INSERT INTO main.{table} SELECT * FROM old.{table} WHERE key >= ? AND key < ?", (lo, hi)
             )
@@ -271,15 +297,20 @@ class IndexRows:
     """Seconds since 1970, :data:`NO_TIME` where unknown."""
     source: Iterable[tuple[IntArray, Iterable[tuple[Any, ...]]]] = field(default=())
     """Batches of (positions, facts of each as :data:`SOURCE_COLUMNS`)."""
+    valid_fraction: npt.NDArray[np.float64] | None = None
+    """NaN where a tile-year is not converted; None if none is."""
+    cogs: Iterable[tuple[IntArray, Iterable[tuple[Any, ...]]]] = field(default=())
+    """Batches of (positions, facts of each as :data:`COG_COLUMNS`)."""
 
 
 # --------------------------------------------------------------------------------------- reading
 
 _PAGE = f"""
 SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s.scales_sha256,
-  s.geotiff, s.geotiff_size, l.size, l.sha256
+  s.geotiff, s.geotiff_size, l.size, l.sha256, t.valid_fraction, {", ".join("c." + n for n in COG_COLUMNS)}
 FROM {{tiles}}
 LEFT JOIN source s ON s.key = t.key
+LEFT JOIN cog c ON c.key = t.key
 LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS + YEAR_BITS})
   | (t.key & {(1 << CELL_BITS) - 1})
 """
@@ -527,6 +558,24 @@ class Index:
         found = self._db.execute("SELECT has FROM tile WHERE key = ?", (key,)).fetchone()
         return found[0] if found else 0
 
+    def converted(self, ordinal: int, year: int) -> npt.NDArray[np.bool_]:
+        """Return which tile-years of a year are converted, in the order of :meth:`tile_table`."""
+        base = make_key(ordinal, year, 0, 0)
+        rows = self._db.execute(
+            "SELECT has & ? FROM tile WHERE key BETWEEN ? AND ?",
+            (int(Has.COG), base, base + (1 << CELL_BITS) - 1),
+        )
+        return np.array([has for (has,) in rows], dtype=np.bool_)
+
+    def cog_rows(self, ordinal: int, year: int) -> list[tuple[Any, ...]]:
+        """Return the converted tile-years of a year: key, flags, valid fraction, :data:`COG_COLUMNS`."""
+        base = make_key(ordinal, year, 0, 0)
+        return self._db.execute(
+            f"SELECT t.key, t.has, t.valid_fraction, {', '.join('c.' + n for n in COG_COLUMNS)}"
+            " FROM cog c JOIN tile t ON t.key = c.key WHERE c.key BETWEEN ? AND ?",
+            (base, base + (1 << CELL_BITS) - 1),
+        ).fetchall()
+
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
         masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
@@ -623,9 +672,16 @@ def _json(ranges: Keys) -> str:
 
 def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
     """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
-    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha) = (
-        zip(*page, strict=True) if page else ((),) * 12
+    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha, valid, *cog) = (
+        zip(*page, strict=True) if page else ((),) * (13 + len(COG_COLUMNS))
     )
+    flags = np.array(has, dtype=np.int32)
+    converted: dict[str, Any] = {}
+    if (flags & int(Has.COG)).any():
+        from catalog_builder.cogs import cog_slots
+
+        columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
+        converted = cog_slots(columns, flags)
     key = np.array(keys, dtype=np.int64)
     cell = key & ((1 << CELL_BITS) - 1)
     row = (cell >> COL_BITS).astype(np.int32)
@@ -638,8 +694,9 @@ def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
         col=col,
         year=((key >> CELL_BITS) & ((1 << YEAR_BITS) - 1)).astype(np.int32),
         mask=np.array(mask, dtype=np.uint32),
-        has=np.array(has, dtype=np.int32),
+        has=flags,
         facts={
+            **converted,
             "npy_size": [f if v is None else v for v, f in zip(n_size, by_formula, strict=True)],
             "scales_size": [f if v is None else v for v, f in zip(s_size, scales_by_formula, strict=True)],
             "npy_sha256": [v.hex() if v else "" for v in n_sha],

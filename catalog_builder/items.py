@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from catalog_builder import grid
 from catalog_builder.coverage import COVERAGE_NAMES, FIRST_YEAR, coverage_codes, years_of
 from catalog_builder.datasets import Dataset
-from catalog_builder.template import Flag, Instant, Number, Numbers, Text, When
+from catalog_builder.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
 
 STAC_VERSION = "1.1.0"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -31,6 +31,10 @@ FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 N_BANDS = 128
 BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
 """The embedding's dimensions; they have no meaning one by one."""
+
+STATISTICS = ("minimum", "maximum", "mean", "stddev")
+"""Statistics of a band, in the order in which they are kept."""
+_GRID_NAMES = np.array(["utm", "source"], dtype=object)
 
 MEDIA_NPY = "application/x-npy"
 MEDIA_GEOTIFF = "image/tiff; application=geotiff"
@@ -62,6 +66,16 @@ class Has(enum.IntFlag):
     GEOTIFF_SIZE = 512
     COG = 1024
     """Converted: the ledger has it."""
+    COG_NATIVE = 2048
+    """As codes and scales, with a float32 view beside them."""
+    COG_FLOAT = 4096
+    """As float32 values."""
+    COG_VISUAL = 8192
+    """With false colour and thumbnail."""
+    COG_STATISTICS = 16384
+    """With statistics per band."""
+    COG_SOURCE_GRID = 32768
+    """On upstream's published corner, not on the 10 m lattice."""
 
 
 def npy_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -89,6 +103,8 @@ class Addresses:
     """Below it the API answers the raw lane, ``<year>/<grid>/<grid>_f32.vrt``."""
     data: str
     """Below it lie the COGs that the ledger names."""
+    cogs: bool = False
+    """Whether any tile-year is converted; if not, the template leaves all of it out."""
 
 
 def item_template(
@@ -113,6 +129,15 @@ def item_template(
     source, landmasks, lane = (
         a.replace("{root}", root) for a in (addresses.source, addresses.landmasks, addresses.lane)
     )
+    raw_view = {
+        "href": Text(f"{lane}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_f32.vrt"),
+        "type": MEDIA_VRT,
+        "title": "Embeddings as float32, computed from the codes and scales as they are read",
+        "roles": ["data"],
+        "data_type": "float32",
+        "bands": BANDS,
+    }
+    converted = _cog_assets(addresses.data.replace("{root}", root), raw_view) if addresses.cogs else {}
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -151,24 +176,15 @@ def item_template(
             "tessera:tile": Text("grid_{lon}_{lat}"),
             "tessera:year": Number("year_number"),
             "tessera:utm_zone": Number("utm_zone"),
-            "tessera:grid": grid_kind,
+            "tessera:grid": Text("{grid}") if addresses.cogs else grid_kind,
             "tessera:cog": Flag(Has.COG),
+            **({"tessera:valid_fraction": When(Has.COG, Number("valid_fraction"))} if addresses.cogs else {}),
             "tessera:years": Numbers("years"),
             "tessera:coverage": Text("{coverage}"),
             **({"tessera:synthetic": True} if dataset.is_synthetic else {}),
         },
         "assets": {
-            "embeddings_f32": When(
-                Has.NPY | Has.RAW_LANE,
-                {
-                    "href": Text(f"{lane}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_f32.vrt"),
-                    "type": MEDIA_VRT,
-                    "title": "Embeddings as float32, computed from the codes and scales as they are read",
-                    "roles": ["data"],
-                    "data_type": "float32",
-                    "bands": BANDS,
-                },
-            ),
+            **(converted or {"embeddings_f32": When(Has.NPY | Has.RAW_LANE, raw_view)}),
             "source_npy": When(
                 Has.NPY,
                 {
@@ -231,6 +247,88 @@ def item_template(
     }  # fmt: skip
 
 
+def _cog_assets(data: str, raw_view: dict[str, Any]) -> dict[str, Any]:
+    """Return the assets of converted tile-years, below an address; their paths are the converter's."""
+    stem = f"{data}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_{{year}}"
+
+    def file(name: str, suffix: str, media: str, *, header: bool = True) -> dict[str, Any]:
+        content = "visual" if name in ("visual", "thumbnail") else "cog"
+        found: dict[str, Any] = {
+            "href": Text(f"{stem}_{{{content}}}_{suffix}"),
+            "type": media,
+            "file:size": Number(f"cog_{name}_size"),
+            "file:checksum": Text(f"1220{{cog_{name}_sha256}}"),
+        }
+        return found | ({"file:header_size": Number(f"cog_{name}_header")} if header else {})
+
+    return {
+        "embeddings": When(
+            Has.COG_NATIVE,
+            {
+                **file("embeddings", "embeddings.tif", MEDIA_COG),
+                "title": "Embeddings as int8 codes; value = code x the pixel's scale in the asset 'scales'",
+                "roles": ["data"],
+                "data_type": "int8",
+                "nodata": -128,
+                "bands": BANDS,
+                # STAC's raster:scale is one number; here every pixel has its own.
+                "tessera:scales": "scales",
+            },
+        ),
+        "scales": When(
+            Has.COG_NATIVE,
+            {
+                **file("scales", "scales.tif", MEDIA_COG),
+                "title": "Scale of each pixel's codes",
+                "roles": ["data"],
+                "data_type": "float32",
+                "nodata": "nan",
+                "bands": [{"name": "scale"}],
+            },
+        ),
+        # A view of the converted pair, or the COG itself in the float32 profile, or a view of the source.
+        "embeddings_f32": When(
+            Has.COG,
+            {
+                **raw_view,
+                "href": Choice(
+                    Has.COG_NATIVE,
+                    Text(f"{stem}_{{cog}}_f32.vrt"),
+                    Choice(Has.COG_FLOAT, Text(f"{stem}_{{cog}}_embeddings.tif"), raw_view["href"]),
+                ),
+                "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
+                "nodata": When(Has.COG_FLOAT, "nan"),
+                "bands": Statistics(
+                    Has.COG_STATISTICS, "band_statistics", tuple(b["name"] for b in BANDS), STATISTICS
+                ),
+                "file:size": When(Has.COG, Number("cog_f32_size")),
+                "file:checksum": When(Has.COG, Text("1220{cog_f32_sha256}")),
+                "file:header_size": When(Has.COG_FLOAT, Number("cog_f32_header")),
+            },
+            or_bits=Has.NPY | Has.RAW_LANE,
+        ),
+        "visual": When(
+            Has.COG_VISUAL,
+            {
+                **file("visual", "visual.tif", MEDIA_COG),
+                "title": "False colour: three principal components of the dataset",
+                "roles": ["visual", "overview"],
+                "data_type": "uint8",
+                "nodata": 0,
+                "bands": [{"name": "red"}, {"name": "green"}, {"name": "blue"}],
+            },
+        ),
+        "thumbnail": When(
+            Has.COG_VISUAL,
+            {
+                **file("thumbnail", "thumbnail.png", "image/png", header=False),
+                "title": "False colour, small",
+                "roles": ["thumbnail"],
+            },
+        ),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class TileRows:
     """Tile-years as columns, one element a row: what the index and the TileTable both can give."""
@@ -245,8 +343,8 @@ class TileRows:
     """:class:`Has` of each row."""
     facts: Mapping[str, Any]
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
-    landmask_sha256, geotiff (quoted path), geotiff_size; numpy, Arrow or lists. Values only count
-    where ``has`` says so."""
+    landmask_sha256, geotiff (quoted path), geotiff_size; those of :func:`catalog_builder.cogs.cog_slots`
+    if any row is converted; numpy, Arrow or lists. Values only count where ``has`` says so."""
 
 
 def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:
@@ -264,6 +362,16 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
     row, col, year = rows.row, rows.col, rows.year
     raster = grid.rasters(row, col, grid_kind)
     source = grid.rasters(row, col, "source")
+    converted = (rows.has & int(Has.COG)) != 0
+    on_source = np.where(converted, (rows.has & int(Has.COG_SOURCE_GRID)) != 0, grid_kind == "source")
+    if (converted & (on_source != (grid_kind == "source"))).any():
+        # The transform as the file has it, whichever grid it was converted to.
+        lattice = grid.rasters(row, col, "utm")
+        raster = replace(
+            raster,
+            origin_x=np.where(on_source, source.origin_x, lattice.origin_x),
+            origin_y=np.where(on_source, source.origin_y, lattice.origin_y),
+        )
     lon_text, lat_text, year_text = _number_texts()
     lon_edges, lat_edges = _edges()
     codes = coverage_codes(rows.mask, list(years))
@@ -286,6 +394,7 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
         "source_x": source.origin_x,
         "source_y": source.origin_y,
         "utm_zone": col // grid.COLS_PER_ZONE + 1,
+        "grid": _GRID_NAMES[on_source.astype(np.intp)],
         "years": [_years_list(m) for m in rows.mask.tolist()],
         "coverage": np.asarray(COVERAGE_NAMES, dtype=object)[codes],
         **rows.facts,

@@ -12,8 +12,9 @@ with one element a row, computed by the template's owner.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,69 @@ class When:
 
     bits: int
     node: Any
+    or_bits: int = 0
+    """If not 0: or all of these."""
+
+    def holds(self, flags: int) -> bool:
+        """Whether a row with these flags has it."""
+        return flags & self.bits == self.bits or bool(self.or_bits and flags & self.or_bits == self.or_bits)
+
+    def absent(self, flags: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Return which rows do not have it."""
+        absent: npt.NDArray[np.bool_] = (flags & self.bits) != self.bits
+        if self.or_bits:
+            absent &= (flags & self.or_bits) != self.or_bits
+        return absent
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One value where the row's flags hold all of these bits, another elsewhere; of the same type."""
+
+    bits: int
+    node: Any
+    otherwise: Any
+
+
+class BandNumbers:
+    """A row's numbers per band, decoded only if they are rendered."""
+
+    __slots__ = ("_decode", "names")
+
+    def __init__(self, names: tuple[str, ...], decode: Callable[[], npt.NDArray[np.float32]]) -> None:
+        self.names = names
+        self._decode = decode
+
+    def text(self) -> list[str]:
+        """Return the numbers as JSON, band by band: names of band 0, names of band 1, ..."""
+        flat = np.ascontiguousarray(self._decode().T).ravel()
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY).decode()[1:-1].split(",")
+
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """Return exactly the numbers of the text, float64 (names, bands)."""
+        return np.array(self.text(), dtype=np.float64).reshape(-1, len(self.names)).T
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A list of named bands, with statistics where the row's flags hold all of these bits.
+
+    The column holds :class:`BandNumbers`, or None where they do not.
+    """
+
+    bits: int
+    slot: str
+    bands: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def plain(self) -> list[dict[str, str]]:
+        """The list without statistics."""
+        return [{"name": band} for band in self.bands]
+
+    def json(self, value: BandNumbers | None) -> str:
+        """Return one row's list."""
+        return "null" if value is None else _statistics_format(self.bands, self.names) % tuple(value.text())
 
 
 class JsonRenderer:
@@ -74,6 +138,7 @@ class JsonRenderer:
     def __init__(self, template: Mapping[str, Any]) -> None:
         self._template = template
         self._formats: dict[int, tuple[str, list[str]]] = {}
+        self._special = {node.slot: node for node in _nodes(template) if isinstance(node, Statistics)}
 
     def render(self, columns: Columns, flags: Sequence[int]) -> list[str]:
         """Return one JSON text a row, in row order."""
@@ -82,13 +147,21 @@ class JsonRenderer:
         for variant in distinct:
             fmt, slots = self._format(variant)
             if len(distinct) == 1:
-                out = [fmt % values for values in zip(*(columns[s] for s in slots), strict=True)]
+                used = {s: self._values(columns, s, None) for s in set(slots)}
+                out = [fmt % values for values in zip(*(used[s] for s in slots), strict=True)]
                 break
             picked = [i for i, f in enumerate(flags) if f == variant]
-            needed = {s: [columns[s][i] for i in picked] for s in set(slots)}
+            needed = {s: self._values(columns, s, picked) for s in set(slots)}
             for i, values in zip(picked, zip(*(needed[s] for s in slots), strict=True), strict=True):
                 out[i] = fmt % values
         return out
+
+    def _values(self, columns: Columns, slot: str, picked: Sequence[int] | None) -> Sequence[Any]:
+        """Return a slot's values for some rows (all if None)."""
+        column = columns[slot]
+        values = column if picked is None else [column[i] for i in picked]
+        node = self._special.get(slot)
+        return values if node is None else [node.json(v) for v in values]
 
     def _format(self, flags: int) -> tuple[str, list[str]]:
         found = self._formats.get(flags)
@@ -125,18 +198,16 @@ def _json_pieces(node: Any, flags: int, slots: list[str]) -> Iterable[str]:
             yield "%s"
         case Flag(bit):
             yield "true" if flags & bit else "false"
+        case Statistics(bits, slot):
+            if flags & bits == bits:
+                slots.append(slot)
+                yield "%s"
+            else:
+                yield _escape(node.plain)
+        case Choice(bits, chosen, otherwise):
+            yield from _json_pieces(chosen if flags & bits == bits else otherwise, flags, slots)
         case dict():
-            yield "{"
-            comma = ""
-            for key, value in node.items():
-                if isinstance(value, When):
-                    if flags & value.bits != value.bits:
-                        continue
-                    value = value.node
-                yield f"{comma}{_escape(key)}:"
-                yield from _json_pieces(value, flags, slots)
-                comma = ","
-            yield "}"
+            yield from _json_object(node, flags, slots)
         case list() if _has_slots(node):
             yield "["
             for i, value in enumerate(node):
@@ -147,9 +218,65 @@ def _json_pieces(node: Any, flags: int, slots: list[str]) -> Iterable[str]:
             yield _escape(node)
 
 
+def _json_object(node: Mapping[str, Any], flags: int, slots: list[str]) -> Iterable[str]:
+    yield "{"
+    comma = ""
+    for key, value in node.items():
+        if isinstance(value, When):
+            if not value.holds(flags):
+                continue
+            value = value.node
+        yield f"{comma}{_escape(key)}:"
+        yield from _json_pieces(value, flags, slots)
+        comma = ","
+    yield "}"
+
+
+@lru_cache(maxsize=16)
+def _statistics_format(bands: tuple[str, ...], names: tuple[str, ...]) -> str:
+    fields = ",".join(f"{_escape(name)}:%s" for name in names)
+    return "[" + ",".join(f'{{"name":{_escape(band)},"statistics":{{{fields}}}}}' for band in bands) + "]"
+
+
+def _nodes(node: Any) -> Iterable[Any]:
+    """Yield every node of a template."""
+    yield node
+    match node:
+        case When(_, inner):
+            yield from _nodes(inner)
+        case Choice(_, chosen, otherwise):
+            yield from _nodes(chosen)
+            yield from _nodes(otherwise)
+        case dict():
+            for value in node.values():
+                yield from _nodes(value)
+        case list():
+            for value in node:
+                yield from _nodes(value)
+
+
+def constant_part(node: Any) -> Any:
+    """Return what is the same in every row, in JSON's types: a choice is its second, a slot is left out."""
+    match node:
+        case When(_, inner):
+            return constant_part(inner)
+        case Choice(_, _, otherwise):
+            return constant_part(otherwise)
+        case dict():
+            parts = {key: constant_part(value) for key, value in node.items()}
+            return {key: value for key, value in parts.items() if value is not None}
+        case list():
+            return [part for part in map(constant_part, node) if part is not None]
+        case Statistics():
+            return node.plain
+        case Text() | Number() | Numbers() | Flag():
+            return None
+    return node
+
+
 def _has_slots(node: Any) -> bool:
     match node:
-        case Text() | Number() | Numbers() | Flag() | When():
+        case Text() | Number() | Numbers() | Flag() | When() | Choice() | Statistics():
             return True
         case dict():
             return any(map(_has_slots, node.values()))
@@ -188,7 +315,7 @@ class _ArrowBatch:
         """Return a node's array; null where a :class:`When` does not hold."""
         if not isinstance(node, When):
             return self.array(node)
-        absent = (self.flags & node.bits) != node.bits
+        absent = node.absent(self.flags)
         if isinstance(node.node, dict):
             return self.struct(node.node, absent)
         whole = self.array(node.node)
@@ -207,6 +334,11 @@ class _ArrowBatch:
                 return pa.array(self.columns[slot], pa.list_(pa.int64() if integer else pa.float64()))
             case Flag(bit):
                 return pa.array((self.flags & bit) != 0)
+            case Statistics():
+                return self.statistics(node)
+            case Choice(bits, chosen, otherwise):
+                holds = pa.array((self.flags & bits) == bits)
+                return pc.if_else(holds, self.array(chosen), self.array(otherwise))
             case dict() if _has_slots(node):
                 return self.struct(node, None)
             case list() if _has_slots(node):
@@ -244,6 +376,26 @@ class _ArrowBatch:
             order = np.arange(self.n * width, dtype=np.int64).reshape(width, self.n).T.ravel()
             values = pc.take(pa.concat_arrays(items), pa.array(order))
         return pa.ListArray.from_arrays(_offsets(self.n, width), values)
+
+    def statistics(self, node: Statistics) -> pa.Array:
+        """Return lists of bands; a band's statistics are null where a row has none."""
+        values = self.columns[node.slot]
+        n_bands = len(node.bands)
+        numbers = np.zeros((len(values), len(node.names), n_bands))
+        absent = np.ones((len(values), n_bands), dtype=np.bool_)
+        for i, value in enumerate(values):
+            if value is not None:
+                numbers[i], absent[i] = value.numbers(), False
+        statistics = pa.StructArray.from_arrays(
+            [pa.array(numbers[:, k].ravel()) for k in range(len(node.names))],
+            names=list(node.names),
+            mask=pa.array(absent.ravel()),
+        )
+        names = pc.take(
+            pa.array(node.bands), pa.array(np.tile(np.arange(n_bands, dtype=np.int32), len(values)))
+        )
+        bands = pa.StructArray.from_arrays([names, statistics], names=["name", "statistics"])
+        return pa.ListArray.from_arrays(_offsets(len(values), n_bands), bands)
 
     def constant(self, node: Any) -> pa.Array:
         """Return a constant n times."""

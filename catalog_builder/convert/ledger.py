@@ -33,12 +33,13 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.grid import TileId
+from catalog_builder.items import STATISTICS
 
+LEDGER = "ledger"
+"""Folder of the ledger below the output, by default."""
 SUFFIX = ".jsonl"
 ROLES = ("embeddings", "scales", "vrt", "visual", "thumbnail")
 """Files of a tile-year, in the order in which they are published."""
-STATISTICS = ("minimum", "maximum", "mean", "stddev")
-"""Rows of a statistics array, float32 (4, bands); names as in STAC 1.1 ``statistics``."""
 _PUT_EVERY = 30.0
 """Seconds between copies of a ledger that lives on S3."""
 
@@ -115,7 +116,8 @@ class LedgerRow:
     """Smallest dequantised value of a pixel that counts in statistics."""
     maximum: float | None = None
     statistics: str = ""
-    """:func:`encode_statistics` of float32 (4, bands); empty if no pixel is valid."""
+    """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.items.STATISTICS`;
+    empty if no pixel is valid."""
     dtype: str = ""
     bands: int | None = None
     epsg: int | None = None

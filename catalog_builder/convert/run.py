@@ -24,15 +24,13 @@ from typing import Any
 
 from catalog_builder import storage
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, latest, now, read_rows
+from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.source import Plan
 from catalog_builder.convert.tile import STAGING, Result, convert_tile
 from catalog_builder.convert.workers import Workers
 from catalog_builder.errors import StorageError
 
-LEDGER = "ledger"
-"""Folder of the ledger below the output, by default."""
 _TICK = 0.5
 
 

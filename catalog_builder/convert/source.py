@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from catalog_builder import storage
 from catalog_builder.convert.job import Job, SourceFile
-from catalog_builder.datasets import Dataset, dataset, source_path
+from catalog_builder.datasets import Dataset, dataset, dataset_of, source_path
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.grid import N_COLS, Bounds, TileId
 from catalog_builder.manifests.names import FileKind, parse_paths
@@ -221,6 +221,13 @@ def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, land
             raise ConvertError(f"{address}: these are the scales; give the embedding, the .npy beside it")
     if twice:
         notes.append(f"{source}: {twice} GeoTIFFs left out, their .npy pairs are there too")
+    if wanted.dataset is None:
+        unsaid = sum(k == FileKind.NPY and _dataset_near(listed[i].address) is None for i, k in rows)
+        if unsaid:
+            notes.append(
+                f"{source}: {unsaid} .npy pairs do not say which dataset they are; taken for v1, the only one"
+                " before geotessera 0.9 (--dataset names another)"
+            )
     rows.sort(key=lambda r: listed[r[0]].address)
     kept = [r for r in rows if _is_wanted(names.cell[r[0]], names.year[r[0]], r[1], wanted)]
 
@@ -350,14 +357,14 @@ def _dataset_in_path(folder: str) -> Dataset | None:
 
 
 def _dataset_named(directory: str, version: str | None, variant: str | None) -> Dataset | None:
-    from catalog_builder.datasets import dataset_of
-
-    for attempt in (lambda: dataset(directory), lambda: dataset_of(str(version), variant)):
-        try:
-            return attempt()
-        except DatasetError:
-            continue
-    return None
+    try:
+        return dataset(directory)
+    except DatasetError:
+        pass
+    try:
+        return dataset_of(str(version), variant)
+    except DatasetError:
+        return None
 
 
 # --- manifests and catalogues -----------------------------------------------------------------------

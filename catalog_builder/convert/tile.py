@@ -33,10 +33,11 @@ from catalog_builder import __version__, storage
 from catalog_builder.convert import overviews, quantize
 from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.convert.job import Job, Options, tile_folder
-from catalog_builder.convert.ledger import STATISTICS, FileRow, LedgerRow, encode_statistics, now
+from catalog_builder.convert.ledger import FileRow, LedgerRow, encode_statistics, now
 from catalog_builder.convert.read import NotATileError, Source, read_source
 from catalog_builder.convert.visual import BASIS_FILE, colours, colours_of_values, thumbnail
 from catalog_builder.errors import ConvertError, TesseraError
+from catalog_builder.items import STATISTICS
 from catalog_builder.vrt import cog_f32_vrt, tessera_metadata
 
 STAGING = ".staging"
@@ -350,7 +351,8 @@ def band_statistics(
     values: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
 ) -> tuple[BandStatistics, ...]:
     """Return statistics of float32 (rows, cols, bands) over valid pixels (rows, cols), per band."""
-    bands, count = values.shape[2], int(np.count_nonzero(valid))
+    bands: int = values.shape[2]
+    count = int(np.count_nonzero(valid))
     low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
     sums, squares = np.zeros(bands), np.zeros(bands)
     for line, mask in zip(values, valid, strict=True):
@@ -365,7 +367,7 @@ def band_statistics(
         nan = float("nan")
         return (BandStatistics(nan, nan, nan, nan, 0.0),) * bands
     mean = sums / count
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    spread: npt.NDArray[np.float64] = np.sqrt(np.maximum(squares / count - mean**2, 0))
     share = 100 * count / valid.size
     rows = zip(low.tolist(), high.tolist(), mean.tolist(), spread.tolist(), strict=True)
     return tuple(BandStatistics(a, b, m, s, share) for a, b, m, s in rows)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalog_builder import grid
 from catalog_builder.items import TileRows, item_columns
 from catalog_builder.template import ArrowRenderer, Columns
 from catalog_builder.tiles import rows_cols
@@ -37,6 +38,7 @@ def write_items(
     template: dict[str, Any],
     years: tuple[int, ...],
     collection: dict[str, Any],
+    grid_kind: grid.Grid = "utm",
 ) -> None:
     """Write a year's items.
 
@@ -54,6 +56,8 @@ def write_items(
         All years of the collection.
     collection
         Its STAC document, stored in the file's metadata.
+    grid_kind
+        Which raster grid the template describes.
     """
     order = np.argsort(z_order(*rows_cols(cell)), kind="stable")
     renderer = ArrowRenderer({k: v for k, v in template.items() if k not in ("geometry", "bbox")})
@@ -62,7 +66,7 @@ def write_items(
     try:
         for part in _parts(order):
             batch = rows_at(part)
-            columns = item_columns(batch, years)
+            columns = item_columns(batch, years, grid_kind)
             table = _table(renderer.render(columns, batch.has), columns)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema, **_encoding(table.schema))

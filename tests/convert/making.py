@@ -1,0 +1,57 @@
+"""Small sources for the converter's tests: a polar tile of 1121 x 180 pixels or less."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from catalog_builder.convert.job import Job, Options
+from catalog_builder.convert.source import Wanted, plan
+from catalog_builder.convert.tile import Result, convert_tile
+from catalog_builder.grid import TileId
+from catalog_builder.sample import make_tile, write_npy_tile
+from catalog_builder.synthetic import SampleTile
+
+POLAR = TileId.from_name("grid_0.05_89.95")
+"""The smallest tiles there are: close to the pole a tenth of a degree of longitude is some metres."""
+YEAR = 2024
+
+
+@cache
+def sample(tile: TileId = POLAR, year: int = YEAR, seed: int = 0) -> SampleTile:
+    """Return a synthetic tile with land, water and unprocessed pixels; do not change its arrays."""
+    made = make_tile(tile, year, seed=seed)
+    shape = made.scales.shape
+    landmask = np.ones(shape, np.uint8)
+    landmask[: shape[0] // 3, -1] = 0
+    made.scales[-5:-3] = 0
+    made.codes[-5:-3] = 0
+    return SampleTile(tile, year, made.codes, made.scales, landmask)
+
+
+def write_pair(root: Path, made: SampleTile | None = None, *, landmask: bool = True) -> Path:
+    """Write a pair as a download has it below ``root`` and return the ``.npy``."""
+    made = made or sample()
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "tessera_metadata.json").write_text('{"dataset_version": "0.0", "dataset_variant": "synthetic"}')
+    written = write_npy_tile(
+        root / "global_0.1_degree_representation", root / "global_0.1_degree_tiff_all", made
+    )
+    if not landmask:
+        written.landmask.unlink()
+    return written.npy
+
+
+def jobs_of(source: Path | str, **wanted: object) -> list[Job]:
+    """Return the jobs of a source."""
+    return list(plan([str(source)], Wanted(**wanted)).jobs())  # type: ignore[arg-type]
+
+
+def convert_one(
+    source: Path | str, out: Path, *, wanted: dict[str, object] | None = None, **options: object
+) -> Result:
+    """Convert the one job of a source in this process."""
+    (job,) = jobs_of(source, **(wanted or {}))
+    return convert_tile(job, Options(str(out), **options))  # type: ignore[arg-type]

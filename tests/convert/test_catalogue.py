@@ -1,0 +1,236 @@
+"""The ledger in the catalogue: assets, properties and statistics, the same from every reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+
+from catalog_builder.build import BuildOptions, build
+from catalog_builder.catalog import CatalogFolder
+from catalog_builder.convert.ledger import LedgerWriter, decode_statistics, latest, read_rows, read_table
+from catalog_builder.convert.source import Wanted, plan
+from catalog_builder.convert.visual import Sample, fit_basis, load_basis, sample_pixels, store_basis
+from catalog_builder.datasets import dataset
+from catalog_builder.grid import TileId
+from catalog_builder.index import Index, Selection
+from tests.catalogs import api_items
+from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
+
+NEIGHBOUR = TileId.from_name("grid_0.15_89.95")
+
+
+def _basis(out: Path) -> tuple[object, ...]:
+    made = sample()
+    found = fit_basis([Sample("a", "synthetic", sample_pixels(made.codes, made.scales))])
+    store_basis(str(out), found)
+    assert load_basis(str(out), "synthetic") == found
+    return (found,)
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a catalogue: a native COG, a float32 one on the source grid, a tile-year not converted."""
+    root = tmp_path_factory.mktemp("catalogue")
+    write_pair(root / "src")
+    write_pair(root / "src", sample(NEIGHBOUR))
+    write_pair(root / "src", sample(POLAR, 2023))
+    cogs = root / "catalog" / "cogs"
+    npy = root / "src" / "global_0.1_degree_representation"
+    with LedgerWriter(cogs / "ledger") as ledger:
+        ledger.append(
+            convert_one(npy / f"{YEAR}/{POLAR.name}/{POLAR.name}.npy", cogs, bases=_basis(cogs)).row
+        )
+        ledger.append(
+            convert_one(
+                npy / f"{YEAR}/{NEIGHBOUR.name}/{NEIGHBOUR.name}.npy", cogs, profile="float32", grid="source"
+            ).row
+        )
+    _build(root)
+    return root
+
+
+def _build(root: Path, **options: object) -> object:
+    return build(
+        [str(root / "src" / "global_0.1_degree_representation")],
+        root / "catalog",
+        BuildOptions(dataset=dataset("synthetic"), url="http://cat", **options),  # type: ignore[arg-type]
+    )
+
+
+def _index(root: Path) -> Index:
+    return CatalogFolder(root / "catalog").open_index()
+
+
+def test_native_item(catalogue: Path) -> None:
+    item = api_items(_index(catalogue), "http://cat")[f"{POLAR.name}_{YEAR}"]
+    rows = latest(read_rows(catalogue / "catalog" / "cogs" / "ledger"))
+    row = rows[f"synthetic/{YEAR}/{POLAR.name}"]
+    assert item["properties"]["tessera:cog"] is True
+    assert item["properties"]["tessera:grid"] == "utm"
+    assert item["properties"]["tessera:valid_fraction"] == row.valid_fraction
+    assert list(item["assets"])[:5] == ["embeddings", "scales", "embeddings_f32", "visual", "thumbnail"]
+    for key, role in (
+        ("embeddings", "embeddings"),
+        ("scales", "scales"),
+        ("embeddings_f32", "vrt"),
+        ("visual", "visual"),
+        ("thumbnail", "thumbnail"),
+    ):
+        asset, file = item["assets"][key], row.files[role]
+        assert asset["href"] == f"http://cat/data/cogs/{file.path}"
+        assert asset["file:size"] == file.size
+        assert asset["file:checksum"] == f"1220{file.sha256}"
+        assert asset.get("file:header_size", 0) == file.header_size
+        assert (catalogue / "catalog" / "cogs" / file.path).stat().st_size == file.size
+    assert item["assets"]["embeddings"]["data_type"] == "int8"
+    assert item["assets"]["embeddings"]["nodata"] == -128
+    assert item["assets"]["scales"]["nodata"] == "nan"
+    with rasterio.open(catalogue / "catalog" / "cogs" / row.files["embeddings"].path) as ds:
+        assert list(ds.transform) == item["properties"]["proj:transform"]
+        assert list(ds.shape) == item["properties"]["proj:shape"]
+        assert list(ds.bounds) == item["properties"]["proj:bbox"]
+
+
+def test_statistics_are_those_of_the_values(catalogue: Path) -> None:
+    item = api_items(_index(catalogue), "http://cat")[f"{POLAR.name}_{YEAR}"]
+    bands = item["assets"]["embeddings_f32"]["bands"]
+    made = sample()
+    inside = (made.scales > 0) & (made.landmask == 1)
+    values = made.codes[inside].astype(np.float64) * made.scales[inside][:, None]
+    assert [b["name"] for b in bands] == [f"b{i:03d}" for i in range(128)]
+    for name, expected in (
+        ("minimum", values.min(0)),
+        ("maximum", values.max(0)),
+        ("mean", values.mean(0)),
+        ("stddev", values.std(0)),
+    ):
+        found = np.array([b["statistics"][name] for b in bands])
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_float32_item_on_the_source_grid(catalogue: Path) -> None:
+    item = api_items(_index(catalogue), "http://cat")[f"{NEIGHBOUR.name}_{YEAR}"]
+    row = latest(read_rows(catalogue / "catalog" / "cogs" / "ledger"))[f"synthetic/{YEAR}/{NEIGHBOUR.name}"]
+    assert item["properties"]["tessera:grid"] == "source"
+    assert "embeddings" not in item["assets"]
+    asset = item["assets"]["embeddings_f32"]
+    assert asset["type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
+    assert asset["nodata"] == "nan"
+    assert asset["href"].endswith(row.files["embeddings"].path)
+    with rasterio.open(catalogue / "catalog" / "cogs" / row.files["embeddings"].path) as ds:
+        assert list(ds.transform) == item["properties"]["proj:transform"]
+
+
+def test_items_without_cog_are_as_without_a_ledger(catalogue: Path, tmp_path: Path) -> None:
+    build(
+        [str(catalogue / "src" / "global_0.1_degree_representation")],
+        tmp_path / "plain",
+        BuildOptions(dataset=dataset("synthetic"), url="http://cat"),
+    )
+    plain = api_items(CatalogFolder(tmp_path / "plain").open_index(), "http://cat")
+    full = api_items(_index(catalogue), "http://cat")
+    name = f"{POLAR.name}_2023"
+    assert orjson.dumps(full[name]) == orjson.dumps(plain[name])
+    assert full[name]["properties"]["tessera:cog"] is False
+    # and with an empty list of ledgers the whole catalogue is
+    without = BuildOptions(dataset=dataset("synthetic"), url="http://cat", ledgers=())
+    build([str(catalogue / "src" / "global_0.1_degree_representation")], tmp_path / "none", without)
+    assert api_items(CatalogFolder(tmp_path / "none").open_index(), "http://cat") == plain
+
+
+def test_parquet_says_the_same(catalogue: Path) -> None:
+    items = api_items(_index(catalogue), "http://cat")
+    found = 0
+    for year in (2023, YEAR):
+        path = catalogue / "catalog" / "tessera-synthetic" / "items" / f"year={year}" / "items.parquet"
+        for row in pq.ParquetFile(path).read().to_pylist():
+            item = items[row["id"]]
+            assets = _without_nulls(row["assets"])
+            assert {k: v["href"] for k, v in assets.items()} == {
+                k: v["href"] for k, v in item["assets"].items()
+            }
+            for key, asset in item["assets"].items():
+                said = {k: v for k, v in assets[key].items() if k != "updated"}
+                assert said == {k: v for k, v in asset.items() if k != "updated"}, key
+            assert row["tessera:cog"] == item["properties"]["tessera:cog"]
+            assert row["tessera:valid_fraction"] == item["properties"].get("tessera:valid_fraction")
+            assert row["tessera:grid"] == item["properties"]["tessera:grid"]
+            found += 1
+    assert found == 3
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nulls(v) for v in value]
+    return value
+
+
+def test_filter_on_valid_fraction_in_sql(catalogue: Path) -> None:
+    index = _index(catalogue)
+    (ordinal,) = (r.ordinal for r in index.collections.values())
+    some = Selection([ordinal], where="t.valid_fraction > ?", values=(0.5,))
+    assert index.count(some).n == len(index.page(some, 10)) == 2
+    assert index.count(Selection([ordinal], where="t.valid_fraction > ?", values=(1.0,))).n == 0
+
+
+def test_missing_plans_what_has_no_cog(catalogue: Path) -> None:
+    source = str(catalogue / "catalog")
+    everything = plan([source], Wanted())
+    assert everything.total == 3
+    missing = plan([source], Wanted(missing=True))
+    (job,) = missing.jobs()
+    assert (missing.total, job.year) == (1, 2023)
+
+
+def test_rebuild_is_unchanged_and_update_keeps(catalogue: Path) -> None:
+    report = _build(catalogue)
+    assert not report.published  # type: ignore[attr-defined]
+    report = _build(catalogue, update=True, ledgers=())
+    assert not report.published  # type: ignore[attr-defined]
+
+
+def test_ledger_as_a_table(catalogue: Path) -> None:
+    table = read_table(catalogue / "catalog" / "cogs" / "ledger")
+    assert table.num_rows == 2
+    row = next(r for r in table.to_pylist() if r["profile"] == "native")
+    assert row["embeddings"]["path"].endswith("_embeddings.tif")
+    assert len(row["embeddings"]["sha256"]) == 32
+    assert decode_statistics(row["statistics"]).shape == (4, 128)
+    assert dict(row["versions"])["gdal"] == rasterio.__gdal_version__
+    assert row["sources"][0]["verified"] is False
+
+
+def test_cog_of_another_source_is_left_out(tmp_path: Path) -> None:
+    npy = write_pair(tmp_path / "src")
+    cogs = tmp_path / "catalog" / "cogs"
+    with LedgerWriter(cogs / "ledger") as ledger:
+        ledger.append(convert_one(npy, cogs).row)
+    manifest = tmp_path / "registry_2024.txt"
+    name = f"{YEAR}/{POLAR.name}/{POLAR.name}"
+    manifest.write_text(f"{name}.npy {'0' * 64}\n{name}_scales.npy {'1' * 64}\n")
+    report = build(
+        [str(manifest)],
+        tmp_path / "catalog",
+        BuildOptions(dataset=dataset("synthetic"), source_root=str(tmp_path)),
+    )
+    assert any("convert them again" in note for note in report.problems.notes)
+    (item,) = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "").values()
+    assert item["properties"]["tessera:cog"] is False
+
+
+def test_ledger_alone_is_a_catalogue(tmp_path: Path) -> None:
+    npy = write_pair(tmp_path / "src")
+    cogs = tmp_path / "catalog" / "cogs"
+    with LedgerWriter(cogs / "ledger") as ledger:
+        ledger.append(convert_one(npy, cogs).row)
+    options = BuildOptions(dataset=dataset("synthetic"), source_root=str(tmp_path))
+    assert build([], tmp_path / "catalog", options).items == 1
+    (item,) = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "").values()
+    assert list(item["assets"]) == ["embeddings", "scales", "embeddings_f32"]
