@@ -29,6 +29,7 @@ from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.browser import add_browser  # noqa: E402
 from api.client import TesseraClient  # noqa: E402
+from api.coverage import add_coverage  # noqa: E402
 from api.data import RangedFiles, immutable_where  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.middleware import ACCESS, Front  # noqa: E402
@@ -84,7 +85,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     app.state.store = store
     app.mount("/data", RangedFiles(folder, immutable_where(rf"{COGS}/.*")), name="data")
     app.mount("/source", _Source(store), name="source")
-    add_browser(app, settings)
+    has_browser = add_browser(app, settings)
+    add_coverage(app, store, settings, browser=has_browser)
     add_icon(app)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app)

@@ -87,8 +87,8 @@ def _encodings(request: Request) -> set[str]:
     return {part.strip() for part in accepted}  # one with a weight is not taken: it may be q=0
 
 
-def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> None:
-    """Add the routes at ``/browser``.
+def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
+    """Add the routes at ``/browser``; return whether the files are there.
 
     Parameters
     ----------
@@ -124,6 +124,7 @@ def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> None:
 
     app.add_api_route("/browser", add_slash, include_in_schema=False)
     app.add_api_route("/browser/{path:path}", browser, include_in_schema=False)
+    return bool(files)
 
 
 def _config(request: Request, settings: Settings) -> Response:

@@ -270,7 +270,10 @@ def _collection(index: Index, name: str | None) -> CollectionRecord:
 @app.command()
 def coverage(
     catalog: CatalogArg,
-    out: Annotated[Path | None, typer.Option(help="Write the map here (.png).", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the map here: a picture (.png) or a page (.html).", metavar="FILE"),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
     years: Years = None,
     region: Annotated[
@@ -288,6 +291,7 @@ def coverage(
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.coverage import coverage_table, touching
     from catalog_builder.coverage_map import coverage_png
+    from catalog_builder.coverage_page import coverage_html, grid_of
     from catalog_builder.region import region_from
 
     index = CatalogFolder(catalog).open_index()
@@ -300,7 +304,10 @@ def coverage(
     shape = region_from(region) if region is not None else None
     if out is not None:
         title = record.dataset.title
-        coverage_png(out, cell, mask, shown, region=shape, title=title, width=width)
+        if out.suffix.lower() in (".html", ".htm"):
+            coverage_html(out, [(record.id, title, grid_of(cell, mask, shown, shape))])
+        else:
+            coverage_png(out, cell, mask, shown, region=shape, title=title, width=width)
         if not quiet:
             console.say(f"map: {out}")
     if shape is not None:

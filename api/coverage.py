@@ -1,0 +1,178 @@
+"""The coverage page: which tiles have which years, drawn by the server as map tiles.
+
+``/coverage`` is the page, ``/coverage/tiles/{collection}/{z}/{x}/{y}.png?year=`` its map tiles, and
+``/coverage/at?collection=&lon=&lat=`` says what a place has. Nothing is prepared: a collection's masks
+are read from the index when the page is first asked for, 26 MB that live as long as the build.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Callable
+from functools import cached_property
+
+import anyio.to_thread
+from fastapi import FastAPI
+from stac_fastapi.types.errors import NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.data import IMMUTABLE
+from api.links import HTML, JSON
+from api.responses import Caching, dumps
+from api.settings import Settings
+from api.store import Snapshot, Store
+from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes, years_of
+from catalog_builder.coverage_page import coverage_page, layer
+from catalog_builder.coverage_tiles import CoverageGrid
+from catalog_builder.errors import GridError, QueryError
+from catalog_builder.grid import TileId
+from catalog_builder.index import CollectionRecord
+
+
+class _Lazy:
+    """The grid of a collection, read once however many map tiles are asked for at the same time."""
+
+    def __init__(self, snapshot: Snapshot, record: CollectionRecord) -> None:
+        self._snapshot = snapshot
+        self._record = record
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _grid(self) -> CoverageGrid:
+        return CoverageGrid(*self._snapshot.index.coverage(self._record.ordinal), self._record.years)
+
+    def get(self) -> CoverageGrid:
+        """Return the grid; call it from a thread."""
+        with self._lock:
+            return self._grid
+
+
+def add_coverage(app: FastAPI, store: Store, settings: Settings, *, browser: bool) -> None:
+    """Add the page, its map tiles and its look-up.
+
+    Parameters
+    ----------
+    browser
+        Whether STAC Browser is there to show items; else they are shown as JSON.
+    """
+    pages = _Coverage(store, settings, browser)
+    for path, endpoint in (
+        ("/coverage", pages.page),
+        ("/coverage/at", pages.at),
+        ("/coverage/tiles/{collection_id}/{z}/{x}/{y}.png", pages.tile),
+    ):
+        app.add_api_route(path, endpoint, include_in_schema=False)
+
+
+class _Coverage:
+    """The endpoints."""
+
+    def __init__(self, store: Store, settings: Settings, browser: bool) -> None:
+        self._store = store
+        self._settings = settings
+        self._browser = browser
+
+    async def page(self, request: Request) -> Response:
+        """Answer ``/coverage``."""
+        root: str = request.scope["tessera.root"]
+
+        def make(snapshot: Snapshot) -> bytes:
+            # Real data first: it is what a visitor came for.
+            records = sorted(snapshot.collections.values(), key=lambda r: r.dataset.is_synthetic)
+            layers = [
+                {
+                    **layer(record.id, record.dataset.title, _grid(snapshot, record)),
+                    # Relative to the page: right behind any prefix.
+                    "tiles": f"coverage/tiles/{record.id}/{{z}}/{{x}}/{{y}}.png?v={snapshot.generation}",
+                    "at": f"coverage/at?collection={record.id}",
+                }
+                for record in records
+            ]
+            links = (("browser/", "STAC Browser"), ("api.html", "API document"))
+            texts = [f'<a href="{html.escape(f"{root}/{path}")}">{name}</a>' for path, name in links]
+            return coverage_page(layers, f"<p>{' · '.join(texts)}</p>").encode()
+
+        return await self._answer(request, make, f"{HTML}; charset=utf-8")
+
+    async def tile(self, request: Request) -> Response:
+        """Answer a map tile."""
+        path, asked = request.path_params, request.query_params.get("year")
+        z, x, y = (_number(name, path[name]) for name in ("z", "x", "y"))
+        year = None if asked is None else _number("year", asked)
+
+        def make(snapshot: Snapshot) -> bytes:
+            return _grid(snapshot, _record(snapshot, path["collection_id"])).tile_png(z, x, y, year)
+
+        found = await self._answer(request, make, "image/png")
+        if request.query_params.get("v") == self._store.current().generation:
+            # The address names the build: what it holds never changes.
+            found.headers["cache-control"] = IMMUTABLE
+        return found
+
+    async def at(self, request: Request) -> Response:
+        """Answer what a place has."""
+        given = request.query_params
+        try:
+            tile = TileId.containing(*(_degrees(name, given.get(name)) for name in ("lon", "lat")))
+        except GridError as error:
+            raise QueryError(str(error)) from error
+        root: str = request.scope["tessera.root"]
+
+        def make(snapshot: Snapshot) -> bytes:
+            record = _record(snapshot, given.get("collection", next(iter(snapshot.collections))))
+            mask = _grid(snapshot, record).masks[tile.row, tile.col]
+            items = []
+            for year in years_of(int(mask)):
+                path = f"collections/{record.id}/items/{tile.name}_{year}"
+                shown = {"browser": f"{root}/browser/#/{path}"} if self._browser else {}
+                items.append({"year": year, "href": f"{root}/{path}", **shown})
+            code = coverage_codes(mask.reshape(1), record.years)[0]
+            return dumps(
+                {
+                    "collection": record.id,
+                    "tile": tile.name,
+                    "bounds": list(tile.bounds),
+                    "coverage": COVERAGE_NAMES[code] if items else None,
+                    "items": items,
+                }
+            )
+
+        return await self._answer(request, make, JSON)
+
+    async def _answer(self, request: Request, make: Callable[[Snapshot], bytes], kind: str) -> Response:
+        """Answer with what a function makes in a thread, unless the client has it already."""
+        snapshot = self._store.current()
+        caching = Caching(request, snapshot, self._settings)
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        return caching.respond(await anyio.to_thread.run_sync(make, snapshot), kind)
+
+
+def _record(snapshot: Snapshot, cid: str) -> CollectionRecord:
+    """Return a collection that there is."""
+    found = snapshot.collections.get(cid)
+    if found is None:
+        raise NotFoundError(f"no collection '{cid[:80]}'")
+    return found
+
+
+def _grid(snapshot: Snapshot, record: CollectionRecord) -> CoverageGrid:
+    """Return the grid of a collection; the first call reads it from the index."""
+    return snapshot.once(("coverage", record.ordinal), lambda: _Lazy(snapshot, record)).get()
+
+
+def _number(name: str, text: str) -> int:
+    """Return a parameter that is a whole number."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise QueryError(f"{name} must be a whole number, found '{text[:20]}'")
+    return int(text)
+
+
+def _degrees(name: str, text: str | None) -> float:
+    """Return a parameter that is a number of degrees."""
+    try:
+        return float(text or "")
+    except ValueError:
+        raise QueryError(f"{name} must be degrees, found '{(text or '')[:20]}'") from None

@@ -1,0 +1,134 @@
+"""The coverage map as a web page: served by the API, or as one file that needs nothing else.
+
+The file carries the grid of years itself: every cell's set of years as an index into the sets that
+occur, deflated, about 100 kB for the planet. The page is ``web/coverage.html`` with its style and its
+scripts put in; it loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from catalog_builder.coverage import COVERAGE_NAMES, Cells, Masks, touching
+from catalog_builder.coverage_map import ALPHA, COLORS
+from catalog_builder.coverage_tiles import (
+    ELSEWHERE,
+    ELSEWHERE_ALPHA,
+    LEVELS,
+    LINES_FROM,
+    MAX_ZOOM,
+    CoverageGrid,
+)
+from catalog_builder.errors import QueryError
+from catalog_builder.storage import write_atomic
+
+_WEB = Path(__file__).with_name("web")
+
+
+def coverage_html(
+    target: str | Path,
+    layers: Sequence[tuple[str, str, CoverageGrid]],
+) -> None:
+    """Write the coverage map of collections as one HTML file.
+
+    Parameters
+    ----------
+    target
+        Path or s3:// address, written in one step.
+    layers
+        Id, title and grid of each collection.
+
+    Raises
+    ------
+    QueryError
+        If there is nothing to show.
+    """
+    if not layers:
+        raise QueryError("a coverage map needs at least one collection")
+    shown = [{**layer(*one), "grid": embedded(one[2])} for one in layers]
+    with write_atomic(target, content_type="text/html; charset=utf-8") as file:
+        file.write_text(coverage_page(shown))
+
+
+def coverage_page(layers: Sequence[dict[str, Any]], links: str = "") -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    layers
+        What :func:`layer` returned for each collection, with ``grid`` (see :func:`embedded`), or with
+        ``tiles`` and ``at``: addresses on a server of map tiles, and of what is at a point.
+    links
+        HTML below the legend.
+    """
+    config = {
+        "collections": layers,
+        "maxZoom": MAX_ZOOM,
+        "levels": LEVELS,
+        "linesFrom": LINES_FROM,
+        "colors": [*((*COLORS[name], ALPHA) for name in COVERAGE_NAMES), (*ELSEWHERE, ELSEWHERE_ALPHA)],
+    }
+    return fill_page("coverage.html", ("style.css", "map.js", "coverage.js"), config, links)
+
+
+def fill_page(name: str, parts: Sequence[str], config: dict[str, Any], links: str = "") -> str:
+    """Return a page of ``web/`` with its parts and its configuration put in."""
+    page = _read(name)
+    for part in parts:
+        page = page.replace(f"/*{{{part}}}*/", _read(part))
+    # In a script element only "</" and "<!--" end or change what follows.
+    said = orjson.dumps(config).decode().replace("<", "\\u003c")
+    return page.replace("/*{config}*/", said).replace("<!--{links}-->", links)
+
+
+@cache
+def _read(name: str) -> str:
+    return (_WEB / name).read_text()
+
+
+def layer(cid: str, title: str, grid: CoverageGrid) -> dict[str, Any]:
+    """Return what the page needs to know of a collection beside its grid or its tiles."""
+    return {
+        "id": cid,
+        "title": title,
+        "years": list(grid.years),
+        "bounds": list(grid.bounds),
+        "counts": grid.counts,
+    }
+
+
+def embedded(grid: CoverageGrid) -> dict[str, Any]:
+    """Return a grid for a page to carry: the part with tiles, deflated, as base64."""
+    rows = np.flatnonzero(grid.masks.any(axis=1))
+    cols = np.flatnonzero(grid.masks.any(axis=0))
+    if not len(rows):
+        raise QueryError("there is no tile to show")
+    part = grid.masks[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    masks, index = np.unique(part, return_inverse=True)
+    wide = len(masks) > 256
+    values = index.astype("<u2" if wide else "u1").reshape(part.shape)
+    return {
+        "row0": int(rows[0]),
+        "col0": int(cols[0]),
+        "rows": part.shape[0],
+        "cols": part.shape[1],
+        "masks": masks.tolist(),
+        "wide": wide,
+        "data": base64.b64encode(zlib.compress(values.tobytes(), 9)).decode(),
+    }
+
+
+def grid_of(cell: Cells, mask: Masks, years: Sequence[int], region: Any = None) -> CoverageGrid:
+    """Return the grid of some tiles, of those that touch a region if one is given."""
+    if region is not None:
+        keep = touching(cell, region)
+        cell, mask = cell[keep], mask[keep]
+    return CoverageGrid(cell, mask, years)
