@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,10 @@ def _write_rio_cogeo(ds: rasterio.DatasetReader, path: Path, target: Path, job: 
     from rio_cogeo.profiles import cog_profiles
 
     dtype = np.dtype(ds.dtypes[0])
-    profile: dict[str, Any] = dict(cog_profiles.get("zstd"))  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # It says that zstd is not in every old libtiff; GDAL has had it since 2.3.
+        warnings.simplefilter("ignore", UserWarning)
+        profile: dict[str, Any] = dict(cog_profiles.get("zstd"))  # type: ignore[no-untyped-call]
     block = 512 if max(ds.height, ds.width) > 512 else 256
     profile |= {"blockxsize": block, "blockysize": block, "level": 9, "zstd_level": 9}
     profile.pop("level")

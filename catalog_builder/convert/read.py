@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import rasterio
 
 N_BANDS = 128
-_CHUNK = 1 << 22
+_CHUNK = 1 << 18
 DEFAULT_DATASET = "v1"
 """Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
 
@@ -132,7 +132,7 @@ def _read_pair(job: Job, options: Options) -> Source:
 def _load_npy(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray[Any]:
     """Return an array from memory of our own, its file hashed and checked on the way."""
     data = read_checked(file, role, rows)
-    stream = io.BytesIO(memoryview(data)[:4096])
+    stream = io.BytesIO(data[:4096].tobytes())
     try:
         version = np.lib.format.read_magic(stream)
         reader = (
@@ -149,43 +149,41 @@ def _load_npy(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray
         raise ConvertError(
             f"{file.address}: {state}: {len(data)} bytes, an array of {shape} {dtype} needs {start + wanted}"
         )
-    array = np.frombuffer(data, dtype, offset=start)
+    array = data[start:].view(dtype) if start % dtype.itemsize == 0 else data[start:].copy().view(dtype)
     array = array.reshape(shape, order="F" if fortran else "C")
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False))
 
 
-def read_checked(file: SourceFile, role: Any, rows: list[SourceRow]) -> bytearray:
+def read_checked(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray[np.uint8]:
     """Return a file's bytes, writable, and note its size and hash; refuse what is not as planned."""
     digest = hashlib.sha256()
-    data = bytearray(file.size or 0)
+    # Not zeroed first, and hashed while it is still in the cache.
+    data = np.empty(file.size if file.size is not None else 1 << 20, np.uint8)
     done = 0
     with storage.open_binary(file.address) as stream:
         try:
             while True:
-                if done == len(data):  # longer than announced, or not announced
+                if done == len(data):  # all that was announced, or nothing was
                     more = stream.read(_CHUNK)
                     if not more:
                         break
-                    data += more
-                    digest.update(more)
-                    done += len(more)
-                    continue
-                view = memoryview(data)[done : done + _CHUNK]
-                n = stream.readinto(view)  # type: ignore[attr-defined]
-                if not n:
-                    break
-                digest.update(view[:n])
-                view.release()
+                    data = np.concatenate([data, np.empty(max(done, len(more)), np.uint8)])
+                    data[done : done + len(more)] = np.frombuffer(more, np.uint8)
+                    n = len(more)
+                else:
+                    n = stream.readinto(data[done : done + _CHUNK].data)  # type: ignore[attr-defined]
+                    if not n:
+                        break
+                digest.update(data[done : done + n].data)
                 done += n
         except OSError as error:
             raise ConvertError(f"{file.address}: {error.strerror or error}") from error
-    del data[done:]
     if file.size is not None and done != file.size:
         raise ConvertError(
             f"{file.address}: {done} bytes, expected {file.size}: truncated, or changed meanwhile"
         )
     _note(file, role, done, digest.hexdigest(), rows)
-    return data
+    return data[:done]
 
 
 def _note(file: SourceFile, role: Any, size: int, sha256: str, rows: list[SourceRow]) -> None:

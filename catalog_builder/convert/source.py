@@ -217,7 +217,7 @@ def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, land
             kind == FileKind.LANDMASK and landmasks and len(listed) == 1
         ):
             rows.append((i, FileKind.OTHER))
-        elif kind == FileKind.SCALES and len(listed) == 1:
+        elif address.endswith("_scales.npy") and len(listed) == 1:
             raise ConvertError(f"{address}: these are the scales; give the embedding, the .npy beside it")
     if twice:
         notes.append(f"{source}: {twice} GeoTIFFs left out, their .npy pairs are there too")
