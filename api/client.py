@@ -150,7 +150,8 @@ class TesseraClient(AsyncBaseCoreClient):
                 link("root", f"{root}/"),
                 *paging_links(root + path, request.method, query.given, query.texts, tokens),
             ]
-            return feature_collection(render(snapshot, page.rows, root, query.view), links, page.matched)
+            items = render(snapshot, page.rows, root, query.view, query.fields)
+            return feature_collection(items, links, page.matched)
 
         body = await self._run(answer, inline=query.is_light and query.limit <= INLINE_ITEMS)
         return caching.respond(body, GEOJSON)

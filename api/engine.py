@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from api.paging import Cursor, decode, encode
+from api.bounds import Bound, both
+from api.cql2 import Compiler, item_keys
+from api.fields import Fields
+from api.order import Order, Row
+from api.paging import decode, encode
 from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot
+from api.text import bounds_of
 from api.times import year_span
 from api.view import View
 from catalog_builder.bands_view import bands_template, readable_flags
-from catalog_builder.errors import GridError, QueryTimeoutError
-from catalog_builder.grid import TileId
-from catalog_builder.index import CELL_BITS, YEAR_BITS, Count, Selection, make_key, tile_rows
+from catalog_builder.errors import QueryTimeoutError
+from catalog_builder.index import CELL_BITS, YEAR_BITS, Count, Selection, tile_rows
 from catalog_builder.items import item_columns, item_template
 from catalog_builder.template import JsonRenderer
-
-Row = tuple[Any, ...]
-"""As :meth:`catalog_builder.index.Index.page` gives it; the key is first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +37,42 @@ class Page:
     matched: Count
 
 
-def select(snapshot: Snapshot, query: Query) -> Selection:
-    """Return what a query asks of the index."""
+def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
+    """Return what a query asks of the index.
+
+    Raises
+    ------
+    QueryError
+        If its filter does not fit the items.
+    """
     wanted = query.collections
-    ordinals = [r.ordinal for r in snapshot.collections.values() if wanted is None or r.id in wanted]
-    years = None
+    ordinals = frozenset(r.ordinal for r in snapshot.collections.values() if wanted is None or r.id in wanted)
+    bound = Bound(ordinals=ordinals)
     if query.interval is not None:
-        years = [y for y in snapshot.years if query.interval.overlaps(*year_span(y))]
+        years = (y for y in snapshot.years if query.interval.overlaps(*year_span(y)))
+        bound = both(bound, Bound(years=frozenset(years)))
+    if query.ids is not None:
+        keys = (key for item_id in query.ids for key in item_keys(item_id, ordinals))
+        bound = both(bound, Bound(keys=frozenset(keys)))
+    if query.area is not None:
+        bound = both(bound, Bound(cells=query.area.cells()))
+    compiler = Compiler(snapshot, settings)
+    conditions = [compiler.condition(f) for f in (query.filter, query.query) if f is not None]
+    if query.terms is not None:
+        conditions.append(compiler.any_of(bounds_of(query.terms, snapshot)))
+    where, values = "", ()
+    if conditions:
+        whole = compiler.all_of(conditions)
+        bound, where, values = both(bound, whole.bound), whole.rest, whole.rest_values
     return Selection(
-        ordinals=ordinals,
-        years=years,
-        runs=query.area.cells() if query.area else None,
-        keys=_keys(query.ids, ordinals) if query.ids is not None else None,
+        ordinals=sorted(bound.ordinals or ()),
+        years=None if bound.years is None else sorted(bound.years),
+        runs=bound.cells,
+        keys=None if bound.keys is None else sorted(bound.keys),
+        where=where,
+        values=values,
+        cell_sets=tuple(compiler.cell_sets) if where else (),
     )
-
-
-def _keys(ids: Sequence[str], ordinals: Sequence[int]) -> list[int]:
-    """Return the keys that ids have in some collections; what is not an id of ours has none."""
-    keys = []
-    for item_id in ids:
-        place = parse_item_id(item_id)
-        if place is not None:
-            tile, year = place
-            keys += [make_key(o, year, tile.row, tile.col) for o in ordinals]
-    return keys
-
-
-def parse_item_id(item_id: str) -> tuple[TileId, int] | None:
-    """Return the tile and year of an item id; None if it is not one."""
-    name, _, year = item_id.rpartition("_")
-    if len(year) != 4 or not (year.isascii() and year.isdigit()):
-        return None
-    try:
-        return TileId.from_name(name), int(year)
-    except GridError:
-        return None
 
 
 def find_page(snapshot: Snapshot, query: Query, settings: Settings, seconds: float) -> Page:
@@ -79,27 +81,28 @@ def find_page(snapshot: Snapshot, query: Query, settings: Settings, seconds: flo
     Raises
     ------
     QueryError
-        If its token is not one of this search.
+        If its token is not one of this search, its filter does not fit the items, or it asks to sort
+        too many of them.
     QueryTimeoutError
         If it takes longer than ``seconds``.
     """
+    deadline = time.monotonic() + seconds
     seal = f"{query.fingerprint} {' '.join(snapshot.collections)}"
     cursor = decode(query.token, seal) if query.token is not None else None
-    selection = select(snapshot, query)
+    selection = select(snapshot, query, settings)
+    order = Order(snapshot, query.sortby, selection, settings)
     backwards = cursor is not None and cursor.backwards
-    rows = snapshot.index.page(
-        selection, query.limit + 1, cursor.key if cursor else None, backwards=backwards, seconds=seconds
-    )
+    rows = order.page(query.limit + 1, cursor, deadline)
     more = len(rows) > query.limit  # in the direction of reading
     if more:
         rows = rows[1:] if backwards else rows[: query.limit]
     has_next = backwards or more
     has_prev = more if backwards else cursor is not None
-    matched = _count(snapshot, query, selection, settings, seconds)
+    matched = _count(snapshot, query, selection, settings, deadline - time.monotonic())
     return Page(
         rows,
-        encode(Cursor(rows[-1][0]), seal) if rows and has_next else None,
-        encode(Cursor(rows[0][0], backwards=True), seal) if rows and has_prev else None,
+        encode(order.cursor(rows[-1], backwards=False), seal) if rows and has_next else None,
+        encode(order.cursor(rows[0], backwards=True), seal) if rows and has_prev else None,
         matched,
     )
 
@@ -110,54 +113,50 @@ def _count(
     """Return the number of matches; remembered, because every page of a search says it."""
 
     def count() -> Count:
-        found = snapshot.index.count(selection, min(seconds, settings.count_seconds))
+        found = snapshot.index.count(selection, max(min(seconds, settings.count_seconds), 0))
         if not found.exact and seconds < settings.count_seconds:
             raise QueryTimeoutError("counting takes longer than this attempt may")
         return found
 
-    return snapshot.once(("count", query.fingerprint), count)
+    return snapshot.once(("count", query.matching), count)
 
 
 def find_item(snapshot: Snapshot, collection_id: str, item_id: str) -> Row | None:
     """Return the row of an item; None if there is no such item."""
     record = snapshot.collections.get(collection_id)
-    place = parse_item_id(item_id)
-    if record is None or place is None:
+    if record is None:
         return None
-    tile, year = place
-    key = make_key(record.ordinal, year, tile.row, tile.col)
-    rows = snapshot.index.page(Selection([record.ordinal], keys=[key]), 1)
+    keys = item_keys(item_id, frozenset([record.ordinal]))
+    rows = snapshot.index.page(Selection([record.ordinal], keys=keys), 1) if keys else []
     return rows[0] if rows else None
 
 
-def render(snapshot: Snapshot, rows: Sequence[Row], root: str, view: View = None) -> list[str]:
-    """Return rows as the JSON texts of their items, in order."""
+def render(
+    snapshot: Snapshot, rows: Sequence[Row], root: str, view: View = None, fields: Fields | None = None
+) -> list[str]:
+    """Return rows as the JSON texts of their items, in order, in a view and with some fields."""
     if not rows:
         return []
     ordinals = [row[0] >> (CELL_BITS + YEAR_BITS) for row in rows]
-    first = ordinals[0]
-    if ordinals.count(first) == len(ordinals):
-        return _render_collection(snapshot, first, rows, root, view)
     texts = [""] * len(rows)
     for ordinal in set(ordinals):
         places = [i for i, o in enumerate(ordinals) if o == ordinal]
-        found = _render_collection(snapshot, ordinal, [rows[i] for i in places], root, view)
+        tiles = tile_rows(rows if len(places) == len(rows) else [rows[i] for i in places])
+        record = snapshot.index.by_ordinal[ordinal]
+        columns = item_columns(tiles, record.years, record.grid)
+        lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
+        flags = tiles.has if view is None else readable_flags(tiles.has)
+        found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
         for i, text in zip(places, found, strict=True):
             texts[i] = text
     return texts
 
 
-def _render_collection(
-    snapshot: Snapshot, ordinal: int, rows: Sequence[Row], root: str, view: View
-) -> list[str]:
-    record = snapshot.index.by_ordinal[ordinal]
-    of = (record.dataset, record.addresses, root, record.grid)
-    renderer = snapshot.once(
-        ("renderer", ordinal, root, view),
-        lambda: JsonRenderer(item_template(*of) if view is None else bands_template(*of, view.bands)),
-    )
-    tiles = tile_rows(rows)
-    columns = item_columns(tiles, record.years, record.grid)
-    lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
-    flags = tiles.has if view is None else readable_flags(tiles.has)
-    return renderer.render(lists, flags.tolist())
+def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:
+    def make() -> JsonRenderer:
+        record = snapshot.index.by_ordinal[ordinal]
+        of = (record.dataset, record.addresses, root, record.grid)
+        template = item_template(*of) if view is None else bands_template(*of, view.bands)
+        return JsonRenderer(template if fields is None else fields.prune(template))
+
+    return snapshot.once(("renderer", ordinal, root, view, fields), make)

@@ -62,4 +62,4 @@ def decode(token: str, fingerprint: str) -> Cursor:
 
 
 def _seal(body: bytes, fingerprint: str) -> bytes:
-    return hashlib.blake2b(body, digest_size=6, key=fingerprint.encode()).digest()
+    return hashlib.blake2b(b"%s\0%s" % (fingerprint.encode(), body), digest_size=6).digest()

@@ -109,4 +109,4 @@ def settings_document() -> str:
 
 
 if __name__ == "__main__":
-    print(settings_document(), end="")  # noqa: T201
+    print(settings_document(), end="")

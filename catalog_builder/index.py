@@ -15,8 +15,9 @@ import json
 import sqlite3
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -174,6 +175,10 @@ class Selection:
     where: str = ""
     """SQL condition over ``t`` (tile) from a white list, with ``?`` for its values."""
     values: tuple[Any, ...] = ()
+    cell_sets: tuple[Runs, ...] = ()
+    """Sets of cells that ``where`` asks about as ``in_cells(i, t.key)``."""
+    order: Sequence[tuple[int, int]] | None = None
+    """The (ordinal, year) in the order to walk them, within the other parts; None is ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +310,7 @@ class IndexRows:
 
 # --------------------------------------------------------------------------------------- reading
 
-_PAGE = f"""
+PAGE_SQL = f"""
 SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s.scales_sha256,
   s.geotiff, s.geotiff_size, l.size, l.sha256, t.valid_fraction, {", ".join("c." + n for n in COG_COLUMNS)}
 FROM {{tiles}}
@@ -316,7 +321,7 @@ LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS 
 """
 # json_each gives the ranges in their order, and the tiles of a range come in key order: the rows are
 # sorted as they are found, and LIMIT stops the walk as soon as the page is full.
-_RANGES = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
+RANGES_SQL = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
 
 
 class Index:
@@ -361,12 +366,29 @@ class Index:
             db = self._local.db = sqlite3.connect(uri, uri=True, check_same_thread=False)
             db.execute("PRAGMA mmap_size=8589934592")
             db.execute("PRAGMA query_only=ON")
+            local, cell_mask = self._local, (1 << CELL_BITS) - 1
+
+            def in_cells(number: int, key: int) -> bool:
+                lo, hi = local.cell_sets[number]
+                cell = key & cell_mask
+                at = bisect_right(lo, cell) - 1
+                return at >= 0 and cell <= hi[at]
+
+            db.create_function("in_cells", 2, in_cells, deterministic=True)
         return db
 
     @contextlib.contextmanager
-    def _limit(self, seconds: float | None) -> Iterator[sqlite3.Connection]:
-        """Lend the thread's connection under a time limit."""
+    def lend(self, seconds: float | None, selection: Selection) -> Iterator[sqlite3.Connection]:
+        """Lend the thread's connection for a selection's ``where``, under a time limit.
+
+        Raises
+        ------
+        QueryTimeoutError
+            If what is done with it takes longer.
+        """
         db = self._db
+        if selection.cell_sets:
+            self._local.cell_sets = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
         if seconds is None:
             yield db
             return
@@ -400,13 +422,13 @@ class Index:
             If it takes longer than ``seconds``.
         """
         rows: list[tuple[Any, ...]] = []
-        with self._limit(seconds) as db:
-            for ranges in self._ranges(selection, after, backwards):
+        with self.lend(seconds, selection) as db:
+            for ranges in self.ranges(selection, after, backwards):
                 if backwards:
                     found = self._page_backwards(db, selection, ranges, limit - len(rows))
                 else:
-                    sql = _PAGE.format(tiles=_RANGES) + _where(selection.where) + " LIMIT ?"
-                    bound = (_json(ranges), *selection.values, limit - len(rows))
+                    sql = PAGE_SQL.format(tiles=RANGES_SQL) + where_sql(selection.where) + " LIMIT ?"
+                    bound = (ranges_json(ranges), *selection.values, limit - len(rows))
                     found = db.execute(sql, bound).fetchall()
                 rows += found
                 if len(rows) >= limit:
@@ -418,8 +440,8 @@ class Index:
         db: sqlite3.Connection, selection: Selection, ranges: Keys, limit: int
     ) -> list[tuple[Any, ...]]:
         sql = (
-            _PAGE.format(tiles="tile t")
-            + _where("t.key BETWEEN ? AND ?", selection.where)
+            PAGE_SQL.format(tiles="tile t")
+            + where_sql("t.key BETWEEN ? AND ?", selection.where)
             + " ORDER BY t.key DESC LIMIT ?"
         )
         rows: list[tuple[Any, ...]] = []
@@ -441,11 +463,11 @@ class Index:
             found += blocks.total if whole is None else blocks.count(whole)
         if rim is None or not len(rim.row):
             return Count(found)
-        sql = f"SELECT count(*) FROM {_RANGES}"
+        sql = f"SELECT count(*) FROM {RANGES_SQL}"
         try:
-            with self._limit(seconds) as db:
-                for ranges in self._ranges(Selection(selection.ordinals, selection.years, rim)):
-                    found += db.execute(sql, (_json(ranges),)).fetchone()[0]
+            with self.lend(seconds, selection) as db:
+                for ranges in self.ranges(replace(selection, runs=rim)):
+                    found += db.execute(sql, (ranges_json(ranges),)).fetchone()[0]
         except QueryTimeoutError:
             return Count(found, exact=False, at_least=found)
         return Count(found)
@@ -453,15 +475,15 @@ class Index:
     def _count_tiles(self, selection: Selection, seconds: float | None) -> Count:
         """Count by looking at each tile-year; what was seen when time runs out gives an estimate."""
         found = seen = 0
-        sql = f"SELECT count(*), total({selection.where or 1}) FROM {_RANGES}"
+        sql = f"SELECT count(*), total({selection.where or 1}) FROM {RANGES_SQL}"
         try:
-            with self._limit(seconds) as db:
+            with self.lend(seconds, selection) as db:
                 for ranges in self._portions(selection):
-                    looked, matched = db.execute(sql, (*selection.values, _json(ranges))).fetchone()
+                    looked, matched = db.execute(sql, (*selection.values, ranges_json(ranges))).fetchone()
                     seen += looked
                     found += int(matched)
         except QueryTimeoutError:
-            part = Selection(selection.ordinals, selection.years, selection.runs)
+            part = replace(selection, where="", values=(), cell_sets=(), keys=None)
             everything = self.count(part, seconds).n if selection.keys is None else len(selection.keys)
             estimate = round(found * max(everything, seen) / seen) if seen else everything
             return Count(max(estimate, found), exact=False, at_least=found)
@@ -484,13 +506,18 @@ class Index:
         return made
 
     def _years_of(self, selection: Selection, step: int = 1) -> Iterator[tuple[int, int]]:
-        """Yield the (ordinal, year) that a selection spans, in key order or against it."""
+        """Yield the (ordinal, year) that a selection spans, in its order or against it."""
+        if selection.order is not None:
+            for ordinal, year in selection.order[::step]:
+                if ordinal in selection.ordinals and (selection.years is None or year in selection.years):
+                    yield ordinal, year
+            return
         for ordinal in selection.ordinals[::step]:
             for year in self.by_ordinal[ordinal].years[::step]:
                 if selection.years is None or year in selection.years:
                     yield ordinal, year
 
-    def _ranges(
+    def ranges(
         self, selection: Selection, after: int | None = None, backwards: bool = False, most: int = 16384
     ) -> Iterator[Keys]:
         """Yield key ranges (n, 2), in order, in batches that grow: the first pages need few of them."""
@@ -499,6 +526,7 @@ class Index:
             return
         spans = None if selection.runs is None else key_spans(selection.runs)
         size = 32
+        waiting = after is not None and selection.order is not None
         for ordinal, year in self._years_of(selection, -1 if backwards else 1):
             base = make_key(ordinal, year, 0, 0)
             if selection.runs is None or spans is None:
@@ -506,7 +534,12 @@ class Index:
             else:
                 ranges = self._held(ordinal, year, selection.runs, spans) + base
             if after is not None:
-                ranges = _past(ranges, after, backwards)
+                # What was walked before the cursor's year is done; the year itself is cut at the cursor.
+                if waiting and (ordinal, year) != split_key(after)[:2]:
+                    continue
+                if waiting or selection.order is None:
+                    ranges = _past(ranges, after, backwards)
+                waiting = False
             if backwards:
                 ranges = ranges[::-1]
             at = 0
@@ -526,7 +559,7 @@ class Index:
     def _portions(self, selection: Selection) -> Iterator[Keys]:
         """Yield key ranges in portions that take milliseconds each."""
         if selection.runs is not None or selection.keys is not None:
-            yield from self._ranges(selection, most=256)
+            yield from self.ranges(selection, most=256)
             return
         step = 60 << COL_BITS  # 6 degrees of latitude
         for ordinal, year in self._years_of(selection):
@@ -652,7 +685,8 @@ class Index:
         ).cast(LANDMASK_SCHEMA)
 
 
-def _where(*conditions: str) -> str:
+def where_sql(*conditions: str) -> str:
+    """Return the WHERE clause of conditions, empty ones left out."""
     used = [c for c in conditions if c]
     return " WHERE " + " AND ".join(used) if used else ""
 
@@ -666,7 +700,8 @@ def _past(ranges: Keys, after: int, backwards: bool) -> Keys:
     return np.column_stack([np.maximum(ranges[:, 0], after + 1), ranges[:, 1]])
 
 
-def _json(ranges: Keys) -> str:
+def ranges_json(ranges: Keys) -> str:
+    """Return key ranges (n, 2) as :data:`RANGES_SQL` takes them."""
     return orjson.dumps(np.ascontiguousarray(ranges), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 

@@ -1,0 +1,100 @@
+"""The spatial functions of CQL2: which cells stand in a relation to a geometry.
+
+An item's geometry is its cell, so a function of ``geometry`` and a literal is a set of cells, found
+once. Intersection is :func:`catalog_builder.cover.cover`; the other relations test the cells that
+intersect, with shapely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from api.area import Area, complement, parse_bbox, parse_geometry
+from catalog_builder import grid
+from catalog_builder.cover import Runs
+from catalog_builder.errors import QueryError
+
+MOST_TESTED = 500_000
+"""Cells that are tested one by one; shapely does about a million a second."""
+
+Cells = npt.NDArray[np.object_]
+Relation = Callable[[BaseGeometry, Cells], npt.NDArray[np.bool_]]
+
+# By (geometry of the request, cells): the prepared geometry comes first.
+_RELATIONS: dict[str, Relation] = {
+    "s_within": shapely.contains,
+    "s_contains": shapely.within,
+    "s_equals": lambda shape, cells: shapely.equals(cells, shape),
+    "s_touches": shapely.touches,
+    "s_overlaps": shapely.overlaps,
+    "s_crosses": lambda shape, cells: shapely.crosses(cells, shape),
+}
+_INVERSE = {"s_within": "s_contains", "s_contains": "s_within"}
+FUNCTIONS = ("s_intersects", "s_disjoint", *_RELATIONS)
+"""Names of the functions, in lower case."""
+
+_EDGE_LON, _EDGE_LAT = np.array(grid.LON_EDGES), np.array(grid.LAT_EDGES)
+
+
+def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertices: int) -> Runs:
+    """Return the cells for which ``function(geometry, literal)`` holds.
+
+    Parameters
+    ----------
+    function
+        One of :data:`FUNCTIONS`.
+    literal
+        GeoJSON, or ``{"bbox": [...]}``.
+    reversed_arguments
+        Whether the literal comes first.
+
+    Raises
+    ------
+    QueryError
+        If the literal is not a geometry, or would need too many cells to be tested.
+    """
+    area, shape = _read(literal, function, max_vertices)
+    touched = area.cells()
+    if function == "s_intersects":
+        return touched
+    if function == "s_disjoint":
+        return complement(touched)
+    if not shape.is_empty and (shape.bounds[0] < -180 or shape.bounds[2] > 180):
+        raise QueryError(f"filter: {function} takes longitudes from -180 to 180; cut the geometry there")
+    if touched.n_cells > MOST_TESTED:
+        raise QueryError(
+            f"filter: {function} with this geometry would test {touched.n_cells} cells, at most {MOST_TESTED}"
+            " are tested; make the geometry smaller, or use s_intersects"
+        )
+    name = _INVERSE.get(function, function) if reversed_arguments else function
+    cells = touched.cells()
+    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    boxes = shapely.box(_EDGE_LON[col], _EDGE_LAT[row], _EDGE_LON[col + 1], _EDGE_LAT[row + 1])
+    shapely.prepare(shape)
+    try:
+        held = cells[_RELATIONS[name](shape, boxes)]
+    except shapely.errors.GEOSException as exc:
+        raise QueryError(f"filter: {function} cannot be answered for this geometry ({exc})") from None
+    row, col = (held // grid.N_COLS).astype(np.int32), (held % grid.N_COLS).astype(np.int32)
+    return Runs(row, col, col)
+
+
+def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:
+    """Return the value of a function of two literals."""
+    (_, one), (_, other) = (_read(literal, function, max_vertices) for literal in (a, b))
+    return bool(getattr(shapely, function.removeprefix("s_"))(one, other))
+
+
+def _read(literal: Any, function: str, max_vertices: int) -> tuple[Area, BaseGeometry]:
+    if not isinstance(literal, dict) or "bbox" not in literal:
+        area = parse_geometry(literal, f"filter: {function}", max_vertices)
+        return area, shapely.from_wkb(area.wkb)
+    area = parse_bbox(literal["bbox"], f"filter: {function}")
+    parts = [shapely.box(*b) for b in area.boxes]
+    return area, parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

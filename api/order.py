@@ -1,0 +1,137 @@
+"""In which order results come, and the place of a row in it.
+
+Terms that depend on the collection or the year alone (datetime, tessera:year, collection, …) only
+change the order in which years are walked, so they cost nothing at any size. From the first other
+term on, the matches of each group of equal years are sorted by SQLite, which is refused beyond
+``max_sorted`` of them. The index key is the last term of every order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from api.paging import Cursor
+from api.queryables import QUERYABLES
+from api.search import Sort
+from api.settings import Settings
+from api.store import Snapshot
+from catalog_builder.errors import QueryError
+from catalog_builder.index import CELL_BITS, Selection, split_key
+from catalog_builder.sorting import Term, sorted_page, values_of
+
+Row = tuple[Any, ...]
+"""As :meth:`catalog_builder.index.Index.page` gives it; the key is first."""
+Pair = tuple[int, int]
+"""Collection ordinal and year."""
+
+
+class Order:
+    """The order of one search's results."""
+
+    def __init__(
+        self, snapshot: Snapshot, sortby: Sequence[Sort], selection: Selection, settings: Settings
+    ) -> None:
+        self._index = snapshot.index
+        self._selection = selection
+        self._most = settings.max_sorted
+        self._groups: list[list[Pair]] | None = None
+        """Years by equal values of the leading terms, in order; None: as the index has them."""
+        walked = 0
+        if selection.keys is None:  # a list of ids is short: it is sorted as it is
+            while walked < len(sortby) and QUERYABLES[sortby[walked].name].axis in ("collection", "year"):
+                walked += 1
+        self._sorted = [
+            Term(QUERYABLES[s.name].sql(snapshot), s.descending)
+            for s in sortby[walked:]
+            if s.name in QUERYABLES
+        ]
+        if walked:
+            self._groups = self._grouped(snapshot, sortby[:walked])
+
+    def _grouped(self, snapshot: Snapshot, terms: Sequence[Sort]) -> list[list[Pair]]:
+        pairs = [(o, y) for o in self._selection.ordinals for y in self._index.by_ordinal[o].years]
+        selected = self._selection.years
+        pairs = [p for p in pairs if selected is None or p[1] in selected]
+        values = _axis_values(snapshot, terms, pairs)
+        # Sort by the last term first: Python's sort is stable, so each earlier one overrules it.
+        for i in reversed(range(len(terms))):
+            pairs.sort(key=lambda pair: values[pair][i], reverse=terms[i].descending)
+        return [sorted(group) for _, group in groupby(pairs, key=lambda pair: values[pair])]
+
+    def page(self, limit: int, cursor: Cursor | None, deadline: float) -> list[Row]:
+        """Return up to ``limit`` rows beyond a place.
+
+        Raises
+        ------
+        QueryError
+            If too many items would have to be sorted.
+        QueryTimeoutError
+            If it is not done by the deadline.
+        """
+        backwards = cursor is not None and cursor.backwards
+        if not self._sorted:
+            selection = self._selection
+            if self._groups is not None:
+                selection = replace(selection, order=[pair for group in self._groups for pair in group])
+            key = cursor.key if cursor else None
+            seconds = max(deadline - time.monotonic(), 0)
+            return self._index.page(selection, limit, key, backwards=backwards, seconds=seconds)
+        groups: list[list[Pair] | None] = [None] if self._groups is None else list(self._groups)
+        if backwards:
+            groups.reverse()
+        after = cursor
+        if cursor is not None and self._groups is not None:
+            pair = split_key(cursor.key)[:2]
+            places = [i for i, group in enumerate(groups) if group is not None and pair in group]
+            if not places:
+                raise QueryError("token: the catalogue was built anew; start again without it")
+            groups = groups[places[0] :]
+        rows: list[Row] = []
+        for group in groups:
+            found = self._sorted_group(group, limit - len(rows), after, backwards, deadline)
+            rows = found + rows if backwards else rows + found
+            if len(rows) >= limit:
+                break
+            after = None
+        return rows
+
+    def _sorted_group(
+        self, group: list[Pair] | None, limit: int, after: Cursor | None, backwards: bool, deadline: float
+    ) -> list[Row]:
+        selection = self._selection if group is None else replace(self._selection, order=group)
+        if selection.keys is None:
+            n = self._index.count(replace(selection, where="", values=(), cell_sets=())).n
+            if n > self._most:
+                raise QueryError(
+                    f"sortby: {n} items would have to be sorted for this order, at most {self._most} are;"
+                    " narrow it by area, time or ids, or sort by datetime, tessera:year or collection, which"
+                    " is possible for any number"
+                )
+        return sorted_page(
+            self._index,
+            selection,
+            self._sorted,
+            limit,
+            (after.values, after.key) if after is not None else None,
+            backwards=backwards,
+            seconds=max(deadline - time.monotonic(), 0),
+        )
+
+    def cursor(self, row: Row, *, backwards: bool) -> Cursor:
+        """Return a row's place in the order."""
+        return Cursor(row[0], backwards, tuple(values_of(self._index, row[0], self._sorted)))
+
+
+def _axis_values(
+    snapshot: Snapshot, terms: Sequence[Sort], pairs: Sequence[Pair]
+) -> dict[Pair, tuple[Any, ...]]:
+    """Return the values that terms have in collections and years."""
+    keys = {pair: (pair[0] << 12 | pair[1]) << CELL_BITS for pair in pairs}
+    columns = ", ".join(QUERYABLES[t.name].sql(snapshot) for t in terms)
+    with snapshot.index.lend(None, Selection(())) as db:
+        sql = f"SELECT {columns} FROM (SELECT ? AS key) t"
+        return {pair: db.execute(sql, (key,)).fetchone() for pair, key in keys.items()}

@@ -1,0 +1,194 @@
+"""What can be asked of an item: one entry per property, for filters, sorting and the documents.
+
+An entry says how a property's value follows from a row of the index, as SQL over ``t`` (the table
+``tile``), and on which **axis** it lies: what it depends on. A condition on properties of one axis
+is answered for the axis' few elements (9 years, 120 UTM zones and hemispheres) before any row is
+read, and becomes a part of the key ranges that are; only what differs from row to row is scanned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from api.store import Snapshot
+from api.times import year_span
+from catalog_builder.coverage import COVERAGE_NAMES, year_bits
+from catalog_builder.errors import QueryError
+from catalog_builder.index import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS, CollectionRecord
+from catalog_builder.items import Has
+
+Kind = Literal["number", "text", "boolean", "instant", "geometry"]
+Axis = Literal["collection", "year", "zone", "tile-year"]
+"""What a property depends on; ``zone`` is a UTM zone and hemisphere."""
+
+_YEAR = f"((t.key >> {CELL_BITS}) & {(1 << YEAR_BITS) - 1})"
+_ROW = f"((t.key >> {COL_BITS}) & {(1 << ROW_BITS) - 1})"
+_COL = f"(t.key & {(1 << COL_BITS) - 1})"
+_ORDINAL = f"(t.key >> {CELL_BITS + YEAR_BITS})"
+_ZONE = f"({_COL} / 60 + 1)"
+_LON = f"printf('%.2f', ({_COL} * 10 - 17995) / 100.0)"
+_LAT = f"printf('%.2f', ({_ROW} * 10 - 8995) / 100.0)"
+_TILE = f"('grid_' || {_LON} || '_' || {_LAT})"
+
+
+@dataclass(frozen=True, slots=True)
+class Queryable:
+    """A property of items."""
+
+    name: str
+    kind: Kind
+    axis: Axis
+    sql: Callable[[Snapshot], str]
+    """Its value; never NULL unless the property may be missing."""
+    schema: Mapping[str, Any]
+    """JSON Schema, for /queryables."""
+
+    @property
+    def sortable(self) -> bool:
+        """Whether items can be ordered by it."""
+        return self.kind != "geometry"
+
+
+def _always(sql: str) -> Callable[[Snapshot], str]:
+    return lambda _snapshot: sql
+
+
+def _of_collection(value: Callable[[CollectionRecord], str | float]) -> Callable[[Snapshot], str]:
+    """Return SQL for what is the same in a whole collection."""
+
+    def sql(snapshot: Snapshot) -> str:
+        cases = " ".join(f"WHEN {r.ordinal} THEN {quoted(value(r))}" for r in snapshot.collections.values())
+        return f"(CASE {_ORDINAL} {cases} END)"
+
+    return sql
+
+
+def _of_year(value: Callable[[int], int]) -> Callable[[Snapshot], str]:
+    def sql(snapshot: Snapshot) -> str:
+        return f"(CASE {_YEAR} {' '.join(f'WHEN {y} THEN {value(y)}' for y in snapshot.years)} END)"
+
+    return sql
+
+
+def _title(snapshot: Snapshot) -> str:
+    title = _of_collection(lambda r: r.dataset.title)(snapshot)
+    return f"({title} || ', ' || {_LON} || ' ' || {_LAT} || ', ' || {_YEAR})"
+
+
+def _coverage(snapshot: Snapshot) -> str:
+    """Return SQL of the class that :func:`catalog_builder.coverage.coverage_codes` gives."""
+    full, latest, partial = map(quoted, COVERAGE_NAMES)
+    cases = " ".join(
+        f"WHEN {r.ordinal} THEN CASE t.mask WHEN {year_bits(r.years)} THEN {full}"
+        f" WHEN {year_bits((max(r.years),))} THEN {latest} ELSE {partial} END"
+        for r in snapshot.collections.values()
+        if r.years
+    )
+    return f"(CASE {_ORDINAL} {cases} END)"
+
+
+def quoted(value: str | float) -> str:
+    """Return a constant of ours as SQL; what comes from requests is bound instead."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+_TEXT = {"type": "string"}
+_TIME = {"type": "string", "format": "date-time"}
+
+QUERYABLES: dict[str, Queryable] = {
+    q.name: q
+    for q in (
+        Queryable(
+            "id", "text", "tile-year", _always(f"({_TILE} || '_' || {_YEAR})"),
+            {**_TEXT, "title": "Id", "description": "grid_<lon>_<lat>_<year>: tile centre and year"},
+        ),
+        Queryable(
+            "collection", "text", "collection", _of_collection(lambda r: r.id),
+            {**_TEXT, "title": "Collection"},
+        ),
+        Queryable(
+            "geometry", "geometry", "tile-year", _always("NULL"),
+            {"title": "Geometry", "description": "The tile's 0.1 degree cell",
+             "$ref": "https://geojson.org/schema/Geometry.json"},
+        ),
+        Queryable("title", "text", "tile-year", _title, {**_TEXT, "title": "Title"}),
+        Queryable(
+            "datetime", "instant", "year", _of_year(lambda y: year_span(y)[0]),
+            {**_TIME, "title": "Datetime", "description": "1 January of the year"},
+        ),
+        Queryable(
+            "start_datetime", "instant", "year", _of_year(lambda y: year_span(y)[0]),
+            {**_TIME, "title": "Start of the year"},
+        ),
+        Queryable(
+            "end_datetime", "instant", "year", _of_year(lambda y: year_span(y)[1]),
+            {**_TIME, "title": "End of the year"},
+        ),
+        Queryable(
+            "gsd", "number", "collection", _of_collection(lambda _: 10), {"type": "number", "title": "GSD"}
+        ),
+        Queryable(
+            "proj:code", "text", "zone",
+            _always(f"('EPSG:' || ((CASE WHEN {_ROW} < 900 THEN 32700 ELSE 32600 END) + {_ZONE}))"),
+            {**_TEXT, "title": "CRS of the raster", "pattern": "^EPSG:32[67][0-9]{2}$"},
+        ),
+        Queryable(
+            "tessera:dataset_version", "text", "collection", _of_collection(lambda r: r.dataset.version),
+            {**_TEXT, "title": "Dataset version"},
+        ),
+        Queryable(
+            "tessera:variant", "text", "collection", _of_collection(lambda r: r.dataset.variant),
+            {**_TEXT, "title": "Dataset variant"},
+        ),
+        Queryable("tessera:tile", "text", "tile-year", _always(_TILE), {**_TEXT, "title": "Tile"}),
+        Queryable("tessera:year", "number", "year", _always(_YEAR), {"type": "integer", "title": "Year"}),
+        Queryable(
+            "tessera:utm_zone", "number", "zone", _always(_ZONE),
+            {"type": "integer", "minimum": 1, "maximum": 60, "title": "UTM zone"},
+        ),
+        Queryable(
+            "tessera:grid", "text", "collection", _of_collection(lambda r: r.grid),
+            {**_TEXT, "enum": ["utm", "source"], "title": "Raster grid"},
+        ),
+        Queryable(
+            "tessera:cog", "boolean", "tile-year", _always(f"((t.has & {int(Has.COG)}) != 0)"),
+            {"type": "boolean", "title": "Converted to COG"},
+        ),
+        Queryable(
+            "tessera:coverage", "text", "tile-year", _coverage,
+            {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"},
+        ),
+    )
+}  # fmt: skip
+"""By name, in the order of the documents. A new property is one entry here."""
+
+
+def queryable(name: str, where: str) -> Queryable:
+    """Return the entry of a property name, with or without ``properties.`` before it.
+
+    Raises
+    ------
+    QueryError
+        Naming those that are known.
+    """
+    found = QUERYABLES.get(name) or QUERYABLES.get(name.removeprefix("properties."))
+    if found is None:
+        raise QueryError(
+            f"{where}: unknown property '{name[:60]}'; known are: {', '.join(sorted(QUERYABLES))}"
+        )
+    return found
+
+
+def schema(address: str, title: str, names: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON Schema document of the queryables (or, with ``names``, of the sortables)."""
+    chosen = QUERYABLES if names is None else {n: QUERYABLES[n] for n in names}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": address,
+        "type": "object",
+        "title": title,
+        "properties": {n: dict(q.schema) for n, q in chosen.items()},
+        "additionalProperties": False,
+    }

@@ -1,0 +1,84 @@
+"""Free text: which items and collections mention a word or phrase.
+
+An item's words are those of its collection (id, title, description, keywords) and its own: id, tile,
+year, longitude and latitude as they stand in its title. Every term therefore stands for whole
+collections, years, rows or columns of the grid, or single tiles, and nothing is scanned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from api.area import from_mask
+from api.bounds import NOTHING, Bound
+from api.cql2 import item_keys
+from api.store import Snapshot
+from catalog_builder import grid
+from catalog_builder.errors import GridError
+from catalog_builder.grid import TileId
+
+_DEGREES = re.compile(r"-?\d{1,3}\.\d5")
+
+
+def bounds_of(terms: Sequence[str], snapshot: Snapshot) -> list[Bound]:
+    """Return the parts of the index that mention one of some terms, each exact; they may overlap."""
+    found = []
+    for term in terms:
+        words = term.strip().lower()
+        ordinals = frozenset(
+            r.ordinal
+            for r in snapshot.collections.values()
+            if mentions(orjson.loads(snapshot.index.documents[r.id]), [words])
+        )
+        found.append(Bound(ordinals=ordinals) if ordinals else NOTHING)
+        found += _own_words(words, snapshot)
+    return found
+
+
+def _own_words(words: str, snapshot: Snapshot) -> list[Bound]:
+    """Return what a term says of items themselves."""
+    found = []
+    if re.fullmatch(r"\d{4}", words, re.ASCII) and int(words) in snapshot.years:
+        found.append(Bound(years=frozenset([int(words)])))
+    ordinals = frozenset(r.ordinal for r in snapshot.collections.values())
+    if keys := item_keys(words, ordinals):
+        found.append(Bound(keys=frozenset(keys)))
+    try:
+        tile = TileId.from_name(words)
+    except GridError:
+        pass
+    else:
+        found.append(Bound(cells=_cells([tile.row], [tile.col])))
+    if _DEGREES.fullmatch(words):
+        hundredths = round(float(words) * 100)
+        row, col = (hundredths + 8995) // 10, (hundredths + 17995) // 10
+        everything = (range(grid.N_ROWS), range(grid.N_COLS))
+        if 0 <= row < grid.N_ROWS:
+            found.append(Bound(cells=_cells([row], everything[1])))
+        if 0 <= col < grid.N_COLS:
+            found.append(Bound(cells=_cells(everything[0], [col])))
+    return found
+
+
+def _cells(rows: Sequence[int], cols: Sequence[int]) -> Any:
+    row_mask, col_mask = np.zeros(grid.N_ROWS, np.bool_), np.zeros(grid.N_COLS, np.bool_)
+    row_mask[list(rows)] = True
+    col_mask[list(cols)] = True
+    return from_mask(row_mask, col_mask)
+
+
+def mentions(document: dict[str, Any], terms: Sequence[str]) -> bool:
+    """Whether a collection mentions one of some terms, as whole words, in any case."""
+    parts = [document.get("id", ""), document.get("title", ""), document.get("description", "")]
+    parts += document.get("keywords", [])
+    text = "\n".join(p.lower() for p in parts if p)
+    return any(
+        re.search(rf"(?<!\w){re.escape(term.strip().lower())}(?!\w)", text) is not None
+        for term in terms
+        if term.strip()
+    )
