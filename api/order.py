@@ -76,6 +76,8 @@ class Order:
         if not self._sorted:
             selection = self._selection
             if self._groups is not None:
+                if cursor is not None:
+                    self._group_of(cursor)
                 selection = replace(selection, order=[pair for group in self._groups for pair in group])
             key = cursor.key if cursor else None
             seconds = max(deadline - time.monotonic(), 0)
@@ -85,11 +87,8 @@ class Order:
             groups.reverse()
         after = cursor
         if cursor is not None and self._groups is not None:
-            pair = split_key(cursor.key)[:2]
-            places = [i for i, group in enumerate(groups) if group is not None and pair in group]
-            if not places:
-                raise QueryError("token: the catalogue was built anew; start again without it")
-            groups = groups[places[0] :]
+            at = self._group_of(cursor)
+            groups = groups[len(groups) - 1 - at :] if backwards else groups[at:]
         rows: list[Row] = []
         for group in groups:
             found = self._sorted_group(group, limit - len(rows), after, backwards, deadline)
@@ -98,6 +97,14 @@ class Order:
                 break
             after = None
         return rows
+
+    def _group_of(self, cursor: Cursor) -> int:
+        """Return the number of the group that holds a cursor's row."""
+        pair = split_key(cursor.key)[:2]
+        for i, group in enumerate(self._groups or []):
+            if pair in group:
+                return i
+        raise QueryError("token: the catalogue was built anew; start again without it")
 
     def _sorted_group(
         self, group: list[Pair] | None, limit: int, after: Cursor | None, backwards: bool, deadline: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ few = settings(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue of two datasets, two hemispheres and several zones, small enough to test item by item."""
+    """Build two datasets over two hemispheres and several zones, small enough to test item by item."""
     home = tmp_path_factory.mktemp("cql2")
     for year, tiles in (
         (2020, [*patch(0, 52, 3, 3), *patch(5, -1, 3, 2)]),
@@ -61,13 +62,7 @@ def key(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def expected(condition: Any, items: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [key(i) for i in items if cql2.parse_json(cql2_dumps(condition)).matches(i)]
-
-
-def cql2_dumps(condition: Any) -> str:
-    import json
-
-    return json.dumps(condition)
+    return [key(i) for i in items if cql2.parse_json(json.dumps(condition)).matches(i)]
 
 
 # ------------------------------------------------------------------------------------- drawing
@@ -95,6 +90,7 @@ SHAPES: list[Any] = [
     {"type": "Polygon", "coordinates": [[[-10, -10], [10, -10], [10, 10], [-10, 10], [-10, -10]]]},
     {"type": "MultiPoint", "coordinates": [[0.15, 52.15], [5.05, -0.95]]},
 ]
+RELATIONS = ["t_intersects", "t_disjoint", "t_after", "t_before", "t_during", "t_contains"]
 COMPARISONS = ["=", "<>", "<", ">", "<=", ">="]
 
 
@@ -157,8 +153,7 @@ def leaves(draw: st.DrawFn) -> Any:
                                    "s_overlaps", "s_crosses"]))  # fmt: skip
         return {"op": op, "args": [prop("geometry"), draw(st.sampled_from(SHAPES))]}
     a, b = sorted(draw(st.lists(st.sampled_from(TIMES), min_size=2, max_size=2, unique=True)))
-    op = draw(
-        st.sampled_from(["t_intersects", "t_disjoint", "t_after", "t_before", "t_during", "t_contains"])
+    op = draw(st.sampled_from(RELATIONS))
     )
     whole = {"interval": [prop("start_datetime"), prop("end_datetime")]}
     return {"op": op, "args": [whole, {"interval": [a, b]}]}
@@ -189,8 +184,6 @@ def test_filters_equal_cql2(api: httpx.Client, items: list[dict[str, Any]], cond
 @few
 @given(condition=conditions)
 def test_text_and_json_are_the_same(api: httpx.Client, condition: Any) -> None:
-    import json
-
     text = cql2.parse_json(json.dumps(condition)).to_text()
     by_json = ok(api.post("/search", json={"filter": condition, "limit": 1000, "filter-lang": "cql2-json"}))
     for answer in (
@@ -236,7 +229,7 @@ def test_any_order_is_stable_over_pages(
     good = (
         items
         if condition is None
-        else [i for i in items if cql2.parse_json(cql2_dumps(condition)).matches(i)]
+        else [i for i in items if cql2.parse_json(json.dumps(condition)).matches(i)]
     )
     for name, descending in reversed(terms):
         good = sorted(good, key=lambda item: sort_value(item, name), reverse=descending)
@@ -308,7 +301,8 @@ def test_a_filter_that_does_not_fit_is_400(api: httpx.Client, text: str, said: s
     "value",
     [5, [], "{", {"op": "="}, {"op": "=", "args": 5}, {"op": "=", "args": []}, {"op": 5, "args": []},
      {"op": "nope", "args": [1]}, {"args": []}, {"property": 5}, {"op": "and", "args": []},
-     {"op": "in", "args": [{"property": "id"}, 5]}, {"op": "s_intersects", "args": [{"property": "geometry"}, {}]},
+     {"op": "in", "args": [{"property": "id"}, 5]},
+     {"op": "s_intersects", "args": [{"property": "geometry"}, {}]},
      {"op": "t_after", "args": [{"property": "datetime"}, {"interval": [1, 2, 3]}]},
      {"op": "=", "args": [{"property": "id"}, {"timestamp": 5}]},
      {"op": "not", "args": [{"op": "not", "args": [1]}]}, {"op": "isNull", "args": [5, 6]}],
