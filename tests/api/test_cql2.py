@@ -90,6 +90,8 @@ SHAPES: list[Any] = [
     {"type": "Polygon", "coordinates": [[[-10, -10], [10, -10], [10, 10], [-10, 10], [-10, -10]]]},
     {"type": "MultiPoint", "coordinates": [[0.15, 52.15], [5.05, -0.95]]},
 ]
+SPATIAL = ["s_intersects", "s_disjoint", "s_within", "s_contains", "s_touches", "s_equals", "s_overlaps",
+           "s_crosses"]  # fmt: skip
 RELATIONS = ["t_intersects", "t_disjoint", "t_after", "t_before", "t_during", "t_contains"]
 COMPARISONS = ["=", "<>", "<", ">", "<=", ">="]
 
@@ -149,12 +151,10 @@ def leaves(draw: st.DrawFn) -> Any:
             "args": [prop(field), {"timestamp": draw(st.sampled_from(TIMES))}],
         }
     if kind == "space":
-        op = draw(st.sampled_from(["s_intersects", "s_disjoint", "s_within", "s_contains", "s_touches", "s_equals",
-                                   "s_overlaps", "s_crosses"]))  # fmt: skip
+        op = draw(st.sampled_from(SPATIAL))
         return {"op": op, "args": [prop("geometry"), draw(st.sampled_from(SHAPES))]}
     a, b = sorted(draw(st.lists(st.sampled_from(TIMES), min_size=2, max_size=2, unique=True)))
     op = draw(st.sampled_from(RELATIONS))
-    )
     whole = {"interval": [prop("start_datetime"), prop("end_datetime")]}
     return {"op": op, "args": [whole, {"interval": [a, b]}]}
 
