@@ -365,6 +365,63 @@ def serve(
 
 
 @app.command()
+def export(
+    catalog: CatalogArg,
+    to: Annotated[str, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to: a file for ndjson (.gz and .zst are compressed, - is stdout), a folder for"
+            " geoparquet and static.",
+            metavar="PATH",
+        ),
+    ] = None,
+    dsn: Annotated[
+        str | None, typer.Option(help="Database for pgstac, as postgresql://user@host/db; default PGHOST...")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Only this collection; repeat for more.")] = None,
+    years: Years = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option("--bbox", "--region", help="Only here: west,south,east,north, or a GeoJSON file."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Address the catalogue is served at. Default: as it was built.")
+    ] = None,
+    max_items: Annotated[int, typer.Option(help="Most items of a static tree.", min=1)] = 200_000,
+    method: Annotated[
+        str, typer.Option(help="pgstac, items that are there: upsert, insert, insert_ignore or delsert.")
+    ] = "upsert",
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="pgstac: install or update pgSTAC in the database first.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
+    from catalog_builder import console
+    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.publish.export import export as run
+    from catalog_builder.publish.extract import extracts
+    from catalog_builder.region import region_from
+
+    parts = extracts(
+        CatalogFolder(catalog).open_index(),
+        url=url,
+        collections=dataset,
+        years=parse_years(years),
+        region=region_from(bbox) if bbox is not None else None,
+    )
+    with console.progress("items", quiet=quiet) as report:
+        n = run(to, parts, out, dsn, max_items=max_items, method=method, migrate=migrate, report=report)
+    text = f"{n:,} items to {out or 'pgSTAC'}"
+    if out == "-":
+        console.say(text)
+    else:
+        console.result(text, {"to": to, "out": out, "items": n}, as_json=as_json)
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="Folder to write to.", metavar="FOLDER")],
     tile: Annotated[
@@ -424,6 +481,56 @@ def demo(
     catalog = prepare(folder, url, quiet=quiet)
     say(greeting(url))
     serve(catalog, host=host, port=port, workers=1, root_path="")
+
+
+@app.command()
+def get(
+    catalog: Annotated[
+        str, typer.Argument(help="The catalogue folder, or the address of a STAC API.", metavar="CATALOG")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to; it holds one dataset.", metavar="FOLDER")],
+    region_file: Annotated[
+        str | None, typer.Option(help="GeoJSON or shapefile (.shp, .zip) of the region.", metavar="FILE")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="The region as west,south,east,north in degrees.")] = None,
+    year: Annotated[int | None, typer.Option(help="One year.")] = None,
+    years: Annotated[
+        str | None, typer.Option(help="Several: '2017-2020' or '2017,2024'. Default all.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which dataset; default the first real one.")] = None,
+    kind: Annotated[str, typer.Option("--format", help="geotiff, cog, netcdf, zarr or npy.")] = "geotiff",
+    dtype: Annotated[
+        str, typer.Option(help="float32 values, or int8 codes with their scales beside them.")
+    ] = "float32",
+    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0: '0,1,5-7'.")] = "0-127",
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="One file per tile and year, not one per UTM zone and year.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Tiles that are read at once.", min=1)] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the embeddings of a region: only the bytes that it touches, clipped and put together."""
+    from catalog_builder import console
+    from catalog_builder.get.command import options_from, report_data, report_text
+    from catalog_builder.get.run import get as run
+
+    chosen = frozenset({year}) if year is not None else parse_years(years)
+    if year is not None and years is not None:
+        raise QueryError("--year and --years: only one of them may be given")
+    options = options_from(
+        region_file, bbox, chosen, dataset, kind, dtype, bands, tiles=tiles, workers=workers
+    )
+    with console.progress("tile-years", quiet=quiet) as report:
+        done = run(catalog, out, options, report, dry_run=dry_run)
+    for name, reason in done.failed.items():
+        console.say(f"failed: {name}: {reason}")
+    console.result(
+        report_text(done, out, dry_run=dry_run), report_data(done, dry_run=dry_run), as_json=as_json
+    )
+    if done.failed:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""What the ``get`` command says and hears, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from catalog_builder.bands_view import parse_bands
+from catalog_builder.errors import QueryError
+from catalog_builder.get.region_file import region_of
+from catalog_builder.get.run import Options, Report
+from catalog_builder.get.write import FORMATS, Dtype
+
+
+def options_from(
+    region_file: str | None,
+    bbox: str | None,
+    years: frozenset[int] | None,
+    dataset: str | None,
+    kind: str,
+    dtype: str,
+    bands: str,
+    *,
+    tiles: bool,
+    workers: int,
+) -> Options:
+    """Return what the arguments of the command mean.
+
+    Raises
+    ------
+    QueryError
+        If there is not exactly one region, or a choice is unknown.
+    StorageError
+        If the region cannot be read.
+    """
+    if (region_file is None) == (bbox is None):
+        raise QueryError("a region is needed: either --region-file or --bbox")
+    if kind not in FORMATS:
+        raise QueryError(f"--format: expected one of {', '.join(FORMATS)}, found '{kind}'")
+    if dtype not in get_args(Dtype):
+        raise QueryError(f"--dtype: expected float32 or int8, found '{dtype}'")
+    return Options(
+        region=region_of(region_file if region_file is not None else bbox or ""),
+        years=years,
+        dataset=dataset,
+        format=kind,
+        dtype=cast(Dtype, dtype),
+        bands=parse_bands(bands),
+        tiles=tiles,
+        workers=workers,
+    )
+
+
+def report_text(done: Report, out: Path, *, dry_run: bool) -> str:
+    """Return what was done, for people."""
+    about = "about " if not done.planned_exact else ""
+    title = done.dataset.title if done.dataset else ""
+    lines = [f"{title}: {done.pixels:,} pixels of {done.tile_years} tile-years"]
+    if dry_run:
+        lines.append(
+            f"would read {about}{done.planned_bytes:,} bytes; the tiles whole are {done.whole_bytes:,}"
+            + (f"; {done.kept} outputs are there already" if done.kept else "")
+        )
+        return "\n".join(lines)
+    lines.append(
+        f"read {about}{done.read_bytes:,} bytes; the tiles whole are {done.whole_bytes:,}"
+        if done.written
+        else "nothing to read"
+    )
+    lines += [f"  {path}" for path in done.files]
+    lines.append(
+        f"{out}: {done.written} written, {done.kept} there already, {len(done.failed)} failed"
+        + ("; SYNTHETIC pixels, not TESSERA data" if done.is_synthetic else "")
+    )
+    return "\n".join(lines)
+
+
+def report_data(done: Report, *, dry_run: bool) -> dict[str, Any]:
+    """Return the same, for programs."""
+    return {
+        "dry_run": dry_run,
+        "dataset": done.dataset.directory if done.dataset else None,
+        "synthetic": done.is_synthetic,
+        "tile_years": done.tile_years,
+        "pixels": done.pixels,
+        "planned_bytes": done.planned_bytes,
+        "planned_exact": done.planned_exact,
+        "read_bytes": done.read_bytes,
+        "whole_bytes": done.whole_bytes,
+        "written": done.written,
+        "kept": done.kept,
+        "failed": done.failed,
+        "files": [str(p) for p in done.files],
+    }

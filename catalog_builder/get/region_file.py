@@ -1,0 +1,133 @@
+"""A region from a file in any of the forms that people have: GeoJSON or a shapefile."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
+from catalog_builder.region import region_from
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+MAX_EDGE = 0.01
+"""Degrees (in other CRS: of their extent) between vertices before a region is projected: a straight
+line on one map is a curve on another."""
+
+
+def region_of(argument: str | Path) -> BaseGeometry:
+    """Return the region that a bbox, a GeoJSON file, or a shapefile (``.shp``, or zipped) means.
+
+    Parameters
+    ----------
+    argument
+        As :func:`catalog_builder.region.region_from` takes it, or the path of a shapefile. Its CRS is
+        read from the ``.prj`` beside it; without one it must be in degrees.
+
+    Returns
+    -------
+    BaseGeometry
+        Two dimensional, OGC:CRS84.
+
+    Raises
+    ------
+    QueryError
+        If a bbox is malformed.
+    StorageError
+        If a file cannot be read, holds no geometry, or is not on the globe.
+    """
+    text = str(argument).strip()
+    if text.lower().endswith((".shp", ".zip")):
+        return _from_shapefile(text)
+    return region_from(argument)
+
+
+def _from_shapefile(path: str) -> BaseGeometry:
+    import shapefile  # type: ignore[import-untyped]
+
+    parts = _parts(path)
+    try:
+        with shapefile.Reader(**{k: io.BytesIO(v) for k, v in parts.items() if k != "prj"}) as reader:
+            shapes = [
+                shapely.geometry.shape(s.__geo_interface__)
+                for s in reader.iterShapes()
+                if s.shapeType != shapefile.NULL
+            ]
+    except (shapefile.ShapefileException, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path}: not a shapefile that can be read: {error}") from error
+    shapes = [shapely.force_2d(s) for s in shapes if not s.is_empty]
+    if not shapes:
+        raise StorageError(f"{path}: holds no geometry")
+    region = shapely.union_all([s if s.is_valid else shapely.make_valid(s) for s in shapes])
+    crs = _crs(path, parts.get("prj"))
+    if crs is not None:
+        region = _to_degrees(region, crs)
+    west, south, east, north = region.bounds
+    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
+        raise StorageError(
+            f"{path}: coordinates from ({west:g}, {south:g}) to ({east:g}, {north:g}) are not degrees;"
+            " a shapefile in another CRS needs its .prj file"
+        )
+    return region
+
+
+def _parts(path: str) -> dict[str, bytes]:
+    """Return the files of a shapefile by suffix: shp, and prj if there is one."""
+    if path.lower().endswith(".zip"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(storage.read_bytes(path))) as archive:
+                names = [n for n in archive.namelist() if n.lower().endswith(".shp") and "__MACOSX" not in n]
+                if len(names) != 1:
+                    raise StorageError(f"{path}: expected one .shp in the archive, found {len(names)}")
+                stem = names[0][:-4]
+                wanted = {n.lower(): n for n in archive.namelist()}
+                found = {"shp": archive.read(names[0])}
+                if prj := wanted.get(f"{stem}.prj".lower()):
+                    found["prj"] = archive.read(prj)
+                return found
+        except zipfile.BadZipFile as error:
+            raise StorageError(f"{path}: not a zip archive: {error}") from error
+    found = {"shp": storage.read_bytes(path)}
+    prj = f"{path[:-4]}.prj"
+    if storage.exists(prj):
+        found["prj"] = storage.read_bytes(prj)
+    return found
+
+
+def _crs(path: str, prj: bytes | None) -> CRS | None:
+    """Return the CRS of a ``.prj``; None if there is none, or it is longitude and latitude already."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    if prj is None:
+        return None
+    try:
+        crs = CRS.from_wkt(prj.decode("utf-8", "replace").strip("\ufeff\0 \n\r\t"))
+    except CRSError as error:
+        raise StorageError(f"{path}: its .prj is not a CRS: {str(error)[:120]}") from error
+    return None if crs.is_geographic and crs.to_epsg() == 4326 else crs
+
+
+def _to_degrees(region: BaseGeometry, crs: CRS) -> BaseGeometry:
+    from pyproj import Transformer
+
+    west, south, east, north = region.bounds
+    fine = shapely.segmentize(region, max((east - west) / 200, (north - south) / 200, 1e-9))
+    return project(fine, Transformer.from_crs(crs, "OGC:CRS84", always_xy=True))
+
+
+def project(region: BaseGeometry, transformer: Any) -> BaseGeometry:
+    """Return a geometry with every vertex put through a pyproj transformer."""
+
+    def move(points: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+    return shapely.transform(region, move)

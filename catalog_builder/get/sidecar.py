@@ -1,0 +1,76 @@
+"""What a folder of fetched files holds: the sidecar that geotessera keeps beside a download, and ours in it.
+
+Embeddings of two datasets are not comparable, so a folder holds one dataset; the sidecar says which.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from catalog_builder.datasets import Dataset
+from catalog_builder.errors import DatasetError, StorageError
+from catalog_builder.storage import write_atomic
+
+METADATA_FILE = "tessera_metadata.json"
+"""Its name in geotessera 0.9 and later, with the same keys."""
+_OURS = "tessera_stac"
+
+
+class Sidecar:
+    """The sidecar of one folder.
+
+    Raises
+    ------
+    DatasetError
+        If the folder holds another dataset.
+    StorageError
+        If the file that is there cannot be read.
+    """
+
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        self._path = folder / METADATA_FILE
+        self._dataset = dataset
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._others: dict[str, Any] = {}
+        if not self._path.exists():
+            return
+        try:
+            found = json.loads(self._path.read_text())
+            version, variant = found.get("dataset_version"), found.get("dataset_variant")
+            self._outputs = dict(found.get(_OURS, {}))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise StorageError(f"{self._path}: cannot be read: {error}") from error
+        if (version, variant) != (dataset.version, dataset.variant):
+            raise DatasetError(
+                f"{folder} holds dataset {version}/{variant}, not {dataset.version}/{dataset.variant}:"
+                " embeddings of two datasets are not comparable; choose another folder"
+            )
+        self._others = {k: v for k, v in found.items() if k != _OURS}
+
+    def has(self, name: str, fingerprint: str) -> bool:
+        """Whether an output is there, made from the same sources in the same way."""
+        found = self._outputs.get(name)
+        return (
+            found is not None
+            and found.get("fingerprint") == fingerprint
+            and all((self._path.parent / n).exists() for n in found.get("files", ["?"]))
+        )
+
+    def add(self, name: str, fingerprint: str, files: list[str], year: int) -> None:
+        """Note an output, on disk at once: what is finished is known after an interruption."""
+        self._outputs[name] = {"fingerprint": fingerprint, "files": files, "year": year}
+        years = sorted({o["year"] for o in self._outputs.values()})
+        ds = self._dataset
+        facts = self._others | {
+            "dataset_path": ds.directory,
+            "dataset_variant": ds.variant,
+            "dataset_version": ds.version,
+            "dataset_version_path": ds.landmask_directory,
+            "year": years[0] if len(years) == 1 else years,
+            **({"note": "Synthetic pixels. Not TESSERA data."} if ds.is_synthetic else {}),
+            _OURS: dict(sorted(self._outputs.items())),
+        }
+        with write_atomic(self._path) as new:
+            new.write_text(json.dumps(facts, indent=2) + "\n")
