@@ -1,0 +1,173 @@
+"""Which part of a catalogue to publish, read from its index page by page in bounded memory.
+
+Every export reads through an :class:`Extract`, so that all of them choose the same items and say the
+same of them as the API does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from shapely.geometry.base import BaseGeometry
+
+from catalog_builder.cover import Runs, cover
+from catalog_builder.datasets import dataset
+from catalog_builder.errors import DatasetError, QueryError
+from catalog_builder.grid import N_COLS
+from catalog_builder.index import COL_BITS, CollectionRecord, Index, Selection, make_key, tile_rows
+from catalog_builder.items import TileRows, item_columns, item_template
+from catalog_builder.template import JsonRenderer
+
+PAGE = 2000
+"""Items read and rendered at a time: 10 MB of JSON."""
+
+Row = tuple[Any, ...]
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(_what: str, _done: int, _of: int) -> None:
+    """Report nothing: the default of every export."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Some years and cells of one collection."""
+
+    index: Index
+    record: CollectionRecord
+    years: tuple[int, ...]
+    """Ascending; all of them are years of the collection."""
+    root: str
+    """Address the catalogue is served at, without a trailing slash; replaces ``{root}``."""
+    runs: Runs | None = None
+    """Cells; None is all."""
+
+    @property
+    def id(self) -> str:
+        """Collection id."""
+        return self.record.id
+
+    @cached_property
+    def template(self) -> dict[str, Any]:
+        """The item with slots, addresses complete."""
+        return item_template(self.record.dataset, self.record.addresses, self.root, self.record.grid)
+
+    @cached_property
+    def _renderer(self) -> JsonRenderer:
+        return JsonRenderer(self.template)
+
+    def document(self) -> dict[str, Any]:
+        """Return the collection's STAC document as the API has it: no structural links."""
+        text = self.index.documents[self.id].replace("{root}", self.root)
+        found: dict[str, Any] = orjson.loads(text)
+        return found
+
+    def selection(self, years: Sequence[int] | None = None) -> Selection:
+        """Return what to ask the index for: all years, or some."""
+        return Selection([self.record.ordinal], self.years if years is None else years, self.runs)
+
+    def count(self, year: int | None = None) -> int:
+        """Return how many items there are, in all years or in one; exact."""
+        return self.index.count(self.selection(None if year is None else (year,))).n
+
+    def pages(self, year: int | None = None) -> Iterator[list[Row]]:
+        """Yield the index's rows in key order: by year, then south to north, then west to east."""
+        selection = self.selection(None if year is None else (year,))
+        after = None
+        while rows := self.index.page(selection, PAGE, after):
+            yield rows
+            after = rows[-1][0]
+
+    def texts(self, rows: Sequence[Row]) -> list[str]:
+        """Return the items of some rows as JSON texts."""
+        tiles = tile_rows(rows)
+        columns = item_columns(tiles, self.record.years, self.record.grid)
+        lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
+        return self._renderer.render(lists, tiles.has.tolist())
+
+    def cells(self, year: int) -> npt.NDArray[np.int32]:
+        """Return the cells of a year (row * 3600 + column), ascending."""
+        parts = []
+        for rows in self.pages(year):
+            key = np.array([r[0] for r in rows], np.int64)
+            cell = key - make_key(self.record.ordinal, year, 0, 0)
+            parts.append((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1)))
+        return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
+
+    def rows_of(self, cell: npt.NDArray[np.int32], year: int) -> TileRows:
+        """Return the tile-years of some cells of a year, in their order."""
+        row, col = np.divmod(cell.astype(np.int64), N_COLS)
+        keys = make_key(self.record.ordinal, year, 0, 0) + (row << COL_BITS | col)
+        found = self.index.page(Selection([self.record.ordinal], keys=keys.tolist()), len(keys))
+        place = np.empty(len(keys), np.int64)
+        place[np.argsort(keys)] = np.arange(len(keys))
+        return tile_rows([found[i] for i in place.tolist()])
+
+
+def extracts(
+    index: Index,
+    *,
+    url: str | None = None,
+    collections: Iterable[str] | None = None,
+    years: Iterable[int] | None = None,
+    region: BaseGeometry | None = None,
+) -> list[Extract]:
+    """Return what to publish, collection by collection; those without an item are left out.
+
+    Parameters
+    ----------
+    index
+        Of the catalogue.
+    url
+        Address the catalogue is served at; None is the one it was built for.
+    collections
+        Collection ids or dataset names; None is all.
+    years
+        None is all.
+    region
+        Only tiles that share a point with it; None is all.
+
+    Raises
+    ------
+    DatasetError
+        If a collection is not in the catalogue.
+    QueryError
+        If nothing is chosen, or no address is known.
+    """
+    root = (url or index.meta.get("url", "")).rstrip("/")
+    if "://" not in root:
+        raise QueryError(
+            "--url: the catalogue was built without the address it is served at, which its items name;"
+            " expected one as https://stac.example.org"
+        )
+    wanted = sorted(set(years)) if years is not None else None
+    runs = cover(region) if region is not None else None
+    found = []
+    for record in _records(index, collections):
+        chosen = tuple(y for y in record.years if wanted is None or y in wanted)
+        extract = Extract(index, record, chosen, root, runs)
+        if chosen and extract.count():
+            found.append(extract)
+    if not found:
+        have = "; ".join(f"{r.id} has {', '.join(map(str, r.years))}" for r in _records(index, collections))
+        raise QueryError(f"no item is in these years and this region: {have}")
+    return found
+
+
+def _records(index: Index, collections: Iterable[str] | None) -> list[CollectionRecord]:
+    if collections is None:
+        return list(index.collections.values())
+    found = []
+    for name in collections:
+        cid = name if name in index.collections else dataset(name).collection_id
+        if cid not in index.collections:
+            have = ", ".join(index.collections)
+            raise DatasetError(f"no collection {cid} in this catalogue: it has {have}")
+        found.append(index.collections[cid])
+    return found

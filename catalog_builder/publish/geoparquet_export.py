@@ -1,0 +1,36 @@
+"""stac-geoparquet of a part of a catalogue: a file per collection and year, as the catalogue has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from catalog_builder.publish.extract import Extract, Progress, quiet
+from catalog_builder.publish.geoparquet import write_items
+from catalog_builder.publish.ndjson import replaced
+
+
+def write_geoparquet(out: Path, parts: Sequence[Extract], report: Progress = quiet) -> int:
+    """Write ``<collection>/year=YYYY/items.parquet`` below a folder; return how many items.
+
+    Each file takes its place by one rename. Files of other years are left as they are.
+    """
+    of, done = sum(p.count() for p in parts), 0
+    for part in parts:
+        for year in part.years:
+            cell = part.cells(year)
+            if not len(cell):
+                continue
+            with replaced(out / part.id / f"year={year}" / "items.parquet") as path:
+                write_items(
+                    path,
+                    cell,
+                    lambda at, part=part, cell=cell, year=year: part.rows_of(cell[at], year),  # type: ignore[misc]
+                    template=part.template,
+                    years=part.record.years,
+                    collection=part.document(),
+                    grid_kind=part.record.grid,
+                )
+            done += len(cell)
+            report("writing items", done, of)
+    return done
