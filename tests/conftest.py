@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import ipaddress
 import os
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.environments import environment
 
 HERE = Path(__file__).parent
 
@@ -57,23 +55,7 @@ def loopback_only() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def gdal310() -> Path:
     """Return the Python of an environment with GDAL 3.10, made once from ``gdal310.lock``."""
-    lock = HERE / "gdal310.lock"
-    key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    cache = HERE.parent / ".cache"
-    cache.mkdir(exist_ok=True)
-    home = cache / f"gdal310-{key}"
-    python = home / "bin" / "python"
-    with (cache / "gdal310.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # several test processes may want it at once
-        if not (home / "ready").exists():
-            shutil.rmtree(home, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", home], check=True)
-            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run(
-                [*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", lock], check=True
-            )
-            (home / "ready").touch()
-    return python
+    return environment(HERE / "gdal310.lock")
 
 
 @pytest.fixture(params=["GDAL 3.12", "GDAL 3.10"])

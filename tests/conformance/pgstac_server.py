@@ -1,0 +1,72 @@
+"""stac-fastapi-pgstac in a process of its own, on a pgSTAC database of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.postgres import free_port, missing
+from tests.environments import environment
+
+LOCK = Path(__file__).parent / "pgstac.lock"
+
+
+def pgstac_python() -> Path:
+    """Return the Python of the peer's environment."""
+    return environment(LOCK, "version-parser")
+
+
+def need_postgres() -> None:
+    """Skip the test where PostgreSQL is not installed; fail it in CI, which must have it."""
+    reason = missing()
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@contextmanager
+def serve_pgstac(env: Mapping[str, str], database: str, **settings: str) -> Iterator[tuple[str, int, float]]:
+    """Run the server with one worker; lend its address, its process id, and its start-up in seconds."""
+    port = free_port()
+    command = [
+        pgstac_python(), "-m", "uvicorn", "--factory", "stac_fastapi.pgstac.app:create_app",
+        "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning",
+    ]  # fmt: skip
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        env={**mine, **env, "PGDATABASE": database, "USE_API_HYDRATE": "true", **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{url}/search?limit=1", process)
+        yield url, process.pid, time.perf_counter() - start
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Wait until an address answers well."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                answer.read()
+                return
+        except OSError as exc:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{url} does not answer: {exc}") from exc
+            time.sleep(0.01)

@@ -1,0 +1,41 @@
+"""Environments of their own for other programs, made once from a hash-pinned lock and kept in .cache.
+
+What we compare with has dependencies that must not meet ours: an older GDAL, a validator, a server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CACHE = Path(__file__).parents[1] / ".cache"
+
+
+def environment(lock: Path, *sources: str) -> Path:
+    """Return the Python of an environment with exactly what a lock lists.
+
+    Parameters
+    ----------
+    lock
+        Requirements with hashes.
+    sources
+        Packages that exist as source only; all others must be wheels.
+    """
+    key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    CACHE.mkdir(exist_ok=True)
+    home = CACHE / f"{lock.stem}-{key}"
+    python = home / "bin" / "python"
+    with (CACHE / f"{lock.stem}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # several test processes may want it at once
+        if not (home / "ready").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", home], check=True)
+            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            binary = ["--only-binary", ":all:", *(["--no-binary", ",".join(sources)] if sources else [])]
+            subprocess.run([*pip, "--require-hashes", *binary, "--requirement", lock], check=True)
+            (home / "ready").touch()
+    return python
