@@ -1,0 +1,94 @@
+"""A real Chromium, without a screen, driven by Playwright; everything but the loopback is cut off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, Route, sync_playwright
+
+# WebGL in software, as a machine without a graphics card needs it; nothing that phones home.
+FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@dataclass(slots=True)
+class Tab:
+    """A page, and what went wrong on it."""
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+    """Errors of scripts and in the console, and failed requests to the loopback."""
+    elsewhere: set[str] = field(default_factory=set)
+    """Hosts beyond the loopback that the page asked for."""
+
+
+def executable() -> str | None:
+    """Return the path of Chromium."""
+    return next(
+        (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None
+    )
+
+
+def needed(reason: str) -> None:
+    """Skip a test for want of something; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def open_tab(width: int = 1280, height: int = 900, *, mobile: bool = False) -> Iterator[Tab]:
+    """Open a tab for the length of a ``with`` block."""
+    path = executable()
+    if path is None:
+        needed("Chromium is not installed (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, has_touch=mobile, is_mobile=mobile
+        )
+        page = context.new_page()
+        tab = Tab(page)
+
+        def only_loopback(route: Route) -> None:
+            host = urlsplit(route.request.url).hostname
+            if host in ("127.0.0.1", "localhost", None):
+                route.continue_()
+            else:
+                tab.elsewhere.add(str(host))
+                route.abort()
+
+        page.route("**/*", only_loopback)
+        page.on("pageerror", lambda error: tab.problems.append(f"script: {error}"))
+        # What was cut off is in the console as ERR_FAILED, without its address: the address is noted above.
+        page.on(
+            "console",
+            lambda message: (
+                tab.problems.append(f"console: {message.text}")
+                if message.type == "error" and "ERR_FAILED" not in message.text
+                else None
+            ),
+        )
+        page.on(
+            "response",
+            lambda answer: (
+                tab.problems.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+            ),
+        )
+        try:
+            yield tab
+        finally:
+            browser.close()

@@ -1,0 +1,159 @@
+"""STAC Browser as it is built and served, in a real Chromium."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from api.app import create_app
+from api.browser import DIST
+from api.settings import Settings
+from tests.chromium import Tab, needed, open_tab
+from tests.converted import COLLECTION, FIRST, Converted, converted
+from tests.http_server import Server, serve
+
+ROOT = Path(__file__).parents[2]
+TITLE = "Synthetic tiles in TESSERA's formats (not real data)"
+pytestmark = [pytest.mark.xdist_group("pictures"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def dist() -> Path:
+    """Return the built files; built now if they are not there, which takes a minute or two."""
+    sys.path.insert(0, str(ROOT / "deploy" / "browser"))
+    from build import missing_tool  # type: ignore[import-not-found]
+
+    sys.path.pop(0)
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with (ROOT / ".cache" / "stac-browser.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (DIST / "index.html").exists():
+            if (reason := missing_tool()) is not None:
+                needed(reason)
+            subprocess.run([sys.executable, ROOT / "deploy" / "browser" / "build.py"], check=True)
+    return DIST
+
+
+@pytest.fixture(scope="module")
+def data() -> Converted:
+    return converted()
+
+
+@pytest.fixture(scope="module")
+def server(dist: Path, data: Converted) -> Iterator[Server]:
+    with serve(create_app(data.catalog, Settings(root_path="/deep/path"))) as running:
+        yield running
+
+
+@pytest.fixture
+def tab() -> Iterator[Tab]:
+    with open_tab(1280, 1300) as opened:
+        yield opened
+        # The base map is beyond the loopback; nothing else may be, and nothing may go wrong.
+        assert opened.elsewhere <= {"tile.openstreetmap.org"}
+        assert opened.problems == []
+
+
+def at(server: Server, path: str = "") -> str:
+    return f"{server.url}/deep/path/browser/#/{path}"
+
+
+def colourful(png: bytes) -> float:
+    """Return the share of pixels with a strong colour: false colours, not the page's greys."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("HSV"))
+    return float(((pixels[..., 1] > 100) & (pixels[..., 2] > 60)).mean())
+
+
+def test_landing_page_lists_the_collection(server: Server, tab: Tab) -> None:
+    tab.page.goto(at(server))
+    tab.page.get_by_text(TITLE).first.wait_for()
+    assert tab.page.title() == "TESSERA embeddings"
+
+
+def test_collection_shows_items_with_thumbnails(server: Server, tab: Tab) -> None:
+    tab.page.goto(at(server, f"collections/{COLLECTION}"))
+    tab.page.locator(".items img").nth(2).wait_for()
+    tab.page.wait_for_function(
+        "[...document.querySelectorAll('.items img')].filter(i => i.naturalWidth > 50).length == 3"
+    )
+    assert tab.page.locator(".items .item-card").count() == 4
+
+
+def test_item_is_drawn_on_the_map_by_ranges(server: Server, tab: Tab) -> None:
+    server.clear()
+    tab.page.goto(at(server, f"collections/{COLLECTION}/items/{FIRST.name}_2024"))
+    map_ = tab.page.locator(".map").first
+    map_.wait_for()
+    share = 0.0
+    for _ in range(30):
+        tab.page.wait_for_timeout(500)
+        share = colourful(map_.screenshot())
+        if share > 0.02:
+            break
+    assert share > 0.02
+    asked = [r for r in server.log if r.path.endswith("_visual.tif") and r.method == "GET"]
+    assert asked
+    assert all(r.status == 206 for r in asked)
+    assert not [r for r in server.log if r.path.endswith("_embeddings.tif")], "128 bands must not be drawn"
+    tab.page.get_by_text("Thumbnails").first.click()
+    tab.page.wait_for_function("[...document.images].some(i => i.naturalWidth > 100)")
+
+
+def test_search_by_map_and_date(server: Server, tab: Tab) -> None:
+    page = tab.page
+    page.goto(at(server, "search"))
+    date = page.locator(".filter-datetime input")
+    date.fill("2024-01-01 00:00:00 ~ 2024-12-31 23:59:59")
+    date.press("Enter")
+    page.get_by_label("Filter by spatial extent").check(force=True)
+    map_ = page.locator(".filter-bbox .map")
+    map_.locator("canvas").first.wait_for()
+    page.wait_for_timeout(1500)
+    box = map_.bounding_box()
+    assert box is not None
+    # The world: a click in its north selects a box around it.
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.25)
+    page.wait_for_timeout(1000)
+    with page.expect_request(lambda r: r.url.endswith("/search") and r.method == "POST") as sent:
+        page.get_by_role("button", name="Submit").click()
+    body = sent.value.post_data_json
+    assert set(body) >= {"bbox", "datetime"}
+    found = httpx.post(f"{server.url}/deep/path/search", json=body).json()
+    assert found["numberMatched"] == 2, body
+    page.locator(".items .item-card").nth(1).wait_for()
+    assert page.locator(".items .item-card").count() == 2
+
+
+def test_caching_and_compression(server: Server) -> None:
+    base = f"{server.url}/deep/path/browser/"
+    with httpx.Client(base_url=base, headers={"accept-encoding": "br"}) as http:
+        index = http.get("")
+        script = next(p for p in index.text.split('"') if p.startswith("js/"))
+        answer = http.get(script)
+        assert answer.headers["content-encoding"] == "br"
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert answer.content == (DIST / script).read_bytes()
+        tag = {"if-none-match": answer.headers["etag"]}
+        assert http.get(script, headers=tag).status_code == 304
+        assert http.get("js/none.js").status_code == 404
+        assert http.get("THIRD_PARTY_NOTICES.txt").text.count("=" * 100) > 100
+
+
+def test_redirect_and_configuration_follow_the_proxy(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/deep/path/browser", follow_redirects=False)
+    assert answer.status_code == 307
+    assert str(answer.next_request.url if answer.next_request else "") == f"{server.url}/deep/path/browser/"
+    told = {"x-forwarded-host": "tiles.example", "x-forwarded-proto": "https", "x-forwarded-prefix": "/stac"}
+    config = httpx.get(f"{server.url}/browser/config.js", headers=told)
+    assert '"catalogUrl": "https://tiles.example/stac/"' in config.text
+    assert config.headers["cache-control"] == "no-store"
