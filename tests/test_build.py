@@ -199,6 +199,30 @@ def test_good_rows_are_kept_and_strict_fails(manifests: Path, tmp_path: Path) ->
     assert not (tmp_path / "strict" / "index.sqlite").exists()
 
 
+def test_a_catalogue_of_another_version_is_written_anew_unless_others_would_be_lost(
+    manifests: Path, tmp_path: Path
+) -> None:
+    import sqlite3
+
+    out = tmp_path / "catalog"
+
+    def age() -> None:
+        with sqlite3.connect(out / "index.sqlite") as db:
+            db.execute("UPDATE meta SET value = '0' WHERE name = 'schema_version'")
+
+    build_from(out, manifests)
+    age()
+    with pytest.raises(CatalogError, match="schema 0"):
+        build_from(out, manifests, update=True)
+    report = build_from(out, manifests)
+    assert (report.items, report.published) == (60, True)
+    assert "another version" in report.problems.notes[0]
+    build_from(out, manifests, dataset="v1.1-cam")
+    age()
+    with pytest.raises(CatalogError, match=r"tessera-v1, tessera-v1\.1-cam.*new folder"):
+        build_from(out, manifests)
+
+
 def test_two_builds_at_once_are_refused(manifests: Path, tmp_path: Path) -> None:
     out = tmp_path / "catalog"
     build_from(out, manifests)
