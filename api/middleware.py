@@ -257,12 +257,15 @@ class _Exchange:
 
 
 def _best(accepts: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | None:
-    """Return the first of our encodings that an Accept-Encoding allows."""
+    """Return the first of our encodings that an Accept-Encoding names.
+
+    ``*`` alone is answered plainly: clients send it (pystac as stac-api-validator uses it, for one) that
+    can decode nothing, and no compression is as acceptable to it as any.
+    """
     if not accepts:
         return None
     allowed = {}
     for part in accepts.lower().split(b","):
         name, _, weight = part.partition(b";")
         allowed[name.strip()] = weight.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-    anything = allowed.get(b"*", False)
-    return next((e for e in _ENCODINGS if allowed.get(e[0], anything)), None)
+    return next((e for e in _ENCODINGS if allowed.get(e[0], False)), None)

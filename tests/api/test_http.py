@@ -67,7 +67,7 @@ def test_an_etag_does_not_hide_a_mistake(http: httpx.Client) -> None:
         ("gzip, br, zstd", "zstd"),
         ("zstd;q=0, br;q=0, gzip", "gzip"),
         ("identity", None),
-        ("*", "zstd"),
+        ("*", None),  # sent by clients that decode nothing
         ("", None),
     ],
 )
