@@ -34,6 +34,7 @@ import anyio.to_thread
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
+from api.converted import Cogs
 from api.data import REVALIDATE, RangedFiles, open_below, visible
 from api.ranges import (
     ContentChangedError,
@@ -63,6 +64,8 @@ from catalog_builder.vrt import (
     tessera_metadata,
 )
 
+Convert = Callable[[Dataset, str, str], Cogs | None]
+"""``convert(dataset, item id, root of the service)``: the COGs of a tile-year, if it is converted."""
 Exists = Callable[[str, int, int, int], bool]
 """``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
 
@@ -184,9 +187,12 @@ class RawLane:
     exists
         Whether the catalogue lists a tile-year: called on the event loop for every request, so it
         must be a look-up in an index. A :class:`TesseraError` that it raises becomes a 503.
+    converted
+        What the views of single bands read where there is something better than the source.
     """
 
-    def __init__(self, roots: Iterable[SourceRoot], exists: Exists) -> None:
+    def __init__(self, roots: Iterable[SourceRoot], exists: Exists, converted: Convert | None = None) -> None:
+        self._converted = converted
         self._roots = {r.dataset.directory: r for r in roots}
         self._exists = exists
         every = [a for r in self._roots.values() for a in (r.root, r.landmasks) if a is not None]
@@ -256,7 +262,11 @@ class RawLane:
         """Answer a VRT or the index."""
         folder = public_path(scope).rpartition("/")[0]
         try:
-            if found.source.root in self._files:  # reads headers: not on the event loop
+            cogs = self._cogs(found, scope) if isinstance(kind, int) else None
+            if cogs is not None and isinstance(kind, int):
+                metadata = tessera_metadata(found.source.dataset, found.tile, found.year, cogs.grid)
+                body = cogs.band_vrt(kind, metadata)
+            elif found.source.root in self._files:  # reads headers: not on the event loop
                 body = await anyio.to_thread.run_sync(self._document, found, kind, folder)
             else:
                 body = self._document(found, kind, folder)
@@ -274,6 +284,13 @@ class RawLane:
         cache_control = REVALIDATE if found.source.root in self._files else VRT_CACHE_CONTROL
         document = Document(body.encode())
         await respond(scope, receive, send, document, media_type=media_type, cache_control=cache_control)
+
+    def _cogs(self, found: TileYear, scope: Scope) -> Cogs | None:
+        """Return the COGs of a tile-year, if there are some."""
+        if self._converted is None:
+            return None
+        item_id = f"{found.tile.name}_{found.year}"
+        return self._converted(found.source.dataset, item_id, scope.get("tessera.root", ""))
 
     def _document(self, found: TileYear, kind: Asked, folder: str) -> str:
         """Return the text of a VRT, or of the index of a folder given by its public path.
@@ -350,6 +367,9 @@ class RawLane:
                 continue
             name = f"{found.tile.name}{suffix}"
             lines.append(f'<a href="{name}">{name}</a> {date} 00:00 {"-" if size is None else size:>15}')
+        # GDAL takes what a listing does not name for absent
+        bands = [f"{found.tile.name}_b{band:03d}.vrt" for band in range(N_BANDS)]
+        lines += [f'<a href="{name}">{name}</a> {date} 00:00 {"-":>15}' for name in bands]
         title = f"Index of {escape(folder)}"
         return (
             f"<html>\n<head><title>{title}</title></head>\n<body>\n<h1>{title}</h1><hr><pre>\n"

@@ -276,6 +276,25 @@ def band_vrt(
     return f32_vrt(raster, codes, scales, metadata, bands=(band,), overviews=overviews)
 
 
+def plain_band_vrt(
+    raster: Raster,
+    source: Source,
+    band: int,
+    metadata: Metadata | None = None,
+    *,
+    overviews: Sequence[int] = (),
+) -> str:
+    """Return a view of one band, counted from 0, of a float32 raster: nothing is multiplied."""
+    body = (
+        '<VRTRasterBand dataType="Float32" band="1"><NoDataValue>nan</NoDataValue>'
+        f"<Description>{band_name(band)}</Description>{_source(raster, source, band + 1)}</VRTRasterBand>"
+    )
+    if overviews:
+        levels = " ".join(str(f) for f in overviews)
+        body += f'\n<OverviewList resampling="nearest">{levels}</OverviewList>'
+    return _document(raster, metadata, body)
+
+
 def _source(raster: Raster, source: Source, band: int) -> str:
     """Return one SimpleSource; GDAL takes the whole raster when no rectangle is given."""
     path, relative = gdal_path(source.href)

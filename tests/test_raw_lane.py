@@ -254,9 +254,8 @@ def test_index(web: httpx.Client, raw: RawTile) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert f"<title>Index of {FOLDER[:-1]}</title>" in answer.text
     listed = dict(re.findall(r'<a href="([^"]+)">.* (\d+|-)$', answer.text, re.MULTILINE))
-    assert set(listed) == {
-        NAME + s for s in (".vrt", "_scales.vrt", "_f32.vrt", ".npy", "_scales.npy", ".tiff")
-    }
+    files = (".vrt", "_scales.vrt", "_f32.vrt", ".npy", "_scales.npy", ".tiff")
+    assert set(listed) == {NAME + s for s in (*files, *(f"_b{band:03d}.vrt" for band in range(128)))}
     for name, size in listed.items():
         if size != "-":
             assert web.head(FOLDER + name).headers["content-length"] == size, name
