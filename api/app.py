@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.browser import add_browser  # noqa: E402
 from api.client import TesseraClient  # noqa: E402
+from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
 from api.data import RangedFiles, immutable_where  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
@@ -145,7 +147,7 @@ def _raw_lane(snapshot: Snapshot) -> RawLane:
     roots = [
         SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()
     ]
-    return RawLane(roots, exists)
+    return RawLane(roots, exists, partial(find_cogs, snapshot))
 
 
 def _health(store: Store) -> dict[str, Any]:
