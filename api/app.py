@@ -29,10 +29,10 @@ from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.browser import add_browser  # noqa: E402
-from api.client import TesseraClient  # noqa: E402
 from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
 from api.data import RangedFiles, immutable_where  # noqa: E402
+from api.extended import ExtendedClient  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.middleware import ACCESS, Front  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
@@ -69,7 +69,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
     store = Store(folder, settings.refresh_seconds)
     metrics = Metrics()
-    client = TesseraClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    client = ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -110,7 +110,7 @@ class TesseraApi(StacApi):
                 name=operation.summary,
                 summary=operation.summary,
                 description=operation.description,
-                operation_id=f"{operation.handler}",
+                operation_id=operation.identifier,
                 tags=[operation.tag],
                 responses=operation.responses(),
                 openapi_extra=operation.extra(),

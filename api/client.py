@@ -15,10 +15,22 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import search
+from api import collection_search, search
+from api.browse import year_links
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
-from api.links import GEOJSON, HTML, JSON, OPENAPI, Link, link, paging_links
+from api.links import (
+    GEOJSON,
+    HTML,
+    JSON,
+    OPENAPI,
+    QUERYABLES_REL,
+    SCHEMA,
+    SORTABLES_REL,
+    Link,
+    link,
+    paging_links,
+)
 from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
@@ -62,6 +74,11 @@ class TesseraClient(AsyncBaseCoreClient):
         page["links"] += [
             link("service-desc", f"{root}/api", OPENAPI, "OpenAPI service description"),
             link("service-doc", f"{root}/api.html", HTML, "OpenAPI service documentation"),
+            link(QUERYABLES_REL, f"{root}/queryables", SCHEMA, "What items can be filtered by"),
+            link(SORTABLES_REL, f"{root}/sortables", SCHEMA, "What items can be sorted by"),
+            link("aggregate", f"{root}/aggregate", JSON, "Counts of items"),
+            link("aggregations", f"{root}/aggregations", JSON, "What can be counted"),
+            link("children", f"{root}/children", JSON, "Collections, whole"),
             *(
                 link("child", f"{root}/collections/{r.id}", JSON, r.dataset.title)
                 for r in snapshot.collections.values()
@@ -76,17 +93,25 @@ class TesseraClient(AsyncBaseCoreClient):
         )
 
     async def all_collections(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections``."""
-        return self._document(kwargs["request"], "collections", self._collections, JSON)
-
-    def _collections(self, snapshot: Snapshot, root: str, view: View) -> Any:
-        found = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections]
-        return {
-            "collections": found,
-            "links": [link("self", f"{root}/collections"), link("root", f"{root}/")],
-            "numberMatched": len(found),
-            "numberReturned": len(found),
+        """Answer ``GET /collections``: all, or those that a search asks for."""
+        request: Request = kwargs["request"]
+        snapshot = self.store.current()
+        root: str = request.scope["tessera.root"]
+        asked = collection_search.parse(request.scope["query_string"], self.settings)
+        caching = Caching(request, snapshot, self.settings)
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        view = asked.query.view
+        shown = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections]
+        page, tokens, matched = collection_search.find(shown, asked)
+        links = paging_links(f"{root}/collections", "GET", {}, asked.query.texts, tokens, JSON)
+        document = {
+            "collections": page,
+            "links": [link("root", f"{root}/"), *links],
+            "numberMatched": matched,
+            "numberReturned": len(page),
         }
+        return caching.respond(dumps(document), JSON)
 
     async def get_collection(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /collections/{collection_id}``."""
@@ -219,6 +244,11 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link("root", f"{root}/"),
         link("parent", f"{root}/"),
         link("items", f"{here}/items", GEOJSON, "Items"),
+        link(QUERYABLES_REL, f"{here}/queryables", SCHEMA, "What items can be filtered by"),
+        link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "What items can be sorted by"),
+        link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
+        link("aggregations", f"{here}/aggregations", JSON, "What can be counted"),
+        *year_links(snapshot.collections[cid], root),
     ]
     document["links"] = links + document.get("links", [])
     return document

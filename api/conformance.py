@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-_STAC = "https://api.stacspec.org/v1.0.0"
-_OAF = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
+_STAC = "https://api.stacspec.org"
+_OAF1 = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
+_OAF3 = "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf"
+_CQL2 = "http://www.opengis.net/spec/cql2/1.0/conf"
 
-CORE = (
-    f"{_STAC}/core",
-    f"{_STAC}/collections",
-    f"{_STAC}/ogcapi-features",
-    f"{_STAC}/item-search",
-    f"{_OAF}/core",
-    f"{_OAF}/oas30",
-    f"{_OAF}/geojson",
+CONFORMANCE: list[str] = sorted(
+    [
+        f"{_STAC}/v1.0.0/core",
+        f"{_STAC}/v1.0.0/collections",
+        f"{_STAC}/v1.0.0/ogcapi-features",
+        f"{_STAC}/v1.0.0/item-search",
+        f"{_STAC}/v1.0.0/browseable",
+        f"{_STAC}/v1.0.0/children",
+        f"{_OAF1}/core",
+        f"{_OAF1}/oas30",
+        f"{_OAF1}/geojson",
+        # Clients look for the one or the other version of sort.
+        *(f"{_STAC}/{v}/{c}#sort" for v in ("v1.0.0", "v1.1.0") for c in ("item-search", "ogcapi-features")),
+        f"{_STAC}/v1.1.0/item-search#sortables",
+        f"{_STAC}/v1.0.0/item-search#fields",
+        f"{_STAC}/v1.0.0/ogcapi-features#fields",
+        f"{_STAC}/v1.0.0/item-search#query",
+        f"{_STAC}/v1.0.0/ogcapi-features#query",
+        f"{_STAC}/v1.0.0-rc.2/item-search#filter",
+        f"{_STAC}/v1.0.0/item-search#filter",
+        f"{_STAC}/v1.0.0-rc.1/item-search#free-text",
+        f"{_STAC}/v1.0.0-rc.1/ogcapi-features#free-text",
+        f"{_OAF3}/filter",
+        f"{_OAF3}/features-filter",
+        f"{_OAF3}/queryables",
+        *(
+            f"{_CQL2}/{name}"
+            for name in (
+                "cql2-text",
+                "cql2-json",
+                "basic-cql2",
+                "advanced-comparison-operators",
+                "basic-spatial-functions",
+                "basic-spatial-functions-plus",
+                "spatial-functions",
+                "temporal-functions",
+                "arithmetic",
+                "property-property",
+                "case-insensitive-comparison",
+                "accent-insensitive-comparison",
+            )
+        ),
+        f"{_STAC}/v1.0.0-rc.1/collection-search",
+        *(f"{_STAC}/v1.0.0-rc.1/collection-search#{x}" for x in ("filter", "sort", "fields", "free-text")),
+        f"{_STAC}/v1.1.0/collection-search#sort",
+        "http://www.opengis.net/spec/ogcapi-common-2/1.0/conf/simple-query",
+        f"{_STAC}/v0.3.0/aggregation",
+    ]
 )
-
-CONFORMANCE: list[str] = sorted(CORE)

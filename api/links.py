@@ -15,6 +15,9 @@ SCHEMA = "application/schema+json"
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 HTML = "text/html"
 
+QUERYABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/queryables"
+SORTABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/sortables"
+
 Link = dict[str, Any]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -67,7 +70,12 @@ def link(rel: str, href: str, kind: str = JSON, title: str | None = None, **more
 
 
 def paging_links(
-    address: str, method: str, given: Mapping[str, Any], texts: Mapping[str, str], tokens: Mapping[str, str]
+    address: str,
+    method: str,
+    given: Mapping[str, Any],
+    texts: Mapping[str, str],
+    tokens: Mapping[str, str],
+    kind: str = GEOJSON,
 ) -> list[Link]:
     """Return ``self`` and, by ``tokens`` (rel to token), ``next`` and ``prev``.
 
@@ -75,17 +83,17 @@ def paging_links(
     """
     if method == "POST":
         return [
-            link("self", address, GEOJSON, method="POST", body=dict(given)),
+            link("self", address, kind, method="POST", body=dict(given)),
             *(
-                link(rel, address, GEOJSON, method="POST", body={**given, "token": token}, merge=False)
+                link(rel, address, kind, method="POST", body={**given, "token": token}, merge=False)
                 for rel, token in tokens.items()
             ),
         ]
     without = {k: v for k, v in texts.items() if k != "token"}
     return [
-        link("self", with_query(address, texts), GEOJSON, method="GET"),
+        link("self", with_query(address, texts), kind, method="GET"),
         *(
-            link(rel, with_query(address, {**without, "token": token}), GEOJSON, method="GET")
+            link(rel, with_query(address, {**without, "token": token}), kind, method="GET")
             for rel, token in tokens.items()
         ),
     ]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api import search
-from api.links import GEOJSON, JSON
+from api import collection_search, search
+from api.links import GEOJSON, JSON, SCHEMA
 from api.responses import ERRORS
 
 _ERROR_SCHEMA = {
@@ -19,6 +19,8 @@ _ERROR_SCHEMA = {
 _PATH_PARAMETERS = {
     "collection_id": "Id of a collection, as tessera-v1",
     "item_id": "Id of an item, as grid_0.15_52.05_2024",
+    "year": "A year of the collection, as 2024",
+    "area": "West and south edge and size in degrees, as 0,50,10 or -3,51,1",
 }
 
 
@@ -37,6 +39,13 @@ class Operation:
     """Media type of its answer."""
     parameters: tuple[str, ...] = ()
     """Search parameters, in the query string or the body."""
+
+    @property
+    def identifier(self) -> str:
+        """Return the operationId: unique, and stable for generated clients."""
+        within = "_of_collection" if self.path.startswith("/collections/{collection_id}/") else ""
+        named = {"item_collection", "get_item", "browse_year", "browse_area"}
+        return self.handler if self.handler in named else self.handler + within
 
     def responses(self) -> dict[int | str, dict[str, Any]]:
         """Return the responses by status."""
@@ -105,8 +114,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", "/conformance", "conformance", "Conformance classes", "What the service conforms to.", "Core",
         parameters=search.VIEW,
     ),
-    Operation("GET", "/collections", "all_collections", "Collections", "All collections.", "Collections",
-              parameters=search.VIEW),
+    Operation(
+        "GET", "/collections", "all_collections", "Collections", "All collections, or those searched for.",
+        "Collections", parameters=collection_search.NAMES,
+    ),
     Operation(
         "GET", "/collections/{collection_id}", "get_collection", "Collection", "One collection.",
         "Collections", parameters=search.VIEW,
@@ -126,6 +137,47 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", "/search", "post_search", "Search", "Items of all collections.", "Items",
         GEOJSON, search.SEARCH,
+    ),
+    *(
+        Operation("GET", f"{at}/{name}", name, name.capitalize(), text, "Filter", SCHEMA, search.VIEW)
+        for at in ("", "/collections/{collection_id}")
+        for name, text in (
+            ("queryables", "What items can be filtered by, as JSON Schema."),
+            ("sortables", "What items can be sorted by, as JSON Schema."),
+        )
+    ),
+    Operation(
+        "GET", "/collections-queryables", "collections_queryables", "Queryables of collections",
+        "What collections can be filtered by, as JSON Schema.", "Filter", SCHEMA, search.VIEW,
+    ),
+    *(
+        operation
+        for at in ("", "/collections/{collection_id}")
+        for operation in (
+            Operation(
+                "GET", f"{at}/aggregations", "aggregations", "Aggregations", "What can be counted.",
+                "Aggregation", parameters=search.VIEW,
+            ),
+            Operation(
+                "GET", f"{at}/aggregate", "get_aggregate", "Aggregate", "Counts of the items of a search.",
+                "Aggregation", parameters=search.AGGREGATE,
+            ),
+            Operation(
+                "POST", f"{at}/aggregate", "post_aggregate", "Aggregate", "Counts of the items of a search.",
+                "Aggregation", parameters=search.AGGREGATE,
+            ),
+        )
+    ),
+    Operation("GET", "/children", "children", "Children", "All collections, whole.", "Browse",
+              parameters=search.VIEW),
+    Operation(
+        "GET", "/collections/{collection_id}/browse/{year}", "browse_year", "A year to browse",
+        "A catalogue of the 10 x 10 degrees that hold tiles.", "Browse", parameters=search.VIEW,
+    ),
+    Operation(
+        "GET", "/collections/{collection_id}/browse/{year}/{area}", "browse_area", "An area to browse",
+        "A catalogue of the 1 x 1 degrees in 10 x 10, or of the items in 1 x 1.", "Browse",
+        parameters=search.VIEW,
     ),
 )  # fmt: skip
 """Every endpoint of the API, in the order in which they are matched."""

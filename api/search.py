@@ -58,11 +58,18 @@ class Query:
     """Of a free text search; one of them must be mentioned."""
     sortby: tuple[Sort, ...] = ()
     fields: Fields | None = None
+    aggregations: tuple[str, ...] | None = None
+    """Names."""
     view: View = None
     given: Mapping[str, Json] = field(default_factory=dict)
     """The parameters in JSON form as they were sent: what a POST link repeats."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """The parameters of a GET as they were sent: what a GET link repeats."""
+
+    def within(self, collection: str) -> Query:
+        """Return the query narrowed to the collection of a path."""
+        inside = self.collections is None or collection in self.collections
+        return replace(self, collections=(collection,) if inside else ())
 
     @property
     def is_light(self) -> bool:
@@ -345,6 +352,10 @@ PARAMETERS: dict[str, Parameter] = {
             _STRINGS, style=_LIST_STYLE,
         ),
         Parameter(
+            "aggregations", "aggregations", _words, _read_strings,
+            "Which aggregations of /aggregations to compute.", _STRINGS, style=_LIST_STYLE,
+        ),
+        Parameter(
             "view", "", _text, _read_elsewhere,
             "`bands` shows items with one float32 asset per dimension, b000 to b127, for clients as stackstac"
             " that read one band of an asset.",
@@ -369,8 +380,11 @@ PARAMETERS: dict[str, Parameter] = {
 }  # fmt: skip
 """Of a search, by name, in the order of the documentation. A new parameter is one entry here."""
 
-SEARCH = tuple(PARAMETERS)
+SEARCH = tuple(n for n in PARAMETERS if n != "aggregations")
 """Parameters of /search."""
+AGGREGATE = ("aggregations", "collections", "ids", "bbox", "intersects", "datetime", "filter", "filter-lang",
+             "filter-crs", "query", "q")  # fmt: skip
+"""Parameters of /aggregate."""
 ITEMS = SEARCH
 """Parameters of /collections/{id}/items; pystac-client says ``collections`` there once more."""
 VIEW = NAMES
@@ -427,15 +441,22 @@ def from_text(
     QueryError
         If a parameter is unknown, repeated or malformed.
     """
-    texts = text_parameters(query_string, known, settings)
+    query = from_texts(text_parameters(query_string, known, settings), settings)
+    return query if within is None else query.within(within)
+
+
+def from_texts(texts: Mapping[str, str], settings: Settings) -> Query:
+    """Make a query from the parameters of a GET request.
+
+    Raises
+    ------
+    QueryError
+        If one is malformed.
+    """
     raw = {name: PARAMETERS[name].from_text(text, name) for name, text in texts.items()}
     if texts.get("filter-lang") == "cql2-json" and "filter" in texts:
         raw["filter"] = _json(texts["filter"], "filter")
-    query = validate(raw, settings)
-    if within is not None:
-        inside = query.collections is None or within in query.collections
-        query = replace(query, collections=(within,) if inside else ())
-    return replace(query, texts=texts)
+    return replace(validate(raw, settings), texts=texts)
 
 
 def from_json(

@@ -1,0 +1,178 @@
+"""Aggregations: how many items there are, by year, coverage, zone, and per degree for maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from api.queryables import QUERYABLES
+from api.store import Snapshot
+from catalog_builder import grid
+from catalog_builder.blocks import BLOCK
+from catalog_builder.errors import QueryError
+from catalog_builder.index import COL_BITS, RANGES_SQL, Selection, ranges_json, where_sql
+
+Counts = dict[Any, int]
+_MASK = (1 << COL_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """A way to count items."""
+
+    name: str
+    data_type: str
+    """``integer`` for a single number, else what the keys of its buckets are."""
+    description: str
+    sql: Callable[[Snapshot], str]
+    """What tile-years are grouped by."""
+    from_block: Callable[[Snapshot, int, int, int, int], Any] | None
+    """The same of (collection, year, band, block column), where whole blocks have one value."""
+
+
+def _property(name: str) -> Callable[[Snapshot], str]:
+    return QUERYABLES[name].sql
+
+
+def _degree_sql(snapshot: Snapshot) -> str:
+    return f"(((t.key >> {COL_BITS}) & 2047) / {BLOCK} * 1000 + (t.key & {_MASK}) / {BLOCK})"
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    a.name: a
+    for a in (
+        Aggregation("total_count", "integer", "All items.", lambda _: "0", lambda *_: 0),
+        Aggregation(
+            "collection_frequency", "string", "By collection.", _property("collection"),
+            lambda snapshot, ordinal, *_: snapshot.index.by_ordinal[ordinal].id,
+        ),
+        Aggregation(
+            "datetime_frequency", "datetime", "By year, as times.", _property("tessera:year"),
+            lambda _, __, year, *___: year,
+        ),
+        Aggregation(
+            "year_frequency", "integer", "By tessera:year.", _property("tessera:year"),
+            lambda _, __, year, *___: year,
+        ),
+        Aggregation(
+            "utm_zone_frequency", "integer", "By tessera:utm_zone.", _property("tessera:utm_zone"),
+            lambda _, __, ___, ____, col: col * BLOCK // grid.COLS_PER_ZONE + 1,
+        ),
+        Aggregation(
+            "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None
+        ),
+        Aggregation("cog_frequency", "boolean", "By tessera:cog.", _property("tessera:cog"), None),
+        Aggregation(
+            "grid_degree_frequency", "string",
+            "By cell of 1 degree, for maps; the key is the west and south edge, as -3,51.",
+            _degree_sql, lambda _, __, ___, band, col: band * 1000 + col,
+        ),
+    )
+}  # fmt: skip
+"""By name, in the order of the documents."""
+
+
+def named(names: Sequence[str] | None) -> list[Aggregation]:
+    """Return aggregations by name; all of a few cheap ones if no name is given.
+
+    Raises
+    ------
+    QueryError
+        Naming those that are known.
+    """
+    for name in names or ():
+        if name not in AGGREGATIONS:
+            raise QueryError(f"aggregations: unknown '{name[:60]}'; known are: {', '.join(AGGREGATIONS)}")
+    return [AGGREGATIONS[n] for n in dict.fromkeys(names or ["total_count"])]
+
+
+def aggregate(
+    snapshot: Snapshot, selection: Selection, wanted: Sequence[Aggregation], seconds: float
+) -> list[dict[str, Any]]:
+    """Return aggregations of a selection, as the extension writes them.
+
+    Raises
+    ------
+    QueryTimeoutError
+        If it takes longer than ``seconds``.
+    """
+    whole = selection.runs is None and selection.keys is None and not selection.where
+    return [
+        _document(
+            a,
+            _from_blocks(snapshot, selection, a.from_block)
+            if whole and a.from_block is not None
+            else _from_tiles(snapshot, selection, a.sql(snapshot), seconds),
+        )
+        for a in wanted
+    ]
+
+
+def _from_blocks(snapshot: Snapshot, selection: Selection, key: Callable[..., Any]) -> Counts:
+    """Count by the blocks' own counts: at any size in milliseconds."""
+    counts: Counts = {}
+    for ordinal in selection.ordinals:
+        for year in snapshot.index.by_ordinal[ordinal].years:
+            if selection.years is not None and year not in selection.years:
+                continue
+            table = snapshot.index.blocks(ordinal, year).counts
+            for band, col in np.argwhere(table).tolist():
+                value = key(snapshot, ordinal, year, band, col)
+                counts[value] = counts.get(value, 0) + int(table[band, col])
+    return counts
+
+
+def _from_tiles(snapshot: Snapshot, selection: Selection, sql: str, seconds: float) -> Counts:
+    """Count tile by tile."""
+    counts: Counts = {}
+    query = f"SELECT {sql}, count(*) FROM {RANGES_SQL}{where_sql(selection.where)} GROUP BY 1"
+    with snapshot.index.lend(seconds, selection) as db:
+        for ranges in snapshot.index.ranges(selection):
+            for value, n in db.execute(query, (ranges_json(ranges), *selection.values)):
+                counts[value] = counts.get(value, 0) + n
+    return counts
+
+
+def _document(aggregation: Aggregation, counts: Mapping[Any, int]) -> dict[str, Any]:
+    if aggregation.name == "total_count":
+        return {"name": aggregation.name, "data_type": "integer", "value": sum(counts.values())}
+    kind = "frequency_distribution" if aggregation.data_type != "datetime" else "datetime_frequency"
+    return {
+        "name": aggregation.name,
+        "data_type": kind,
+        "buckets": [
+            {"key": _key(aggregation, value), "data_type": aggregation.data_type, "frequency": counts[value]}
+            for value in sorted(counts)
+        ],
+        "overflow": 0,
+    }
+
+
+def _key(aggregation: Aggregation, value: Any) -> Any:
+    match aggregation.name:
+        case "datetime_frequency":
+            return f"{value}-01-01T00:00:00Z"
+        case "grid_degree_frequency":
+            return f"{value % 1000 - 180},{value // 1000 - 90}"
+        case "cog_frequency":
+            return bool(value)
+    return value
+
+
+def listing(links: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the document of what there is."""
+    return {
+        "type": "AggregationCollection",
+        "aggregations": [
+            {
+                "name": a.name,
+                "data_type": "integer" if a.name == "total_count" else "frequency_distribution",
+                "description": a.description,
+            }
+            for a in AGGREGATIONS.values()
+        ],
+        "links": list(links),
+    }

@@ -1,0 +1,121 @@
+"""Catalogues to walk through by links: collection, year, 10 degrees, 1 degree, items.
+
+Millions of items cannot be linked from one document; these small catalogues, computed from the
+counts per block, lead a crawler or a person to each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from stac_fastapi.types.errors import NotFoundError
+
+from api.links import GEOJSON, JSON, Link, link
+from api.store import Snapshot
+from catalog_builder import grid
+from catalog_builder.blocks import BLOCK
+from catalog_builder.index import CELL_BITS, COL_BITS, CollectionRecord, Selection, make_key
+from catalog_builder.items import STAC_VERSION
+
+_AREA = re.compile(r"(-?\d{1,3}),(-?\d{1,2}),(10|1)", re.ASCII)
+
+
+def year_links(record: CollectionRecord, root: str) -> list[Link]:
+    """Return a collection's links to its years."""
+    here = f"{root}/collections/{record.id}/browse"
+    return [link("child", f"{here}/{year}", JSON, f"{record.dataset.title}, {year}") for year in record.years]
+
+
+def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str, Any]:
+    """Return the catalogue of a year: a link for each 10 x 10 degrees that hold tiles.
+
+    Raises
+    ------
+    NotFoundError
+        If the collection has no such year.
+    """
+    record = _record(snapshot, cid, year)
+    counts = snapshot.index.blocks(record.ordinal, year).counts
+    squares = counts.reshape(18, 10, 36, 10).sum(axis=(1, 3))
+    here = f"{root}/collections/{cid}/browse/{year}"
+    links = [
+        link("child", f"{here}/{10 * i - 180},{10 * j - 90},10", JSON, _name(10 * i - 180, 10 * j - 90, 10))
+        for j, i in np.argwhere(squares).tolist()
+    ]
+    title = f"{record.dataset.title}, {year}"
+    return _catalog(f"{cid}-{year}", title, here, f"{root}/collections/{cid}", links, root)
+
+
+def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) -> dict[str, Any]:
+    """Return the catalogue of 10 x 10 degrees (links to those of 1 degree) or of 1 degree (its items).
+
+    Raises
+    ------
+    NotFoundError
+        If it holds no tiles.
+    """
+    record = _record(snapshot, cid, year)
+    match = _AREA.fullmatch(area)
+    west, south, size = (int(g) for g in match.groups()) if match else (0, 0, 0)
+    on_grid = size and -180 <= west < 180 and -90 <= south < 90 and west % size == south % size == 0
+    counts = snapshot.index.blocks(record.ordinal, year).counts
+    part = counts[south + 90 : south + 90 + size, west + 180 : west + 180 + size] if on_grid else counts[:0]
+    if not part.any():
+        raise NotFoundError(f"no tiles of {year} in '{area[:40]}'; expected west,south,10 or west,south,1")
+    above = f"{root}/collections/{cid}/browse/{year}"
+    if size == BLOCK:
+        links = [
+            link("child", f"{above}/{west + i},{south + j},1", JSON, _name(west + i, south + j, 1))
+            for j, i in np.argwhere(part).tolist()
+        ]
+        parent = above
+    else:
+        links = [
+            link("item", f"{root}/collections/{cid}/items/{item}", GEOJSON, item)
+            for item in _items(snapshot, record, year, west, south)
+        ]
+        parent = f"{above}/{west // 10 * 10},{south // 10 * 10},10"
+    title = f"{record.dataset.title}, {year}, {_name(west, south, size)}"
+    return _catalog(f"{cid}-{year}-{area}", title, f"{above}/{area}", parent, links, root)
+
+
+def _items(snapshot: Snapshot, record: CollectionRecord, year: int, west: int, south: int) -> list[str]:
+    """Return the ids of the items of 1 x 1 degree."""
+    row, col = (south + 90) * BLOCK, (west + 180) * BLOCK
+    keys = [make_key(record.ordinal, year, row + j, col + i) for j in range(BLOCK) for i in range(BLOCK)]
+    found = snapshot.index.page(Selection([record.ordinal], keys=keys), BLOCK * BLOCK)
+    ids = []
+    for key, *_ in found:
+        cell = key & ((1 << CELL_BITS) - 1)
+        tile = grid.TileId.from_row_col(cell >> COL_BITS, cell & ((1 << COL_BITS) - 1))
+        ids.append(f"{tile.name}_{year}")
+    return ids
+
+
+def _record(snapshot: Snapshot, cid: str, year: int) -> CollectionRecord:
+    record = snapshot.collections.get(cid)
+    if record is None or year not in record.years:
+        raise NotFoundError(f"no year {year} in collection '{cid[:80]}'")
+    return record
+
+
+def _name(west: int, south: int, size: int) -> str:
+    return f"{west} to {west + size} E, {south} to {south + size} N"
+
+
+def _catalog(cid: str, title: str, here: str, parent: str, links: list[Link], root: str) -> dict[str, Any]:
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": cid,
+        "title": title,
+        "description": f"{title}: {len(links)} entries.",
+        "links": [
+            link("self", here),
+            link("root", f"{root}/"),
+            link("parent", parent),
+            *links,
+        ],
+    }

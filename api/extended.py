@@ -1,0 +1,160 @@
+"""The endpoints beyond stac-fastapi's core: queryables, sortables, aggregation, children, browsing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attr
+from stac_fastapi.types.errors import NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import browse, collection_search, search
+from api.aggregation import aggregate, listing, named
+from api.client import TesseraClient, collection
+from api.engine import select
+from api.links import JSON, SCHEMA, link
+from api.queryables import QUERYABLES, schema
+from api.responses import Caching, dumps
+from api.search import Query
+from api.view import show_collection
+
+
+@attr.s(auto_attribs=True, kw_only=True)
+class ExtendedClient(TesseraClient):
+    """Answers every endpoint."""
+
+    async def queryables(self, **kwargs: Any) -> Any:
+        """Answer ``GET /queryables`` and ``GET /collections/{collection_id}/queryables``."""
+        return self._schema(kwargs["request"], "queryables", "Queryables", None)
+
+    async def sortables(self, **kwargs: Any) -> Any:
+        """Answer ``GET /sortables`` and ``GET /collections/{collection_id}/sortables``."""
+        names = {name: q for name, q in QUERYABLES.items() if q.sortable}
+        return self._schema(kwargs["request"], "sortables", "Sortables", names)
+
+    async def collections_queryables(self, **kwargs: Any) -> Any:
+        """Answer ``GET /collections-queryables``."""
+
+        def make(_snapshot: Any, root: str, _view: Any) -> Any:
+            address = f"{root}/collections-queryables"
+            return collection_search.schema(address, "What collections can be filtered and sorted by")
+
+        return self._document(kwargs["request"], "collections queryables", make, SCHEMA)
+
+    def _schema(self, request: Request, name: str, title: str, names: Mapping[str, Any] | None) -> Response:
+        within = self._collection_of(request)
+        place = f"/collections/{within}/{name}" if within else f"/{name}"
+        return self._document(
+            request,
+            place,
+            lambda _snapshot, root, _view: schema(
+                f"{root}{place}", f"{title} of {within or 'all items'}", names
+            ),
+            SCHEMA,
+        )
+
+    async def aggregations(self, **kwargs: Any) -> Any:
+        """Answer ``GET /aggregations`` and that of a collection."""
+        request: Request = kwargs["request"]
+        within = self._collection_of(request)
+        here = f"/collections/{within}" if within else ""
+        return self._document(
+            request,
+            f"{here}/aggregations",
+            lambda _snapshot, root, _view: listing(
+                [
+                    link("self", f"{root}{here}/aggregations"),
+                    link("root", f"{root}/"),
+                    link("aggregate", f"{root}{here}/aggregate"),
+                ]
+            ),
+            JSON,
+        )
+
+    async def get_aggregate(self, **kwargs: Any) -> Any:
+        """Answer ``GET /aggregate`` and that of a collection."""
+        request: Request = kwargs["request"]
+        within = self._collection_of(request)
+        query = search.from_text(request.scope["query_string"], search.AGGREGATE, self.settings, within)
+        return await self._aggregate(request, query, within)
+
+    async def post_aggregate(self, **kwargs: Any) -> Any:
+        """Answer ``POST /aggregate`` and that of a collection."""
+        request: Request = kwargs["request"]
+        within = self._collection_of(request)
+        search.text_parameters(request.scope["query_string"], (), self.settings)
+        query = search.from_json(await request.body(), search.AGGREGATE, self.settings)
+        return await self._aggregate(request, query if within is None else query.within(within), within)
+
+    async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
+        snapshot = self.store.current()
+        wanted = named(query.aggregations)
+        caching = Caching(request, snapshot, self.settings)
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        root: str = request.scope["tessera.root"]
+        here = f"{root}/collections/{within}" if within else root
+
+        def answer(seconds: float) -> bytes:
+            def make() -> list[dict[str, Any]]:
+                return aggregate(snapshot, select(snapshot, query, self.settings), wanted, seconds)
+
+            names = tuple(a.name for a in wanted)
+            found = snapshot.once(("aggregate", query.matching, names), make)
+            links = [
+                link("self", f"{here}/aggregate"),
+                link("root", f"{root}/"),
+                link("aggregations", f"{here}/aggregations"),
+            ]
+            return dumps({"type": "AggregationCollection", "aggregations": found, "links": links})
+
+        return caching.respond(await self._run(answer, inline=False), JSON)
+
+    async def children(self, **kwargs: Any) -> Any:
+        """Answer ``GET /children``."""
+        return self._document(
+            kwargs["request"],
+            "children",
+            lambda snapshot, root, view: {
+                "children": [
+                    show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections
+                ],
+                "links": [link("self", f"{root}/children"), link("root", f"{root}/")],
+            },
+            JSON,
+        )
+
+    async def browse_year(self, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}/browse/{year}``."""
+        request: Request = kwargs["request"]
+        cid, year = self._known_collection(request), _year(request)
+        return self._document(
+            request,
+            ("browse", cid, year),
+            lambda snapshot, root, _view: browse.year_catalog(snapshot, cid, year, root),
+            JSON,
+        )
+
+    async def browse_area(self, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}/browse/{year}/{area}``."""
+        request: Request = kwargs["request"]
+        cid, year = self._known_collection(request), _year(request)
+        area: str = request.path_params["area"]
+        return self._document(
+            request,
+            ("browse", cid, year, area),
+            lambda snapshot, root, _view: browse.area_catalog(snapshot, cid, year, area, root),
+            JSON,
+        )
+
+    def _collection_of(self, request: Request) -> str | None:
+        return self._known_collection(request) if "collection_id" in request.path_params else None
+
+
+def _year(request: Request) -> int:
+    text: str = request.path_params["year"]
+    if not (text.isascii() and text.isdigit() and len(text) == 4):
+        raise NotFoundError(f"no year '{text[:40]}'")
+    return int(text)
