@@ -154,6 +154,8 @@ def dask_workers(address: str) -> ExecutorWorkers:
         from distributed import Client as _Client
     except ImportError as error:
         raise ConvertError("--dask needs Dask: pip install 'tessera-stac[dask]'") from error
+    if address.endswith(".json") and not Path(address).is_file():
+        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler answers")
     Client: Any = _Client  # noqa: N806 - it ships no types
     try:
         client = (
