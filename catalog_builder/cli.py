@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from catalog_builder.convert.cli import convert
 from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraError
 
 if TYPE_CHECKING:
@@ -145,6 +146,12 @@ def build(
     data_root: Annotated[
         str | None, typer.Option(help="Address of the converted COGs. Default: served from CATALOG/cogs.")
     ] = None,
+    ledger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ledger of `convert`: which tiles are COGs; repeat for more. Default: CATALOG/cogs."
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -165,6 +172,7 @@ def build(
         source_root=source_root,
         landmask_root=landmask_root,
         data_root=data_root,
+        ledgers=tuple(ledger) if ledger else None,
     )
     with console.progress("tile-years", quiet=quiet) as report:
         done = run(sources, out, options, report)
@@ -532,6 +540,9 @@ def get(
     if done.failed:
         raise typer.Exit(1)
 
+
+# The converter's verb lives with the converter; importing it costs nothing heavy.
+app.command()(convert)
 
 if __name__ == "__main__":
     main()

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder.build import BuildOptions, build
+from catalog_builder.catalog import COGS
 from catalog_builder.console import progress, say
+from catalog_builder.convert.cli import convert
+from catalog_builder.convert.visual import load_basis
 from catalog_builder.datasets import SYNTHETIC, dataset
+from catalog_builder.errors import ConvertError
 from catalog_builder.grid import TileId
 from catalog_builder.sample import DEFAULT_SET, sample_set
 
@@ -38,16 +42,34 @@ def prepare(
         real = build([str(MANIFESTS)], catalog, BuildOptions(dataset("v1"), url=url), report)
     say(f"{real.collection}: {real.items:,} real tile-years of {real.tiles:,} tiles")
     with progress("synthetic tiles", quiet=quiet) as report:
-        sample = sample_set(folder / "source", progress=lambda done, of, _: report("making tiles", done, of))
-        options = BuildOptions(
-            dataset(SYNTHETIC),
-            url=url,
-            source_root=str(sample.embeddings),
-            landmask_root=str(sample.landmasks),
+        sample = sample_set(
+            folder / "source",
+            tile_years=tile_years,
+            progress=lambda done, of, _: report("making tiles", done, of),
         )
-        made = build([str(sample.root)], catalog, options, report)
-    say(f"{made.collection}: {made.items} synthetic tile-years, pixels on this disk")
+    options = BuildOptions(
+        dataset(SYNTHETIC),
+        url=url,
+        source_root=str(sample.embeddings),
+        landmask_root=str(sample.landmasks),
+    )
+    build([str(sample.root)], catalog, options)
+    _convert(catalog, str(max(year for _, year in tile_years)), quiet=quiet)
+    made = build([str(sample.root)], catalog, options)
+    say(f"{made.collection}: {made.items} synthetic tile-years with pixels on this disk, the newest as COGs")
     return catalog
+
+
+def _convert(catalog: Path, year: str, *, quiet: bool) -> None:
+    """Convert a year of the synthetic tiles; the others stay as they are, to be read by the raw lane."""
+    import typer
+
+    known = load_basis(str(catalog / COGS), SYNTHETIC) is not None
+    try:
+        convert([str(catalog)], dataset=SYNTHETIC, years=year, fit_visual=not known, quiet=quiet)
+    except typer.Exit as done:
+        if done.exit_code:
+            raise ConvertError("a synthetic tile could not be converted; see above") from None
 
 
 def greeting(url: str) -> str:
