@@ -31,6 +31,7 @@ from api.links import (
     link,
     paging_links,
 )
+from api.map_links import WEB_MAP_LINKS, collection_links
 from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
@@ -79,6 +80,8 @@ class TesseraClient(AsyncBaseCoreClient):
             link("aggregate", f"{root}/aggregate", JSON, "Counts of items"),
             link("aggregations", f"{root}/aggregations", JSON, "What can be counted"),
             link("children", f"{root}/children", JSON, "Collections, whole"),
+            link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
+            link("related", f"{root}/coverage", HTML, "Map of which tiles have which years"),
             *(
                 link("child", f"{root}/collections/{r.id}", JSON, r.dataset.title)
                 for r in snapshot.collections.values()
@@ -240,17 +243,19 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
     document: dict[str, Any] = orjson.loads(snapshot.index.documents[cid].replace("{root}", root))
     here = f"{root}/collections/{cid}"
     links: list[Link] = [
-        link("self", here),
-        link("root", f"{root}/"),
-        link("parent", f"{root}/"),
+        link("self", here, JSON, snapshot.collections[cid].dataset.title),
+        link("root", f"{root}/", JSON, "Landing page"),
+        link("parent", f"{root}/", JSON, "Landing page"),
         link("items", f"{here}/items", GEOJSON, "Items"),
         link(QUERYABLES_REL, f"{here}/queryables", SCHEMA, "What items can be filtered by"),
         link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "What items can be sorted by"),
         link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
         link("aggregations", f"{here}/aggregations", JSON, "What can be counted"),
         *year_links(snapshot.collections[cid], root),
+        *collection_links(snapshot.collections[cid], root),
     ]
     document["links"] = links + document.get("links", [])
+    document["stac_extensions"] = [*document.get("stac_extensions", []), WEB_MAP_LINKS]
     return document
 
 

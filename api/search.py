@@ -17,7 +17,7 @@ import orjson
 
 from api import cql2
 from api.area import Area, parse_bbox, parse_geometry
-from api.fields import Fields
+from api.fields import DEFAULT, Fields
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
 from api.settings import Settings
@@ -216,6 +216,9 @@ def _read_fields(value: Json, name: str, settings: Settings) -> Fields:
     names = {}
     for part in ("include", "exclude"):
         names[part] = _read_strings(value.get(part) or [], f"{name}: {part}", settings) or ()
+    if names["exclude"] and "include" in value and not names["include"]:
+        # Said to be empty is not the same as unsaid: the extension excludes from its default set then.
+        names["include"] = DEFAULT
     return Fields(names["include"], names["exclude"])
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -148,11 +149,11 @@ class JsonRenderer:
             fmt, slots = self._format(variant)
             if len(distinct) == 1:
                 used = {s: self._values(columns, s, None) for s in set(slots)}
-                out = [fmt % values for values in zip(*(used[s] for s in slots), strict=True)]
+                out = [fmt % values for values in _rows([used[s] for s in slots], len(flags))]
                 break
             picked = [i for i, f in enumerate(flags) if f == variant]
             needed = {s: self._values(columns, s, picked) for s in set(slots)}
-            for i, values in zip(picked, zip(*(needed[s] for s in slots), strict=True), strict=True):
+            for i, values in zip(picked, _rows([needed[s] for s in slots], len(picked)), strict=True):
                 out[i] = fmt % values
         return out
 
@@ -169,6 +170,11 @@ class JsonRenderer:
             slots: list[str] = []
             found = self._formats[flags] = ("".join(_json_pieces(self._template, flags, slots)), slots)
         return found
+
+
+def _rows(columns: Sequence[Sequence[Any]], n: int) -> Iterable[tuple[Any, ...]]:
+    """Return columns as n rows; a template may have no slot left, and so no column to count by."""
+    return zip(*columns, strict=True) if columns else repeat((), n)
 
 
 _SLOT = re.compile(r"\{(\w+)\}")

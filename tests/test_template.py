@@ -90,3 +90,9 @@ def test_a_shorter_batch_reuses_the_constants_of_a_longer_one() -> None:
     for n in (3, 5, 2):
         out = renderer.render({"n": np.arange(n)}, np.zeros(n, dtype=np.int32))
         assert out["bands"].to_pylist() == [[{"name": "b0"}, {"name": "b1"}]] * n
+
+
+def test_a_template_without_slots_is_rendered_once_a_row() -> None:
+    renderer = JsonRenderer({"type": "Feature", "maybe": When(4, "100 %")})
+    assert renderer.render({}, [0, 0]) == ['{"type":"Feature"}'] * 2
+    assert renderer.render({}, [0, 4]) == ['{"type":"Feature"}', '{"type":"Feature","maybe":"100 %"}']
