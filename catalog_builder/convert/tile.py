@@ -234,7 +234,7 @@ def _write_float(folder: Path, source: Source, options: Options, row: LedgerRow)
     values = source.values
     if values is None:
         values = quantize.dequantize(*source.pair)
-        source.codes = None  # the largest arrays are not kept twice
+        source.values, source.codes = values, None  # the pixels are not kept twice
     trusted = source.valid if source.scales is None else quantize.trusted_mask(source.scales)
     found = band_statistics(values, trusted)
     levels = overviews.masked_pyramid(
