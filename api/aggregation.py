@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from api.queryables import QUERYABLES
+from api.queryables import QUERYABLES, quoted
 from api.store import Snapshot
 from catalog_builder import grid
 from catalog_builder.blocks import BLOCK
+from catalog_builder.coverage import COVERAGE_NAMES
 from catalog_builder.errors import QueryError
 from catalog_builder.index import COL_BITS, RANGES_SQL, Selection, ranges_json, where_sql
 
@@ -31,6 +32,8 @@ class Aggregation:
     """What tile-years are grouped by."""
     from_block: Callable[[Snapshot, int, int, int, int], Any] | None
     """The same of (collection, year, band, block column), where whole blocks have one value."""
+    options: tuple[Any, ...] = ()
+    """All values, where they are few: counted in one pass, without sorting the tile-years by them."""
 
 
 def _property(name: str) -> Callable[[Snapshot], str]:
@@ -62,9 +65,10 @@ AGGREGATIONS: dict[str, Aggregation] = {
             lambda _, __, ___, ____, col: col * BLOCK // grid.COLS_PER_ZONE + 1,
         ),
         Aggregation(
-            "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None
+            "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None,
+            COVERAGE_NAMES,
         ),
-        Aggregation("cog_frequency", "boolean", "By tessera:cog.", _property("tessera:cog"), None),
+        Aggregation("cog_frequency", "boolean", "By tessera:cog.", _property("tessera:cog"), None, (0, 1)),
         Aggregation(
             "grid_degree_frequency", "string",
             "By cell of 1 degree, for maps; the key is the west and south edge, as -3,51.",
@@ -105,7 +109,7 @@ def aggregate(
             a,
             _from_blocks(snapshot, selection, a.from_block)
             if whole and a.from_block is not None
-            else _from_tiles(snapshot, selection, a.sql(snapshot), seconds),
+            else _from_tiles(snapshot, selection, a, seconds),
         )
         for a in wanted
     ]
@@ -125,14 +129,19 @@ def _from_blocks(snapshot: Snapshot, selection: Selection, key: Callable[..., An
     return counts
 
 
-def _from_tiles(snapshot: Snapshot, selection: Selection, sql: str, seconds: float) -> Counts:
+def _from_tiles(snapshot: Snapshot, selection: Selection, aggregation: Aggregation, seconds: float) -> Counts:
     """Count tile by tile."""
     counts: Counts = {}
-    query = f"SELECT {sql}, count(*) FROM {RANGES_SQL}{where_sql(selection.where)} GROUP BY 1"
+    rows = f"FROM (SELECT {aggregation.sql(snapshot)} AS v FROM {RANGES_SQL}{where_sql(selection.where)})"
+    totals = ", ".join(f"total(v = {quoted(option)})" for option in aggregation.options)
+    query = f"SELECT {totals} {rows}" if totals else f"SELECT v, count(*) {rows} GROUP BY 1"
     with snapshot.index.lend(seconds, selection) as db:
         for ranges in snapshot.index.ranges(selection):
-            for value, n in db.execute(query, (ranges_json(ranges), *selection.values)):
-                counts[value] = counts.get(value, 0) + n
+            found = db.execute(query, (ranges_json(ranges), *selection.values)).fetchall()
+            pairs = zip(aggregation.options, map(int, found[0]), strict=True) if totals else found
+            for value, n in pairs:
+                if n:
+                    counts[value] = counts.get(value, 0) + n
     return counts
 
 
