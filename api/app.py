@@ -37,6 +37,7 @@ from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.middleware import ACCESS, Front  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
 from api.pages import add_icon  # noqa: E402
+from api.pictures import add_pictures  # noqa: E402
 from api.responses import error  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from api.source import RawLane, SourceRoot  # noqa: E402
@@ -90,6 +91,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)
     add_icon(app)
+    add_pictures(app, store, settings)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app)
     if settings.access_log:

@@ -11,6 +11,7 @@ import numpy as np
 from api.bounds import Bound, both
 from api.cql2 import Compiler, item_keys
 from api.fields import Fields
+from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
 from api.paging import decode, encode
 from api.search import Query
@@ -145,6 +146,7 @@ def render(
         record = snapshot.index.by_ordinal[ordinal]
         columns = item_columns(tiles, record.years, record.grid)
         lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
+        lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
         flags = tiles.has if view is None else readable_flags(tiles.has)
         found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
         for i, text in zip(places, found, strict=True):
@@ -156,7 +158,10 @@ def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: F
     def make() -> JsonRenderer:
         record = snapshot.index.by_ordinal[ordinal]
         of = (record.dataset, record.addresses, root, record.grid)
-        template = item_template(*of) if view is None else bands_template(*of, view.bands)
+        if view is not None:
+            template = bands_template(*of, view.bands)
+        else:
+            template = with_map_links(item_template(*of), record, root)
         return JsonRenderer(template if fields is None else fields.prune(template))
 
     return snapshot.once(("renderer", ordinal, root, view, fields), make)

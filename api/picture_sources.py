@@ -1,0 +1,316 @@
+"""What pictures are drawn from: the files that an item names, read in small parts by rio-tiler.
+
+Only the catalogue's own files are opened: a client names an item and bands, never an address.
+
+======================  ==========================================================================
+item                    read
+======================  ==========================================================================
+converted, no bands     its ``visual`` COG: one or two ranges
+converted, three bands  those of its ``embeddings`` and the scales, from the overview that fits
+not converted, local    the whole ``.npy`` pair, once: it is stored pixel by pixel, so three bands
+                        are as many bytes as all. The picture is kept in memory for the next tiles
+not converted, remote   nothing: 110 MB for a picture; the answer says to convert it
+======================  ==========================================================================
+
+This module imports titiler and rio-tiler, which takes a second: the first picture pays it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import rasterio
+from rasterio.io import MemoryFile
+from rio_tiler.errors import TileOutsideBounds
+from rio_tiler.io import Reader
+from rio_tiler.models import ImageData
+from stac_fastapi.types.errors import NotFoundError
+from titiler.core.resources.enums import ImageType
+from titiler.core.utils import render_image
+
+from api.engine import find_item, render
+from api.picture_style import Bands, Rescale, Style
+from api.source import is_local
+from api.store import Snapshot
+from catalog_builder.catalog import COGS
+from catalog_builder.convert.visual import Basis, Sample, colours, fit_basis, load_basis, sample_pixels
+from catalog_builder.datasets import source_path
+from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
+from catalog_builder.grid import TileId
+from catalog_builder.index import CollectionRecord, Selection, split_key
+from catalog_builder.items import MEDIA_COG, N_BANDS
+
+TILE = 256
+_KEPT_RAW = 8
+"""Pictures of unconverted tiles in memory, 2.5 MB each, 10 MB with chosen bands."""
+_SAMPLE_TILES = 6
+_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES"}
+# Codes and scales of one pixel must come from the same pixel: no interpolation.
+_NEAREST: dict[str, Any] = {"resampling_method": "nearest", "reproject_method": "nearest"}
+
+
+class Pictures:
+    """Draws items of one snapshot. Safe to share between threads."""
+
+    def __init__(self, snapshot: Snapshot, folder: Path) -> None:
+        """Draw items of ``snapshot``, whose catalogue is ``folder``."""
+        self._snapshot = snapshot
+        self._folder = folder.resolve()
+        self._raw: OrderedDict[tuple[str, Style], MemoryFile] = OrderedDict()
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        """Held while a raw tile is read: its 110 MB are read once, however many map tiles want it."""
+
+    def preview(self, cid: str, item_id: str, style: Style, max_size: int) -> bytes:
+        """Return a PNG of an item, at most ``max_size`` pixels a side.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such item, or no pixels to draw it from; the message says why.
+        QueryError
+            If the style does not fit it.
+        """
+        return _png(self._draw(cid, item_id, style, lambda r, **how: r.preview(max_size=max_size, **how)))
+
+    def tile(self, cid: str, item_id: str, style: Style, z: int, x: int, y: int) -> bytes:
+        """Return a map tile of an item; transparent where it is not. Raises as :meth:`preview`."""
+        try:
+            return _png(self._draw(cid, item_id, style, lambda r, **how: r.tile(x, y, z, **how)))
+        except TileOutsideBounds:
+            return EMPTY
+
+    def mosaic(self, rows: Sequence[tuple[Any, ...]], z: int, x: int, y: int) -> bytes:
+        """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
+        pixels = np.zeros((3, TILE, TILE), np.uint8)
+        empty = np.ones((TILE, TILE), np.bool_)
+        with rasterio.Env(**_ENV):
+            for text in render(self._snapshot, rows, ""):
+                visual = orjson.loads(text)["assets"].get("visual")
+                if visual is None:
+                    continue
+                try:
+                    with Reader(self._address(visual["href"])) as reader:
+                        found = reader.tile(x, y, z, indexes=(1, 2, 3))
+                except TileOutsideBounds:
+                    continue
+                new = empty & ~np.ma.getmaskarray(found.array).all(axis=0)
+                pixels[:, new] = found.data[:, new]
+                empty &= ~new
+                if not empty.any():
+                    break
+        return _png(ImageData(np.ma.MaskedArray(pixels, np.broadcast_to(empty, pixels.shape))))
+
+    # --------------------------------------------------------------------------------- reading
+
+    def _draw(self, cid: str, item_id: str, style: Style, read: Callable[..., ImageData]) -> ImageData:
+        row = find_item(self._snapshot, cid, item_id)
+        if row is None:
+            raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
+        (text,) = render(self._snapshot, [row], "")
+        item = orjson.loads(text)
+        assets = item["assets"]
+        with rasterio.Env(**_ENV):
+            if style.bands is None and "visual" in assets:
+                with Reader(self._address(assets["visual"]["href"])) as reader:
+                    return read(reader, indexes=(1, 2, 3))
+            if item["properties"]["tessera:cog"]:
+                return self._bands(assets, style, read)
+            with self._raw_reader(cid, row, style) as reader:
+                return read(reader, indexes=(1, 2, 3))
+
+    def _bands(self, assets: dict[str, Any], style: Style, read: Callable[..., ImageData]) -> ImageData:
+        """Return three bands of a converted tile, stretched to 0..255."""
+        bands = style.bands or (0, 1, 2)  # converted without colours
+        rescale = style.rescale or _stretch(assets, bands)
+        indexes = tuple(b + 1 for b in bands)
+        with ExitStack() as stack:
+            if "embeddings" in assets and "scales" in assets:
+                codes, scales = (
+                    read(
+                        stack.enter_context(Reader(self._address(assets[key]["href"]))),
+                        indexes=of,
+                        **_NEAREST,
+                    )
+                    for key, of in (("embeddings", indexes), ("scales", (1,)))
+                )
+                with np.errstate(invalid="ignore", over="ignore"):
+                    values = codes.data.astype(np.float32) * scales.data
+                hidden = np.ma.getmaskarray(scales.array)[0]
+            elif assets.get("embeddings_f32", {}).get("type") == MEDIA_COG:
+                address = self._address(assets["embeddings_f32"]["href"])
+                found = read(stack.enter_context(Reader(address)), indexes=indexes, **_NEAREST)
+                values, hidden = found.data, np.ma.getmaskarray(found.array).any(axis=0)
+            else:
+                raise NotFoundError("the item has no COG that bands could be drawn from")
+        return _stretched(values, hidden | ~np.isfinite(values).all(axis=0), rescale)
+
+    def _address(self, href: str) -> str:
+        """Return where one of the catalogue's files is; an item of ours names it."""
+        if not href.startswith("/data/"):
+            return href
+        path = (self._folder / href.removeprefix("/data/")).resolve()
+        # Links inside the folder may lead anywhere in it, but not out: as the data route has it.
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            raise NotFoundError("the catalogue lists a file that is not there")
+        return str(path)
+
+    # ------------------------------------------------------------------------------ raw tiles
+
+    @contextmanager
+    def _raw_reader(self, cid: str, row: tuple[Any, ...], style: Style) -> Iterator[Reader]:
+        record = self._snapshot.collections[cid]
+        _, year, grid_row, grid_col = split_key(row[0])
+        tile = TileId.from_row_col(grid_row, grid_col)
+        key = (f"{cid}/{year}/{tile.name}", style)
+        reader = self._kept(key)
+        if reader is None:
+            with self._reading:
+                reader = self._kept(key)  # another map tile may have waited for the same
+                if reader is None:
+                    made = self._raw_picture(record, tile, year, style)
+                    with self._lock:
+                        self._raw[key] = made
+                        while len(self._raw) > _KEPT_RAW:
+                            self._raw.popitem(last=False)[1].close()
+                    reader = self._kept(key)
+        if reader is None:  # pushed out by others at once
+            raise QueryTimeoutError("the server is busy with other pictures; try again")
+        with reader:
+            yield reader
+
+    def _kept(self, key: tuple[str, Style]) -> Reader | None:
+        """Open a picture in memory; once open it stays, whoever pushes it out."""
+        with self._lock:
+            found = self._raw.get(key)
+            if found is None:
+                return None
+            self._raw.move_to_end(key)
+            return Reader(found.name)
+
+    def _raw_picture(self, record: CollectionRecord, tile: TileId, year: int, style: Style) -> MemoryFile:
+        """Return an unconverted tile's picture as a GeoTIFF in memory."""
+        codes, scales = _open_raw(record, tile, year)
+        if style.bands is None:
+            pixels = colours(self._basis(record), np.asarray(codes), np.asarray(scales)).transpose(2, 0, 1)
+        else:
+            values = (codes[..., list(style.bands)].astype(np.float32) * scales[..., None]).transpose(2, 0, 1)
+            hidden = ~np.isfinite(scales)
+            rescale = style.rescale or _spread(values[:, ~hidden])
+            image = _stretched(values, hidden, rescale)
+            # 0 stands for no data, as in `visual`
+            pixels = np.where(np.ma.getmaskarray(image.array), 0, np.maximum(image.data, 1)).astype(np.uint8)
+        raster = tile.raster()
+        file = MemoryFile(ext=".tif")
+        with file.open(
+            driver="GTiff",
+            dtype="uint8",
+            count=3,
+            height=raster.height,
+            width=raster.width,
+            crs=f"EPSG:{raster.epsg}",
+            transform=raster.transform,
+            nodata=0,
+        ) as dataset:
+            dataset.write(pixels)
+        return file
+
+    def _basis(self, record: CollectionRecord) -> Basis:
+        """Return a dataset's colours: those that were stored, or fitted on its first tiles."""
+
+        def make() -> Basis:
+            data = record.addresses.data.replace("{root}", "")
+            out = str(self._folder / COGS) if data.startswith("/data/") else data.rpartition("/")[0]
+            if is_local(out) and (stored := load_basis(out, record.dataset.directory)) is not None:
+                return stored
+            samples = []
+            for row in self._snapshot.index.page(Selection([record.ordinal]), _SAMPLE_TILES):
+                _, year, grid_row, grid_col = split_key(row[0])
+                tile = TileId.from_row_col(grid_row, grid_col)
+                try:
+                    codes, scales = _open_raw(record, tile, year)
+                except NotFoundError:
+                    continue
+                name = f"{year}/{tile.name}"
+                samples.append(
+                    Sample(name, record.dataset.directory, sample_pixels(codes, np.asarray(scales)))
+                )
+            return fit_basis(samples)
+
+        try:
+            return self._snapshot.once(("basis", record.ordinal), make)
+        except ConvertError as error:
+            raise NotFoundError(f"no colours for {record.id}: {error}") from error
+
+
+def _open_raw(
+    record: CollectionRecord, tile: TileId, year: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return a local .npy pair as memory maps: codes (rows, cols, 128) and scales (rows, cols)."""
+    if not is_local(record.source_root):
+        raise NotFoundError(
+            f"{tile.name} of {year} is not converted, and its .npy is not on this server: a picture would"
+            " take all of its 110 MB. 'tessera-stac convert' makes COGs, which are read in small parts"
+        )
+    path = Path(record.source_root) / source_path(year, tile.name)
+    found = []
+    for file in (path, path.with_name(f"{path.stem}_scales.npy")):
+        try:
+            found.append(np.load(file, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise NotFoundError(f"{file.name} of {year} cannot be read: {type(error).__name__}") from error
+    codes, scales = found
+    shape = tile.raster().shape
+    if codes.shape != (*shape, N_BANDS) or codes.dtype != np.int8 or scales.shape != shape:
+        raise NotFoundError(f"{path.name} of {year} is {codes.dtype} {codes.shape}, not this tile's raster")
+    return codes, scales
+
+
+# ---------------------------------------------------------------------------------------- colours
+
+
+def _stretch(assets: dict[str, Any], bands: Bands) -> Rescale:
+    """Return mean -+ 2 standard deviations of bands, from the item's statistics."""
+    listed = assets.get("embeddings_f32", {}).get("bands", [])
+    if len(listed) != N_BANDS or any("statistics" not in listed[b] for b in bands):
+        raise QueryError("this item has no statistics to stretch by: give rescale=min,max")
+    found = (listed[b]["statistics"] for b in bands)
+    return tuple((s["mean"] - 2 * s["stddev"], s["mean"] + 2 * max(s["stddev"], 1e-9)) for s in found)
+
+
+def _spread(values: npt.NDArray[np.float32]) -> Rescale:
+    """Return mean -+ 2 standard deviations of some values (3, n)."""
+    if not values.shape[1]:
+        return ((0.0, 1.0),)
+    mean, deviation = values.mean(axis=1, dtype=np.float64), values.std(axis=1, dtype=np.float64)
+    return tuple(
+        (float(m - 2 * d), float(m + 2 * max(d, 1e-9))) for m, d in zip(mean, deviation, strict=True)
+    )
+
+
+def _stretched(values: npt.NDArray[np.float32], hidden: npt.NDArray[np.bool_], rescale: Rescale) -> ImageData:
+    """Return values (3, rows, cols) as colours."""
+    limits = rescale if len(rescale) == 3 else rescale * 3
+    out = np.zeros(values.shape, np.uint8)
+    for colour, band, (low, high) in zip(out, values, limits, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = (band - np.float32(low)) * np.float32(255 / (high - low))
+        np.copyto(colour, np.rint(np.clip(np.nan_to_num(scaled), 0, 255)), casting="unsafe")
+    return ImageData(np.ma.MaskedArray(out, np.broadcast_to(hidden, out.shape)))
+
+
+def _png(image: ImageData) -> bytes:
+    content, _ = render_image(image, output_format=ImageType.png, zlevel=1)
+    return bytes(content)
+
+
+EMPTY = _png(ImageData(np.ma.MaskedArray(np.zeros((3, TILE, TILE), np.uint8), True)))
+"""A transparent map tile."""

@@ -1,0 +1,231 @@
+"""Pictures of items and map tiles of a collection, with the extra ``tessera-stac[tiles]`` (titiler).
+
+::
+
+    /collections/{c}/items/{i}/preview.png                             ?bands=&rescale=&max_size=
+    /collections/{c}/items/{i}/tiles/WebMercatorQuad/{z}/{x}/{y}.png   ?bands=&rescale=
+    /collections/{c}/items/{i}/WebMercatorQuad/tilejson.json           ?bands=&rescale=
+    /collections/{c}/tiles/WebMercatorQuad/{z}/{x}/{y}.png             ?year=
+    /collections/{c}/WebMercatorQuad/tilejson.json                     ?year=
+
+Without ``bands`` a picture is the dataset's false colour. titiler's own endpoints are not mounted: they
+open any address that a client gives, compute expressions, and know no limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import orjson
+from fastapi import FastAPI
+from stac_fastapi.types.errors import NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.engine import find_item
+from api.links import JSON, with_query
+from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
+from api.picture_style import style_of
+from api.responses import Caching, dumps
+from api.settings import Settings
+from api.store import Snapshot, Store
+from catalog_builder.cover import cover_box
+from catalog_builder.errors import QueryError
+from catalog_builder.grid import Bounds, TileId
+from catalog_builder.index import CollectionRecord, Selection
+from catalog_builder.items import Has
+
+if TYPE_CHECKING:
+    from api.picture_sources import Pictures
+
+MAX_SIZE = 1024
+DEFAULT_SIZE = 512
+MOSAIC_ITEMS = 150
+"""Tile-years that one map tile is drawn from, at most: at zoom 9 there are 100 near the poles."""
+_SIZES = range(16, MAX_SIZE + 1)
+_ITEM_ZOOMS = range(MAX_ZOOM + 4)
+
+
+def add_pictures(app: FastAPI, store: Store, settings: Settings) -> None:
+    """Add the routes; without the extra they say what to install."""
+    pages = _Pages(store, settings)
+    item, tiles = "/collections/{collection_id}/items/{item_id}", f"tiles/{TMS}/{{z}}/{{x}}/{{y}}.png"
+    for path, endpoint in (
+        (f"{item}/preview.png", pages.preview),
+        (f"{item}/{tiles}", pages.tile),
+        (f"{item}/{TMS}/tilejson.json", pages.tilejson),
+        (f"/collections/{{collection_id}}/{tiles}", pages.mosaic),
+        (f"/collections/{{collection_id}}/{TMS}/tilejson.json", pages.mosaic_tilejson),
+    ):
+        app.add_api_route(path, endpoint, include_in_schema=False)
+
+
+class _Pages:
+    """The endpoints."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._folder = Path(store.folder.path)
+        self._installed = can_draw()
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def preview(self, request: Request) -> Response:
+        """Answer a small picture of an item."""
+        given = _parameters(request, ("bands", "rescale", "max_size"))
+        cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
+        size = _whole("max_size", given.get("max_size", str(DEFAULT_SIZE)), _SIZES)
+        style = style_of(request)
+        return await self._draw(request, lambda p: p.preview(cid, item_id, style, size))
+
+    async def tile(self, request: Request) -> Response:
+        """Answer a map tile of an item."""
+        _parameters(request, ("bands", "rescale"))
+        cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
+        z, x, y = _address(request, _ITEM_ZOOMS)
+        style = style_of(request)
+        return await self._draw(request, lambda p: p.tile(cid, item_id, style, z, x, y))
+
+    async def tilejson(self, request: Request) -> Response:
+        """Answer where an item's map tiles are."""
+        given = _parameters(request, ("bands", "rescale"))
+        style_of(request)
+        cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
+        snapshot = self._store.current()
+        _record(snapshot, cid)
+        name, _, _ = item_id.rpartition("_")
+        if find_item(snapshot, cid, item_id) is None:
+            raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
+        here = f"{request.scope['tessera.root']}/collections/{cid}/items/{quote(item_id)}"
+        address = with_query(f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png", dict(given))
+        return self._tilejson(request, item_id, address, TileId.from_name(name).bounds, 0, MAX_ZOOM)
+
+    async def mosaic(self, request: Request) -> Response:
+        """Answer a map tile of a collection and year."""
+        given = _parameters(request, ("year",))
+        snapshot = self._store.current()
+        record = _record(snapshot, request.path_params["collection_id"])
+        year = _year(record, given.get("year"))
+        z, x, y = _address(request, range(MOSAIC_ZOOM, _ITEM_ZOOMS.stop))
+
+        def draw(pictures: Pictures) -> bytes:
+            selection = Selection([record.ordinal], [year], cover_box(tile_bounds(z, x, y)))
+            rows = snapshot.index.page(selection, MOSAIC_ITEMS)
+            return pictures.mosaic([row for row in rows if row[2] & Has.COG_VISUAL], z, x, y)
+
+        return await self._draw(request, draw)
+
+    async def mosaic_tilejson(self, request: Request) -> Response:
+        """Answer where a collection's map tiles are."""
+        given = _parameters(request, ("year",))
+        snapshot = self._store.current()
+        record = _record(snapshot, request.path_params["collection_id"])
+        year = _year(record, given.get("year"))
+        here = f"{request.scope['tessera.root']}/collections/{record.id}"
+        address = f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png?year={year}"
+        bounds = snapshot.once(("extent", record.ordinal), lambda: _extent(snapshot, record))
+        title = f"{record.dataset.title}, {year}"
+        return self._tilejson(request, title, address, bounds, MOSAIC_ZOOM, MAX_ZOOM)
+
+    # ------------------------------------------------------------------------------------ parts
+
+    async def _draw(self, request: Request, draw: Callable[[Pictures], bytes]) -> Response:
+        """Answer with a PNG that is drawn in a thread, unless the client has it already."""
+        if not self._installed:
+            raise NotFoundError("this server draws no pictures: install tessera-stac[tiles]")
+        snapshot = self._store.current()
+        caching = Caching(request, snapshot, self._settings)
+        if (unchanged := caching.not_modified()) is not None:
+            return unchanged
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._settings.threads)
+
+        def work() -> bytes:
+            from api.picture_sources import Pictures
+
+            return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._folder)))
+
+        return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), PNG)
+
+    def _tilejson(
+        self, request: Request, name: str, address: str, bounds: Bounds, low: int, high: int
+    ) -> Response:
+        if not self._installed:
+            raise NotFoundError("this server draws no pictures: install tessera-stac[tiles]")
+        caching = Caching(request, self._store.current(), self._settings)
+        west, south, east, north = bounds
+        document = {
+            "tilejson": "3.0.0",
+            "name": name,
+            "scheme": "xyz",
+            "tiles": [address],
+            "minzoom": low,
+            "maxzoom": high,
+            "bounds": [west, max(south, -85.0), east, min(north, 85.0)],
+            "center": [(west + east) / 2, (south + north) / 2, max(low, 11)],
+        }
+        return caching.not_modified() or caching.respond(dumps(document), JSON)
+
+
+def tile_bounds(z: int, x: int, y: int) -> Bounds:
+    """Return a Web Mercator map tile in degrees."""
+
+    def latitude(row: int) -> float:
+        return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / (1 << z)))))
+
+    n = 1 << z
+    return Bounds(x / n * 360 - 180, latitude(y + 1), (x + 1) / n * 360 - 180, latitude(y))
+
+
+def _extent(snapshot: Snapshot, record: CollectionRecord) -> Bounds:
+    document = orjson.loads(snapshot.index.documents[record.id])
+    return Bounds(*document["extent"]["spatial"]["bbox"][0])
+
+
+def _record(snapshot: Snapshot, cid: str) -> CollectionRecord:
+    found = snapshot.collections.get(cid)
+    if found is None:
+        raise NotFoundError(f"no collection '{cid[:80]}'")
+    return found
+
+
+def _parameters(request: Request, known: Collection[str]) -> dict[str, Any]:
+    """Return the query's parameters; an unknown one, or one given twice, is refused."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise QueryError(f"unknown parameter '{name[:40]}': expected {', '.join(known)}")
+        if name in given:
+            raise QueryError(f"{name} is given twice")
+        given[name] = value
+    return given
+
+
+def _whole(name: str, text: str, allowed: range) -> int:
+    """Return a whole number in a range."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) in allowed):
+        raise QueryError(
+            f"{name} must be a whole number {allowed.start}..{allowed.stop - 1}, found '{text[:20]}'"
+        )
+    return int(text)
+
+
+def _address(request: Request, zooms: range) -> tuple[int, int, int]:
+    path = request.path_params
+    z = _whole("zoom", path["z"], zooms)
+    x, y = (_whole(name, path[name], range(1 << z)) for name in ("x", "y"))
+    return z, x, y
+
+
+def _year(record: CollectionRecord, text: str | None) -> int:
+    if text is None:
+        return record.years[-1]
+    if text not in map(str, record.years):
+        raise QueryError(f"year must be one of {', '.join(map(str, record.years))}, found '{text[:20]}'")
+    return int(text)
