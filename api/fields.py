@@ -21,6 +21,12 @@ DEFAULT = (
 Path = tuple[str, ...]
 
 
+def default_without(exclude: Sequence[str]) -> tuple[str, ...]:
+    """Return the default set less some names, and less what is within them."""
+    gone = {*exclude, *(f"properties.{name}" for name in exclude)}
+    return tuple(name for name in DEFAULT if name not in gone and name.split(".")[0] not in gone)
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Which fields of an item to return."""

@@ -17,12 +17,12 @@ import orjson
 
 from api import cql2
 from api.area import Area, parse_bbox, parse_geometry
-from api.fields import DEFAULT, Fields
+from api.fields import Fields, default_without
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
 from api.settings import Settings
 from api.times import Interval, parse_datetime
-from api.view import NAMES, View, parse_view
+from api.view import NAMES, View, parse_view, said_again
 from catalog_builder.errors import QueryError
 
 Json = Any
@@ -157,10 +157,11 @@ def _sort_terms(text: str, name: str) -> Json:
 
 def _field_names(text: str, name: str) -> Json:
     parts = [part for part in text.split(",") if part]
-    return {
+    names = {
         "include": [p.lstrip(" +") for p in parts if not p.startswith("-")],
         "exclude": [p[1:] for p in parts if p.startswith("-")],
     }
+    return {part: found for part, found in names.items() if found}
 
 
 # ------------------------------------------------------------------------------------ JSON form
@@ -218,7 +219,7 @@ def _read_fields(value: Json, name: str, settings: Settings) -> Fields:
         names[part] = _read_strings(value.get(part) or [], f"{name}: {part}", settings) or ()
     if names["exclude"] and "include" in value and not names["include"]:
         # Said to be empty is not the same as unsaid: the extension excludes from its default set then.
-        names["include"] = DEFAULT
+        names["include"] = default_without(names["exclude"])
     return Fields(names["include"], names["exclude"])
 
 
@@ -427,7 +428,7 @@ def text_parameters(query_string: bytes, known: Sequence[str], settings: Setting
     known_only((name for name, _ in pairs), known, "the query string")
     found: dict[str, str] = {}
     for name, value in pairs:
-        if name in found and not (name in NAMES and found[name] == value):
+        if name in found and not said_again(name, found[name], value):
             # a client may add the view to links that have it already
             raise QueryError(f"{name}: given more than once; separate several values by commas")
         found[name] = value
