@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Route, sync_playwright
 
 # WebGL in software, as a machine without a graphics card needs it; nothing that phones home.
 FLAGS = [
@@ -73,15 +73,14 @@ def open_tab(width: int = 1280, height: int = 900, *, mobile: bool = False) -> I
 
         page.route("**/*", only_loopback)
         page.on("pageerror", lambda error: tab.problems.append(f"script: {error}"))
-        # What was cut off is in the console as ERR_FAILED, without its address: the address is noted above.
-        page.on(
-            "console",
-            lambda message: (
+
+        def note(message: ConsoleMessage) -> None:
+            # What was cut off is there as ERR_FAILED, or by its address: both are noted above.
+            cut_off = "ERR_FAILED" in message.text or any(f"//{h}/" in message.text for h in tab.elsewhere)
+            if message.type == "error" and not cut_off:
                 tab.problems.append(f"console: {message.text}")
-                if message.type == "error" and "ERR_FAILED" not in message.text
-                else None
-            ),
-        )
+
+        page.on("console", note)
         page.on(
             "response",
             lambda answer: (

@@ -76,7 +76,7 @@ def test_every_link_of_every_document(http: httpx.Client, place: str) -> None:
     for document in (landing, page, collection, ok(http.get("/collections", headers=headers))):
         for href in hrefs(document):
             assert href.startswith((root, "https://data.source.coop", "https://")), href
-            assert "{" not in href
+            assert "{" not in href.replace("{z}/{x}/{y}", ""), href
 
 
 @pytest.mark.parametrize("strips", [True, False])
@@ -114,6 +114,7 @@ def test_every_link_leads_somewhere(http: httpx.Client) -> None:
     seen = set()
     for path in ("/", "/collections/tessera-v1", "/search?bbox=0.11,52.01,0.12,52.02&limit=1"):
         for href in hrefs(ok(http.get(path))):
+            href = href.replace("{z}/{x}/{y}", "9/256/168")
             if href.startswith(str(http.base_url)) and href not in seen:
                 seen.add(href)
                 response = http.get(href, follow_redirects=False)

