@@ -8,6 +8,7 @@ unknown parameters pass. Its request models would parse everything a second time
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -33,6 +34,7 @@ from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
 from api.data import RangedFiles, immutable_where  # noqa: E402
 from api.extended import ExtendedClient  # noqa: E402
+from api.links import JSON  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.middleware import ACCESS, Front  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
@@ -46,7 +48,7 @@ from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
 from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
 from catalog_builder.grid import TileId  # noqa: E402
-from catalog_builder.index import make_key  # noqa: E402
+from catalog_builder.index import Selection, make_key  # noqa: E402
 
 
 def create_app(catalog: Path | None = None, settings: Settings | None = None) -> FastAPI:
@@ -92,6 +94,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     add_coverage(app, store, settings, browser=has_browser)
     add_icon(app)
     add_pictures(app, store, settings)
+    _add_readiness(app, store)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app)
     if settings.access_log:
@@ -157,6 +160,21 @@ def _health(store: Store) -> dict[str, Any]:
     snapshot = store.current()
     items = sum(r.n_items for r in snapshot.collections.values())
     return {"status": "UP", "generation": snapshot.generation, "items": items}
+
+
+def _add_readiness(app: FastAPI, store: Store) -> None:
+    """Answer whether searches can be answered: for a load balancer, beside ``/_mgmt/ping`` (alive)."""
+
+    async def ready() -> Response:
+        try:
+            snapshot = store.current()
+            first = next(iter(snapshot.collections.values()))
+            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
+        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
+            return error(503, f"the index cannot be read ({exc})", {"retry-after": "5"})
+        return Response(b'{"status":"UP"}', media_type=JSON, headers={"cache-control": "no-store"})
+
+    app.add_api_route("/_mgmt/ready", ready, include_in_schema=False)
 
 
 def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Settings) -> None:

@@ -261,8 +261,11 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
 
 def feature_collection(items: Sequence[str], links: Sequence[Link], matched: Count) -> bytes:
     """Return items, as JSON texts, in a FeatureCollection."""
-    more = {"numberMatched": matched.n, "numberReturned": len(items)}
+    more: dict[str, Any] = {"numberMatched": max(matched.n, len(items)), "numberReturned": len(items)}
     if not matched.exact:
-        more |= {"tessera:matched_exact": False}
+        more |= {
+            "tessera:matched_exact": False,
+            "tessera:matched_at_least": max(matched.at_least, len(items)),
+        }
     tail = dumps({"links": links, **more})
     return b"".join((b'{"type":"FeatureCollection","features":[', ",".join(items).encode(), b"],", tail[1:]))

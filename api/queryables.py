@@ -157,6 +157,10 @@ QUERYABLES: dict[str, Queryable] = {
             {"type": "boolean", "title": "Converted to COG"},
         ),
         Queryable(
+            "tessera:valid_fraction", "number", "tile-year", _always("t.valid_fraction"),
+            {"type": "number", "minimum": 0, "maximum": 1, "title": "Share of valid pixels, once converted"},
+        ),
+        Queryable(
             "tessera:coverage", "text", "tile-year", _coverage,
             {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"},
         ),

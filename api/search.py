@@ -21,7 +21,7 @@ from api.fields import Fields, default_without
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
 from api.settings import Settings
-from api.times import Interval, parse_datetime
+from api.times import DATETIME_PATTERN, Interval, parse_datetime
 from api.view import NAMES, View, parse_view, said_again
 from catalog_builder.errors import QueryError
 
@@ -289,7 +289,7 @@ PARAMETERS: dict[str, Parameter] = {
             lambda value, name, _: parse_datetime(_read_string(value, name), name),
             "Only items whose year overlaps this RFC 3339 time or interval, as 2024-06-01T00:00:00Z or"
             " 2020-01-01T00:00:00Z/.. (`..` or nothing is an open end).",
-            {"type": "string"},
+            {"type": "string", "pattern": DATETIME_PATTERN},
         ),
         Parameter(
             "limit", "limit", _integer, _read_limit,
@@ -325,7 +325,7 @@ PARAMETERS: dict[str, Parameter] = {
                     "type": "object",
                     "required": ["field"],
                     "properties": {
-                        "field": {"type": "string"},
+                        "field": {"type": "string", "examples": ["datetime", "tessera:utm_zone"]},
                         "direction": {"type": "string", "enum": ["asc", "desc"]},
                     },
                 },

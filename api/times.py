@@ -19,6 +19,8 @@ _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
+DATETIME_PATTERN = r"^(\.\.)?/?\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d[^ ]*$"
+"""Rough form of a ``datetime``, for the OpenAPI document; :func:`parse_datetime` is the rule."""
 _EXPECTED = "expected an RFC 3339 time as 2024-01-01T00:00:00Z"
 
 

@@ -14,6 +14,7 @@ import zstandard
 
 from api.app import create_app
 from api.settings import Settings
+from tests.api.oracle import Oracle
 from tests.api.pages import ok
 from tests.http_server import serve
 
@@ -175,3 +176,30 @@ def test_paths_with_a_trailing_slash_and_odd_bytes(http: httpx.Client) -> None:
     assert http.get("/collections/", follow_redirects=True).status_code in (200, 404)
     for query in ("?%ff=1", "?limit=%ff", "?" + "a=1&" * 200):
         assert http.get(f"/search{query}").status_code == 400
+
+
+def test_a_search_beyond_the_time_limit_is_503_with_advice(catalog: Path) -> None:
+    """A filter that must look at every tile-year, with no time to do so; short searches go on."""
+    app = create_app(catalog, Settings(search_seconds=0.02, count_seconds=0.01))
+    with serve(app) as server, httpx.Client(base_url=server.url) as http:
+        late = http.get("/search", params={"filter": "title LIKE '%nothing%' OR id LIKE '%x%'"})
+        assert late.status_code == 503, late.text
+        assert set(late.json()) == {"code", "description"}
+        assert "narrow" in late.json()["description"]
+        assert int(late.headers["retry-after"]) > 0
+        ok(http.get("/search?bbox=0,52,0.1,52.1"))
+
+
+def test_a_count_beyond_its_budget_is_an_estimate(catalog: Path, oracle: Oracle) -> None:
+    app = create_app(catalog, Settings(count_seconds=0.004))
+    with serve(app) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        page = ok(http.get("/search", params={"filter": "id LIKE '%_2_5%'", "limit": 1}))
+        true = sum("_" in i and i.rsplit("_", 2)[1][1:2] != "" for i in oracle.ids.tolist())
+        assert page["tessera:matched_exact"] is False
+        assert 1 <= page["tessera:matched_at_least"] <= page["numberMatched"] <= true
+        exact = ok(http.get("/search?bbox=-10,40,30,60&limit=1"))
+        assert "tessera:matched_exact" not in exact
+
+
+def test_readiness(http: httpx.Client) -> None:
+    assert ok(http.get("/_mgmt/ready")) == {"status": "UP"}
