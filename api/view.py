@@ -63,6 +63,16 @@ def parse_view(given: Mapping[str, Any]) -> View:
     return BandsView(parse_bands(bands))
 
 
+def said_again(name: str, one: str, other: str) -> bool:
+    """Whether two texts of a view's parameter mean the same, so that it may be given twice."""
+    if name == "bands":
+        try:
+            return parse_bands(one) == parse_bands(other)
+        except QueryError:
+            return False
+    return name == "view" and one == other
+
+
 def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any]:
     """Return a collection's document in a view: its assets are the view's, its links stay in it."""
     if view is None:
