@@ -35,6 +35,10 @@ _DEPTH = {
 """GeoJSON type to how deep its positions are nested."""
 _MAX_NESTING = 8
 """Of GeometryCollections in each other."""
+MOST_DEGREES = 50_000
+"""Longest outline of a request's geometries: about half a million cells, a second of work.
+
+All borders and coasts of the world, at the grid's resolution, are a fifth of it."""
 _ROW = 1 << 12
 """Cells are ordered as row x 4096 + column here: a gap parts the rows, so runs never join across them."""
 
@@ -49,6 +53,8 @@ class Area:
     """Of a bbox: two if it crosses the antimeridian. Empty for a geometry."""
     wkb: bytes
     """Of a geometry, two dimensional. Empty for a bbox."""
+    degrees: float = 0.0
+    """Length of a geometry's outline: what finding its cells costs."""
 
     @property
     def is_box(self) -> bool:
@@ -115,8 +121,23 @@ def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
         shape = shapely.force_2d(shapely.geometry.shape(value))
     except (shapely.errors.GEOSException, ValueError, TypeError, IndexError) as exc:
         raise QueryError(f"{name}: not a valid GeoJSON geometry ({exc})") from None
-    wkb = shapely.to_wkb(shape)
-    return Area(hashlib.blake2b(wkb, digest_size=16).digest(), (), wkb)
+    wkb, degrees = shapely.to_wkb(shape), float(shapely.length(shape))
+    check_length(degrees, name)
+    return Area(hashlib.blake2b(wkb, digest_size=16).digest(), (), wkb, degrees)
+
+
+def check_length(degrees: float, name: str) -> None:
+    """Refuse outlines whose cells would take too long to find.
+
+    Raises
+    ------
+    QueryError
+        If they are longer than :data:`MOST_DEGREES`.
+    """
+    if degrees > MOST_DEGREES:
+        raise QueryError(
+            f"{name}: an outline of {degrees:.0f} degrees, at most {MOST_DEGREES} are answered; simplify it"
+        )
 
 
 def _check_geometry(value: object, name: str, nesting: int) -> int:

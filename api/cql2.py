@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 
 from api import cql2_space, cql2_time
-from api.area import from_mask
+from api.area import check_length, from_mask
 from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.queryables import Kind, Queryable, queryable
 from api.settings import Settings
@@ -162,6 +162,8 @@ class Compiler:
         self._settings = settings
         self._ordinals = frozenset(r.ordinal for r in snapshot.collections.values())
         self._years = frozenset(snapshot.years)
+        self._degrees = 0.0
+        """Of the outlines of all geometries."""
         self.cell_sets: list[Runs] = []
         """What ``in_cells(i, t.key)`` in the SQL refers to."""
 
@@ -290,7 +292,9 @@ class Compiler:
         entry = queryable(str(prop["property"]), "filter")
         if entry.kind != "geometry":
             raise QueryError(f"filter: {op} takes 'geometry', found '{entry.name}' ({entry.kind})")
-        cells = cql2_space.relate(op, literal, reversed_arguments=swapped, max_vertices=most)
+        cells, degrees = cql2_space.relate(op, literal, reversed_arguments=swapped, max_vertices=most)
+        self._degrees += degrees
+        check_length(self._degrees, "filter")
         self.cell_sets.append(cells)
         return _condition(f"in_cells({len(self.cell_sets) - 1}, t.key)", (), Bound(cells=cells))
 

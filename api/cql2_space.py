@@ -42,8 +42,10 @@ FUNCTIONS = ("s_intersects", "s_disjoint", *_RELATIONS)
 _EDGE_LON, _EDGE_LAT = np.array(grid.LON_EDGES), np.array(grid.LAT_EDGES)
 
 
-def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertices: int) -> Runs:
-    """Return the cells for which ``function(geometry, literal)`` holds.
+def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertices: int) -> tuple[Runs, float]:
+    """Return the cells for which ``function(geometry, literal)`` holds, and what that cost.
+
+    The cost is in degrees of outline, see :func:`api.area.check_length`.
 
     Parameters
     ----------
@@ -62,9 +64,9 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
     area, shape = _read(literal, function, max_vertices)
     touched = area.cells()
     if function == "s_intersects":
-        return touched
+        return touched, area.degrees
     if function == "s_disjoint":
-        return complement(touched)
+        return complement(touched), area.degrees
     if not shape.is_empty and (shape.bounds[0] < -180 or shape.bounds[2] > 180):
         raise QueryError(f"filter: {function} takes longitudes from -180 to 180; cut the geometry there")
     if touched.n_cells > MOST_TESTED:
@@ -82,7 +84,7 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
     except shapely.errors.GEOSException as exc:
         raise QueryError(f"filter: {function} cannot be answered for this geometry ({exc})") from None
     row, col = (held // grid.N_COLS).astype(np.int32), (held % grid.N_COLS).astype(np.int32)
-    return Runs(row, col, col)
+    return Runs(row, col, col), area.degrees + touched.n_cells / 10
 
 
 def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:

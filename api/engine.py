@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -145,13 +146,20 @@ def render(
         tiles = tile_rows(rows if len(places) == len(rows) else [rows[i] for i in places])
         record = snapshot.index.by_ordinal[ordinal]
         columns = item_columns(tiles, record.years, record.grid)
-        lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
+        lists = {k: _texts(v) for k, v in columns.items()}
         lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
         flags = tiles.has if view is None else readable_flags(tiles.has)
         found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
         for i, text in zip(places, found, strict=True):
             texts[i] = text
     return texts
+
+
+def _texts(column: Any) -> Any:
+    """Return a column as a list; floats as text, because most stand in several places of an item."""
+    if not isinstance(column, np.ndarray):
+        return column
+    return list(map(repr, column.tolist())) if column.dtype.kind == "f" else column.tolist()
 
 
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:

@@ -187,3 +187,14 @@ def test_methods_that_are_not_there_are_405(http: httpx.Client) -> None:
         assert response.status_code == 405
         assert set(response.json()) == {"code", "description"}
         assert "GET" in response.headers["allow"]
+
+
+def test_an_outline_around_the_world_and_around_is_refused(http: httpx.Client) -> None:
+    """Few vertices, but half the globe's cells on its outline: it would hold a worker for long."""
+    zigzag = [[-170 if i % 2 else 170, i / 10 - 60] for i in range(1200)]
+    said = reason(http.post("/search", json={"intersects": {"type": "LineString", "coordinates": zigzag}}))
+    assert "outline" in said
+    part = {"type": "LineString", "coordinates": zigzag[:100]}
+    one = {"op": "s_intersects", "args": [{"property": "geometry"}, part]}
+    assert "outline" in reason(http.post("/search", json={"filter": {"op": "or", "args": [one, one]}}))
+    ok(http.post("/search", json={"filter": one, "limit": 1}))
