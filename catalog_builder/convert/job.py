@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import TileId
+from catalog_builder.datasets import Dataset, dataset
+from catalog_builder.grid import Bounds, TileId
 
 if TYPE_CHECKING:
     from catalog_builder.convert.overviews import Method
@@ -140,3 +141,35 @@ _DECISIVE = (
 def tile_folder(directory: str, year: int, tile: TileId) -> str:
     """Return the folder of a tile-year's files below ``out``: ``v1/2024/grid_0.15_52.05``."""
     return f"{dataset(directory).directory}/{year}/{tile.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asks for; everything by default."""
+
+    dataset: Dataset | None = None
+    """What the sources hold, where they do not say."""
+    years: frozenset[int] | None = None
+    bounds: Bounds | None = None
+    missing: bool = False
+    """Of a catalogue: only tile-years that are not converted."""
+    source_root: str | None = None
+    """Where the files of a manifest or catalogue are; by default where they are published."""
+    landmask_root: str | None = None
+    """Where ``<grid>.tiff`` landmasks are."""
+    year: int | None = None
+    """Year of ``.npy`` files whose folder does not say it."""
+    shard: tuple[int, int] | None = None
+    """(i, N): the i-th of N parts, i from 0; parts are disjoint and together everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The jobs of some sources."""
+
+    total: int
+    """How many tile-years and files there are, before what is done already is left out."""
+    jobs: Callable[[], Iterator[Job]]
+    """Gives the jobs, as often as it is called, in a stable order."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""

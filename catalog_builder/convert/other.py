@@ -20,6 +20,7 @@ from catalog_builder.convert import overviews
 from catalog_builder.convert.cog import write_cog
 from catalog_builder.convert.job import Job, Options
 from catalog_builder.convert.ledger import FileRow, LedgerRow, SourceRow
+from catalog_builder.convert.publish import publish, staging
 from catalog_builder.convert.read import gdal_reason, local_copy, open_raster
 from catalog_builder.errors import ConvertError
 
@@ -41,8 +42,6 @@ def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
     ConvertError
         If it cannot be converted.
     """
-    from catalog_builder.convert.tile import publish, staging
-
     rows: list[SourceRow] = []
     with (
         local_copy(job.main, "main", rows) as path,

@@ -26,8 +26,9 @@ from catalog_builder import storage
 from catalog_builder.convert.job import Job, Options
 from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows
 from catalog_builder.convert.progress import Quiet, Reporter
+from catalog_builder.convert.publish import STAGING
 from catalog_builder.convert.source import Plan
-from catalog_builder.convert.tile import STAGING, Result, convert_tile
+from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.convert.workers import Workers
 from catalog_builder.errors import StorageError
 

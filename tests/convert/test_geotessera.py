@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 
-from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
+from tests.bench.geotessera_export import export
+from tests.convert.making import POLAR, convert_one, sample, write_pair
 
-geotessera = pytest.importorskip("geotessera")
-
-
-def _registry(folder: Path, npy: Path, landmask: Path) -> None:
-    """Write the parquet registries that geotessera 0.7 reads, of one tile."""
-    import geopandas as gpd
-    from shapely.geometry import Point
-
-    scales = npy.with_name(f"{POLAR.name}_scales.npy")
-    place = {"lat": [POLAR.lat], "lon": [POLAR.lon], "lon_i": [POLAR.lon_i], "lat_i": [POLAR.lat_i]}
-    geometry = [Point(POLAR.lon, POLAR.lat)]
-    facts = {
-        "year": [YEAR],
-        "hash": [hashlib.sha256(npy.read_bytes()).hexdigest()],
-        "scales_hash": [hashlib.sha256(scales.read_bytes()).hexdigest()],
-        "mtime": [pd.Timestamp("2025-01-01")],
-        "file_size": [npy.stat().st_size],
-        "scales_size": [scales.stat().st_size],
-    }
-    gpd.GeoDataFrame({**place, **facts}, geometry=geometry, crs=4326).to_parquet(folder / "registry.parquet")
-    mask = {
-        "hash": [hashlib.sha256(landmask.read_bytes()).hexdigest()],
-        "file_size": [landmask.stat().st_size],
-    }
-    gpd.GeoDataFrame({**place, **mask}, geometry=geometry, crs=4326).to_parquet(folder / "landmasks.parquet")
+pytest.importorskip("geotessera")
 
 
 def test_geotesseras_own_export_converts_to_the_same(tmp_path: Path) -> None:
     root = tmp_path / "src"
     npy = write_pair(root)
     landmask = root / "global_0.1_degree_tiff_all" / f"{POLAR.name}.tiff"
-    _registry(root, npy, landmask)
-    client = geotessera.GeoTessera(
-        embeddings_dir=root,
-        registry_dir=root,
-        cache_dir=tmp_path / "cache",
-        verify_hashes=True,
-    )
-    (path,) = client.export_embedding_geotiffs(
-        [(YEAR, POLAR.lon, POLAR.lat)], output_dir=tmp_path / "export", compress="lzw"
-    )
+    (path,) = export(str(root), str(POLAR.lon), str(tmp_path / "export"))
     with rasterio.open(path) as ds:
         assert ds.tags()["GEOTESSERA_VERSION"].startswith("0.7")
         assert (ds.count, ds.dtypes[0], ds.shape) == (128, "float32", sample().scales.shape)

@@ -1,0 +1,76 @@
+"""Staged files and their publication: nothing is visible before it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from catalog_builder import storage
+from catalog_builder.convert.job import Options
+from catalog_builder.convert.ledger import LedgerRow
+
+STAGING = ".staging"
+"""Hidden folder below the output for files that are not whole yet."""
+_TYPES = {
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".vrt": "application/xml",
+    ".png": "image/png",
+}
+_IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@contextmanager
+def staging(options: Options) -> Iterator[Path]:
+    """Lend a private folder on the output's own disk (a temporary one for S3), removed afterwards."""
+    if storage.scheme(options.out):
+        with tempfile.TemporaryDirectory(prefix="tessera-cog-") as temporary:
+            yield Path(temporary)
+        return
+    run = options.run or f"single-{os.getpid()}"
+    parent = storage.local_path(options.out) / STAGING / run
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not options.run:
+            for empty in (parent, parent.parent):
+                with suppress(OSError):
+                    empty.rmdir()
+
+
+def write_file(path: Path, data: bytes, options: Options) -> None:
+    """Write a small staged file."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        if options.durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def publish(folder: Path, row: LedgerRow, options: Options) -> None:
+    """Give the staged files their names, in an order in which no file names one that is not there."""
+    for role, file in row.files.items():
+        staged = folder / role
+        target = storage.join(options.out, file.path)
+        if storage.scheme(target):
+            kind = _TYPES[Path(file.path).suffix]
+            storage.put_file(staged, target, content_type=kind, cache_control=_IMMUTABLE)
+            continue
+        final = storage.local_path(target)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o666 & ~_umask())
+        staged.replace(final)
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
