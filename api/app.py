@@ -88,7 +88,9 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     )
     app: FastAPI = api.app
     app.state.store = store
-    app.mount("/data", RangedFiles(folder, immutable_where(rf"{COGS}/.*")), name="data")
+    cogs = immutable_where(rf"{COGS}/.*")
+    tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
+    app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
     app.mount("/source", _Source(store), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)

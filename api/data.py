@@ -17,12 +17,15 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import anyio
 from starlette.types import Receive, Scope, Send
@@ -30,8 +33,10 @@ from starlette.types import Receive, Scope, Send
 from api.ranges import (
     MAX_RANGES,
     ContentChangedError,
+    Document,
     Span,
     only_reading,
+    public_path,
     respond,
     route_path,
     send_error,
@@ -224,12 +229,32 @@ def visible(path: str, raw_path: bytes = b"") -> str | None:
     return below
 
 
+def _listing(root: str, path: str) -> list[str] | None:
+    """Return a line for each visible file of a folder below the root; None if there is no such folder."""
+    folder = os.path.realpath(f"{root}/{path}")
+    lines = []
+    try:
+        if not folder.startswith(f"{root}/"):
+            return None
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                if entry.name.startswith(".") or not entry.is_file():
+                    continue
+                info = entry.stat()
+                date = time.strftime("%d-%b-%Y %H:%M", time.gmtime(info.st_mtime))
+                name = escape(entry.name)
+                lines.append(f'<a href="{quote(entry.name)}">{name}</a> {date} {info.st_size:>15}')
+    except OSError:
+        return None
+    return lines
+
+
 class RangedFiles:
     """An ASGI app that serves the files below one folder by range, to any origin.
 
     Mount it with ``app.mount("/data", RangedFiles(folder))``, outside of any middleware that
     compresses. GET, HEAD and OPTIONS; single, suffix, open and several ranges; strong ETags and
-    Last-Modified. A folder is 404: there are no listings. Hidden names are 404, but a visible
+    Last-Modified. A folder is 404, unless it is ``listed``. Hidden names are 404, but a visible
     symlink may lead to them as long as it stays below the folder.
 
     Parameters
@@ -240,6 +265,9 @@ class RangedFiles:
         A Cache-Control for all, or a function of the path below the root.
     max_ranges
         How many ranges one request may ask for.
+    listed
+        Regular expression of the folders (paths below the root) whose files are listed at their
+        address with a slash: GDAL asks for that before it looks for sidecar files one by one.
     """
 
     def __init__(
@@ -248,7 +276,9 @@ class RangedFiles:
         cache_control: CacheControl | str = REVALIDATE,
         *,
         max_ranges: int = MAX_RANGES,
+        listed: str | None = None,
     ) -> None:
+        self._listed = None if listed is None else re.compile(listed).fullmatch
         self.root = os.path.realpath(root)
         self._cache_control: CacheControl = (
             cache_control if callable(cache_control) else lambda _path: cache_control
@@ -262,11 +292,33 @@ class RangedFiles:
             await send({"type": "websocket.close"})
             return
         if await only_reading(scope, send):
-            path = visible(route_path(scope), scope.get("raw_path") or b"")
-            if path is None:
+            asked = route_path(scope)
+            path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")
+            if path is not None and asked.endswith("/"):
+                await self._list(path, scope, receive, send)
+            elif path is None:
                 await send_not_found(scope, send, "no such file")
             else:
                 await self.serve(path, scope, receive, send)
+
+    async def _list(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a page that lists a folder's files, in the form of nginx's; 404 if it is not listed."""
+        lines = None
+        if self._listed is not None and self._listed(path):
+            lines = await anyio.to_thread.run_sync(_listing, self.root, path)
+        if lines is None:
+            await send_not_found(scope, send, "no such file")
+            return
+        title = f"Index of {escape(public_path(scope).rstrip('/'))}"
+        body = (
+            f"<html>\n<head><title>{title}</title></head>\n<body>\n<h1>{title}</h1><hr><pre>\n"
+            + "\n".join(lines)
+            + "\n</pre><hr></body>\n</html>\n"
+        )
+        kind = MEDIA_TYPES[".html"]
+        await respond(
+            scope, receive, send, Document(body.encode()), media_type=kind, cache_control=REVALIDATE
+        )
 
     async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a GET or HEAD with a file, given its path below the root; 404 if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -472,3 +473,26 @@ def test_visible() -> None:
     assert visible("/a/b.tif") == "a/b.tif"
     assert visible("/a/b.tif", b"/data/a%2Fb.tif") is None
     assert visible("/..") is None
+
+
+def test_folders_are_listed_only_where_asked(tmp_path: Path) -> None:
+    """GDAL reads such a page before it looks for sidecar files; anything else stays 404."""
+    (tmp_path / "tiles" / "a").mkdir(parents=True)
+    (tmp_path / "tiles" / "a" / "x&y.tif").write_bytes(b"12345")
+    (tmp_path / "tiles" / "a" / ".hidden").write_bytes(b"1")
+    (tmp_path / "tiles" / "a" / "below").mkdir()
+    (tmp_path / "tiles" / "out").symlink_to(tmp_path.parent)
+    with serve(RangedFiles(tmp_path, listed="tiles/[^/]+")) as server:
+        page = httpx.get(f"{server.url}/tiles/a/", trust_env=False)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert re.findall(r'<a href="(.*)">.* (\d+)$', page.text, re.MULTILINE) == [("x%26y.tif", "5")]
+        for path in (
+            "/",
+            "/tiles/",
+            "/tiles/a",
+            "/tiles/none/",
+            "/tiles/a/below/",
+            "/tiles/out/",
+            "/tiles/a//",
+        ):
+            assert httpx.get(server.url + path, trust_env=False).status_code == 404, path
