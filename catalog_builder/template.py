@@ -101,14 +101,18 @@ class BandNumbers:
         self.names = names
         self._decode = decode
 
+    def _json(self) -> bytes:
+        """Return all numbers as a JSON list, band by band."""
+        flat = np.ascontiguousarray(self._decode().T).ravel()
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+
     def text(self) -> list[str]:
         """Return the numbers as JSON, band by band: names of band 0, names of band 1, ..."""
-        flat = np.ascontiguousarray(self._decode().T).ravel()
-        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY).decode()[1:-1].split(",")
+        return self._json().decode()[1:-1].split(",")
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """Return exactly the numbers of the text, float64 (names, bands)."""
-        return np.array(self.text(), dtype=np.float64).reshape(-1, len(self.names)).T
+        return np.array(orjson.loads(self._json())).reshape(-1, len(self.names)).T
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,7 @@ def validate_results(
     ledgers: Sequence[str] | None = None,
     *,
     pixels: bool = True,
+    executor: Executor | None = None,
     progress: Callable[[int, int, TileCheck], None] | None = None,
 ) -> ValidationReport:
     """Check converted tiles: every file's size and SHA-256, every pixel against the source.
@@ -80,6 +83,8 @@ def validate_results(
     pixels
         Whether to read the sources again and compare every pixel. Sources that changed since, or are
         gone, are noted, not failures: the files are still what the ledger says.
+    executor
+        Where to check; by default one after the other in this process.
     progress
         Called with (done, total, check).
 
@@ -92,11 +97,12 @@ def validate_results(
         latest(read_rows(list(ledgers or [storage.join(out, "ledger")])), ok_only=True).values(),
         key=lambda r: r.job,
     )
+    check = partial(check_row, out, pixels=pixels)
     checks = []
-    for row in rows:
-        checks.append(check_row(out, row, pixels=pixels))
+    for found in map(check, rows) if executor is None else executor.map(check, rows):
+        checks.append(found)
         if progress is not None:
-            progress(len(checks), len(rows), checks[-1])
+            progress(len(checks), len(rows), found)
     return ValidationReport(
         checked=len(checks),
         files=sum(c.files for c in checks),
