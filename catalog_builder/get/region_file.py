@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def _from_shapefile(path: str) -> BaseGeometry:
                 for s in reader.iterShapes()
                 if s.shapeType != shapefile.NULL
             ]
-    except (shapefile.ShapefileException, ValueError, KeyError, TypeError) as error:
+    except (shapefile.ShapefileException, struct.error, ValueError, LookupError, TypeError) as error:
         raise StorageError(f"{path}: not a shapefile that can be read: {error}") from error
     shapes = [shapely.force_2d(s) for s in shapes if not s.is_empty]
     if not shapes:
