@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import duckdb
 import pytest
 
 from tests.bench.planet import boxes, planet_catalog
+from tests.bench.serve import Server, tessera
 from tests.bench.tables import show
 
 pytestmark = pytest.mark.bench
@@ -24,56 +20,10 @@ pytestmark = pytest.mark.bench
 N = 200
 
 
-class Server:
-    """`tessera-stac serve` in a process of its own, one worker."""
-
-    def __init__(self, catalog: Path) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        start = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "catalog_builder.cli",
-            "serve",
-            str(catalog),
-            "--port",
-            str(self.port),
-        ]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while True:
-            try:
-                self.connection = http.client.HTTPConnection("127.0.0.1", self.port)
-                self.get("/search?limit=1")
-                break
-            except OSError:
-                time.sleep(0.01)
-        self.start_up = time.perf_counter() - start
-
-    def get(self, path: str, **headers: str) -> bytes:
-        self.connection.request("GET", path, headers=headers)
-        response = self.connection.getresponse()
-        body = response.read()
-        assert response.status == 200, body[:500]
-        return body
-
-    def memory_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
-
-    def own_memory_mb(self) -> float:
-        """Memory without the mapped index, which is the system's cache."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e6
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    running = Server(planet_catalog())
-    yield running
-    running.process.terminate()
-    running.process.wait()
+    with tessera(planet_catalog()) as running:
+        yield running
 
 
 def _time(calls: list[Callable[[], object]]) -> list[str]:

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(folder: Path, shared_buffers: str = "256MB") -> Iterator[Mapping[str, str]]:
-    """Run PostgreSQL on ``folder``, made if it is not there; lend the PG* environment that reaches it.
+    """Run PostgreSQL on ``folder``, made if it is not there; lend the environment that reaches it.
 
     The folder must lie where the user ``postgres`` may look, if this process is root's.
     """
@@ -75,7 +75,7 @@ def running(folder: Path, shared_buffers: str = "256MB") -> Iterator[Mapping[str
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start; see {folder / 'log'}")
             time.sleep(0.05)
-        yield env
+        yield {**env, "POSTGRES_PID": (data / "postmaster.pid").read_text().split()[0]}
     finally:
         # SIGINT is PostgreSQL's fast stop; the process we started may be runuser, so ask the server itself.
         pid = data / "postmaster.pid"

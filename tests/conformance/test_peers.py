@@ -81,7 +81,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Peers:
             dsn = f"postgresql://{env['PGUSER']}@{env['PGHOST']}:{env['PGPORT']}/stac"
             assert load_pgstac(dsn, parts, migrate=True) == len(items)
             with (
-                serve_pgstac(env, "stac") as (url, _, _),
+                serve_pgstac(env, "stac") as url,
                 serve(create_app(home / "catalog")) as server,
                 httpx.Client(base_url=server.url, timeout=60) as ours,
                 httpx.Client(base_url=url, timeout=60) as theirs,

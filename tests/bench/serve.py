@@ -1,0 +1,163 @@
+"""A server under measurement: started in a process of its own, asked over keep-alive connections."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.conformance.postgres import free_port
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request: GET, or POST if there is a body."""
+
+    path: str
+    body: bytes | None = None
+
+    @classmethod
+    def post(cls, body: Mapping[str, Any]) -> Self:
+        return cls("/search", json.dumps(body).encode())
+
+
+class Server:
+    """A process that answers HTTP on a loopback port; the start-up ends with its first good answer."""
+
+    def __init__(
+        self, command: Sequence[object], port: int, probe: str = "/search?limit=1", **environment: str
+    ) -> None:
+        self.port = port
+        start = time.perf_counter()
+        self.process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+        while True:
+            try:
+                self.connection = self.connect()
+                self.get(probe)
+                break
+            except (OSError, http.client.HTTPException):
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"{command[0]} ended: {self.process.returncode}") from None
+                time.sleep(0.01)
+        self.start_up = time.perf_counter() - start
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
+    def ask(self, ask: Ask, connection: http.client.HTTPConnection | None = None, **headers: str) -> bytes:
+        connection = connection or self.connection
+        if ask.body is None:
+            connection.request("GET", ask.path, headers=headers)
+        else:
+            connection.request("POST", ask.path, ask.body, {"content-type": "application/json", **headers})
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, (ask, body[:500])
+        return body
+
+    def get(self, path: str, **headers: str) -> bytes:
+        return self.ask(Ask(path), **headers)
+
+    def memory_mb(self) -> float:
+        """Resident memory, with what is mapped of files."""
+        return self._status("VmRSS")
+
+    def own_memory_mb(self) -> float:
+        """Memory without the mapped index, which is the system's cache."""
+        return self._status("RssAnon")
+
+    def _status(self, name: str) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def tessera(catalog: Path) -> Server:
+    """Run ``tessera-stac serve`` with one worker."""
+    port = free_port()
+    command = [sys.executable, "-m", "catalog_builder.cli", "serve", catalog, "--port", port]
+    return Server(command, port)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What clients saw."""
+
+    per_second: float
+    median_ms: float
+    p95_ms: float
+
+
+def measure(server: Server, asks: Sequence[Ask], clients: int, seconds: float, warm: int = 3) -> Rate:
+    """Let clients ask one request after another for some seconds, each from its own place in the list."""
+    for ask in asks[:warm]:
+        server.ask(ask)
+    times: list[float] = []
+    failed: list[BaseException] = []
+    barrier = threading.Barrier(clients + 1)
+
+    def client(number: int) -> None:
+        try:
+            connection = server.connect()
+            connection.connect()
+            at = number * len(asks) // clients
+            barrier.wait()
+            while time.perf_counter() < until:
+                start = time.perf_counter()
+                server.ask(asks[at % len(asks)], connection)
+                times.append(time.perf_counter() - start)
+                at += 1
+            connection.close()
+        except BaseException as exc:
+            failed.append(exc)
+            raise
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    until = float("inf")
+    for thread in threads:
+        thread.start()
+    start = time.perf_counter()
+    until = start + seconds
+    barrier.wait()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    passed = time.perf_counter() - start
+    times.sort()
+    return Rate(len(times) / passed, statistics.median(times) * 1e3, times[int(len(times) * 0.95)] * 1e3)
+
+
+def memory_of_tree(pid: int) -> float:
+    """Return the memory of a process and those it started, shared parts counted once."""
+    total = 0
+    waiting = [pid]
+    while waiting:
+        at = waiting.pop()
+        total += int(Path(f"/proc/{at}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
+        for task in Path(f"/proc/{at}/task").iterdir():
+            waiting += map(int, (task / "children").read_text().split())
+    return total * 1024 / 1e6
