@@ -30,6 +30,12 @@ Json = Any
 CRS84 = ("http://www.opengis.net/def/crs/OGC/1.3/CRS84", "https://www.opengis.net/def/crs/OGC/1.3/CRS84")
 
 
+_LIGHT_DEGREES = 30
+"""Outline of a geometry whose cells are found in about a millisecond."""
+_LIGHT_BYTES = 2000
+"""Length of a filter that compiles in about a millisecond."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sort:
     """One term of an order."""
@@ -73,9 +79,12 @@ class Query:
 
     @property
     def is_light(self) -> bool:
-        """Whether it is certain to be short: no geometry, filter or order of its own."""
-        special = self.filter is not None or self.query is not None or self.terms is not None or self.sortby
-        return not special and (self.area is None or self.area.is_box)
+        """Whether preparing it is certain to be short; finding its page may still take long."""
+        if self.area is not None and self.area.degrees > _LIGHT_DEGREES:
+            return False
+        # A filter's geometries are not measured yet, so its length stands for them.
+        conditions = [c for c in (self.filter, self.query) if c is not None]
+        return sum(len(orjson.dumps(c)) for c in conditions) < _LIGHT_BYTES
 
     @property
     def matching(self) -> str:

@@ -56,6 +56,19 @@ def split_blocks(runs: Runs) -> tuple[Runs, Runs]:
     none = Runs(*(np.empty(0, np.int32) for _ in range(3)))
     if int((runs.last_col - runs.first_col + 1).sum()) < _WORTH_SPLITTING:
         return none, runs
+    # Within the columns that are used, counted from the edge of a block.
+    west = int(runs.first_col.min()) // BLOCK * BLOCK
+    n_blocks = (int(runs.last_col.max()) - west) // BLOCK + 1
+    runs = Runs(runs.row, runs.first_col - west, runs.last_col - west)
+    inner, rim = _split(runs, n_blocks)
+    return (
+        Runs(inner.row, inner.first_col + west // BLOCK, inner.last_col + west // BLOCK),
+        Runs(rim.row, rim.first_col + west, rim.last_col + west),
+    )
+
+
+def _split(runs: Runs, n_blocks: int) -> tuple[Runs, Runs]:
+    none = Runs(*(np.empty(0, np.int32) for _ in range(3)))
     band = runs.row // BLOCK
     # The whole blocks of each run, as steps up and down along the band; ten runs make a full block.
     first = -(-runs.first_col // BLOCK)
@@ -64,7 +77,7 @@ def split_blocks(runs: Runs) -> tuple[Runs, Runs]:
     if not wide.any():
         return none, runs
     bands, position = np.unique(band, return_inverse=True)
-    steps = np.zeros((len(bands), N_BLOCK_COLS + 1), dtype=np.int32)
+    steps = np.zeros((len(bands), n_blocks + 1), dtype=np.int32)
     np.add.at(steps, (position[wide], first[wide]), 1)
     np.add.at(steps, (position[wide], stop[wide]), -1)
     full = np.cumsum(steps, axis=1)[:, :-1] == BLOCK
@@ -74,12 +87,11 @@ def split_blocks(runs: Runs) -> tuple[Runs, Runs]:
     touched = full.any(axis=1)[position]
     rim_rows = np.unique(runs.row[touched])
     where = np.searchsorted(rim_rows, runs.row[touched])
-    cell_steps = np.zeros((len(rim_rows), grid.N_COLS + 1), dtype=np.int32)
+    cell_steps = np.zeros((len(rim_rows), n_blocks * BLOCK + 1), dtype=np.int32)
     np.add.at(cell_steps, (where, runs.first_col[touched]), 1)
     np.add.at(cell_steps, (where, runs.last_col[touched] + 1), -1)
     covered = np.cumsum(cell_steps, axis=1)[:, :-1] > 0
     whole = np.repeat(full[np.searchsorted(bands, rim_rows // BLOCK)], BLOCK, axis=1)
-    # `whole` repeats blocks to columns; rows pick their own band.
     rim = _runs_of(rim_rows, covered & ~whole)
     merged = Runs(*(np.concatenate([a, b[~touched]]) for a, b in zip(rim, runs, strict=True)))
     order = np.lexsort((merged.first_col, merged.row))
