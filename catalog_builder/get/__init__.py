@@ -4,6 +4,7 @@
 :mod:`.read` reads them, :mod:`.write` writes them, and :mod:`.run` does it in order and can resume.
 """
 
+from catalog_builder.get.points import Samples, sample_points
 from catalog_builder.get.run import Options, Report, get
 
-__all__ = ["Options", "Report", "get"]
+__all__ = ["Options", "Report", "Samples", "get", "sample_points"]

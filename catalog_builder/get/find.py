@@ -17,7 +17,7 @@ from catalog_builder.datasets import DATASETS, Dataset
 from catalog_builder.datasets import dataset as dataset_named
 from catalog_builder.errors import CatalogError, DatasetError, GridError
 from catalog_builder.grid import Raster, TileId
-from catalog_builder.items import MEDIA_COG
+from catalog_builder.items import MEDIA_COG, N_BANDS
 
 _HERE = "catalog:"
 """Stands for the catalogue's address in hrefs of a folder's items."""
@@ -46,6 +46,13 @@ class TileYear:
     scales_size: int | None = None
     stamp: str = ""
     """Changes when the files do: checksums, where the item has them."""
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes of its files."""
+        height, width = self.raster.shape
+        main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
+        return main + (self.scales_size or (4 * height * width if self.scales else 0))
 
 
 def find(

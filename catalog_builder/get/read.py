@@ -81,6 +81,11 @@ class Quantized:
             values *= self.scales[:, :, None]
         return values
 
+    def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return float32 (n, bands) of some pixels."""
+        picked = Quantized(self.codes[rows, cols][:, None], self.scales[rows, cols][:, None])
+        return picked.dequantized()[:, 0]
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -92,6 +97,11 @@ class Values:
     def dequantized(self) -> npt.NDArray[np.float32]:
         """Return the values."""
         return self.values
+
+    def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return float32 (n, bands) of some pixels."""
+        picked: npt.NDArray[np.float32] = self.values[rows, cols]
+        return picked
 
 
 type Pixels = Quantized | Values
@@ -148,12 +158,11 @@ def cost(part: Part) -> tuple[int, bool]:
 
 
 def _spans(mask: Mask) -> Iterator[tuple[int, int, int]]:
-    """Yield (row, first column, column after the last) of every row that has wanted pixels."""
-    wanted = mask.any(axis=1)
-    first = mask.argmax(axis=1)
-    last = mask.shape[1] - mask[:, ::-1].argmax(axis=1)
-    for row in np.flatnonzero(wanted).tolist():
-        yield row, int(first[row]), int(last[row])
+    """Yield (row, first column, column after the last) of every run of wanted pixels, in file order."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, first = np.nonzero(edges == 1)
+    _, after = np.nonzero(edges == -1)
+    yield from zip(rows.tolist(), first.tolist(), after.tolist(), strict=True)
 
 
 def _ranges(part: Part, item: int, width: int) -> list[tuple[int, int]]:

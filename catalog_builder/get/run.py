@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder.console import Report as Progress
 from catalog_builder.datasets import Dataset
 from catalog_builder.errors import QueryError, StorageError, TesseraError
-from catalog_builder.get.find import TileYear, find
+from catalog_builder.get.find import find
 from catalog_builder.get.plan import Output, Part, plan
 from catalog_builder.get.read import NODATA_CODE, Meter, Pixels, Quantized, Values, cost, read_part
 from catalog_builder.get.sidecar import Sidecar
@@ -134,7 +134,7 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
             n, exact = cost(part)
             report.planned_bytes += n
             report.planned_exact &= exact
-            report.whole_bytes += _whole(part.source)
+            report.whole_bytes += part.source.whole_bytes
     if dry_run:
         return report
     total = sum(len(o.parts) for o, _ in todo)
@@ -163,17 +163,6 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
 def _note(report: Report, out: Path, output: Output, options: Options) -> None:
     report.outputs.append(output.name)
     report.files += [out / n for n in file_names(output.name, options.format, options.dtype)]
-
-
-def _whole(source: TileYear) -> int:
-    """Return the bytes of a tile-year's files."""
-    height, width = source.raster.shape
-    known = (
-        source.size
-        if source.size is not None
-        else height * width * (N_BANDS if source.scales else 4 * N_BANDS)
-    )
-    return known + (source.scales_size or (4 * height * width if source.scales else 0))
 
 
 def _fingerprint(output: Output, options: Options) -> str:

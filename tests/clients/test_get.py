@@ -24,7 +24,7 @@ from pyproj import CRS, Transformer
 
 from catalog_builder.datasets import dataset, source_path
 from catalog_builder.errors import DatasetError, QueryError, StorageError
-from catalog_builder.get import Options, Report, get
+from catalog_builder.get import Options, Report, get, sample_points
 from catalog_builder.get.find import find
 from catalog_builder.get.plan import plan
 from catalog_builder.get.read import MAX_RANGE
@@ -399,3 +399,35 @@ def test_published_arrays_are_found_where_they_are_published(tiles: Converted) -
     """A folder catalogue reads its local source root, whatever its items say."""
     (source,) = find(str(tiles.catalog), REGION, frozenset({2022}), None)
     assert source.main == str(tiles.embeddings / source_path(2022, FIRST.name))
+
+
+@pytest.mark.parametrize("by", ["folder", "API"])
+def test_points_equal_the_pixels_under_them(server: Server, tiles: Converted, by: str) -> None:
+    rng = np.random.default_rng(1)
+    lon, lat = rng.uniform(15.6, 15.8, 300), rng.uniform(78.2, 78.3, 300)
+    found = sample_points(str(tiles.catalog) if by == "folder" else server.url, lon, lat, [2024, 2022, 2021])
+    assert found.values.shape == (300, 3, 128)
+    assert found.is_synthetic
+    assert np.isnan(found.values[:, 2]).all()
+    to_utm = Transformer.from_crs("OGC:CRS84", 32633, always_xy=True)
+    for i, year in enumerate((2024, 2022)):
+        for tile in YEARS[year]:
+            mine = np.floor(lon * 10) == math.floor(tile.lon * 10)
+            col, row = ~tile.raster().transform @ to_utm.transform(lon[mine], lat[mine])
+            wanted = tile_values(tiles, tile, year)[:, row.astype(int), col.astype(int)].T
+            assert same(found.values[mine, i], wanted), (tile, year)
+    with pytest.raises(QueryError, match="no tiles"):
+        sample_points(str(tiles.catalog), [0.0], [0.0], [2024])
+    with pytest.raises(QueryError, match="of one length"):
+        sample_points(str(tiles.catalog), [0.0, 1.0], [0.0], [2024])
+
+
+def test_points_of_published_arrays_are_a_few_bytes_each(server: Server, tiles: Converted) -> None:
+    """128 bytes of codes and 4 of scale a point, and the head of each file once."""
+    lon, lat = [15.61, 15.65, 15.69], [78.21, 78.25, 78.29]
+    server.clear()
+    found = sample_points(server.url, lon, lat, [2022])
+    sent = [r.sent for r in server.log if r.path.endswith(".npy")]
+    assert sorted(sent) == [4, 4, 4, 128, 128, 128, 128, 128]
+    assert (found.requests, found.read_bytes) == (8, sum(sent))
+    assert found.whole_bytes > 10_000 * found.read_bytes

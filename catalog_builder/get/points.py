@@ -1,0 +1,114 @@
+"""Vectors at points, year by year: what training and time series need, by the fewest bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from catalog_builder.errors import QueryError
+from catalog_builder.get.find import TileYear, find
+from catalog_builder.get.plan import Part, Window
+from catalog_builder.get.read import Meter, read_part
+from catalog_builder.grid import TileId
+from catalog_builder.items import N_BANDS
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Vectors at points."""
+
+    values: npt.NDArray[np.float32]
+    """(points, years, bands); NaN where a year has no tile or a pixel no data."""
+    years: tuple[int, ...]
+    requests: int
+    """Reads of pixels: with published arrays each is one request of so many bytes."""
+    read_bytes: int
+    """Estimated for converted tiles, from their sizes."""
+    whole_bytes: int
+    """What downloading the same tile-years whole would take."""
+    is_synthetic: bool
+
+
+def sample_points(
+    catalog: str,
+    lon: npt.ArrayLike,
+    lat: npt.ArrayLike,
+    years: Sequence[int],
+    *,
+    dataset: str | None = None,
+    bands: Sequence[int] = range(N_BANDS),
+    workers: int = 4,
+) -> Samples:
+    """Return the vectors of the pixels that hold some points.
+
+    Parameters
+    ----------
+    catalog
+        A catalogue folder, or the address of a STAC API of this project.
+    lon, lat
+        Degrees (OGC:CRS84), of one length.
+    years
+        Which years, in the order wanted.
+    dataset
+        Directory name or collection id; None is the only one, or the first real one.
+    bands
+        Which dimensions, from 0.
+    workers
+        Tile-years that are read at once.
+
+    Raises
+    ------
+    QueryError
+        If there are no points, or no tiles under them.
+    CatalogError, DatasetError, StorageError
+        As of :func:`catalog_builder.get.run.get`.
+    """
+    x, y = np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape or not len(x):
+        raise QueryError(f"expected longitudes and latitudes of one length, found {x.shape} and {y.shape}")
+    tiles = [TileId.containing(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    region = shapely.MultiPoint(np.column_stack([x, y]))
+    wanted = set(tiles)
+    # a point on an edge touches two cells and belongs to one
+    sources = [s for s in find(catalog, region, frozenset(years), dataset) if s.tile in wanted]
+    if not sources:
+        raise QueryError("there are no tiles under these points in these years")
+    values = np.full((len(x), len(years), len(bands)), np.nan, dtype=np.float32)
+    meter = Meter()
+
+    def read(source: TileYear) -> None:
+        at = np.array([i for i, tile in enumerate(tiles) if tile == source.tile])
+        rows, cols = _pixels(source, x[at], y[at])
+        window = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
+        mask = np.zeros((window.height, window.width), dtype=np.bool_)
+        mask[rows - window.row, cols - window.col] = True
+        pixels = read_part(Part(source, window, mask), bands, meter).at(rows - window.row, cols - window.col)
+        for i, year in enumerate(years):
+            if year == source.year:
+                values[at, i] = pixels
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(read, sources))
+    whole = sum(s.whole_bytes for s in sources)
+    synthetic = sources[0].dataset.is_synthetic
+    return Samples(values, tuple(years), meter.requests, meter.bytes, whole, synthetic)
+
+
+def _pixels(
+    source: TileYear, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return rows and columns of the pixels that hold points; at the raster's rim the nearest."""
+    from pyproj import Transformer
+
+    x, y = Transformer.from_crs("OGC:CRS84", source.raster.epsg, always_xy=True).transform(lon, lat)
+    col, row = ~source.raster.transform @ (np.asarray(x), np.asarray(y))
+    height, width = source.raster.shape
+    return (
+        np.clip(np.floor(row), 0, height - 1).astype(np.int64),
+        np.clip(np.floor(col), 0, width - 1).astype(np.int64),
+    )
