@@ -337,7 +337,9 @@ class LedgerWriter:
             raise StorageError(f"{self._path}: {error.strerror or error}") from error
         self._good += len(line)
         if self._remote and time.monotonic() - self._put_at > _PUT_EVERY:
-            self._put()
+            # A failure now is no loss: the rows are here, and the next put takes all of them.
+            with suppress(StorageError):
+                self._put()
 
     def _put(self) -> None:
         storage.put_file(self._path, self.address, content_type="application/x-ndjson")

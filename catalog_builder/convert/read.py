@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import rasterio
 
 N_BANDS = 128
+type Block = tuple[slice, slice]
+"""Rows and columns."""
 _CHUNK = 1 << 18
 DEFAULT_DATASET = "v1"
 """Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
@@ -326,24 +328,34 @@ def _check_place(address: str, ds: rasterio.DatasetReader, tile: TileId) -> None
         )
 
 
-def _strips(ds: rasterio.DatasetReader, address: str) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-    """Yield (rows, values (rows, cols, bands) float32), a row of blocks at a time.
+def _blocks(ds: rasterio.DatasetReader, address: str) -> Iterator[tuple[Block, npt.NDArray[np.float32]]]:
+    """Yield ((rows, columns), values (rows, cols, bands) float32), block by block of the file.
 
-    Read straight into pixel-major order: GDAL puts each sample at its place, no transposition after.
+    GDAL decodes into its own order, band by band, and a few hundred pixels at a time are turned to
+    pixel-major order while they are in the cache: a tenth faster than letting GDAL scatter the samples.
     """
     import rasterio
     from rasterio.windows import Window
 
-    height = max(ds.block_shapes[0][0], 64) if ds.block_shapes[0][1] < ds.width else 64
-    buffer = np.empty((min(height, ds.height), ds.width, ds.count), np.float32)
-    for start in range(0, ds.height, height):
-        n = min(height, ds.height - start)
-        part = buffer[:n]
-        try:
-            ds.read(window=Window(0, start, ds.width, n), out=part.transpose(2, 0, 1))
-        except rasterio.errors.RasterioIOError as error:
-            raise ConvertError(f"{address}: rows {start} to {start + n}: {gdal_reason(error)}") from None
-        yield slice(start, start + n), part
+    height, width = ds.block_shapes[0]
+    if width >= ds.width or height * width < 4096:
+        height, width = max(height, 64), ds.width
+    height, width = min(height, ds.height), min(width, ds.width)
+    planes = np.empty(height * width * ds.count, np.float32)
+    pixels = np.empty(height * width * ds.count, np.float32)
+    for top in range(0, ds.height, height):
+        for left in range(0, ds.width, width):
+            h, w = min(height, ds.height - top), min(width, ds.width - left)
+            n = h * w * ds.count
+            try:
+                ds.read(window=Window(left, top, w, h), out=planes[:n].reshape(ds.count, h, w))
+            except rasterio.errors.RasterioIOError as error:
+                where = f"rows {top} to {top + h}, columns {left} to {left + w}"
+                raise ConvertError(f"{address}: {where}: {gdal_reason(error)}") from None
+            by_band, by_pixel = planes[:n].reshape(ds.count, -1), pixels[:n].reshape(-1, ds.count)
+            for start in range(0, h * w, 256):
+                by_pixel[start : start + 256] = by_band[:, start : start + 256].T
+            yield (slice(top, top + h), slice(left, left + w)), pixels[:n].reshape(h, w, ds.count)
 
 
 def _recover(
@@ -352,16 +364,17 @@ def _recover(
     """Fill codes and scales if every pixel with data is bit-exactly code times scale; else say why not."""
     codes = np.empty((ds.height, ds.width, ds.count), np.int8)
     scales = np.empty((ds.height, ds.width), np.float32)
-    for rows, values in _strips(ds, address):
+    for block, values in _blocks(ds, address):
         if landmask is not None:
             # Water becomes no data whatever it holds, so it needs no proof.
-            values[landmask[rows] == 0] = np.nan
+            values[landmask[block] == 0] = np.nan
         part = quantize.recover(values)
         if not part.exact:
-            row, col = divmod(part.first_failure or 0, ds.width)
-            found.notes.append(f"kept as float32: pixel ({rows.start + row}, {col}): {part.reason}")
+            row, col = divmod(part.first_failure or 0, values.shape[1])
+            where = f"({block[0].start + row}, {block[1].start + col})"
+            found.notes.append(f"kept as float32: pixel {where}: {part.reason}")
             return False
-        codes[rows], scales[rows] = part.codes, part.scales
+        codes[block], scales[block] = part.codes, part.scales
     found.codes, found.scales = codes, scales
     found.valid = quantize.valid_mask(scales, landmask)
     _finish_codes(found)
@@ -374,12 +387,12 @@ def _read_values(
     """Fill values, NaN where there is no data: outside the mask, not finite in a band, all zero."""
     values = np.empty((ds.height, ds.width, ds.count), np.float32)
     valid = np.empty((ds.height, ds.width), np.bool_)
-    for rows, part in _strips(ds, address):
+    for block, part in _blocks(ds, address):
         inside = np.isfinite(part).all(axis=2) & part.any(axis=2)
         if landmask is not None:
-            inside &= landmask[rows] != 0
+            inside &= landmask[block] != 0
         part[~inside] = np.nan
-        values[rows], valid[rows] = part, inside
+        values[block], valid[block] = part, inside
     found.values, found.valid = values, valid
 
 

@@ -72,6 +72,8 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     remote = bool(storage.scheme(source))
     if not remote and (storage.local_path(source) / _CATALOG_INDEX).exists():
         return _plan_catalogue(storage.local_path(source), wanted)
+    if wanted.missing:
+        raise ConvertError(f"{source}: --missing needs a catalogue folder, which knows what is converted")
     if not remote and glob.has_magic(source) and not Path(source).exists():
         # pathlib has no pattern that may be absolute
         found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pyarrow.parquet as pq
+import pystac
 import pytest
 import rasterio
 
@@ -16,6 +18,7 @@ from catalog_builder.convert.ledger import LedgerWriter, decode_statistics, late
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.visual import Sample, fit_basis, load_basis, sample_pixels, store_basis
 from catalog_builder.datasets import dataset
+from catalog_builder.errors import ConvertError
 from catalog_builder.grid import TileId
 from catalog_builder.index import Index, Selection
 from tests.catalogs import api_items
@@ -234,3 +237,24 @@ def test_ledger_alone_is_a_catalogue(tmp_path: Path) -> None:
     assert build([], tmp_path / "catalog", options).items == 1
     (item,) = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "").values()
     assert list(item["assets"]) == ["embeddings", "scales", "embeddings_f32"]
+
+
+def test_items_and_collection_are_valid_stac(catalogue: Path) -> None:
+    index = _index(catalogue)
+    for item in api_items(index, "http://cat").values():
+        core = {
+            **item,
+            "stac_extensions": [],
+            "links": [link for link in item["links"] if link["rel"] == "collection"],
+        }
+        pystac.Item.from_dict(core, migrate=False).validate()
+    (document,) = index.documents.values()
+    assets = json.loads(document)["item_assets"]
+    assert list(assets)[:5] == ["embeddings", "scales", "embeddings_f32", "visual", "thumbnail"]
+    assert assets["embeddings"]["nodata"] == -128
+    assert assets["embeddings_f32"]["bands"][5] == {"name": "b005"}
+
+
+def test_missing_needs_a_catalogue(catalogue: Path) -> None:
+    with pytest.raises(ConvertError, match="needs a catalogue"):
+        plan([str(catalogue / "src")], Wanted(missing=True))
