@@ -341,6 +341,58 @@ def _years_text(years: tuple[int, ...]) -> str:
 
 
 @app.command()
+def preview(
+    catalog: Annotated[
+        str, typer.Argument(help="A catalogue folder, or the address of its API.", metavar="CATALOG")
+    ],
+    region: Annotated[
+        str,
+        typer.Option(help="What to show: west,south,east,north in degrees, or a GeoJSON file or shapefile."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File to write: a picture (.png, .tif) or a web map in one file (.html).", metavar="FILE"
+        ),
+    ],
+    year: Annotated[int | None, typer.Option(help="Default: the newest that the region has.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
+    size: Annotated[int, typer.Option(help="Longest side in pixels.")] = 2048,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the file when it is written.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a region in false colour: one PCA for all tiles, read from overviews only."""
+    from catalog_builder import console
+    from catalog_builder.get.region_file import region_of
+    from catalog_builder.preview import preview as draw
+    from catalog_builder.preview import write_preview
+
+    with console.progress("tiles", quiet=quiet) as report:
+        picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
+    write_preview(picture, out)
+    if picture.left_out and not quiet:
+        console.say(f"note: {picture.left_out} tiles are not converted and not on this machine: left out")
+    height, width, _ = picture.pixels.shape
+    console.result(
+        f"{out}: {picture.tiles} tiles of {picture.year}, {width} x {height} pixels",
+        {
+            "file": str(out),
+            "year": picture.year,
+            "tiles": picture.tiles,
+            "left_out": picture.left_out,
+            "width": width,
+            "height": height,
+            "bbox": list(picture.degrees),
+            "fitted": picture.fitted,
+        },
+        as_json=as_json,
+    )
+    if open_it:
+        typer.launch(out.absolute().as_uri())
+
+
+@app.command()
 def serve(
     catalog: CatalogArg,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -46,6 +46,8 @@ class TileYear:
     scales_size: int | None = None
     stamp: str = ""
     """Changes when the files do: checksums, where the item has them."""
+    visual: str | None = None
+    """Address of its false colour; None if it has none."""
 
     @property
     def whole_bytes(self) -> int:
@@ -208,6 +210,7 @@ def _tile_year(item: Mapping[str, Any], dataset: Dataset, address: Callable[[str
         size=own.get("file:size"),
         scales_size=other.get("file:size"),
         stamp=f"{own.get('file:checksum', '')} {other.get('file:checksum', '')}",
+        visual=address(assets["visual"]["href"]) if "visual" in assets else None,
     )
 
 

@@ -1,0 +1,403 @@
+"""A false-colour picture of a region and year: PNG, GeoTIFF, or a web map in one file.
+
+All tiles are coloured by one basis (:mod:`catalog_builder.convert.visual`): the one stored with the
+converted tiles, or one fitted on the pixels that are drawn. What is read of a tile is the part in the
+region, from the overview that fits the picture: of its ``visual`` where it has one, else of its
+embeddings; of a local ``.npy`` every n-th pixel. Arrays elsewhere are left out: they have no overviews,
+and a picture would fetch all of their 110 MB.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from shapely.geometry.base import BaseGeometry
+
+from catalog_builder import storage
+from catalog_builder.convert.visual import (
+    BASIS_FILE,
+    Basis,
+    Sample,
+    colours,
+    colours_of_values,
+    fit_basis,
+    sample_pixels,
+)
+from catalog_builder.coverage_page import fill_page
+from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.get.find import TileYear, find
+from catalog_builder.items import N_BANDS
+
+MAX_SIDE = 8192
+"""Pixels; more is a job for `tessera-stac get`."""
+SUFFIXES = (".png", ".tif", ".tiff", ".html")
+_EARTH = 20037508.342789244
+"""Half the width of the world in EPSG:3857, metres."""
+_AT_A_TIME = 4
+_FITTED_ON = 2048
+"""Pixels of each tile that a basis is fitted on."""
+_GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES"}
+
+Bounds = tuple[float, float, float, float]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture in Web Mercator (EPSG:3857), where its pixels are square on any web map."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(rows, cols, 3); 0 where there is no data."""
+    bounds: Bounds
+    """West, south, east, north in metres of EPSG:3857."""
+    dataset: str
+    """Title of the dataset."""
+    year: int
+    tiles: int
+    """Tiles that were drawn."""
+    left_out: int
+    """Tiles that would have had to be fetched whole."""
+    fitted: bool
+    """Whether the colours were fitted on what is drawn: those of another preview may differ."""
+
+    @property
+    def degrees(self) -> Bounds:
+        """West, south, east, north in degrees."""
+        west, south, east, north = self.bounds
+        return (*_lonlat(west, south), *_lonlat(east, north))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """The part of a tile that is drawn."""
+
+    source: TileYear
+    transform: Affine
+    pixels: npt.NDArray[Any]
+    """(rows, cols, bands): uint8 colours, int8 codes, or float32 values."""
+    scales: npt.NDArray[np.float32] | None = None
+    """Of codes, (rows, cols)."""
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether it was read from the tile's ``visual``."""
+        return self.pixels.dtype == np.uint8
+
+    def sample(self) -> Sample:
+        """Return pixels to fit colours on."""
+        if self.scales is not None:
+            vectors = sample_pixels(self.pixels, self.scales, _FITTED_ON)
+        else:
+            flat = self.pixels.reshape(-1, N_BANDS)
+            flat = flat[np.isfinite(flat).all(axis=1)]
+            vectors = flat[:: max(1, len(flat) // _FITTED_ON)][:_FITTED_ON]
+        return Sample(self.source.id, self.source.dataset.directory, vectors)
+
+    def coloured(self, basis: Basis | None) -> npt.NDArray[np.uint8]:
+        """Return (rows, cols, 3); a basis is needed unless it is coloured already."""
+        if basis is None:
+            return self.pixels
+        if self.scales is None:
+            return colours_of_values(basis, self.pixels)
+        return colours(basis, self.pixels, self.scales)
+
+
+def preview(
+    catalog: str,
+    region: BaseGeometry,
+    *,
+    year: int | None = None,
+    dataset: str | None = None,
+    size: int = 2048,
+    progress: Progress = lambda *_: None,
+) -> Preview:
+    """Draw a region.
+
+    Parameters
+    ----------
+    catalog
+        A catalogue folder, or the address of a STAC API of this project.
+    region
+        What to show, OGC:CRS84; the picture is its bounding box.
+    year
+        None is the newest that the region has.
+    dataset
+        A dataset's directory or collection id; None is the only one, or the first real one.
+    size
+        Longest side of the picture in pixels; less where that is all the data has.
+
+    Raises
+    ------
+    QueryError
+        If the region has nothing that can be drawn, or crosses the antimeridian, or the size is
+        beyond the limit.
+    CatalogError, DatasetError, StorageError
+        If the catalogue or a file cannot be read.
+    """
+    if not 16 <= size <= MAX_SIDE:
+        raise QueryError(f"size must be 16..{MAX_SIDE} pixels, found {size}")
+    west, south, east, north = region.bounds
+    if east - west > 180:
+        raise QueryError("a preview cannot cross the antimeridian: draw one side, then the other")
+    found = find(catalog, region, None if year is None else frozenset([year]), dataset)
+    if not found:
+        raise QueryError(
+            f"the catalogue has no tiles of {year or 'any year'} in this region that can be read"
+        )
+    newest = max(tile.year for tile in found)
+    chosen = [tile for tile in found if tile.year == newest]
+    drawable = [t for t in chosen if t.kind != "npy" or not storage.scheme(t.main)]
+    if not drawable:
+        raise QueryError(
+            f"{len(chosen)} tiles of {newest} are here, none converted: a picture would fetch 110 MB of each."
+            " Convert them, or draw from a catalogue whose .npy files are on this machine"
+        )
+    bounds = _mercator_box(region, drawable)
+    ground = 10 / math.cos(math.radians((south + north) / 2))  # a pixel of the data on the map, metres
+    step = max((bounds[2] - bounds[0]) / size, (bounds[3] - bounds[1]) / size, ground)
+    factor = 1 << max(0, int(math.log2(step / ground)))
+    pieces = _read_all(drawable, bounds, factor, progress)
+    plain = [piece for piece in pieces if not piece.is_coloured]
+    stored = _stored_basis(drawable) if plain else None
+    fitted = fit_basis([piece.sample() for piece in plain]) if plain and stored is None else None
+    return Preview(
+        pixels=_mosaic(pieces, stored or fitted, bounds, step),
+        bounds=bounds,
+        dataset=drawable[0].dataset.title,
+        year=newest,
+        tiles=len(drawable),
+        left_out=len(chosen) - len(drawable),
+        fitted=fitted is not None,
+    )
+
+
+def write_preview(picture: Preview, out: Path) -> None:
+    """Write a picture as its file's suffix says, in one step.
+
+    Raises
+    ------
+    QueryError
+        If the suffix is none of :data:`SUFFIXES`.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise QueryError(f"{out.name}: expected one of {', '.join(SUFFIXES)}")
+    with storage.write_atomic(out) as file:
+        if suffix == ".html":
+            file.write_text(_page(picture))
+        elif suffix == ".png":
+            file.write_bytes(_png(picture.pixels))
+        else:
+            _write_geotiff(picture, file)
+
+
+# ---------------------------------------------------------------------------------------- geometry
+
+
+def _mercator(lon: float, lat: float) -> tuple[float, float]:
+    sine = math.sin(math.radians(max(-85.0, min(85.0, lat))))
+    return lon / 180 * _EARTH, math.log((1 + sine) / (1 - sine)) / (2 * math.pi) * _EARTH
+
+
+def _lonlat(x: float, y: float) -> tuple[float, float]:
+    return x / _EARTH * 180, math.degrees(math.atan(math.sinh(y / _EARTH * math.pi)))
+
+
+def _mercator_box(region: BaseGeometry, tiles: Sequence[TileYear]) -> Bounds:
+    """Return the part of the region's box that has tiles, in metres of EPSG:3857."""
+    boxes = np.array([t.tile.bounds for t in tiles])
+    west, south = np.maximum(region.bounds[:2], boxes[:, :2].min(axis=0))
+    east, north = np.minimum(region.bounds[2:], boxes[:, 2:].max(axis=0))
+    if west >= east or south >= north:  # a point, or a line: the whole of its tiles
+        (west, south), (east, north) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    return (*_mercator(float(west), float(south)), *_mercator(float(east), float(north)))
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def _read_all(tiles: Sequence[TileYear], bounds: Bounds, factor: int, progress: Progress) -> list[_Piece]:
+    """Read what is drawn of each tile; tiles whose raster ends before the region are left out."""
+    pieces = []
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        for done, piece in enumerate(pool.map(lambda tile: _read(tile, bounds, factor), tiles), 1):
+            progress("reading", done, len(tiles))
+            if piece is not None:
+                pieces.append(piece)
+    if not pieces:
+        raise QueryError("no pixel of the tiles lies in this region")
+    return pieces
+
+
+def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
+    if tile.kind == "npy":
+        return _read_arrays(tile, bounds, factor)
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    level = factor.bit_length() - 2
+    try:
+        with rasterio.Env(**_GDAL), _open(tile.visual or tile.main, level) as dataset:
+            window = _window(tile, bounds, dataset.transform, dataset.shape)
+            if window is None:
+                return None
+            pixels = np.moveaxis(dataset.read(window=window), 0, -1)
+            transform = dataset.window_transform(window)
+            if tile.visual is not None or tile.scales is None:
+                return _Piece(tile, transform, pixels)
+            # The overview of the scales holds the scale of each overview pixel: the two go together.
+            with _open(tile.scales, level) as scales:
+                return _Piece(tile, transform, pixels, scales.read(1, window=window))
+    except (RasterioError, OSError) as error:
+        raise StorageError(f"{tile.visual or tile.main}: cannot be read: {error}") from error
+
+
+def _open(address: str, level: int) -> Any:
+    """Open a raster at an overview (-1: full resolution), or at its smallest if it has fewer."""
+    import rasterio
+
+    dataset = rasterio.open(address)
+    level = min(level, len(dataset.overviews(1)) - 1)
+    if level < 0:
+        return dataset
+    dataset.close()
+    return rasterio.open(address, overview_level=level)
+
+
+def _read_arrays(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
+    """Take every n-th pixel of a local pair of arrays."""
+    try:
+        codes = np.load(tile.main, mmap_mode="r", allow_pickle=False)
+        scales = np.load(tile.scales or "", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{tile.main}: cannot be read: {error}") from error
+    shape = tile.raster.shape
+    if codes.shape != (*shape, N_BANDS) or codes.dtype != np.int8 or scales.shape != shape:
+        raise StorageError(
+            f"{tile.main}: expected int8 {(*shape, N_BANDS)}, found {codes.dtype} {codes.shape}"
+        )
+    window = _window(tile, bounds, tile.raster.transform, shape)
+    if window is None:
+        return None
+    rows, cols = window.toslices()
+    rows, cols = slice(rows.start, rows.stop, factor), slice(cols.start, cols.stop, factor)
+    moved = tile.raster.transform @ Affine.translation(cols.start, rows.start) @ Affine.scale(factor)
+    return _Piece(
+        tile, moved, np.ascontiguousarray(codes[rows, cols]), np.ascontiguousarray(scales[rows, cols])
+    )
+
+
+def _window(tile: TileYear, bounds: Bounds, transform: Affine, shape: tuple[int, int]) -> Any:
+    """Return the pixels of a raster that a picture shows, a few more at its rim; None if there are none."""
+    from rasterio.warp import transform_bounds
+    from rasterio.windows import Window
+
+    left, bottom, right, top = transform_bounds("EPSG:3857", f"EPSG:{tile.raster.epsg}", *bounds)
+    size = transform.a
+    col0 = max(math.floor((left - transform.c) / size) - 2, 0)
+    row0 = max(math.floor((transform.f - top) / -transform.e) - 2, 0)
+    col1 = min(math.ceil((right - transform.c) / size) + 2, shape[1])
+    row1 = min(math.ceil((transform.f - bottom) / -transform.e) + 2, shape[0])
+    return Window(col0, row0, col1 - col0, row1 - row0) if col1 > col0 and row1 > row0 else None
+
+
+def _stored_basis(tiles: Sequence[TileYear]) -> Basis | None:
+    """Return the basis that was kept beside converted tiles: ``<dataset>/<year>/<tile>/<file>``."""
+    for tile in tiles:
+        if tile.kind == "npy":
+            continue
+        address = f"{tile.main.rsplit('/', 3)[0]}/{BASIS_FILE}"
+        try:
+            basis = Basis.from_json(storage.read_bytes(address))
+        except StorageError:
+            return None
+        return basis if basis.dataset == tile.dataset.directory else None
+    return None
+
+
+# ----------------------------------------------------------------------------------------- drawing
+
+
+def _mosaic(
+    pieces: Sequence[_Piece], basis: Basis | None, bounds: Bounds, step: float
+) -> npt.NDArray[np.uint8]:
+    """Lay the tiles side by side; of pixels that two have, the first's."""
+    from rasterio.warp import Resampling, reproject
+
+    # what is a whole number of pixels but for its last digits stays that
+    width = max(1, math.ceil((bounds[2] - bounds[0]) / step - 1e-6))
+    height = max(1, math.ceil((bounds[3] - bounds[1]) / step - 1e-6))
+    across, down = (bounds[2] - bounds[0]) / width, (bounds[3] - bounds[1]) / height
+    target = Affine(across, 0, bounds[0], 0, -down, bounds[3])
+    out = np.zeros((3, height, width), np.uint8)
+    for piece in pieces:
+        drawn = np.zeros_like(out)
+        reproject(
+            np.ascontiguousarray(np.moveaxis(piece.coloured(None if piece.is_coloured else basis), -1, 0)),
+            drawn,
+            src_transform=piece.transform,
+            src_crs=f"EPSG:{piece.source.raster.epsg}",
+            src_nodata=0,
+            dst_transform=target,
+            dst_crs="EPSG:3857",
+            dst_nodata=0,
+            resampling=Resampling.bilinear,
+        )
+        np.copyto(out, drawn, where=~out.any(axis=0))
+    return np.moveaxis(out, 0, -1)
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    alpha = np.where(pixels.any(axis=2, keepdims=True), np.uint8(255), np.uint8(0))
+    out = io.BytesIO()
+    Image.fromarray(np.concatenate([pixels, alpha], axis=2), "RGBA").save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _write_geotiff(picture: Preview, file: Path) -> None:
+    import rasterio
+    from rasterio.enums import ColorInterp
+    from rasterio.transform import from_bounds
+
+    height, width, _ = picture.pixels.shape
+    with rasterio.open(
+        file,
+        "w",
+        driver="GTiff",
+        dtype="uint8",
+        count=3,
+        height=height,
+        width=width,
+        crs="EPSG:3857",
+        transform=from_bounds(*picture.bounds, width, height),
+        nodata=0,
+        compress="deflate",
+        predictor=2,
+        tiled=width >= 256 and height >= 256,
+    ) as dataset:
+        dataset.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        dataset.write(np.moveaxis(picture.pixels, -1, 0))
+
+
+def _page(picture: Preview) -> str:
+    image = base64.b64encode(_png(picture.pixels)).decode()
+    config = {
+        "title": picture.dataset,
+        "year": picture.year,
+        "tiles": picture.tiles,
+        "bounds": list(picture.degrees),
+        "image": f"data:image/png;base64,{image}",
+    }
+    return fill_page("preview.html", ("style.css", "map.js", "preview.js"), config)
