@@ -2,7 +2,8 @@
 # # Vectors of 1,000 labelled points over all years
 #
 # What a training set or a time series needs is a few pixels of many files. A published array holds the
-# 128 values of a pixel side by side, so a point and year costs 132 bytes; a tile costs 110 MB.
+# 128 values of a pixel side by side, so a point and year is 132 bytes of a tile's 110 MB; points that lie
+# close together in the file are read in one request.
 
 # %%
 import os

@@ -243,7 +243,7 @@ def require(kind: Format) -> None:
     """
     from importlib.util import find_spec
 
-    needed = {"netcdf": ("xarray", "h5netcdf"), "zarr": ("xarray", "zarr")}.get(kind, ())
+    needed = {"netcdf": ("xarray", "h5netcdf", "h5py"), "zarr": ("xarray", "zarr")}.get(kind, ())
     missing = [n for n in needed if find_spec(n) is None]
     if missing:
         raise StorageError(f"{kind} needs {' and '.join(missing)}: install 'tessera-stac[formats]'")
