@@ -11,17 +11,17 @@ from catalog_builder.convert.run import Done
 from catalog_builder.convert.source import Plan
 
 SECONDS_PER_MB = {
-    ("npy", "native"): 0.012,
-    ("npy", "float32"): 0.05,
-    ("geotiff", "native"): 0.018,
-    ("geotiff", "float32"): 0.022,
+    ("npy", "native"): 0.009,
+    ("npy", "float32"): 0.03,
+    ("geotiff", "native"): 0.012,
+    ("geotiff", "float32"): 0.017,
 }
 """Of one worker on one core of a 2024 server, from ``tests/bench``; used until the ledger knows better."""
 OUT_PER_IN = {
-    ("npy", "native"): 0.85,
-    ("npy", "float32"): 4.0,
-    ("geotiff", "native"): 0.28,
-    ("geotiff", "float32"): 1.3,
+    ("npy", "native"): 0.9,
+    ("npy", "float32"): 4.5,
+    ("geotiff", "native"): 0.29,
+    ("geotiff", "float32"): 1.45,
 }
 """Bytes written per byte read, from the same measurements."""
 

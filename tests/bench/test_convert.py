@@ -200,9 +200,8 @@ def test_workers(memory: Path) -> None:
         rows.append([workers, f"{said['seconds']:.1f}", f"{16 / said['seconds']:.2f}"])
         shutil.rmtree(out)
     show("Sixteen tiles by processes, start included", ["workers", "seconds", "tiles/s"], rows)
-    print(
-        f"two workers are {seconds[1] / seconds[2]:.2f} times one; load of the machine {os.getloadavg()[0]:.1f}"
-    )
+    ratio, load = seconds[1] / seconds[2], os.getloadavg()[0]
+    print(f"two workers are {ratio:.2f} times one; load of the machine {load:.1f}")
 
 
 def test_help() -> None:
