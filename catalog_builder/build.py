@@ -23,12 +23,19 @@ import pyarrow as pa
 from catalog_builder import grid
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
 from catalog_builder.cogs import COG_SCHEMA, as_tiles, later_wins, present_cogs, read_cogs
-from catalog_builder.collection import api_document, make_collection, static_document, write_catalog
+from catalog_builder.collection import (
+    api_document,
+    make_collection,
+    static_document,
+    write_catalog,
+    write_coverage_picture,
+)
 from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset
 from catalog_builder.errors import CatalogError, DatasetError
-from catalog_builder.index import SCHEMA_VERSION, CollectionRecord, Index, IndexWriter
+from catalog_builder.index import SCHEMA_VERSION, CollectionRecord, Index
+from catalog_builder.index_writer import IndexWriter
 from catalog_builder.items import Addresses, item_template, url_path
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
 from catalog_builder.manifests.part import Selection
@@ -290,6 +297,7 @@ class _Builder:
         }
         folder = self.work / record.id
         folder.mkdir()
+        write_coverage_picture(folder, record, tiles.astype(np.int32), masks[tiles])
         with IndexWriter(self.work / INDEX) as writer, ThreadPoolExecutor(1) as pool:
             writing: list[Future[None]] = []
             done = 0

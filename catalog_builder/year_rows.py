@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from catalog_builder import grid, index
 from catalog_builder.cogs import YearCogs
-from catalog_builder.index import IndexRows
+from catalog_builder.index_writer import IndexRows
 from catalog_builder.items import Has, TileRows, npy_size, scales_size, url_path
 from catalog_builder.tiles import cells, rows_cols
 

@@ -15,7 +15,8 @@ from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.grid import N_COLS, Bounds, rows_cols_touching
-from catalog_builder.index import CollectionRecord, Index, IndexRows, IndexWriter, Selection, make_key
+from catalog_builder.index import CollectionRecord, Index, Selection, make_key
+from catalog_builder.index_writer import IndexRows, IndexWriter
 from catalog_builder.items import Addresses, Has
 
 YEARS = (2019, 2020, 2024)
