@@ -15,7 +15,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import collection_search, search
+from api import collection_search, parameters, search
 from api.browse import year_links
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
@@ -148,20 +148,20 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections/{collection_id}/items``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
-        query = search.from_text(request.scope["query_string"], search.ITEMS, self.settings, cid)
+        query = search.from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 
     async def get_search(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /search``."""
         request: Request = kwargs["request"]
-        query = search.from_text(request.scope["query_string"], search.SEARCH, self.settings)
+        query = search.from_text(request.scope["query_string"], parameters.SEARCH, self.settings)
         return await self._search(request, query, "/search")
 
     async def post_search(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``POST /search``."""
         request: Request = kwargs["request"]
-        more = search.text_parameters(request.scope["query_string"], search.VIEW, self.settings)
-        query = search.from_json(await request.body(), search.SEARCH, self.settings, more)
+        more = search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
+        query = search.from_json(await request.body(), parameters.SEARCH, self.settings, more)
         return await self._search(request, query, "/search")
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
@@ -217,7 +217,9 @@ class TesseraClient(AsyncBaseCoreClient):
 
     def _view(self, request: Request) -> View:
         """Return the view that the only parameters of a document's address choose."""
-        return parse_view(search.text_parameters(request.scope["query_string"], search.VIEW, self.settings))
+        return parse_view(
+            search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
+        )
 
     def _known_collection(self, request: Request) -> str:
         cid: str = request.path_params["collection_id"]

@@ -15,7 +15,8 @@ import shapely
 
 from api import search
 from api.paging import Cursor, decode, encode
-from api.search import PARAMETERS, Query, known_only
+from api.parameters import PARAMETERS, known_only
+from api.search import Query
 from api.settings import Settings
 from api.text import mentions
 from api.times import parse_instant

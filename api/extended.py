@@ -10,7 +10,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import browse, collection_search, search
+from api import browse, collection_search, parameters, search
 from api.aggregation import aggregate, listing, named
 from api.client import TesseraClient, collection
 from api.engine import select
@@ -77,7 +77,7 @@ class ExtendedClient(TesseraClient):
         """Answer ``GET /aggregate`` and that of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
-        query = search.from_text(request.scope["query_string"], search.AGGREGATE, self.settings, within)
+        query = search.from_text(request.scope["query_string"], parameters.AGGREGATE, self.settings, within)
         return await self._aggregate(request, query, within)
 
     async def post_aggregate(self, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ class ExtendedClient(TesseraClient):
         request: Request = kwargs["request"]
         within = self._collection_of(request)
         search.text_parameters(request.scope["query_string"], (), self.settings)
-        query = search.from_json(await request.body(), search.AGGREGATE, self.settings)
+        query = search.from_json(await request.body(), parameters.AGGREGATE, self.settings)
         return await self._aggregate(request, query if within is None else query.within(within), within)
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:

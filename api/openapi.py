@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api import collection_search, search
+from api import collection_search, parameters
 from api.links import GEOJSON, JSON, SCHEMA
 from api.responses import ERRORS
 
@@ -53,7 +53,7 @@ class Operation:
         if "{" in self.path:
             statuses.append(404)
         statuses.append(413 if self.method == "POST" else 414)
-        if self.parameters not in ((), search.VIEW):
+        if self.parameters not in ((), parameters.VIEW):
             statuses.append(503)
         ok: dict[str, Any] = {
             "description": "Success",
@@ -81,7 +81,7 @@ class Operation:
         ]
         if self.method == "POST":
             return {"parameters": found, "requestBody": self._body()}
-        found += [_get_parameter(search.PARAMETERS[name]) for name in self.parameters]
+        found += [_get_parameter(parameters.PARAMETERS[name]) for name in self.parameters]
         return {"parameters": found}
 
     def _body(self) -> Mapping[str, Any]:
@@ -89,14 +89,17 @@ class Operation:
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                name: {**search.PARAMETERS[name].schema, "description": search.PARAMETERS[name].description}
+                name: {
+                    **parameters.PARAMETERS[name].schema,
+                    "description": parameters.PARAMETERS[name].description,
+                }
                 for name in self.parameters
             },
         }
         return {"required": True, "content": {JSON: {"schema": schema}}}
 
 
-def _get_parameter(parameter: search.Parameter) -> dict[str, Any]:
+def _get_parameter(parameter: parameters.Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": "query",
@@ -109,10 +112,10 @@ def _get_parameter(parameter: search.Parameter) -> dict[str, Any]:
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "landing_page", "Landing page", "What the service offers.", "Core",
-              parameters=search.VIEW),
+              parameters=parameters.VIEW),
     Operation(
         "GET", "/conformance", "conformance", "Conformance classes", "What the service conforms to.", "Core",
-        parameters=search.VIEW,
+        parameters=parameters.VIEW,
     ),
     Operation(
         "GET", "/collections", "all_collections", "Collections", "All collections, or those searched for.",
@@ -120,26 +123,26 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections/{collection_id}", "get_collection", "Collection", "One collection.",
-        "Collections", parameters=search.VIEW,
+        "Collections", parameters=parameters.VIEW,
     ),
     Operation(
         "GET", "/collections/{collection_id}/items", "item_collection", "Items of a collection",
-        "Items of a collection, page by page.", "Items", GEOJSON, search.ITEMS,
+        "Items of a collection, page by page.", "Items", GEOJSON, parameters.ITEMS,
     ),
     Operation(
         "GET", "/collections/{collection_id}/items/{item_id}", "get_item", "Item", "One item.",
-        "Items", GEOJSON, search.VIEW,
+        "Items", GEOJSON, parameters.VIEW,
     ),
     Operation(
         "GET", "/search", "get_search", "Search", "Items of all collections.", "Items",
-        GEOJSON, search.SEARCH,
+        GEOJSON, parameters.SEARCH,
     ),
     Operation(
         "POST", "/search", "post_search", "Search", "Items of all collections.", "Items",
-        GEOJSON, search.SEARCH,
+        GEOJSON, parameters.SEARCH,
     ),
     *(
-        Operation("GET", f"{at}/{name}", name, name.capitalize(), text, "Filter", SCHEMA, search.VIEW)
+        Operation("GET", f"{at}/{name}", name, name.capitalize(), text, "Filter", SCHEMA, parameters.VIEW)
         for at in ("", "/collections/{collection_id}")
         for name, text in (
             ("queryables", "What items can be filtered by, as JSON Schema."),
@@ -148,7 +151,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections-queryables", "collections_queryables", "Queryables of collections",
-        "What collections can be filtered by, as JSON Schema.", "Filter", SCHEMA, search.VIEW,
+        "What collections can be filtered by, as JSON Schema.", "Filter", SCHEMA, parameters.VIEW,
     ),
     *(
         operation
@@ -156,28 +159,28 @@ OPERATIONS: tuple[Operation, ...] = (
         for operation in (
             Operation(
                 "GET", f"{at}/aggregations", "aggregations", "Aggregations", "What can be counted.",
-                "Aggregation", parameters=search.VIEW,
+                "Aggregation", parameters=parameters.VIEW,
             ),
             Operation(
                 "GET", f"{at}/aggregate", "get_aggregate", "Aggregate", "Counts of the items of a search.",
-                "Aggregation", parameters=search.AGGREGATE,
+                "Aggregation", parameters=parameters.AGGREGATE,
             ),
             Operation(
                 "POST", f"{at}/aggregate", "post_aggregate", "Aggregate", "Counts of the items of a search.",
-                "Aggregation", parameters=search.AGGREGATE,
+                "Aggregation", parameters=parameters.AGGREGATE,
             ),
         )
     ),
     Operation("GET", "/children", "children", "Children", "All collections, whole.", "Browse",
-              parameters=search.VIEW),
+              parameters=parameters.VIEW),
     Operation(
         "GET", "/collections/{collection_id}/browse/{year}", "browse_year", "A year to browse",
-        "A catalogue of the 10 x 10 degrees that hold tiles.", "Browse", parameters=search.VIEW,
+        "A catalogue of the 10 x 10 degrees that hold tiles.", "Browse", parameters=parameters.VIEW,
     ),
     Operation(
         "GET", "/collections/{collection_id}/browse/{year}/{area}", "browse_area", "An area to browse",
         "A catalogue of the 1 x 1 degrees in 10 x 10, or of the items in 1 x 1.", "Browse",
-        parameters=search.VIEW,
+        parameters=parameters.VIEW,
     ),
 )  # fmt: skip
 """Every endpoint of the API, in the order in which they are matched."""

@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from api.paging import Cursor
+from api.parameters import Sort
 from api.queryables import QUERYABLES
-from api.search import Sort
 from api.settings import Settings
 from api.store import Snapshot
 from catalog_builder.errors import QueryError

@@ -1,48 +1,32 @@
 """What a search asks for: one :class:`Query`, made from GET or POST and validated once.
 
-Each parameter is one entry of :data:`PARAMETERS`: how its text (GET) becomes the JSON form (POST),
-how the JSON form is validated, and what the OpenAPI document says. GET text is turned into the JSON
-form first, so both methods pass through the same validation.
+GET text is turned into the JSON form of POST first, by :mod:`api.parameters`, so both methods pass
+through the same validation.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
-from api import cql2
-from api.area import Area, parse_bbox, parse_geometry
-from api.fields import Fields, default_without
-from api.query_extension import query_to_cql2
-from api.queryables import queryable
+from api.area import Area
+from api.fields import Fields
+from api.parameters import PARAMETERS, Json, Sort, known_only, read_json
 from api.settings import Settings
-from api.times import DATETIME_PATTERN, Interval, parse_datetime
-from api.view import NAMES, View, parse_view, said_again
+from api.times import Interval
+from api.view import View, parse_view, said_again
 from catalog_builder.errors import QueryError
 
-Json = Any
-"""A value as orjson reads it."""
 CRS84 = ("http://www.opengis.net/def/crs/OGC/1.3/CRS84", "https://www.opengis.net/def/crs/OGC/1.3/CRS84")
-
-
 _LIGHT_DEGREES = 30
 """Outline of a geometry whose cells are found in about a millisecond."""
 _LIGHT_BYTES = 2000
 """Length of a filter that compiles in about a millisecond."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sort:
-    """One term of an order."""
-
-    name: str
-    """Of a sortable."""
-    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,317 +91,6 @@ class Query:
         return f"{self.matching} {order}"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A search parameter."""
-
-    name: str
-    attribute: str
-    """Of the query that it fills; empty where several parameters are read together."""
-    from_text: Callable[[str, str], Json]
-    """(text of a GET, name) to the JSON form."""
-    read: Callable[[Json, str, Settings], Any]
-    """(JSON form, name, settings) to the query's value; refuses what is malformed."""
-    description: str
-    schema: Mapping[str, Json]
-    """Of the JSON form (POST)."""
-    text_schema: Mapping[str, Json] | None = None
-    """Of the GET parameter, where it differs."""
-    style: Mapping[str, Json] = field(default_factory=dict)
-    """OpenAPI style of the GET parameter."""
-
-
-def _numbers(text: str, name: str) -> Json:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise QueryError(f"{name}: expected numbers parted by commas, found '{text[:80]}'") from None
-
-
-def _words(text: str, name: str) -> Json:
-    return text.split(",") if text else []
-
-
-def _json(text: str, name: str) -> Json:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise QueryError(f"{name}: expected JSON, found '{text[:60]}' ({exc})") from None
-
-
-def _integer(text: str, name: str) -> Json:
-    if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > 18:
-        raise QueryError(f"{name}: expected a whole number, found '{text[:40]}'")
-    return int(text)
-
-
-def _text(text: str, name: str) -> Json:
-    return text
-
-
-def _sort_terms(text: str, name: str) -> Json:
-    terms = []
-    for part in text.split(","):
-        # An unescaped plus sign arrives as a blank.
-        direction = "desc" if part.startswith("-") else "asc"
-        terms.append({"field": part.lstrip(" +-") if part[:1] in " +-" else part, "direction": direction})
-    return terms
-
-
-def _field_names(text: str, name: str) -> Json:
-    parts = [part for part in text.split(",") if part]
-    names = {
-        "include": [p.lstrip(" +") for p in parts if not p.startswith("-")],
-        "exclude": [p[1:] for p in parts if p.startswith("-")],
-    }
-    return {part: found for part, found in names.items() if found}
-
-
-# ------------------------------------------------------------------------------------ JSON form
-
-
-def _read_strings(value: Json, name: str, settings: Settings) -> tuple[str, ...] | None:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise QueryError(f"{name}: expected an array of texts, found {str(value)[:60]!r}")
-    if len(value) > settings.max_ids:
-        raise QueryError(f"{name}: {len(value)} values, at most {settings.max_ids} are answered")
-    return tuple(value) or None  # an empty list restricts nothing
-
-
-def _read_string(value: Json, name: str, settings: Settings | None = None) -> str:
-    if not isinstance(value, str):
-        raise QueryError(f"{name}: expected text, found {str(value)[:60]!r}")
-    return value
-
-
-def _read_limit(value: Json, name: str, settings: Settings) -> int:
-    # JSON has one kind of number: 10.0 is a whole number too.
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-    if not whole:
-        raise QueryError(f"{name}: expected a whole number, found {str(value)[:40]!r}")
-    if value < 1:
-        raise QueryError(f"{name}: expected at least 1, found {int(value)}")
-    return min(int(value), settings.max_limit)
-
-
-def _read_sort(value: Json, name: str, settings: Settings) -> tuple[Sort, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise QueryError(f"{name}: expected an array of objects with 'field' and 'direction'")
-    terms: list[Sort] = []
-    for term in value:
-        known_only(term, ("field", "direction"), name)
-        direction = term.get("direction", "asc")
-        if direction not in ("asc", "desc"):
-            raise QueryError(f"{name}: expected direction asc or desc, found {str(direction)[:40]!r}")
-        entry = queryable(_read_string(term.get("field"), f"{name}: field"), name)
-        if not entry.sortable:
-            raise QueryError(f"{name}: '{entry.name}' has no order")
-        if all(t.name != entry.name for t in terms):  # a second mention decides nothing
-            terms.append(Sort(entry.name, direction == "desc"))
-    return tuple(terms)
-
-
-def _read_fields(value: Json, name: str, settings: Settings) -> Fields:
-    if not isinstance(value, dict):
-        raise QueryError(
-            f"{name}: expected an object with 'include' and 'exclude', found {str(value)[:40]!r}"
-        )
-    known_only(value, ("include", "exclude"), name)
-    names = {}
-    for part in ("include", "exclude"):
-        names[part] = _read_strings(value.get(part) or [], f"{name}: {part}", settings) or ()
-    if names["exclude"] and "include" in value and not names["include"]:
-        # Said to be empty is not the same as unsaid: the extension excludes from its default set then.
-        names["include"] = default_without(names["exclude"])
-    return Fields(names["include"], names["exclude"])
-
-
-def _read_elsewhere(value: Json, name: str, settings: Settings) -> None:
-    """Leave it to :func:`validate`."""
-
-
-def _read_query(value: Json, name: str, settings: Settings) -> Json:
-    return query_to_cql2(value)
-
-
-def _read_terms(value: Json, name: str, settings: Settings) -> tuple[str, ...] | None:
-    terms = _read_strings(value, name, settings)
-    if terms and not all(t.strip() for t in terms):
-        raise QueryError(f"{name}: an empty term")
-    return terms
-
-
-def _read_filter(value: Json, name: str, settings: Settings) -> Json:
-    return cql2.parse_text(value, settings) if isinstance(value, str) else cql2.parse_json(value, settings)
-
-
-_LIST_STYLE = {"style": "form", "explode": False}
-_STRINGS = {"type": "array", "items": {"type": "string"}}
-GEOMETRY_SCHEMA: Mapping[str, Json] = {
-    "type": "object",
-    "required": ["type"],
-    "properties": {
-        "type": {
-            "enum": [
-                "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
-                "GeometryCollection",
-            ]
-        }
-    },
-}  # fmt: skip
-
-PARAMETERS: dict[str, Parameter] = {
-    p.name: p
-    for p in (
-        Parameter(
-            "collections", "collections", _words, _read_strings, "Only items of these collections.",
-            _STRINGS, style=_LIST_STYLE,
-        ),
-        Parameter(
-            "ids", "ids", _words, _read_strings, "Only items with these ids.", _STRINGS, style=_LIST_STYLE
-        ),
-        Parameter(
-            "bbox", "area", _numbers, lambda value, name, _: parse_bbox(value, name),
-            "Only items whose geometry shares a point with this box: west,south,east,north in degrees, or six"
-            " numbers with heights, which are ignored. West > east crosses the antimeridian.",
-            {
-                "type": "array",
-                "items": {"type": "number"},
-                "oneOf": [{"minItems": 4, "maxItems": 4}, {"minItems": 6, "maxItems": 6}],
-            },
-            style=_LIST_STYLE,
-        ),
-        Parameter(
-            "intersects", "area", _json,
-            lambda value, name, settings: parse_geometry(value, name, settings.max_vertices),
-            "Only items whose geometry shares a point with this GeoJSON geometry. Not together with bbox.",
-            GEOMETRY_SCHEMA, {"type": "string"},
-        ),
-        Parameter(
-            "datetime", "interval", _text,
-            lambda value, name, _: parse_datetime(_read_string(value, name), name),
-            "Only items whose year overlaps this RFC 3339 time or interval, as 2024-06-01T00:00:00Z or"
-            " 2020-01-01T00:00:00Z/.. (`..` or nothing is an open end).",
-            {"type": "string", "pattern": DATETIME_PATTERN},
-        ),
-        Parameter(
-            "limit", "limit", _integer, _read_limit,
-            "Items on a page, at least 1; more than the server's maximum is cut to it.",
-            {"type": "integer", "minimum": 1, "default": 10},
-        ),
-        Parameter(
-            "token", "token", _text, _read_string, "Which page: from a next or prev link, opaque.",
-            {"type": "string"},
-        ),
-        Parameter(
-            "filter", "filter", _text, _read_filter,
-            "Only items that meet this CQL2 condition over the properties of /queryables.",
-            {"type": ["object", "boolean", "string"]}, {"type": "string"},
-        ),
-        Parameter(
-            "filter-lang", "", _text, _read_elsewhere,
-            "How the filter is written: cql2-text (the default of GET) or cql2-json (of POST).",
-            {"type": "string", "enum": ["cql2-text", "cql2-json"]},
-        ),
-        Parameter(
-            "filter-crs", "", _text, _read_elsewhere,
-            "CRS of geometries in the filter: longitude, latitude is the only one.",
-            {"type": "string", "enum": ["http://www.opengis.net/def/crs/OGC/1.3/CRS84"]},
-        ),
-        Parameter(
-            "sortby", "sortby", _sort_terms, _read_sort,
-            "Order of the items: properties of /sortables, in GET with a minus sign for descending."
-            " Without it by collection, year, latitude and longitude.",
-            {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["field"],
-                    "properties": {
-                        "field": {"type": "string", "examples": ["datetime", "tessera:utm_zone"]},
-                        "direction": {"type": "string", "enum": ["asc", "desc"]},
-                    },
-                },
-            },
-            {"type": "string"},
-        ),
-        Parameter(
-            "fields", "fields", _field_names, _read_fields,
-            "Which fields of the items to return; in GET a minus sign leaves one out.",
-            {
-                "type": "object",
-                "properties": {
-                    "include": {**_STRINGS, "type": ["array", "null"]},
-                    "exclude": {**_STRINGS, "type": ["array", "null"]},
-                },
-            },
-            {"type": "string"},
-        ),
-        Parameter(
-            "query", "query", _json, _read_query,
-            'Only items whose properties meet conditions, as {"tessera:year": {"gte": 2020}}.',
-            {"type": "object"}, {"type": "string"},
-        ),
-        Parameter(
-            "q", "terms", _words, _read_terms,
-            "Only items that mention one of these words or phrases, in any case: in their collection's title,"
-            " description and keywords, or as their id, tile, year, longitude or latitude.",
-            _STRINGS, style=_LIST_STYLE,
-        ),
-        Parameter(
-            "aggregations", "aggregations", _words, _read_strings,
-            "Which aggregations of /aggregations to compute.", _STRINGS, style=_LIST_STYLE,
-        ),
-        Parameter(
-            "view", "", _text, _read_elsewhere,
-            "`bands` shows items with one float32 asset per dimension, b000 to b127, for clients as stackstac"
-            " that read one band of an asset.",
-            {"type": "string", "enum": ["bands"]},
-        ),
-        Parameter(
-            "bands", "", _text, _read_elsewhere,
-            "Which dimensions view=bands shows, counted from 0, as 0,1,5-7; all if it is not given.",
-            {
-                "oneOf": [
-                    {"type": "string"},
-                    {
-                        "type": "array",
-                        "items": {"type": "integer", "minimum": 0, "maximum": 127},
-                        "minItems": 1,
-                    },
-                ]
-            },
-            {"type": "string"},
-        ),
-    )
-}  # fmt: skip
-"""Of a search, by name, in the order of the documentation. A new parameter is one entry here."""
-
-SEARCH = tuple(n for n in PARAMETERS if n != "aggregations")
-"""Parameters of /search."""
-AGGREGATE = ("aggregations", "collections", "ids", "bbox", "intersects", "datetime", "filter", "filter-lang",
-             "filter-crs", "query", "q")  # fmt: skip
-"""Parameters of /aggregate."""
-ITEMS = SEARCH
-"""Parameters of /collections/{id}/items; pystac-client says ``collections`` there once more."""
-VIEW = NAMES
-"""Parameters of documents and single items."""
-
-
-def known_only(names: Iterable[str], known: Sequence[str], where: str) -> None:
-    """Refuse names that are not known.
-
-    Raises
-    ------
-    QueryError
-        Naming the first one and those that are known.
-    """
-    for name in names:
-        if name not in known:
-            listed = ", ".join(sorted(known)) if known else "none"
-            raise QueryError(f"unknown parameter '{name[:60]}' in {where}; known are: {listed}")
-
-
 def text_parameters(query_string: bytes, known: Sequence[str], settings: Settings) -> dict[str, str]:
     """Return the parameters of a URL, each given once.
 
@@ -468,7 +141,7 @@ def from_texts(texts: Mapping[str, str], settings: Settings) -> Query:
     """
     raw = {name: PARAMETERS[name].from_text(text, name) for name, text in texts.items()}
     if texts.get("filter-lang") == "cql2-json" and "filter" in texts:
-        raw["filter"] = _json(texts["filter"], "filter")
+        raw["filter"] = read_json(texts["filter"], "filter")
     return replace(validate(raw, settings), texts=texts)
 
 

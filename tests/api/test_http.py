@@ -158,12 +158,13 @@ def test_metrics_and_health(http: httpx.Client) -> None:
 
 def test_the_access_log_is_one_json_line_a_request(catalog: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("tessera_stac.access")
-    with serve(create_app(catalog, Settings(access_log=True))) as server:
-        logger.addHandler(caplog.handler)
-        try:
+    try:
+        # The line is written when the answer is complete, so it is looked for when the server has stopped.
+        with serve(create_app(catalog, Settings(access_log=True))) as server:
+            logger.addHandler(caplog.handler)
             httpx.get(f"{server.url}/search?limit=1", headers={"x-request-id": "me"})
-        finally:
-            logger.handlers.clear()
+    finally:
+        logger.handlers.clear()
     line = json.loads(caplog.messages[-1])
     assert line["id"] == "me"
     assert (line["method"], line["path"], line["query"], line["status"]) == ("GET", "/search", "limit=1", 200)

@@ -136,8 +136,8 @@ def test_any_geometry(http: httpx.Client, oracle: Oracle, shape: dict[str, Any],
     assert ids_of(ok(http.get("/search", params={**body, "intersects": json.dumps(shape)}))) == ids_of(found)
 
 
-@few
-@given(box=boxes(), limit=st.integers(1, 60), get=st.booleans())
+@settings(few, max_examples=25)
+@given(box=boxes(), limit=st.integers(5, 120), get=st.booleans())
 def test_pages_are_complete_and_go_back(
     http: httpx.Client, oracle: Oracle, box: list[float], limit: int, get: bool
 ) -> None:
