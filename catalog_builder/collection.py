@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pystac
+import shapely
 
 from catalog_builder import grid
 from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
+from catalog_builder.coverage_map import coverage_png
 from catalog_builder.datasets import Dataset
 from catalog_builder.index import CollectionRecord
 from catalog_builder.items import MEDIA_PARQUET, N_BANDS, item_template
@@ -29,6 +31,10 @@ CATALOG_DESCRIPTION = (
     "TESSERA pixel embeddings of the Earth's land surface, one 128-dimensional vector for every 10 m pixel"
     " and year, as a STAC catalogue to be read by range."
 )
+
+COVERAGE_PICTURE = "coverage.png"
+"""Name of the thumbnail in a collection's folder."""
+_PICTURE_WIDTH = 512
 
 _MODEL = "https://github.com/ucam-eo/tessera"
 _PAPER = "https://arxiv.org/abs/2506.20380"
@@ -96,6 +102,15 @@ def make_collection(
     )
     for link in _links(ds):
         collection.add_link(link)
+    collection.add_asset(
+        "thumbnail",
+        pystac.Asset(
+            f"./{COVERAGE_PICTURE}",
+            title="Which tiles have which years",
+            media_type="image/png",
+            roles=["thumbnail"],
+        ),
+    )
     for year in years:
         collection.add_asset(
             f"items-{year}",
@@ -129,6 +144,18 @@ def api_document(collection: pystac.Collection) -> dict[str, Any]:
         if asset["href"].startswith("./"):
             asset["href"] = f"{{root}}/data/{collection.id}/{asset['href'][2:]}"
     return document
+
+
+def write_coverage_picture(
+    folder: Path, record: CollectionRecord, cells: npt.NDArray[np.int32], masks: npt.NDArray[np.uint32]
+) -> None:
+    """Write the collection's thumbnail: its coverage map, of its own part of the world if that is small."""
+    west, south, east, north = _bbox(cells)
+    region = shapely.box(west, south, east, north) if east - west < 90 and north - south < 60 else None
+    coverage_png(
+        folder / COVERAGE_PICTURE, cells, masks, record.years, region=region, title=record.dataset.title,
+        width=_PICTURE_WIDTH,
+    )  # fmt: skip
 
 
 def write_catalog(folder: Path, collections: list[dict[str, Any]]) -> None:
