@@ -31,6 +31,7 @@ from starlette.responses import Response
 from api.engine import find_item
 from api.links import JSON, with_query
 from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
+from api.middleware import LOG
 from api.picture_style import style_of
 from api.responses import Caching, dumps
 from api.settings import Settings
@@ -147,9 +148,15 @@ class _Pages:
             self._limiter = anyio.CapacityLimiter(self._settings.threads)
 
         def work() -> bytes:
+            from rasterio.errors import RasterioError
+
             from api.picture_sources import Pictures
 
-            return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._folder)))
+            try:
+                return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._folder)))
+            except RasterioError as error:  # names a path of the server's: for its log
+                LOG.warning("a picture cannot be drawn: %s", error)
+                raise NotFoundError("the item's file cannot be read; the server's log says why") from error
 
         return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), PNG)
 

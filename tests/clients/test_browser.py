@@ -18,7 +18,7 @@ from api.app import create_app
 from api.browser import DIST
 from api.settings import Settings
 from tests.chromium import Tab, needed, open_tab
-from tests.converted import COLLECTION, FIRST, Converted, converted
+from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
 from tests.http_server import Server, serve
 
 ROOT = Path(__file__).parents[2]
@@ -89,18 +89,29 @@ def test_collection_shows_items_with_thumbnails(server: Server, tab: Tab) -> Non
     assert tab.page.locator(".items .item-card").count() == 4
 
 
+def draws_on_the_map(tab: Tab) -> bool:
+    """Wait until the map shows false colours."""
+    map_ = tab.page.locator(".map").first
+    map_.wait_for()
+    for _ in range(40):
+        tab.page.wait_for_timeout(500)
+        if colourful(map_.screenshot()) > 0.02:
+            return True
+    return False
+
+
+def test_unconverted_item_is_drawn_from_map_tiles(server: Server, tab: Tab) -> None:
+    server.clear()
+    tab.page.goto(at(server, f"collections/{COLLECTION}/items/{FIRST.name}_{RAW_YEAR}"))
+    assert draws_on_the_map(tab)
+    assert [r for r in server.log if "/tiles/WebMercatorQuad/" in r.path]
+    assert not [r for r in server.log if r.path.endswith(".npy")]
+
+
 def test_item_is_drawn_on_the_map_by_ranges(server: Server, tab: Tab) -> None:
     server.clear()
     tab.page.goto(at(server, f"collections/{COLLECTION}/items/{FIRST.name}_2024"))
-    map_ = tab.page.locator(".map").first
-    map_.wait_for()
-    share = 0.0
-    for _ in range(30):
-        tab.page.wait_for_timeout(500)
-        share = colourful(map_.screenshot())
-        if share > 0.02:
-            break
-    assert share > 0.02
+    assert draws_on_the_map(tab)
     asked = [r for r in server.log if r.path.endswith("_visual.tif") and r.method == "GET"]
     assert asked
     assert all(r.status == 206 for r in asked)
