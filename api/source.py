@@ -9,6 +9,8 @@ or below its VRT, so one folder holds both, per tile-year::
                                     <grid>_scales.vrt  scales, Float32          generated
                                     <grid>_f32.vrt     embeddings, 128 x Float32, generated
                                     <grid>_b005.vrt    one of its bands, 0 to 127  generated
+                                    <grid>_planes.vrt  codes, band after band      generated,
+                                    <grid>_planes.bin      where the source is local
                                     <grid>.npy         codes       } by range where the source is a
                                     <grid>_scales.npy  scales      } local folder, by redirect to
                                     <grid>.tiff        landmask    } where it is published if not
@@ -21,9 +23,7 @@ answered with 409 and the reason.
 
 from __future__ import annotations
 
-import io
 import re
-import tokenize
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -31,15 +31,15 @@ from typing import Literal
 from urllib.parse import quote
 
 import anyio.to_thread
-import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from api.converted import Cogs
 from api.data import REVALIDATE, RangedFiles, open_below, visible
+from api.npy import ArrayHeader, SourceMismatchError, read_header, require
+from api.planes import Planes
 from api.ranges import (
     ContentChangedError,
     Document,
-    Span,
     only_reading,
     public_path,
     respond,
@@ -59,6 +59,7 @@ from catalog_builder.vrt import (
     Source,
     band_vrt,
     f32_vrt,
+    planes_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
     tessera_metadata,
@@ -74,7 +75,9 @@ VRT_CACHE_CONTROL = "public, max-age=3600"
 REDIRECT_CACHE_CONTROL = "public, max-age=3600"
 """Where a dataset is published changes with a rebuild of the catalogue, if ever."""
 
-Kind = Literal["codes_vrt", "scales_vrt", "f32_vrt", "codes", "scales", "landmask", "index"]
+Kind = Literal[
+    "codes_vrt", "scales_vrt", "f32_vrt", "planes_vrt", "planes", "codes", "scales", "landmask", "index"
+]
 Asked = Kind | int
 """What a path names; a number is the view of that band."""
 
@@ -82,6 +85,8 @@ SUFFIXES: dict[str, Kind] = {
     ".vrt": "codes_vrt",
     "_scales.vrt": "scales_vrt",
     "_f32.vrt": "f32_vrt",
+    "_planes.vrt": "planes_vrt",
+    "_planes.bin": "planes",
     ".npy": "codes",
     "_scales.npy": "scales",
     ".tiff": "landmask",
@@ -92,10 +97,6 @@ _PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3
 
 
 _BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
-
-
-class SourceMismatchError(TesseraError):
-    """A source file that is not the array its tile must have (HTTP 409)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +121,6 @@ class TileYear:
     def path(self, suffix: str) -> str:
         """Return a source file's path below the dataset's root."""
         return source_path(self.year, self.tile.name, suffix)
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayHeader:
-    """What a ``.npy`` says of itself."""
-
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
-    offset: int
-    """Bytes before the array."""
-    fortran: bool
 
 
 def _kind(suffix: str | None, folder: bool) -> Asked | None:
@@ -224,6 +214,10 @@ class RawLane:
             return
         if isinstance(found, str):
             await send_not_found(scope, send, found)
+        elif kind in ("planes_vrt", "planes") and found.source.root not in self._files:
+            await send_not_found(scope, send, "bands are cut out only of files on the server's own disk")
+        elif kind == "planes":
+            await self._planes(found, scope, receive, send)
         elif kind in ("codes", "scales", "landmask"):
             await self._file(found, kind, scope, receive, send)
         elif kind == "index" and not asked.endswith("/"):
@@ -255,6 +249,21 @@ class RawLane:
             await self._files[root].serve(path, scope, receive, send)
         else:
             await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
+
+    async def _planes(self, found: TileYear, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the codes of a local source, band after band."""
+        root, path = self._files[found.source.root].root, found.path(".npy")
+        raster = found.tile.raster()
+        try:
+            offset = await anyio.to_thread.run_sync(self._codes, found, raster)
+            with open_below(root, path) as content:
+                planes = Planes(content, offset, raster.height * raster.width)
+                kind = "application/octet-stream"
+                await respond(scope, receive, send, planes, media_type=kind, cache_control=REVALIDATE)
+        except FileNotFoundError as error:
+            await send_not_found(scope, send, f"the source has no {error}")
+        except SourceMismatchError as error:
+            await send_error(scope, send, 409, "SourceMismatch", str(error))
 
     async def _generated(
         self, found: TileYear, kind: Asked, scope: Scope, receive: Receive, send: Send
@@ -307,6 +316,9 @@ class RawLane:
         metadata = tessera_metadata(found.source.dataset, found.tile, found.year)
         if kind == "index":
             return self._index(found, folder)
+        if kind == "planes_vrt":
+            self._codes(found, raster)
+            return planes_vrt(raster, f"{name}_planes.bin", metadata)
         if kind == "codes_vrt":
             return raw_codes_vrt(raster, f"{name}.npy", metadata, offset=self._codes(found, raster))
         offset, bands, big_endian = self._scales(found, raster)
@@ -317,6 +329,8 @@ class RawLane:
         self._codes(found, raster)
         codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
         if isinstance(kind, int):
+            if found.source.root in self._files:
+                codes = Source(f"{name}_planes.vrt", "Int8")
             return band_vrt(raster, codes, scales, kind, metadata)
         return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
 
@@ -325,7 +339,7 @@ class RawLane:
         header = self._header(found, ".npy")
         if header is None:
             return NPY_HEADER
-        _require(header, found.path(".npy"), "int8", [(*raster.shape, N_BANDS)])
+        require(header, found.path(".npy"), "int8", [(*raster.shape, N_BANDS)])
         return header.offset
 
     def _scales(self, found: TileYear, raster: Raster) -> tuple[int, int, bool]:
@@ -334,7 +348,7 @@ class RawLane:
         if header is None:
             return NPY_HEADER, 1, False
         # upstream's code accepts one scale per pixel, and one per value
-        _require(header, found.path("_scales.npy"), "float32", [raster.shape, (*raster.shape, N_BANDS)])
+        require(header, found.path("_scales.npy"), "float32", [raster.shape, (*raster.shape, N_BANDS)])
         bands = N_BANDS if len(header.shape) == 3 else 1
         return header.offset, bands, header.dtype.newbyteorder("=") != header.dtype
 
@@ -353,11 +367,16 @@ class RawLane:
         local = found.source.root in self._files
         lines = []
         for suffix, kind in SUFFIXES.items():
+            if kind.startswith("planes") and not local:
+                continue
             size: int | None = None
             date = f"01-Jan-{found.year}"  # GDAL's parser wants one; a view is as old as its subject
             try:
                 if kind.endswith("_vrt"):
                     size = len(self._document(found, kind, folder).encode())
+                elif kind == "planes":
+                    height, width = found.tile.raster().shape
+                    size = height * width * N_BANDS
                 elif kind != "landmask" and local:
                     with open_below(self._files[found.source.root].root, found.path(suffix)) as content:
                         size = content.size
@@ -375,44 +394,4 @@ class RawLane:
             f"<html>\n<head><title>{title}</title></head>\n<body>\n<h1>{title}</h1><hr><pre>\n"
             + "\n".join(lines)
             + "\n</pre><hr></body>\n</html>\n"
-        )
-
-
-def read_header(root: str, path: str) -> ArrayHeader:
-    """Read the header of a ``.npy`` below a folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file; the message is its path.
-    SourceMismatchError
-        If it is no ``.npy``, or is shorter than its header says.
-    """
-    with open_below(root, path) as content:
-        start = content.read(Span(0, min(content.size, 4096)))
-        size = content.size
-    stream = io.BytesIO(start)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:
-        raise SourceMismatchError(f"{path} is not a .npy file: {error}") from error
-    offset = stream.tell()
-    wanted = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if size < wanted:
-        raise SourceMismatchError(f"{path} is truncated: expected {wanted} bytes, found {size}")
-    return ArrayHeader(dtype, tuple(shape), offset, fortran)
-
-
-def _require(header: ArrayHeader, path: str, dtype: str, shapes: list[tuple[int, ...]]) -> None:
-    """Raise SourceMismatchError unless an array has the type and one of the shapes, in C order."""
-    expected = " or ".join(str(s) for s in shapes)
-    if header.dtype.newbyteorder("=") != np.dtype(dtype) or header.shape not in shapes or header.fortran:
-        order = "Fortran" if header.fortran else "C"
-        raise SourceMismatchError(
-            f"{path} is {header.dtype} {header.shape} in {order} order: the tile's formula expects {dtype}"
-            f" {expected} in C order"
         )

@@ -55,6 +55,8 @@ class RawArray:
     offset: int = NPY_HEADER
     """Bytes before the first element."""
     big_endian: bool = False
+    planar: bool = False
+    """Whether it is ``(bands, height, width)`` instead."""
 
     @property
     def item_size(self) -> int:
@@ -125,6 +127,12 @@ def raw_codes_vrt(
     return raw_vrt(raster, RawArray(href, "Int8", N_BANDS, offset), names, metadata)
 
 
+def planes_vrt(raster: Raster, href: str, metadata: Metadata | None = None) -> str:
+    """Return a VRT of 128 Int8 bands over raw int8 ``(128, height, width)``, without a header."""
+    names = [band_name(b) for b in range(N_BANDS)]
+    return raw_vrt(raster, RawArray(href, "Int8", N_BANDS, offset=0, planar=True), names, metadata)
+
+
 def raw_scales_vrt(
     raster: Raster,
     href: str,
@@ -145,7 +153,7 @@ def raw_scales_vrt(
 def raw_vrt(
     raster: Raster, array: RawArray, descriptions: Sequence[str], metadata: Metadata | None = None
 ) -> str:
-    """Return a VRT over an uncompressed pixel-interleaved array.
+    """Return a VRT over an uncompressed array.
 
     Raises
     ------
@@ -156,7 +164,8 @@ def raw_vrt(
         raise ValueError(f"expected {array.bands} band descriptions, found {len(descriptions)}")
     if array.href.startswith("/") or ".." in array.href.split("/") or "://" in array.href:
         raise ValueError(f"'{array.href}' is not beside or below the VRT: GDAL 3.12 refuses to read it")
-    pixel = array.bands * array.item_size
+    pixel = array.item_size if array.planar else array.bands * array.item_size
+    step = array.item_size * (raster.width * raster.height if array.planar else 1)
     order = "<ByteOrder>MSB</ByteOrder>" if array.big_endian else "<ByteOrder>LSB</ByteOrder>"
     common = (  # what is the same in 128 bands
         f"<PixelOffset>{pixel}</PixelOffset><LineOffset>{pixel * raster.width}</LineOffset>"
@@ -167,10 +176,10 @@ def raw_vrt(
     body = "\n".join(
         f'<VRTRasterBand dataType="{array.dtype}" band="{i + 1}" subClass="VRTRawRasterBand">'
         f"<Description>{escape(text)}</Description>{name}"
-        f"<ImageOffset>{array.offset + i * array.item_size}</ImageOffset>{common}"
+        f"<ImageOffset>{array.offset + i * step}</ImageOffset>{common}"
         for i, text in enumerate(descriptions)
     )
-    return _document(raster, metadata, body, pixel_interleaved=array.bands > 1)
+    return _document(raster, metadata, body, pixel_interleaved=array.bands > 1 and not array.planar)
 
 
 def f32_vrt(

@@ -254,7 +254,8 @@ def test_index(web: httpx.Client, raw: RawTile) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert f"<title>Index of {FOLDER[:-1]}</title>" in answer.text
     listed = dict(re.findall(r'<a href="([^"]+)">.* (\d+|-)$', answer.text, re.MULTILINE))
-    files = (".vrt", "_scales.vrt", "_f32.vrt", ".npy", "_scales.npy", ".tiff")
+    views = (".vrt", "_scales.vrt", "_f32.vrt", "_planes.vrt", "_planes.bin")
+    files = (*views, ".npy", "_scales.npy", ".tiff")
     assert set(listed) == {NAME + s for s in (*files, *(f"_b{band:03d}.vrt" for band in range(128)))}
     for name, size in listed.items():
         if size != "-":
@@ -415,3 +416,52 @@ def test_roots() -> None:
         assert public_address(root) == address
     with pytest.raises(ValueError, match="not an http"):
         RawLane([SourceRoot(V1, "ftp://x.org/tiles")], exists)
+
+
+def test_planes_are_the_array_transposed(
+    web: httpx.Client, raw: RawTile, elsewhere: tuple[Server, Server]
+) -> None:
+    """Any range of it, across bands and strips."""
+    whole = np.moveaxis(raw.codes, -1, 0).tobytes()
+    path = f"{FOLDER}{NAME}_planes.bin"
+    pixels = raw.codes.shape[0] * raw.codes.shape[1]
+    for start, stop in (
+        (0, 10),
+        (pixels - 3, pixels + 5),
+        (5 * pixels + 7, 5 * pixels + 180_000),
+        (0, 3 * pixels + 1),
+    ):
+        answer = web.get(path, headers={"range": f"bytes={start}-{stop - 1}"})
+        assert answer.status_code == 206
+        assert answer.content == whole[start:stop]
+    head = web.head(path)
+    assert int(head.headers["content-length"]) == len(whole)
+    assert head.headers["etag"] != web.head(f"{FOLDER}{NAME}.npy").headers["etag"]
+    remote, _ = elsewhere
+    for suffix in ("_planes.bin", "_planes.vrt"):
+        assert httpx.get(f"{remote.url}{FOLDER}{NAME}{suffix}", trust_env=False).status_code == 404
+
+
+def test_one_band_costs_one_band(local: Server, raw: RawTile, gdal_python: Path, tmp_path: Path) -> None:
+    """Of a local source: its own bytes of codes, not those of 128 bands."""
+    height, width = raw.codes.shape[:2]
+    local.clear()
+    url = f"/vsicurl/{local.url}{FOLDER}{NAME}_b005.vrt"
+    command = [gdal_python, "-c", _READ, url, json.dumps((0, 0, width, height)), tmp_path / "o.npy"]
+    done = subprocess.run(command, env=plain_environment(**EMPTY_DIR), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same_bits(np.load(tmp_path / "o.npy")[0], raw.product(0, 0, width, height)[..., 5])
+    codes = sum(r.sent for r in local.log if r.path.endswith("_planes.bin"))
+    assert height * width <= codes <= height * width + 4 * 16_384
+    assert not [r for r in local.log if r.path.endswith(f"{NAME}.npy")]
+
+
+def test_one_band_of_a_source_elsewhere(
+    elsewhere: tuple[Server, Server], raw: RawTile, gdal_python: Path, tmp_path: Path
+) -> None:
+    server, _ = elsewhere
+    url = f"/vsicurl/{server.url}{FOLDER}{NAME}_b127.vrt"
+    command = [gdal_python, "-c", _READ, url, "[5, 7, 30, 20]", tmp_path / "o.npy"]
+    done = subprocess.run(command, env=plain_environment(**EMPTY_DIR), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same_bits(np.load(tmp_path / "o.npy")[0], raw.product(5, 7, 30, 20)[..., 127])

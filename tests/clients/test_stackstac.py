@@ -168,3 +168,22 @@ def test_readme_snippet(server: Server, tmp_path: Path) -> None:
     for name in ("pystac-client", "stackstac"):
         out = run_python(localised(snippets()[name][1], server.url, BBOX), tmp_path)
     assert "'b000' 'b001' 'b005' 'b006' 'b007'" in out
+
+
+def test_bands_of_an_unconverted_tile_cost_their_own_bytes(server: Server, tmp_path: Path) -> None:
+    """Two of 128 bands of a whole tile, read by a fresh process: two bands of codes, and the scales."""
+    code = (
+        "import sys, stackstac\n"
+        "from pystac_client import Client\n"
+        "client = Client.open(sys.argv[1], parameters={'view': 'bands', 'bands': '3,100'})\n"
+        f"search = client.search(ids=['{FIRST.name}_2022'])\n"
+        "stackstac.stack(list(search.items_as_dicts())).compute()\n"
+    )
+    server.clear()
+    run_python(code, tmp_path, f"{server.url}/")
+    pixels = FIRST.raster().height * FIRST.raster().width
+    planes = sum(r.sent for r in server.log if r.path.endswith("_planes.bin"))
+    scales = sum(r.sent for r in server.log if r.path.endswith("_scales.npy"))
+    assert 2 * pixels <= planes <= 2 * pixels + 200_000
+    assert scales <= 2 * (4 * pixels + 200_000)
+    assert not [r for r in server.log if r.path.endswith(f"{FIRST.name}.npy")]
