@@ -60,14 +60,24 @@ class Server:
 
     def ask(self, ask: Ask, connection: http.client.HTTPConnection | None = None, **headers: str) -> bytes:
         connection = connection or self.connection
+        try:
+            status, body = self._ask(ask, connection, headers)
+        except ConnectionError:
+            connection.close()  # idle for longer than the server keeps connections
+            status, body = self._ask(ask, connection, headers)
+        assert status == 200, (ask, body[:500])
+        return body
+
+    @staticmethod
+    def _ask(
+        ask: Ask, connection: http.client.HTTPConnection, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         if ask.body is None:
-            connection.request("GET", ask.path, headers=headers)
+            connection.request("GET", ask.path, headers=dict(headers))
         else:
             connection.request("POST", ask.path, ask.body, {"content-type": "application/json", **headers})
         response = connection.getresponse()
-        body = response.read()
-        assert response.status == 200, (ask, body[:500])
-        return body
+        return response.status, response.read()
 
     def get(self, path: str, **headers: str) -> bytes:
         return self.ask(Ask(path), **headers)

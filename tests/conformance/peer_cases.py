@@ -123,11 +123,16 @@ def _last_page(http: httpx.Client) -> Answer:
     return Answer("next link" if any(x["rel"] == "next" for x in page["links"]) else "no next link")
 
 
-def _proxied(http: httpx.Client) -> Answer:
-    headers = {"x-forwarded-proto": "https", "x-forwarded-host": "stac.example.org"}
-    page = http.get("/search", params={"limit": 1}, headers=headers).json()
-    href = next(x["href"] for x in page["links"] if x["rel"] == "next")
-    return Answer(href.partition("/search")[0])
+def _behind(**headers: str) -> Callable[[httpx.Client], Answer]:
+    """Return a question for the address in a page's links behind a proxy that says this."""
+
+    def ask(http: httpx.Client) -> Answer:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        page = http.get("/search", params={"limit": 1}, headers=sent).json()
+        href = next(x["href"] for x in page["links"] if x["rel"] == "next")
+        return Answer(href.partition("/search")[0])
+
+    return ask
 
 
 def _preflight(http: httpx.Client) -> Answer:
@@ -421,7 +426,27 @@ CASES: tuple[Case, ...] = (
     # -------------------------------------------------------------------------------------------- HTTP
     Case("HTTP", "HEAD /search", status("HEAD", "/search"), says("200")),
     Case("HTTP", "If-None-Match with the ETag sent", _etag, says("304"), "stac-fastapi#377"),
-    Case("HTTP", "X-Forwarded-Proto, X-Forwarded-Host", _proxied, says("https://stac.example.org")),
+    Case(
+        "HTTP",
+        "X-Forwarded-Proto, X-Forwarded-Host",
+        _behind(x_forwarded_proto="https", x_forwarded_host="stac.example.org"),
+        says("https://stac.example.org"),
+        "stac-fastapi#581",
+    ),
+    Case(
+        "HTTP",
+        "Forwarded: proto=https;host=stac.example.org",
+        _behind(forwarded="proto=https;host=stac.example.org"),
+        says("https://stac.example.org"),
+        "RFC 7239",
+    ),
+    Case(
+        "HTTP",
+        "X-Forwarded-Prefix: /stac",
+        _behind(x_forwarded_prefix="/stac", x_forwarded_proto="https", x_forwarded_host="example.org"),
+        says("https://example.org/stac"),
+        "a prefix that the proxy strips; theirs is a setting",
+    ),
     Case("HTTP", "preflight asking for authorization", _preflight, says("allowed"), "theirs is a setting"),
 )
 """In the order of the table."""
