@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rio_tiler.errors import TileOutsideBounds
 from rio_tiler.io import Reader
@@ -221,6 +222,7 @@ class Pictures:
             nodata=0,
         ) as dataset:
             dataset.write(pixels)
+            dataset.build_overviews([2, 4, 8], Resampling.average)
         return file
 
     def _basis(self, record: CollectionRecord) -> Basis:
