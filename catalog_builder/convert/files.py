@@ -175,6 +175,15 @@ def _job_of(
     return Job("geotiff", main, None, landmask, named, tile, its_year)
 
 
+def nearby_landmask(address: str, tile: TileId) -> SourceFile | None:
+    """Return the landmask that lies where a download has it, beside or above a local file."""
+    for place in _landmask_places(address, tile, Wanted()):
+        found = look(place)
+        if found.size is not None:
+            return SourceFile(found.address, found.size, found.version)
+    return None
+
+
 def _landmask_places(address: str, tile: TileId, wanted: Wanted) -> Iterator[str]:
     """Yield where a tile's landmask may lie, the most likely first."""
     if wanted.landmask_root is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_builder import storage
-from catalog_builder.convert.files import RASTER_SUFFIXES, look, plan_files, plan_folder
+from catalog_builder.convert.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
 from catalog_builder.convert.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.datasets import Dataset, source_path
 from catalog_builder.errors import ConvertError, DatasetError
@@ -198,10 +198,11 @@ class _Landmasks:
             for lat_i, lon_i, size, sha in zip(*columns, strict=True):
                 self.known[lat_i, lon_i] = (size, sha.hex() if sha else "")
 
-    def file(self, tile: TileId, root: str | None) -> SourceFile | None:
-        """Return a tile's landmask below a root, if there is one."""
+    def file(self, tile: TileId, root: str | None, main: str) -> SourceFile | None:
+        """Return a tile's landmask below a root, or near its embedding, if there is one."""
         if root is None:
-            return None
+            # Nobody said where landmasks are: take the one that a download has beside the tile.
+            return None if self.known else nearby_landmask(main, tile)
         address = storage.join(root, f"{tile.name}.tiff")
         facts = self.known.get((tile.lat_i, tile.lon_i))
         if facts is not None:
@@ -223,7 +224,8 @@ def _table_jobs(
     for batch in table.to_batches(max_chunksize=_BATCH):
         for row in batch.to_pylist():
             tile, year = TileId(row["lat_i"], row["lon_i"]), row["year"]
-            landmask = landmasks.file(tile, landmask_root)
+            path = source_path(year, tile.name) if row["has_npy"] else row["geotiff"] or ""
+            landmask = landmasks.file(tile, landmask_root, storage.join(root, path))
             mtime = row["mtime"].isoformat() if row["mtime"] else ""
 
             def file(address: str, size: int | None, sha: bytes | None, when: str = mtime) -> SourceFile:

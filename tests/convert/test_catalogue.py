@@ -190,6 +190,7 @@ def test_missing_plans_what_has_no_cog(catalogue: Path) -> None:
     missing = plan([source], Wanted(missing=True))
     (job,) = missing.jobs()
     assert (missing.total, job.year) == (1, 2023)
+    assert job.landmask is not None, "as when the folder itself is converted"
 
 
 def test_rebuild_is_unchanged_and_update_keeps(catalogue: Path) -> None:
