@@ -36,7 +36,7 @@ from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot, Store
-from api.view import View, parse_view, show_collection, show_links
+from api.view import View, item_behind_view, parse_view, show_collection, show_links
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.index import Count
 
@@ -133,7 +133,9 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections/{collection_id}/items/{item_id}``."""
         request: Request = kwargs["request"]
         view = self._view(request)
-        cid, item_id = self._known_collection(request), request.path_params["item_id"]
+        return self._item(request, self._known_collection(request), request.path_params["item_id"], view)
+
+    def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot = self.store.current()
         caching = Caching(request, snapshot, self.settings)
         row = find_item(snapshot, cid, item_id)
@@ -148,6 +150,10 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections/{collection_id}/items``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
+        if (asked := item_behind_view(request.scope["query_string"])) is not None:
+            item_id, rest = asked
+            given = search.text_parameters(rest, parameters.VIEW, self.settings)
+            return self._item(request, cid, item_id, parse_view(given))
         query = search.from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 

@@ -7,6 +7,7 @@ a client that adds it to all its requests (pystac-client's ``Client.open(url, pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,22 @@ def said_again(name: str, one: str, other: str) -> bool:
         except QueryError:
             return False
     return name == "view" and one == other
+
+
+_ITEM_BEHIND = re.compile(rb"((?:^|&)(?:view=bands|bands=[0-9,-]+))/(grid_[0-9._-]{1,40})(?=&|$)")
+
+
+def item_behind_view(query_string: bytes) -> tuple[str, bytes] | None:
+    """Return the item that is asked for behind the query of an items link, and the query without it.
+
+    pystac-client's ``collection.get_item(id)`` puts ``/<id>`` after the link's address, of which the view
+    is the end.
+    """
+    match = _ITEM_BEHIND.search(query_string)
+    if match is None:
+        return None
+    rest = query_string[: match.end(1)] + query_string[match.end() :]
+    return match[2].decode(), rest
 
 
 def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any]:

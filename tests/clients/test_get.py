@@ -35,7 +35,7 @@ from tests.conftest import plain_environment
 from tests.converted import FIRST, NEIGHBOUR, Converted
 from tests.http_server import Server
 from tests.pixels import YEARS, cog, same, tile_values
-from tests.snippets import localised, snippets
+from tests.snippets import localised, run_python, snippets
 
 REGION = shapely.Polygon([(15.67, 78.22), (15.735, 78.225), (15.74, 78.235), (15.68, 78.24)])
 """A quadrangle over the edge between two tiles."""
@@ -431,3 +431,9 @@ def test_points_of_published_arrays_are_a_few_bytes_each(server: Server, tiles: 
     assert sorted(sent) == [4, 4, 4, 128, 128, 128, 128, 128]
     assert (found.requests, found.read_bytes) == (8, sum(sent))
     assert found.whole_bytes > 10_000 * found.read_bytes
+
+
+def test_points_snippet(server: Server, tmp_path: Path) -> None:
+    text = localised(snippets()["sample-points"][1], server.url, BBOX)
+    text = text.replace("[0.11, 0.12]", "[15.65, 15.66]").replace("[52.2, 52.21]", "[78.25, 78.26]")
+    assert run_python(text, tmp_path).startswith("(2, 2, 128) ")

@@ -187,3 +187,21 @@ def test_bands_of_an_unconverted_tile_cost_their_own_bytes(server: Server, tmp_p
     assert 2 * pixels <= planes <= 2 * pixels + 200_000
     assert scales <= 2 * (4 * pixels + 200_000)
     assert not [r for r in server.log if r.path.endswith(f"{FIRST.name}.npy")]
+
+
+def test_every_call_of_a_client_in_the_view_is_understood(server: Server) -> None:
+    """pystac-client adds the parameters to whatever it asks for."""
+    catalog = client(server, bands="0-2")
+    assert [c.id for c in catalog.get_collections()] == [COLLECTION]
+    collection = catalog.get_collection(COLLECTION)
+    assert collection is not None
+    assert list(collection.to_dict()["item_assets"]) == ["b000", "b001", "b002"]
+    assert catalog.get_queryables()
+    assert collection.get_queryables()
+    assert len(list(collection.get_items())) == 4
+    item = collection.get_item(f"{FIRST.name}_2024")
+    assert item is not None
+    assert list(item.assets) == ["b000", "b001", "b002"]
+    assert item.get_collection().id == COLLECTION  # type: ignore[union-attr]
+    found = catalog.search(collections=[COLLECTION], sortby="-datetime", filter="tessera:cog = true", limit=2)
+    assert [i.properties["tessera:year"] for i in found.items()] == [2024, 2024, 2023]
