@@ -28,6 +28,8 @@ from tests.conformance.pgstac_server import need_postgres, serve_pgstac
 from tests.conformance.postgres import psql, running
 from tests.http_server import serve
 
+# One database for all of them, in one test process.
+pytestmark = pytest.mark.xdist_group("peers")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "peers.md"
 URL = "http://served"
 

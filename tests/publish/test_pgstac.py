@@ -21,6 +21,8 @@ from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
 
+# One database for all of them, in one test process.
+pytestmark = pytest.mark.xdist_group("pgstac")
 _NUMBERS = count()
 
 
