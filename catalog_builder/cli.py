@@ -593,6 +593,43 @@ def get(
         raise typer.Exit(1)
 
 
+@app.command()
+def validate(
+    path: Annotated[Path, typer.Argument(help="A catalogue folder, or a folder that `convert` wrote to.")],
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--no-pixels", help="Compare every pixel of the COGs with its source.")
+    ] = True,
+    workers: Annotated[int | None, typer.Option(help="Processes for the tiles.", min=1)] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a catalogue is sound: index, parquet, STAC, and the COGs' checksums and pixels."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from catalog_builder import console
+    from catalog_builder.catalog import INDEX
+    from catalog_builder.convert.verify import validate_results
+    from catalog_builder.validate import CatalogReport, report_data, report_text, validate_catalog
+
+    with (
+        console.progress("tiles", quiet=quiet) as report,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+
+        def tell(done: int, of: int, _: object) -> None:
+            report("checking tiles", done, of)
+
+        if (path / INDEX).exists() or not (path / "ledger").is_dir():
+            found = validate_catalog(path, pixels=pixels, executor=pool, progress=tell)
+        else:
+            tiles = validate_results(str(path), pixels=pixels, executor=pool, progress=tell)
+            found = CatalogReport((), tiles)
+    console.result(report_text(found), report_data(found), as_json=as_json)
+    if not found.sound:
+        raise typer.Exit(1)
+
+
 # The converter's verb lives with the converter; importing it costs nothing heavy.
 app.command()(convert)
 

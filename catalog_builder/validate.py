@@ -1,0 +1,183 @@
+"""Is a catalogue sound: index, parquet, STAC documents, converted tiles.
+
+Each check compares two things that were written apart, so that what one lost the other shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from catalog_builder import grid
+from catalog_builder.catalog import CATALOG_JSON, COGS, CatalogFolder
+from catalog_builder.convert.ledger import LEDGER
+from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
+from catalog_builder.index import Index, Selection
+from catalog_builder.publish.extract import Extract
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+_SAMPLE = 10
+"""Items per collection and year that are checked as STAC, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    problems: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogReport:
+    """What :func:`validate_catalog` found."""
+
+    findings: tuple[Finding, ...]
+    tiles: ValidationReport | None
+    """Of the converted tiles; None if there are none."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong at all."""
+        return all(f.sound for f in self.findings) and (self.tiles is None or self.tiles.sound)
+
+
+def validate_catalog(
+    path: Path,
+    *,
+    pixels: bool = True,
+    executor: Executor | None = None,
+    progress: Callable[[int, int, TileCheck], None] | None = None,
+) -> CatalogReport:
+    """Check a catalogue folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    pixels
+        Whether to compare every pixel of the converted tiles with their sources; their files' sizes
+        and SHA-256 are checked either way.
+    executor, progress
+        See :func:`catalog_builder.convert.verify.validate_results`.
+
+    Raises
+    ------
+    CatalogError
+        If it is no catalogue, or of another version.
+    """
+    folder = CatalogFolder(path)
+    index = folder.open_index()
+    findings = [_integrity(index), _documents(path, index)]
+    for record in index.collections.values():
+        for year, n in zip(record.years, record.counts, strict=True):
+            findings.append(_year(path, Extract(index, record, record.years, "http://localhost"), year, n))
+    ledger = path / COGS / LEDGER
+    tiles = (
+        validate_results(str(path / COGS), pixels=pixels, executor=executor, progress=progress)
+        if ledger.is_dir()
+        else None
+    )
+    return CatalogReport(tuple(findings), tiles)
+
+
+def _integrity(index: Index) -> Finding:
+    """SQLite's own check of the file."""
+    with index.lend(None, Selection(())) as db:
+        rows = [r[0] for r in db.execute("PRAGMA integrity_check(10)")]
+    return Finding("index: integrity", tuple(r for r in rows if r != "ok"))
+
+
+def _documents(path: Path, index: Index) -> Finding:
+    """Check the static documents against the STAC schemas, and their links against the folder."""
+    problems = []
+    for name in (CATALOG_JSON, *(f"{c}/collection.json" for c in index.collections)):
+        try:
+            document = json.loads((path / name).read_text())
+        except (OSError, ValueError) as exc:
+            problems.append(f"{name}: {exc}")
+            continue
+        problems += [f"{name}: {p}" for p in _stac_problems(document)]
+        here = (path / name).parent
+        hrefs = [x["href"] for x in (*document["links"], *document.get("assets", {}).values())]
+        problems += [
+            f"{name}: {h} is missing" for h in hrefs if h.startswith(".") and not (here / h).exists()
+        ]
+    return Finding("catalog.json and collections: STAC, links", tuple(problems))
+
+
+def _stac_problems(document: dict[str, Any]) -> Iterator[str]:
+    """Check a document against the core schemas, which pystac brings; extensions' are on the web only."""
+    from pystac.errors import STACError, STACValidationError
+    from pystac.validation import validate_dict
+
+    try:
+        validate_dict(document, extensions=[])
+    except (STACError, STACValidationError) as exc:
+        reason = getattr(exc.__cause__, "message", None) or str(exc)
+        yield str(reason).splitlines()[0]
+
+
+def _year(path: Path, extract: Extract, year: int, n: int) -> Finding:
+    """Compare a year's parquet file with the index, and check a sample of its items as STAC."""
+    what = f"{extract.id} {year}: {n:,} items"
+    file = path / extract.id / "items" / f"year={year}" / "items.parquet"
+    problems: list[str] = []
+    try:
+        bbox = pq.ParquetFile(file).read(["bbox"])["bbox"].combine_chunks().flatten()
+    except (OSError, ValueError) as exc:
+        return Finding(what, (f"{file}: {exc}",))
+    west, south = (np.rint(bbox[i].to_numpy() * 10).astype(np.int64) for i in (0, 1))
+    in_parquet = np.sort((south + 900) * grid.N_COLS + west + 1800)
+    in_index = extract.cells(year)
+    if len(in_index) != n:
+        problems.append(f"the index holds {len(in_index):,} tile-years, its record says {n:,}")
+    if not np.array_equal(in_parquet, in_index):
+        problems.append(
+            f"{file}: {len(np.setdiff1d(in_parquet, in_index)):,} items are not in the index,"
+            f" {len(np.setdiff1d(in_index, in_parquet)):,} of the index are missing"
+        )
+    page = next(extract.pages(year), [])
+    for text in extract.texts(page[:: max(len(page) // _SAMPLE, 1)]):
+        item = json.loads(text)
+        problems += [f"{item['id']}: {p}" for p in _stac_problems(item)]
+    return Finding(what, tuple(problems[:20]))
+
+
+def report_text(found: CatalogReport) -> str:
+    """Return the report for people: a line a check, the problems below it."""
+    lines = []
+    for each in found.findings:
+        lines.append(f"{'ok  ' if each.sound else 'FAIL'} {each.what}")
+        lines += [f"       {p}" for p in each.problems]
+    if found.tiles is not None:
+        tiles = found.tiles
+        lines.append(
+            f"{'ok  ' if tiles.sound else 'FAIL'} {tiles.checked:,} converted tiles: {tiles.files:,} files by"
+            f" checksum, {tiles.pixels:,} tiles by every pixel"
+        )
+        lines += [f"       {t.job}: {p}" for t in tiles.failed for p in t.problems]
+        lines += [f"       note: {t.job}: {t.note}" for t in tiles.notes[:20]]
+    return "\n".join(lines)
+
+
+def report_data(found: CatalogReport) -> dict[str, Any]:
+    """Return the report for programs."""
+    return {
+        "sound": found.sound,
+        "findings": [asdict(f) for f in found.findings],
+        "tiles": asdict(found.tiles) if found.tiles is not None else None,
+    }
