@@ -45,7 +45,7 @@ class Order:
             while walked < len(sortby) and QUERYABLES[sortby[walked].name].axis in ("collection", "year"):
                 walked += 1
         self._sorted = [
-            Term(QUERYABLES[s.name].sql(snapshot), s.descending)
+            Term(QUERYABLES[s.name].order(snapshot), s.descending, QUERYABLES[s.name].rank is None)
             for s in sortby[walked:]
             if s.name in QUERYABLES
         ]

@@ -8,14 +8,16 @@ read, and becomes a part of the key ranges that are; only what differs from row 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from api.store import Snapshot
 from api.times import year_span
 from catalog_builder.coverage import COVERAGE_NAMES, year_bits
 from catalog_builder.errors import QueryError
+from catalog_builder.grid import N_COLS, N_ROWS
 from catalog_builder.index import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS, CollectionRecord
 from catalog_builder.items import Has
 
@@ -44,11 +46,36 @@ class Queryable:
     """Its value; never NULL unless the property may be missing."""
     schema: Mapping[str, Any]
     """JSON Schema, for /queryables."""
+    rank: Callable[[], str] | None = None
+    """SQL that is cheaper than ``sql`` and orders items as it does; never NULL."""
+
+    def order(self, snapshot: Snapshot) -> str:
+        """Return SQL to sort by."""
+        return self.rank() if self.rank is not None else self.sql(snapshot)
 
     @property
     def sortable(self) -> bool:
         """Whether items can be ordered by it."""
         return self.kind != "geometry"
+
+
+@cache
+def _tile_rank() -> str:
+    """Return SQL that orders tiles by their names, as text: "-0.05" before "0.05" before "10.05".
+
+    Longitudes and latitudes are ranked once, in two constants that SQLite cuts a number out of;
+    writing both out as text for every row costs ten times as much.
+    """
+
+    def ranks(centres: Sequence[int], at: str) -> str:
+        names = [f"{c / 100:.2f}" for c in centres]
+        place = {name: i for i, name in enumerate(sorted(names))}
+        table = b"".join(place[name].to_bytes(2, "big") for name in names)
+        return f"hex(substr(X'{table.hex()}', {at} * 2 + 1, 2))"
+
+    lon = ranks([c * 10 - 17995 for c in range(N_COLS)], _COL)
+    lat = ranks([r * 10 - 8995 for r in range(N_ROWS)], _ROW)
+    return f"({lon} || {lat})"
 
 
 def _always(sql: str) -> Callable[[Snapshot], str]:
@@ -103,6 +130,7 @@ QUERYABLES: dict[str, Queryable] = {
         Queryable(
             "id", "text", "tile-year", _always(f"({_TILE} || '_' || {_YEAR})"),
             {**_TEXT, "title": "Id", "description": "grid_<lon>_<lat>_<year>: tile centre and year"},
+            lambda: f"({_tile_rank()} || {_YEAR})",
         ),
         Queryable(
             "collection", "text", "collection", _of_collection(lambda r: r.id),
@@ -142,11 +170,14 @@ QUERYABLES: dict[str, Queryable] = {
             "tessera:variant", "text", "collection", _of_collection(lambda r: r.dataset.variant),
             {**_TEXT, "title": "Dataset variant"},
         ),
-        Queryable("tessera:tile", "text", "tile-year", _always(_TILE), {**_TEXT, "title": "Tile"}),
+        Queryable(
+            "tessera:tile", "text", "tile-year", _always(_TILE), {**_TEXT, "title": "Tile"}, _tile_rank
+        ),
         Queryable("tessera:year", "number", "year", _always(_YEAR), {"type": "integer", "title": "Year"}),
         Queryable(
             "tessera:utm_zone", "number", "zone", _always(_ZONE),
             {"type": "integer", "minimum": 1, "maximum": 60, "title": "UTM zone"},
+            lambda: _ZONE,
         ),
         Queryable(
             "tessera:grid", "text", "collection", _of_collection(lambda r: r.grid),

@@ -23,6 +23,8 @@ class Term:
     sql: str
     """An expression over ``t`` (tile) from a white list."""
     descending: bool = False
+    nullable: bool = True
+    """Whether the expression may be NULL."""
 
 
 def sorted_page(
@@ -47,16 +49,22 @@ def sorted_page(
     """
     # A missing value sorts as if it were smaller than any, and in front in both directions: the
     # first part of each term says so, and makes its comparison with a bound value two-valued.
-    flags = [f"({t.sql} IS NOT NULL)" for t in order]
-    terms = [(f"{e}", t.descending and i % 2 == 1) for t, f in zip(order, flags, strict=True)
-             for i, e in enumerate((f, f"coalesce({t.sql}, 0)"))]  # fmt: skip
+    terms: list[tuple[str, bool]] = []
+    for term in order:
+        if term.nullable:
+            terms.append((f"({term.sql} IS NOT NULL)", False))
+        terms.append((f"coalesce({term.sql}, 0)" if term.nullable else term.sql, term.descending))
     terms.append(("t.key", False))
     found = list(index.ranges(selection))
     ranges = np.concatenate(found) if found else np.empty((0, 2), np.int64)
     place, bound = "", list[Any]()
     if after is not None:
         values, key = after
-        edge = [x for v in values for x in (int(v is not None), 0 if v is None else v)]
+        edge = [
+            x
+            for term, v in zip(order, values, strict=True)
+            for x in ((int(v is not None), 0 if v is None else v) if term.nullable else (v,))
+        ]
         place, bound = _beyond(terms, [*edge, key], backwards)
     by = ", ".join(f"{e} {'DESC' if down != backwards else 'ASC'}" for e, down in terms)
     chosen = f"SELECT t.* FROM {RANGES_SQL}{where_sql(selection.where, place)} ORDER BY {by} LIMIT ?"

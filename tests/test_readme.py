@@ -16,7 +16,9 @@ from catalog_builder.grid import TileId
 from tests.http_server import serve
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"\*\*(.+?)\*\*\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+BLOCKS = re.findall(
+    r"^\*\*([^*\n]+)\*\*\n\n```python\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")
