@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,5 +64,26 @@ def test_notebooks_are_made_from_the_scripts(name: str) -> None:
     found = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     nbformat.validate(found)
     assert found == wanted
-    code = "\n".join(c.source for c in found.cells if c.cell_type == "code")
-    compile(code, name, "exec")
+    cells = [c.source for c in found.cells if c.cell_type == "code"]
+    for source in cells:
+        compile(source, name, "exec")
+
+
+def test_a_notebooks_cells_run_in_their_order(server: Server, tmp_path: Path) -> None:
+    """Their text is that of the scripts, which all run above; one is run cell by cell."""
+    found = nbformat.read(EXAMPLES / "similarity.ipynb", as_version=4)
+    cells = [c.source for c in found.cells if c.cell_type == "code"]
+    runner = (
+        "import json, sys\nscope = {'__name__': '__main__'}\nfor c in json.load(sys.stdin): exec(c, scope)"
+    )
+    more = {"TESSERA_API": f"{server.url}/", "TESSERA_BBOX": BBOX, "TESSERA_COLLECTION": COLLECTION}
+    done = subprocess.run(
+        [sys.executable, *STRICT, "-c", runner],
+        input=json.dumps(cells),
+        cwd=tmp_path,
+        env=plain_environment(**more, TESSERA_OUT=str(tmp_path / "out")),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").glob("*.png"))

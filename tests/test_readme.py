@@ -14,6 +14,7 @@ from api.app import create_app
 from catalog_builder.demo import prepare
 from catalog_builder.grid import TileId
 from tests.http_server import serve
+from tests.snippets import STRICT
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(
@@ -39,8 +40,6 @@ def test_the_readme_has_snippets() -> None:
 def test_snippet(title: str, code: str, demo: tuple[str, Path]) -> None:
     url, catalog = demo
     code = code.replace("http://127.0.0.1:8000", url).replace(".run/catalog", str(catalog))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, *STRICT, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{title}\n{done.stderr}"
     assert done.stdout.strip(), "a snippet shows something"

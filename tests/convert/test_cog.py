@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import shutil
 import struct
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from rio_cogeo import cog_validate
 from catalog_builder.convert import tiff
 from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.errors import ConvertError
+from tests.convert.conftest import VALIDATE, unavailable
 
 UTM = {"crs_epsg": 32631, "transform": (10.0, 0.0, 300930.0, 0.0, -10.0, 5776130.0)}
 SIZES = [(1, 1), (16, 16), (17, 33), (40, 7), (100, 70)]
@@ -362,41 +361,14 @@ def test_wrong_arguments(tmp_path: Path, levels: Any, options: dict[str, Any], m
 # -- GDAL's own judgement -----------------------------------------------------------------------------
 
 
-def unavailable(reason: str) -> None:
-    """Skip; in CI, where everything must be there, fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def gdal_validator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of GDAL's validate_cloud_optimized_geotiff.py."""
-    inside = Path("osgeo_utils/samples/validate_cloud_optimized_geotiff.py")
-    installed = importlib.util.find_spec("osgeo_utils")
-    if installed is not None and installed.submodule_search_locations:
-        return Path(installed.submodule_search_locations[0]).parent / inside
-    folder = tmp_path_factory.mktemp("gdal-utils")
-    lock = Path(__file__).parents[1] / "gdal-utils.lock"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    done = subprocess.run([*pip, "--dest", folder, "--requirement", lock], capture_output=True, text=True)
-    if done.returncode:
-        unavailable(f"gdal-utils is not installed and cannot be downloaded: {done.stderr.strip()[-200:]}")
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extract(str(inside), folder)
-    return folder / inside
-
-
 @pytest.mark.parametrize(
     ("interleave", "bigtiff"), [("tile", False), ("tile", True), ("band", False), ("pixel", False)]
 )
 def test_gdal_full_check(tmp_path: Path, gdal_validator: Path, interleave: Any, bigtiff: bool) -> None:
-    runner = Path(__file__).with_name("gdal_validate.py")
     path = tmp_path / "a.tif"
     levels = pyramid(raster((600, 530, 3), "int8"), 128)
     result = write_cog(path, levels, **UTM, nodata=-128, interleave=interleave, bigtiff=bigtiff)
-    command = [sys.executable, runner, gdal_validator, path]
+    command = [sys.executable, VALIDATE, gdal_validator, path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "is a valid cloud optimized GeoTIFF" in done.stdout

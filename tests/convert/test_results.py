@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import url2pathname
@@ -32,6 +34,7 @@ from catalog_builder.convert.visual import (
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from catalog_builder.sample import make_tile
+from tests.convert.conftest import VALIDATE
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 
 
@@ -70,6 +73,14 @@ def test_every_raster_is_strictly_valid(converted: tuple[Path, LedgerRow]) -> No
             for _ in range(len(ds.overviews(1))):
                 deepest //= 2
             assert deepest <= block, "overviews down to one block"
+
+
+def test_gdals_full_check_finds_nothing(converted: tuple[Path, LedgerRow], gdal_validator: Path) -> None:
+    for path in _rasters(*converted):
+        command = [sys.executable, VALIDATE, gdal_validator, path]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert "is a valid cloud optimized GeoTIFF" in done.stdout
 
 
 def test_tifffile_reads_the_same(converted: tuple[Path, LedgerRow]) -> None:
