@@ -7,19 +7,21 @@ out a new :class:`Snapshot`; requests under way keep the one they started with.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from fastapi import FastAPI
 
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.errors import CatalogError
-from catalog_builder.index import CollectionRecord, Index
+from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
+from catalog_builder.index import CollectionRecord, Index, Selection
 
 T = TypeVar("T")
 
@@ -35,6 +37,9 @@ class Snapshot:
         self.generation = generation
         """Differs between builds; part of every ETag."""
         self.collections: dict[str, CollectionRecord] = index.collections
+        """Of tiles, by id."""
+        self.documents: Mapping[str, str] = index.documents
+        """Every collection's STAC document, by id, with ``{root}`` for the address of the service."""
         self.years: tuple[int, ...] = tuple(
             sorted({year for record in self.collections.values() for year in record.years})
         )
@@ -88,6 +93,24 @@ class Store:
             except (OSError, CatalogError):
                 pass  # in the middle of a change, or gone: what is open stays good
         return self._snapshot
+
+    def attach(self, app: FastAPI) -> None:
+        """Do what is to be done when the application starts and stops: nothing, here."""
+
+    async def probe(self) -> None:
+        """Try whether searches can be answered.
+
+        Raises
+        ------
+        UnavailableError
+            If the index cannot be read.
+        """
+        try:
+            snapshot = self.current()
+            first = next(iter(snapshot.collections.values()))
+            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
+        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
+            raise UnavailableError(f"the index cannot be read ({exc})") from exc
 
     def _look(self) -> tuple[int, int, int]:
         try:

@@ -474,6 +474,17 @@ class Index:
         found = self._db.execute("SELECT has FROM tile WHERE key = ?", (key,)).fetchone()
         return found[0] if found else 0
 
+    def tiles(
+        self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
+    ) -> list[tuple[int, grid.TileId]]:
+        """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""
+        years = None if year is None else [year]
+        found = []
+        for key, *_ in self.page(Selection([ordinal], years, runs), limit):
+            _, of, row, col = split_key(key)
+            found.append((of, grid.TileId.from_row_col(row, col)))
+        return found
+
     def converted(self, ordinal: int, year: int) -> npt.NDArray[np.bool_]:
         """Return which tile-years of a year are converted, in the order of :meth:`tile_table`."""
         base = make_key(ordinal, year, 0, 0)
