@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from api.app import create_app
@@ -66,6 +67,16 @@ def load(catalog: Path, dsn: str, **options: Any) -> Any:
 def serve_pgstac_backend(dsn: str, catalog: Path | None, **settings: Any) -> AbstractContextManager[Server]:
     chosen = Settings(backend="pgstac", pgstac_dsn=dsn, **settings)
     return serve(create_app(catalog, chosen), lifespan="on")
+
+
+@contextmanager
+def pgstac_client(dsn: str, catalog: Path | None, **settings: Any) -> Iterator[httpx.Client]:
+    """Run a server on a database, and lend a client of it."""
+    with (
+        serve_pgstac_backend(dsn, catalog, **settings) as server,
+        httpx.Client(base_url=server.url, timeout=30) as http,
+    ):
+        yield http
 
 
 @pytest.fixture(scope="session")
