@@ -98,7 +98,7 @@ def time_text(ns: int, *, up: bool = False) -> str:
         at = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
     except OverflowError:
         return _FIRST if ns < 0 else _LAST
-    return at.isoformat().replace("+00:00", "Z")
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _open_escape(pattern: Node) -> bool:
