@@ -41,3 +41,7 @@ class QueryTimeoutError(TesseraError):
 
 class ConvertError(TesseraError):
     """A tile that cannot be converted, with the reason."""
+
+
+class ClusterError(ConvertError):
+    """Workers that can do nothing more: a scheduler that is gone, machines that cannot convert."""

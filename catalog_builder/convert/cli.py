@@ -101,7 +101,11 @@ def convert(
         typer.Option(help="Processes. Default: as cores and memory allow. 0 works in this process.", min=0),
     ] = None,
     dask: Annotated[
-        str | None, typer.Option(help="Run on a Dask cluster: its scheduler's address or scheduler file.")
+        str | None,
+        typer.Option(
+            help="Run on a Dask cluster: its scheduler's address (tcp://, tls://) or scheduler file;"
+            " 'local' starts one on this machine."
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -161,6 +165,8 @@ def convert(
 
     part = parse_shard(shard)
     target = _target(sources, out)
+    if dask is not None and not storage.scheme(target):
+        target = str(storage.local_path(target).absolute())  # workers have folders of their own
     options = Options(
         out=target,
         profile=profile.value,
@@ -240,17 +246,19 @@ def _target(sources: list[str], out: str | None) -> str:
 def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
     """Return the workers, how many they are, and a line about them."""
     from catalog_builder.convert import workers as w
+    from catalog_builder.convert.cluster_start import LOCAL, connect, start_local
     from catalog_builder.convert.progress import size
 
-    if dask is not None:
+    if dask is not None and dask != LOCAL:
         if asked is not None:
             raise QueryError("--workers and --dask: give one of the two; a cluster has its own workers")
-        cluster = w.dask_workers(dask)
-        count = max(1, (cluster.window - 2) // 2)
-        return cluster, count, f"{count} threads of the Dask cluster at {dask}"
+        cluster, about = connect(dask)
+        return cluster, max(1, cluster.live), about
     first = next(plan.jobs(), None)
     geotiff = first is not None and first.kind == "geotiff"
     if asked == 0:
+        if dask is not None:
+            raise QueryError("--workers: a local Dask cluster needs one or more")
         return w.ExecutorWorkers(w.Inline(), 1), 1, "working in this process"
     count = asked or min(w.default_workers(options, geotiff=geotiff), max(plan.total, 1))
     need = w.memory_per_worker(options, geotiff=geotiff)
@@ -258,6 +266,10 @@ def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) 
     free = w.available_memory()
     if free is not None and count * need > free:
         about += f"; together that may be more than the {size(free)} that are free: use fewer --workers"
+    if dask is not None:
+        # A raster that is no tile may need more than a tile does: what is free is shared out.
+        local, where = start_local(count, max(need * 5 // 4, (free or 0) * 4 // 5 // count))
+        return local, count, f"Dask on this machine: {about}; {where}"
     return w.ProcessWorkers(count), count, about
 
 

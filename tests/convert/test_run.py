@@ -23,8 +23,7 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.convert.verify import validate_results
-from catalog_builder.convert.workers import ExecutorWorkers, Inline, ProcessWorkers, dask_workers
-from catalog_builder.errors import ConvertError
+from catalog_builder.convert.workers import ExecutorWorkers, Inline, ProcessWorkers
 from catalog_builder.grid import TileId
 from catalog_builder.synthetic import SampleTile
 from tests.convert.making import POLAR, YEAR, sample, write_pair
@@ -98,19 +97,6 @@ def test_other_options_are_another_result(tmp_path: Path) -> None:
     assert _run(source, out, block_size=256, force=True).converted == 3
 
 
-def test_shards_write_one_ledger_at_once(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
-
-    def shard(i: int) -> RunReport:
-        return _run(source, out, wanted={"shard": (i, 3)})
-
-    with ThreadPoolExecutor(3) as pool:
-        reports = list(pool.map(shard, range(3)))
-    assert sum(r.total for r in reports) == sum(r.converted for r in reports) == 3
-    assert len(latest(read_rows(out / "ledger"))) == 3
-    assert _run(source, out).skipped == 3
-
-
 def test_failures_do_not_stop_the_others(tmp_path: Path) -> None:
     source, out = _sources(tmp_path / "src"), tmp_path / "out"
     bad = next(source.rglob(f"{TILES[0].name}.npy"))
@@ -134,29 +120,6 @@ def test_every_executor_gives_the_same_files(
     report = run(plan([str(source)], Wanted()), Options(str(tmp_path / "out")), make())
     assert report.converted == 3
     assert _contents(tmp_path / "out") == _contents(tmp_path / "inline")
-
-
-def test_dask(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    source = _sources(tmp_path / "src")
-    _run(source, tmp_path / "inline")
-    script = Path(__file__).with_name("dask_run.py")
-    root = Path(__file__).parents[2]
-    found = subprocess.run(
-        [sys.executable, str(script), str(source), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert found.stdout.split() == ["3", "0"], found.stderr
-    assert _contents(tmp_path / "out") == _contents(tmp_path / "inline")
-
-
-def test_no_dask_scheduler_is_one_line() -> None:
-    pytest.importorskip("distributed")
-    with pytest.raises(ConvertError, match="no Dask scheduler answers"):
-        dask_workers("/no/such/scheduler.json")
 
 
 def _contents(out: Path) -> dict[str, int]:
