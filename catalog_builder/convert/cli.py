@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,7 +110,10 @@ def convert(
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(help="i/N: the i-th of N disjoint parts, i from 0 to N-1, for array jobs."),
+        typer.Option(
+            help="i/N: the i-th of N disjoint parts, i from 0 to N-1. array/N: i from the environment of an"
+            " array job (Slurm, AWS Batch, Kubernetes)."
+        ),
     ] = None,
     ledger: Annotated[str | None, typer.Option(help="Folder of the ledger. Default: OUT/ledger.")] = None,
     verify: Annotated[
@@ -216,19 +220,31 @@ def convert(
     raise typer.Exit(done.exit_code)
 
 
+ARRAY_INDEX = ("SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX")
+"""Where Slurm, AWS Batch and Kubernetes (an indexed Job) tell a job which one of an array it is."""
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8.
+    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8; ``array/8`` takes the number from an array job.
 
     Raises
     ------
     QueryError
-        If the text has another form.
+        If the text has another form, or no array job says its number.
     """
     if text is None:
         return None
     i, _, n = text.partition("/")
+    found = text
+    if i == "array":
+        i = next((os.environ[name] for name in ARRAY_INDEX if name in os.environ), "")
+        if not i:
+            raise QueryError(
+                f"--shard {text}: none of {', '.join(ARRAY_INDEX)} is set, so this is no array job"
+            )
+        found = f"{i}/{n}"
     if not (i.isdigit() and n.isdigit() and int(i) < int(n)):
-        raise QueryError(f"--shard: expected i/N with i from 0 to N-1, found '{text}'")
+        raise QueryError(f"--shard: expected i/N with i from 0 to N-1, found '{found}'")
     return int(i), int(n)
 
 

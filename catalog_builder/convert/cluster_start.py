@@ -33,11 +33,13 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
     if address.endswith(".json") and not Path(address).is_file():
         raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler answers")
     where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
-    with warnings.catch_warnings(record=True) as caught, _no_noise():
+    client: Any = Client.__new__(Client)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            client = Client(**where, timeout=ANSWER, set_as_default=False)
+            client.__init__(**where, timeout=ANSWER, set_as_default=False)
         except Exception as error:  # OSError, ValueError, TypeError (no certificates), ImportError …
+            client.status = "closed"  # or half an object would try for 40 s to close itself
             reason = " ".join(str(error).split())
             raise ConvertError(f"{address}: no Dask scheduler answers ({reason})") from error
     try:

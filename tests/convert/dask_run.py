@@ -47,7 +47,7 @@ def _mark(job: Job, options: Options) -> Path:
     """Write down that this process begins with a job."""
     folder = Path(options.out) / "attempts"
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"{Path(job.id).name}-{os.getpid()}"
+    mark = folder / f"{job.id.replace('/', '_')}-{os.getpid()}"
     mark.touch()
     return mark
 
