@@ -12,15 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from catalog_builder import storage
+from catalog_builder.convert.done import Done
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows
+from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, now
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.run_lock import staging_of
 from catalog_builder.convert.source import Plan
@@ -53,42 +53,6 @@ class RunReport:
     def exit_code(self) -> int:
         """0 all good, 1 some tiles failed, 130 interrupted."""
         return 130 if self.interrupted else 1 if self.failed else 0
-
-
-class Done:
-    """What earlier runs did, to skip it."""
-
-    def __init__(self, ledger: str, options: Options) -> None:
-        self._options = options
-        self._rows: dict[str, LedgerRow] = {}
-        with suppress(StorageError):  # no ledger yet
-            # Statistics are half of a row and not needed here.
-            self._rows = latest(replace(r, statistics="") for r in read_rows(ledger))
-
-    def __contains__(self, job: Job) -> bool:
-        """Whether a job is done, from these sources with these options, and its files are there."""
-        row = self._rows.get(job.id)
-        if row is None or not row.ok:
-            return False
-        if row.fingerprint != job.fingerprint or row.options != self._options.digest_for(row.dataset):
-            return False
-        if self._options.verify and not row.verified:
-            return False
-        if storage.scheme(self._options.out):
-            return True  # asking for five objects a tile-year costs more than it finds; `validate` does
-        root = storage.local_path(self._options.out)
-        return all(_size(root / file.path) == file.size for file in row.files.values())
-
-    def rows(self) -> list[LedgerRow]:
-        """Return the last row of every job."""
-        return list(self._rows.values())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 @dataclass(slots=True)

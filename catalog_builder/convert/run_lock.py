@@ -3,7 +3,8 @@
 Runs of one machine or of many share an output: array jobs, Dask workers, a rerun while the first still
 works. Each has ``.staging/<run>`` and ``.staging/<run>.lock``, and removes what dead runs left:
 
-- Of this machine a run is dead when nobody holds its lock; the kernel lets go of it with the process.
+- Of this machine, which its name tells, a run is dead when nobody holds its lock; the kernel lets go of it
+  with the process.
 - Of another machine a free lock says nothing: not every shared disk carries locks across (Lustre without
   ``flock``, NFS with ``local_lock``, most FUSE). Its lock is touched every minute instead, and it is dead
   when it was not touched for a day, by the clock of the disk they share.
@@ -12,6 +13,7 @@ works. Each has ``.staging/<run>`` and ``.staging/<run>.lock``, and removes what
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import secrets
@@ -21,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from catalog_builder import storage
@@ -37,7 +40,7 @@ _LOCK = ".lock"
 @contextmanager
 def staging_of(options: Options) -> Iterator[Options]:
     """Name the run, and keep its staging folder locked; those of runs that died are removed."""
-    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{machine()}-{secrets.token_hex(4)}"
     named = replace(options, run=name)
     if storage.scheme(options.out):
         yield named
@@ -65,25 +68,29 @@ def staging_of(options: Options) -> Iterator[Options]:
             root.rmdir()
 
 
+@cache
 def machine() -> str:
-    """Return what tells this running system from every other: locks reach all of it, and end with it."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return platform.node()
+    """Return 8 hex digits of what tells this running system from others: its locks reach all of it."""
+    try:
+        system = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        system = platform.node()
+    return hashlib.sha256(system.encode()).hexdigest()[:8]
 
 
 def _make_lock(path: Path) -> int:
-    """Make a lock and hold it. Its text comes after it is held, so nobody takes it for a dead one."""
+    """Make a lock and hold it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        # Between two steps another run may end and remove the empty folder, or take the lock for a dead
+        # run's and remove it.
+        with suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another run ended just now, and removed the empty folder
-            continue
-        with suppress(OSError):  # a disk without locks: signs of life must do
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        os.write(lock, machine().encode())
-        return lock
+            with suppress(OSError):  # a disk without locks: signs of life must do
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink and path.exists():
+                return lock
+            os.close(lock)
 
 
 def _touch(path: Path, over: threading.Event) -> None:
@@ -97,9 +104,8 @@ def _remove_dead(root: Path, own: Path) -> None:
     now = own.stat().st_mtime  # the disk's clock, not ours
     for path in root.glob(f"*{_LOCK}"):
         with suppress(OSError):
-            if path != own and _is_dead(path, now):
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.unlink()
+            if path != own:
+                _remove_if_dead(path, now)
     for folder in root.iterdir():
         # What a worker made that was cut off from its run, and went on when the run was over.
         with suppress(OSError):
@@ -109,15 +115,20 @@ def _remove_dead(root: Path, own: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_dead(path: Path, now: float) -> bool:
-    with path.open("rb") as file:
-        if file.read().decode(errors="replace") == machine():
+def _remove_if_dead(path: Path, now: float) -> None:
+    abandoned = now - path.stat().st_mtime > ABANDONED
+    with path.open("rb") as lock:
+        if f"-{machine()}-" in path.name:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return False
+                return
             except OSError:  # a disk without locks
-                pass
-            else:
-                return True
-    return now - path.stat().st_mtime > ABANDONED
+                if not abandoned:
+                    return
+            if not os.fstat(lock.fileno()).st_nlink:
+                return  # removed as we took it; the name may be a new one's
+        elif not abandoned:
+            return
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        path.unlink()

@@ -20,14 +20,16 @@ from dask_jobqueue import SLURMCluster
 
 def make(arguments: argparse.Namespace) -> SLURMCluster:
     """Return a cluster without jobs. A job is one node's share: a process of one thread per core."""
-    dask.config.set({
-        # One tile at a time for each thread: nothing beside it is blamed when its worker dies.
-        "distributed.scheduler.worker-saturation": 1.0,
-        # Tiles are not Dask's data: it can spill none of their memory, and pausing would only wait.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-    })
+    dask.config.set(
+        {
+            # One tile at a time for each thread: nothing beside it is blamed when its worker dies.
+            "distributed.scheduler.worker-saturation": 1.0,
+            # Tiles are not Dask's data: it can spill none of their memory, and pausing would only wait.
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+        }
+    )
     return SLURMCluster(
         cores=arguments.cores,
         processes=arguments.cores,
@@ -43,7 +45,9 @@ def make(arguments: argparse.Namespace) -> SLURMCluster:
 
 def main() -> None:
     """Start the jobs, write the scheduler file, and stay."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=8, help="Slurm jobs to keep running")
     parser.add_argument("--cores", type=int, default=8, help="cores of a job, 1 GiB each")
     parser.add_argument("--walltime", default="04:00:00")

@@ -21,12 +21,12 @@ from catalog_builder.convert.run_lock import ABANDONED, machine, staging_of
 from tests.convert.making import convert_one, write_pair
 
 
-def _left(out: Path, name: str, host: str, age: float = 0.0) -> Path:
+def _left(out: Path, host: str, age: float = 0.0) -> Path:
     """Make what a run leaves that was killed some seconds ago."""
-    root = out / ".staging"
+    root, name = out / ".staging", f"20260101T000000Z-{host}-{age:08.0f}"
     (root / name / "tmp").mkdir(parents=True)
     lock = root / f"{name}.lock"
-    lock.write_text(host)
+    lock.touch()
     for path in (lock, root / name):
         os.utime(path, (time.time() - age,) * 2)
     return root / name
@@ -61,14 +61,13 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "age", "stays"),
     [
-        pytest.param("another-machine", 0, True, id="another machine's, whose lock does not reach us"),
-        pytest.param("another-machine", ABANDONED + 60, False, id="another machine's, silent for a day"),
-        pytest.param("", 0, True, id="one that is just being made"),
+        pytest.param("0th3rh0s", 0, True, id="another machine's, whose lock does not reach us"),
+        pytest.param("0th3rh0s", ABANDONED + 60, False, id="another machine's, silent for a day"),
         pytest.param(machine(), 0, False, id="our own, with a free lock"),
     ],
 )
 def test_whose_staging_is_removed(tmp_path: Path, host: str, age: float, *, stays: bool) -> None:
-    folder = _left(tmp_path, "20260101T000000Z-00000000", host, age)
+    folder = _left(tmp_path, host, age)
     with staging_of(Options(str(tmp_path))):
         assert folder.exists() == stays
         assert folder.with_name(f"{folder.name}.lock").exists() == stays
@@ -81,8 +80,8 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    fresh = _left(tmp_path, "20260102T000000Z-00000000", machine())
-    old = _left(tmp_path, "20260101T000000Z-00000000", machine(), ABANDONED + 60)
+    fresh = _left(tmp_path, machine())
+    old = _left(tmp_path, machine(), ABANDONED + 60)
     with staging_of(Options(str(tmp_path))) as options:
         assert options.run
         assert (fresh.exists(), old.exists()) == (True, False)
@@ -100,7 +99,7 @@ def test_a_run_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_worker_made_after_its_run_was_over(tmp_path: Path) -> None:
-    folder = _left(tmp_path, "20260101T000000Z-00000000", "another-machine", ABANDONED + 60)
+    folder = _left(tmp_path, "0th3rh0s", ABANDONED + 60)
     folder.with_name(f"{folder.name}.lock").unlink()
     new = tmp_path / ".staging" / "20260102T000000Z-00000000"
     new.mkdir()
@@ -132,7 +131,7 @@ def test_a_tile_published_by_two_workers_at_once(tmp_path: Path) -> None:
     npy = write_pair(tmp_path / "src")
     row = convert_one(npy, tmp_path / "once").row
     out = tmp_path / "out"
-    options = Options(str(out), durable=False)
+    options = Options(str(out), durable=False, run="a-run")
     stop, broken = threading.Event(), list[str]()
 
     def read() -> None:
