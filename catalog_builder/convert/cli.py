@@ -297,7 +297,7 @@ def _bases(plan: Plan, options: Options, pool: Workers, *, fit: bool, quiet: boo
     from catalog_builder.datasets import DATASETS
 
     if fit:
-        for basis in fit_visual(plan, options, pool):
+        for basis in fit_visual(plan, options, pool, console.say):
             where = store_basis(options.out, basis)
             if not quiet:
                 share = 100 * sum(basis.explained)

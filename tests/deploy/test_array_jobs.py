@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import boto3
 import botocore.session
 import pytest
+from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 from moto import mock_aws
+from moto.server import ThreadedMotoServer
 
 from catalog_builder.convert.ledger import latest, read_rows
 from tests.convert.making import COLUMN, YEAR, write_column
-from tests.deploy.shards import COMMAND, ROOT, environment, finished, start
+from tests.deploy.shards import COMMAND, EMBEDDINGS, ROOT, environment, finished, start
 
 SBATCH = ROOT / "deploy" / "slurm" / "convert.sbatch"
 BATCH = ROOT / "deploy" / "aws-batch"
@@ -182,3 +185,60 @@ def test_the_command_of_the_batch_job(tmp_path: Path) -> None:
     assert [p.returncode for p in done] == [0, 0], [p.stderr for p in done]
     rows = list(read_rows(out / "ledger"))
     assert sorted(row.job for row in rows) == sorted(f"synthetic/{YEAR}/{tile.name}" for tile in COLUMN)
+
+
+def test_the_policy_is_enough_and_not_more(tmp_path: Path) -> None:
+    """A simulated S3 that enforces policies: the job's command works with it, and nothing else does."""
+    source = write_column(tmp_path / "src")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    root = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    try:
+        s3, iam = (boto3.Session(**root).client(name, endpoint_url=url) for name in ("s3", "iam"))
+        for bucket in ("sources", "results"):
+            s3.create_bucket(Bucket=bucket)
+        for path in (source / EMBEDDINGS).rglob("*.npy"):
+            s3.upload_file(str(path), "sources", f"npy/synthetic/{path.relative_to(source)}")
+        policy = (BATCH / "job-role-policy.json").read_text()
+        for name, bucket in (("YOUR-SOURCE-BUCKET", "sources"), ("YOUR-OUTPUT-BUCKET", "results")):
+            assert name in policy
+            policy = policy.replace(name, bucket)
+        iam.create_user(UserName="job")
+        iam.put_user_policy(UserName="job", PolicyName="s3", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="job")["AccessKey"]
+        _enforce(url, "0")
+        env = environment(
+            AWS_ENDPOINT_URL=url,
+            AWS_ACCESS_KEY_ID=key["AccessKeyId"],
+            AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"],
+            AWS_DEFAULT_REGION="us-east-1",
+            AWS_BATCH_JOB_ARRAY_INDEX="0",
+        )
+        given = ["s3://sources/npy", "--out", "s3://results/cogs", "--shard", "array/1", "--workers", "0"]
+        for expected in ("3 converted, 0 done already", "0 converted, 3 done already"):
+            (done,) = finished([start([*COMMAND, "convert", *given], env)])
+            assert done.returncode == 0, done.stderr
+            assert expected in done.stdout
+        job = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name="us-east-1")
+        mine = job.client("s3", endpoint_url=url)
+        assert mine.list_objects_v2(Bucket="results", Prefix="cogs/")["KeyCount"] == 3 * len(COLUMN) + 1
+        for refused in (
+            lambda: mine.delete_object(Bucket="results", Key="cogs/x"),
+            lambda: mine.put_object(Bucket="results", Key="elsewhere/x", Body=b""),
+            lambda: mine.put_object(Bucket="sources", Key="npy/x", Body=b""),
+        ):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                refused()
+    finally:
+        _enforce(url, "inf")
+        server.stop()
+
+
+def _enforce(url: str, after: str) -> None:
+    """Have moto enforce policies after so many requests."""
+    request = urllib.request.Request(
+        f"{url}/moto-api/reset-auth", after.encode(), {"Content-Type": "text/plain"}, method="POST"
+    )
+    urllib.request.urlopen(request).close()
