@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -184,6 +185,31 @@ def orphaned(folder: Path) -> dict[str, Any]:
     return {"error": said, "kept": kept, "skipped": report.skipped, "converted": report.converted}
 
 
+def restarted(folder: Path) -> dict[str, Any]:
+    """Kill the scheduler in the middle, and start another at its address."""
+    said, out = Said(), folder / "out"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ExitStack() as started:
+        first = ExitStack()
+        file = first.enter_context(_scheduler(folder, port))
+        started.enter_context(_worker(file, 2))
+        workers, _ = connect(file)
+
+        def replace() -> None:
+            _wait(lambda: len(_ledger(out)) >= 3)
+            first.close()
+            _wait(lambda: any("does not answer" in line for line in said.lines))
+            started.enter_context(_worker(started.enter_context(_scheduler(folder, port)), 2))
+
+        thread = threading.Thread(target=replace)
+        thread.start()
+        report = run(numbered(24), Options(str(out)), workers, convert=nap, report=said)
+        thread.join()
+    return _answer(report, said)
+
+
 def interrupted(folder: Path) -> dict[str, Any]:
     """Work until a Ctrl-C comes."""
     said = Said()
@@ -212,11 +238,12 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _scheduler(folder: Path) -> Iterator[str]:
+def _scheduler(folder: Path, port: int = 0) -> Iterator[str]:
     """Run a scheduler of its own; give its scheduler file."""
     file = folder / "scheduler.json"
-    command = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    with _process([*command, "--scheduler-file", str(file)]) as process:
+    file.unlink(missing_ok=True)
+    command = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with _process([*command, "--no-dashboard", "--scheduler-file", str(file)]) as process:
         (folder / "scheduler.pid").write_text(str(process.pid))
         _wait(lambda: file.exists() and bool(file.read_text()))
         yield str(file)

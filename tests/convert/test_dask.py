@@ -43,8 +43,16 @@ def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     assert process.returncode == 0, err
-    assert _of_group(process.pid) == [], "a process outlived its run"
+    _assert_none_left(process)
     return json.loads(out), err
+
+
+def _assert_none_left(process: subprocess.Popen[str]) -> None:
+    """Assert that no process outlives its run, but for the moment that it takes to see that it is over."""
+    end = time.monotonic() + 20
+    while left := _of_group(process.pid):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def _of_group(group: int) -> list[str]:
@@ -118,6 +126,12 @@ def test_a_scheduler_that_dies_is_one_message_and_a_rerun_goes_on(tmp_path: Path
     assert (said["skipped"], said["converted"]) == (said["kept"], 40 - said["kept"])
 
 
+def test_a_scheduler_that_comes_back_is_waited_for(tmp_path: Path) -> None:
+    said, _ = _finish(_start("restarted", tmp_path))
+    assert (said["converted"], said["failed"]) == (24, {})
+    assert any("does not answer: waiting for it" in line for line in said["said"])
+
+
 def test_ctrl_c_finishes_the_tiles_in_hand(tmp_path: Path) -> None:
     process = _start("interrupted", tmp_path)
     _until_begun(tmp_path, process)
@@ -125,7 +139,8 @@ def test_ctrl_c_finishes_the_tiles_in_hand(tmp_path: Path) -> None:
     said, noise = _finish(process)
     attempts = list((tmp_path / "out" / "attempts").iterdir())
     assert (said["code"], said["failed"]) == (130, {})
-    assert said["converted"] == len(attempts) < 200, "what had begun was finished, and nothing more begun"
+    # What had begun was finished, and little more begun: a worker may take a tile as it is taken back.
+    assert said["converted"] <= len(attempts) <= said["converted"] + 2 < 100
     assert len(latest(read_rows(tmp_path / "out" / "ledger"))) == said["converted"]
     assert noise == ""
 
@@ -139,7 +154,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     _, noise = process.communicate(timeout=60)
     assert noise.strip().endswith("KeyboardInterrupt"), "which the command line turns into a line"
     assert "distributed" not in noise
-    assert _of_group(process.pid) == []
+    _assert_none_left(process)
 
 
 def _until_begun(folder: Path, process: subprocess.Popen[str]) -> None:
