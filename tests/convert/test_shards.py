@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder.build import BuildOptions, build
@@ -34,6 +34,7 @@ IDS = [
 ]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 20))
 def test_every_tile_is_in_one_shard_and_shards_are_of_one_size(n: int) -> None:
     sizes = Counter(i for job in IDS for i in range(n) if in_shard(job, (i, n)))
