@@ -18,6 +18,7 @@ from typing import Any
 # stac-fastapi builds its settings, and warns of defaults that we replace, when it is imported.
 logging.getLogger("stac_fastapi.types.config").setLevel(logging.ERROR)
 
+import anyio.to_thread  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.exceptions import RequestValidationError  # noqa: E402
 from stac_fastapi.api.app import StacApi  # noqa: E402
@@ -70,8 +71,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     folder = catalog or settings.catalog
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = Store(folder, settings.refresh_seconds)
     metrics = Metrics()
+    store = Store(folder, settings.refresh_seconds, metrics.refresh_failed)
     client = ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
     api = TesseraApi(
         client=client,
@@ -98,7 +99,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     add_pictures(app, store, settings)
     _add_readiness(app, store)
     _add_metrics(app, store, metrics, settings)
-    _add_error_handlers(app)
+    _add_error_handlers(app, metrics)
     if settings.access_log:
         _log_to_stdout()
     return app
@@ -184,26 +185,31 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
         return
 
     async def show() -> Response:
-        metrics.items = sum(r.n_items for r in store.current().collections.values())
-        return PlainTextResponse(metrics.text(), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+        # reads /proc and the files of all workers: not on the event loop
+        text = await anyio.to_thread.run_sync(metrics.text, store)
+        return PlainTextResponse(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """Answer every failure as JSON, with its reason."""
+def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer every failure as JSON, with its reason, and count it."""
 
     async def bad_query(_: Request, exc: Exception) -> Response:
+        metrics.error("bad_request")
         return error(400, str(exc))
 
     async def not_found(_: Request, exc: Exception) -> Response:
+        metrics.error("not_found")
         return error(404, str(exc))
 
     async def timeout(_: Request, exc: Exception) -> Response:
+        metrics.error("search_timeout")
         return error(503, str(exc), {"retry-after": "5"})
 
     async def http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
+        metrics.error("not_found" if status == 404 else "bad_request")
         headers = exc.headers if isinstance(exc, HTTPException) else None
         reasons = {
             404: f"no such page: {request.url.path[:200]}",
