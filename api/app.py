@@ -47,6 +47,7 @@ from api.source import RawLane, SourceRoot  # noqa: E402
 from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
+from catalog_builder.convert.ledger import LEDGER  # noqa: E402
 from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
 from catalog_builder.grid import TileId  # noqa: E402
 from catalog_builder.index import Selection, make_key  # noqa: E402
@@ -89,7 +90,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     )
     app: FastAPI = api.app
     app.state.store = store
-    cogs = immutable_where(rf"{COGS}/.*")
+    cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
     tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
     app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
     app.mount("/source", _Source(store), name="source")
