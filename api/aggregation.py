@@ -35,6 +35,21 @@ class Aggregation:
     options: tuple[Any, ...] = ()
     """All values, where they are few: counted in one pass, without sorting the tile-years by them."""
 
+    def document(self, counts: Mapping[Any, int]) -> dict[str, Any]:
+        """Return counts by key as the extension writes them."""
+        if self.name == "total_count":
+            return {"name": self.name, "data_type": "integer", "value": sum(counts.values())}
+        kind = "frequency_distribution" if self.data_type != "datetime" else "datetime_frequency"
+        return {
+            "name": self.name,
+            "data_type": kind,
+            "buckets": [
+                {"key": _key(self, value), "data_type": self.data_type, "frequency": counts[value]}
+                for value in sorted(counts)
+            ],
+            "overflow": 0,
+        }
+
 
 def _property(name: str) -> Callable[[Snapshot], str]:
     return QUERYABLES[name].sql
@@ -105,18 +120,22 @@ def aggregate(
     """
     whole = selection.runs is None and selection.keys is None and not selection.where
     return [
-        _document(
-            a,
-            _from_blocks(snapshot, selection, a.from_block)
+        a.document(
+            from_blocks(snapshot, selection, a)
             if whole and a.from_block is not None
-            else _from_tiles(snapshot, selection, a, seconds),
+            else _from_tiles(snapshot, selection, a, seconds)
         )
         for a in wanted
     ]
 
 
-def _from_blocks(snapshot: Snapshot, selection: Selection, key: Callable[..., Any]) -> Counts:
-    """Count by the blocks' own counts: at any size in milliseconds."""
+def from_blocks(snapshot: Snapshot, selection: Selection, aggregation: Aggregation) -> Counts:
+    """Count whole collections and years by the blocks' own counts: at any size in milliseconds.
+
+    The aggregation must have :attr:`Aggregation.from_block`.
+    """
+    key = aggregation.from_block
+    assert key is not None  # noqa: S101 - the caller's part
     counts: Counts = {}
     for ordinal in selection.ordinals:
         for year in snapshot.index.by_ordinal[ordinal].years:
@@ -143,21 +162,6 @@ def _from_tiles(snapshot: Snapshot, selection: Selection, aggregation: Aggregati
                 if n:
                     counts[value] = counts.get(value, 0) + n
     return counts
-
-
-def _document(aggregation: Aggregation, counts: Mapping[Any, int]) -> dict[str, Any]:
-    if aggregation.name == "total_count":
-        return {"name": aggregation.name, "data_type": "integer", "value": sum(counts.values())}
-    kind = "frequency_distribution" if aggregation.data_type != "datetime" else "datetime_frequency"
-    return {
-        "name": aggregation.name,
-        "data_type": kind,
-        "buckets": [
-            {"key": _key(aggregation, value), "data_type": aggregation.data_type, "frequency": counts[value]}
-            for value in sorted(counts)
-        ],
-        "overflow": 0,
-    }
 
 
 def _key(aggregation: Aggregation, value: Any) -> Any:

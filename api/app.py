@@ -8,7 +8,6 @@ unknown parameters pass. Its request models would parse everything a second time
 from __future__ import annotations
 
 import logging
-import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -48,9 +47,15 @@ from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
 from catalog_builder.convert.ledger import LEDGER  # noqa: E402
-from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
+from catalog_builder.errors import (  # noqa: E402
+    CatalogError,
+    QueryError,
+    QueryTimeoutError,
+    TesseraError,
+    UnavailableError,
+)
 from catalog_builder.grid import TileId  # noqa: E402
-from catalog_builder.index import Selection, make_key  # noqa: E402
+from catalog_builder.index import make_key  # noqa: E402
 
 
 def create_app(catalog: Path | None = None, settings: Settings | None = None) -> FastAPI:
@@ -70,11 +75,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     """
     settings = settings or Settings()
     folder = catalog or settings.catalog
-    if folder is None:
-        raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
     metrics = Metrics()
-    store = Store(folder, settings.refresh_seconds, metrics.refresh_failed)
-    client = ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    store, client = _backend(folder, settings, metrics)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -90,9 +92,11 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     )
     app: FastAPI = api.app
     app.state.store = store
-    cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
-    tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
-    app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
+    store.attach(app)
+    if folder is not None:
+        cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
+        tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
+        app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
     app.mount("/source", _Source(store), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)
@@ -104,6 +108,24 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     if settings.access_log:
         _log_to_stdout()
     return app
+
+
+def _backend(folder: Path | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
+    """Return where items are searched, and the client that does it."""
+    if settings.backend == "pgstac":
+        try:
+            from api.pgstac.client import PgstacClient
+            from api.pgstac.store import PgstacStore
+        except ImportError as exc:
+            raise CatalogError(
+                f"the backend pgstac needs stac-fastapi-pgstac: pip install 'tessera-stac[pgstac]' ({exc})"
+            ) from exc
+        database = PgstacStore(folder, settings, metrics.refresh_failed)
+        return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)
+    if folder is None:
+        raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
+    store = Store(folder, settings.refresh_seconds, metrics.refresh_failed)
+    return store, ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
 
 
 class TesseraApi(StacApi):
@@ -141,7 +163,11 @@ class _Source:
         self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        snapshot = self._store.current()
+        try:
+            snapshot = self._store.current()
+        except UnavailableError as exc:
+            await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
+            return
         lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot))
         await lane(scope, receive, send)
 
@@ -171,11 +197,9 @@ def _add_readiness(app: FastAPI, store: Store) -> None:
 
     async def ready() -> Response:
         try:
-            snapshot = store.current()
-            first = next(iter(snapshot.collections.values()))
-            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
-        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
-            return error(503, f"the index cannot be read ({exc})", {"retry-after": "5"})
+            await store.probe()
+        except TesseraError as exc:
+            return error(503, str(exc), {"retry-after": "5"})
         return Response(b'{"status":"UP"}', media_type=JSON, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/ready", ready, include_in_schema=False)
@@ -205,7 +229,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         return error(404, str(exc))
 
     async def timeout(_: Request, exc: Exception) -> Response:
-        metrics.error("search_timeout")
+        metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
         return error(503, str(exc), {"retry-after": "5"})
 
     async def http_error(request: Request, exc: Exception) -> Response:
@@ -223,6 +247,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         (RequestValidationError, bad_query),
         (NotFoundError, not_found),
         (QueryTimeoutError, timeout),
+        (UnavailableError, timeout),
         (HTTPException, http_error),
     ):
         app.add_exception_handler(kind, handler)

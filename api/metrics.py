@@ -26,8 +26,9 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.store import Store
+from api.store import Snapshot, Store
 from catalog_builder import __version__
+from catalog_builder.errors import UnavailableError
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -102,8 +103,8 @@ class Metrics:
         return generate_latest(registry) + generate_latest(state)
 
 
-ERRORS = ("bad_request", "not_found", "search_timeout", "too_large", "fault")
-"""Kinds of failures: the client's, the client's, too slow, the client's, ours."""
+ERRORS = ("bad_request", "not_found", "too_large", "search_timeout", "unavailable", "fault")
+"""Kinds of failures: the client's, the machine's (too slow; a database that is away), ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +115,9 @@ class _State(Collector):
     workers: tuple[int, ...]
 
     def collect(self) -> Iterable[Metric]:
-        snapshot = self.store.current()
         yield InfoMetricFamily("tessera_stac", "The program.", {"version": __version__})
-        yield InfoMetricFamily(
-            "tessera_catalogue", "The catalogue in force.", {"generation": snapshot.generation}
-        )
-        yield GaugeMetricFamily(
-            "tessera_catalogue_built_timestamp_seconds", "When its index was written.", snapshot.built
-        )
-        items = GaugeMetricFamily("tessera_catalogue_items", "Items in it.", labels=["collection"])
-        for record in snapshot.collections.values():
-            items.add_metric([record.id], record.n_items)
-        yield items
+        with contextlib.suppress(UnavailableError):  # a database that is away: the figures of requests stay
+            yield from _of_catalogue(self.store.current())
         memory = GaugeMetricFamily(
             "tessera_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"]
         )
@@ -145,6 +137,19 @@ class _State(Collector):
                     sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"),
                 )
         yield from (memory, files, cpu)
+
+
+def _of_catalogue(snapshot: Snapshot) -> Iterator[Metric]:
+    generation = {"generation": snapshot.generation}
+    yield InfoMetricFamily("tessera_catalogue", "The catalogue in force.", generation)
+    if snapshot.built is not None:
+        yield GaugeMetricFamily(
+            "tessera_catalogue_built_timestamp_seconds", "When its index was written.", snapshot.built
+        )
+    items = GaugeMetricFamily("tessera_catalogue_items", "Items in it.", labels=["collection"])
+    for record in snapshot.collections.values():
+        items.add_metric([record.id], record.n_items)
+    yield items
 
 
 def _workers(folder: str) -> Iterator[int]:

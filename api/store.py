@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from fastapi import FastAPI
 
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.errors import CatalogError
-from catalog_builder.index import CollectionRecord, Index
+from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
+from catalog_builder.index import CollectionRecord, Index, Selection
 
 LOG = logging.getLogger("tessera_stac")
 T = TypeVar("T")
@@ -32,13 +34,16 @@ REMEMBERED = 256
 class Snapshot:
     """One build of the catalogue, open for reading."""
 
-    def __init__(self, index: Index, generation: str, built: float) -> None:
+    def __init__(self, index: Index, generation: str, built: float | None = None) -> None:
         self.index = index
         self.generation = generation
         """Differs between builds; part of every ETag."""
         self.built = built
-        """When the index was written, in seconds since 1970."""
+        """When the index was written, in seconds since 1970; None if that is not known."""
         self.collections: dict[str, CollectionRecord] = index.collections
+        """Of tiles, by id."""
+        self.documents: Mapping[str, str] = index.documents
+        """Every collection's STAC document, by id, with ``{root}`` for the address of the service."""
         self.years: tuple[int, ...] = tuple(
             sorted({year for record in self.collections.values() for year in record.years})
         )
@@ -127,6 +132,24 @@ class Store:
             self._failure = str(exc)
         else:
             self._failure = ""
+
+    def attach(self, app: FastAPI) -> None:
+        """Do what is to be done when the application starts and stops: nothing, here."""
+
+    async def probe(self) -> None:
+        """Try whether searches can be answered.
+
+        Raises
+        ------
+        UnavailableError
+            If the index cannot be read.
+        """
+        try:
+            snapshot = self.current()
+            first = next(iter(snapshot.collections.values()))
+            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
+        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
+            raise UnavailableError(f"the index cannot be read ({exc})") from exc
 
     def _look(self) -> tuple[int, int, int]:
         try:

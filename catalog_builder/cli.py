@@ -435,7 +435,10 @@ def serve(
 @app.command()
 def export(
     catalog: CatalogArg,
-    to: Annotated[str, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")],
+    to: Annotated[
+        str | None, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")
+    ] = None,
+    pgstac: Annotated[bool, typer.Option("--pgstac", help="The same as --to pgstac.")] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -463,16 +466,23 @@ def export(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="pgstac: install or update pgSTAC in the database first.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="pgstac: load everything, not only what changed.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
     from catalog_builder import console
     from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
     from catalog_builder.publish.extract import extracts
     from catalog_builder.region import region_from
 
+    if (to is None) != pgstac:
+        raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
+    to = to or "pgstac"
     parts = extracts(
         CatalogFolder(catalog).open_index(),
         url=url,
@@ -481,12 +491,22 @@ def export(
         region=region_from(bbox) if bbox is not None else None,
     )
     with console.progress("items", quiet=quiet) as report:
-        n = run(to, parts, out, dsn, max_items=max_items, method=method, migrate=migrate, report=report)
-    text = f"{n:,} items to {out or 'pgSTAC'}"
+        done = run(
+            to,
+            parts,
+            out,
+            dsn,
+            max_items=max_items,
+            method=method,
+            migrate=migrate,
+            force=force,
+            report=report,
+        )
+    text = f"{done.items:,} items to {out or 'pgSTAC'}" + (f": {done.note}" if done.note else "")
     if out == "-":
         console.say(text)
     else:
-        console.result(text, {"to": to, "out": out, "items": n}, as_json=as_json)
+        console.result(text, {"to": to, "out": out, "items": done.items}, as_json=as_json)
 
 
 @app.command()

@@ -265,7 +265,7 @@ class Index:
             db.execute("PRAGMA cache_size=-4096")
             db.execute("PRAGMA query_only=ON")
             cell_mask = (1 << CELL_BITS) - 1
-            # The function holds the list alone: a circle through SQLite is one that no garbage collector sees.
+            # The function holds the list alone: no garbage collector sees a circle that goes through SQLite.
             cell_sets: list[list[list[int]]] = []
             self._local.cell_sets = cell_sets
 
@@ -491,6 +491,17 @@ class Index:
         """Return the :class:`Has` flags of a key, 0 if there is no such tile-year."""
         found = self._db.execute("SELECT has FROM tile WHERE key = ?", (key,)).fetchone()
         return found[0] if found else 0
+
+    def tiles(
+        self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
+    ) -> list[tuple[int, grid.TileId]]:
+        """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""
+        years = None if year is None else [year]
+        found = []
+        for key, *_ in self.page(Selection([ordinal], years, runs), limit):
+            _, of, row, col = split_key(key)
+            found.append((of, grid.TileId.from_row_col(row, col)))
+        return found
 
     def converted(self, ordinal: int, year: int) -> npt.NDArray[np.bool_]:
         """Return which tile-years of a year are converted, in the order of :meth:`tile_table`."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,10 +70,14 @@ def serving(
 
 
 @contextmanager
-def serve_catalog(catalog: Path, *arguments: object, **env: str) -> Iterator[Running]:
-    """Run ``tessera-stac serve`` on a free port."""
+def serve_catalog(catalog: Path, *arguments: object, workers: int = 1, **env: str) -> Iterator[Running]:
+    """Run ``tessera-stac serve`` on a free port; lend it when all workers are there."""
     port = free_port()
-    with serving(tessera_stac("serve", catalog, "--port", port, *arguments), port, **env) as running:
+    command = tessera_stac("serve", catalog, "--port", port, "--workers", workers, *arguments)
+    with serving(command, port, **env) as running:
+        deadline = time.monotonic() + 60
+        while len(running.workers()) < workers and time.monotonic() < deadline:
+            time.sleep(0.05)
         yield running
 
 

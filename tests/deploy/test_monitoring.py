@@ -30,7 +30,7 @@ NAMES = re.compile(r"\btessera_\w+")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("monitoring")
     build_from(folder / "catalog", write_manifest(folder, 2024, patch(0, 52, 4, 3)))
-    with serve_catalog(folder / "catalog", "--workers", "2") as running:
+    with serve_catalog(folder / "catalog", workers=2) as running:
         yield running
 
 

@@ -49,7 +49,7 @@ def test_workers_follow_without_a_failed_request_or_an_open_file_left(tmp_path: 
                 else:
                     answers.append(right[ids])
 
-    with serve_catalog(catalog, "--workers", "2") as server:
+    with serve_catalog(catalog, workers=2) as server:
         threads = [threading.Thread(target=ask, args=(server.url, n % 2 == 0)) for n in range(4)]
         for thread in threads:
             thread.start()

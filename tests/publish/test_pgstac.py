@@ -85,7 +85,8 @@ def test_items_come_out_as_they_went_in(
     dsn, expected = _dsn(postgres, database), _expected(parts)
     with pytest.raises(StorageError, match="--migrate"):
         load_pgstac(dsn, parts)
-    assert load_pgstac(dsn, parts, migrate=True) == len(expected)
+    done = load_pgstac(dsn, parts, migrate=True)
+    assert (done.items, done.loaded, done.removed) == (len(expected), len(expected), 0)
     assert _stored(postgres, database) == expected
     sql = "SELECT collection, lower(constraint_dtrange)::date FROM pgstac.partition_sys_meta ORDER BY 1, 2"
     assert psql(postgres, sql, database).split() == [
@@ -94,10 +95,11 @@ def test_items_come_out_as_they_went_in(
         "tessera-v1|2024-01-01",
         "tessera-v1.1-cam|2024-01-01",
     ]
-    assert load_pgstac(dsn, parts) == len(expected), "once more changes nothing"
+    done = load_pgstac(dsn, parts)
+    assert (done.items, done.loaded, done.removed) == (len(expected), 0, 0), "once more loads nothing"
     assert _stored(postgres, database) == expected
     with pytest.raises(StorageError, match="duplicate key"):
-        load_pgstac(dsn, parts, method="insert")
+        load_pgstac(dsn, parts, method="insert", force=True)
     titles = psql(postgres, "SELECT content->>'title' FROM pgstac.collections ORDER BY id", database)
     assert titles.splitlines() == [p.document()["title"] for p in parts]
 
@@ -108,7 +110,7 @@ def test_a_load_that_was_cut_short_is_completed(
     dsn, expected = _dsn(postgres, database), _expected(parts)
 
     def stop(_: str, done: int, of: int) -> None:
-        if done:
+        if done > parts[0].count(2022):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
