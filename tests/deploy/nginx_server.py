@@ -41,16 +41,15 @@ class Site:
         return f"https://127.0.0.1:{self.port}"
 
 
-@contextmanager
-def nginx(
+def lay_out(
     folder: Path,
     catalog: Path,
     api_port: int,
     site: str,
     changes: Mapping[str, str] | None = None,
     sed: str | None = None,
-) -> Iterator[Site]:
-    """Run a site.
+) -> tuple[list[str], Site]:
+    """Write a site's files; return what runs nginx on them.
 
     Parameters
     ----------
@@ -103,10 +102,24 @@ def nginx(
     tested = subprocess.run([*arguments, "-t"], capture_output=True, text=True)
     assert tested.returncode == 0, tested.stderr
     assert "warn" not in tested.stderr, tested.stderr
+    return arguments, Site(port, redirecting, log)
+
+
+@contextmanager
+def nginx(
+    folder: Path,
+    catalog: Path,
+    api_port: int,
+    site: str,
+    changes: Mapping[str, str] | None = None,
+    sed: str | None = None,
+) -> Iterator[Site]:
+    """Run a site; see :func:`lay_out`."""
+    arguments, running = lay_out(folder, catalog, api_port, site, changes, sed)
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
     try:
-        _wait_for_port(port, process)
-        yield Site(port, redirecting, log)
+        _wait_for_port(running.port, process)
+        yield running
     finally:
         process.terminate()
         process.wait(20)
