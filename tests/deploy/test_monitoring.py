@@ -16,8 +16,9 @@ import httpx
 import pytest
 import yaml
 
+from api.metrics import ERRORS
 from tests.catalogs import build_from, patch, write_manifest
-from tests.deploy.processes import DEPLOY, Running, program, serve_catalog
+from tests.deploy.processes import DEPLOY, ROOT, Running, program, serve_catalog
 from tests.figures import Figures, samples
 
 MONITORING = DEPLOY / "monitoring"
@@ -105,6 +106,16 @@ def test_rules_and_dashboard_ask_for_what_there_is(server: Running) -> None:
         n for panel in DASHBOARD["panels"] for t in panel["targets"] for n in NAMES.findall(t["expr"])
     }
     assert exported - on_panels == {"tessera_stac_info", "tessera_catalogue_info"}
+
+
+def test_every_metric_is_documented(server: Running) -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    documented = set(re.findall(r"`(tessera_\w+)`", document))
+    text = httpx.get(f"{server.url}/_mgmt/metrics").text
+    exported = set(re.findall(r"^# TYPE (\w+) \w+$", text, re.MULTILINE))
+    assert exported == documented
+    for kind in ERRORS:
+        assert f"`{kind}`" in document
 
 
 def test_the_dashboard_is_laid_out() -> None:

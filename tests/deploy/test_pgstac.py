@@ -28,7 +28,7 @@ def _documented(folder: Path) -> list[str]:
     """Return the commands of docs/operations.md, with a file of ours."""
     text = (ROOT / "docs" / "operations.md").read_text()
     block = text.partition("<!-- snippet: pgstac-backup -->")[2].partition("```sh\n")[2].partition("```")[0]
-    commands = [c for c in block.replace("\\\n", "").splitlines() if c.strip() and not c.startswith("#")]
+    commands = block.replace("\\\n", "").splitlines()
     assert len(commands) >= 3
     return [c.replace("/backup/", f"{folder}/") for c in commands]
 
