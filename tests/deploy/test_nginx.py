@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -377,3 +381,41 @@ def test_a_flood_of_searches_is_slowed_down_and_told_so(small: Path, tmp_path: P
         build_from(small, write_manifest(tmp_path / "new", 2024, patch(0, 52, 6, 5)))
         collection = http.get("/data/tessera-v1/collection.json").json()
         assert collection["tessera:coverage"]["items"] == 30
+
+
+def test_a_server_takes_another_s_place_and_no_request_fails(small: Path, tmp_path: Path) -> None:
+    """The rolling upgrade of docs/operations.md: two behind nginx, the old one stopped under load."""
+    answers: list[int | str] = []
+    stop = threading.Event()
+
+    def ask(url: str, number: int) -> None:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            while not stop.is_set():
+                try:
+                    if number % 2:
+                        found = http.post("/search", json={"limit": 3})
+                    else:
+                        found = http.get("/search?limit=3&sortby=-id")
+                    answers.append(found.status_code)
+                except httpx.HTTPError as exc:
+                    answers.append(repr(exc))
+
+    with serve_catalog(small) as new, contextlib.ExitStack() as old_one:
+        old = old_one.enter_context(serve_catalog(small))
+        ports = [int(s.url.rpartition(":")[2]) for s in (old, new)]
+        both = {f"server 127.0.0.1:{ports[0]};": " ".join(f"server 127.0.0.1:{p};" for p in ports)}
+        unlimited = {"rate=100r/s": "rate=100000r/s"}
+        site = old_one.enter_context(nginx(tmp_path, small, ports[0], "plain.conf", {**both, **unlimited}))
+        threads = [threading.Thread(target=ask, args=(site.plain, n)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        os.kill(old.pid, signal.SIGTERM)
+        time.sleep(2)
+        before = len(answers)
+        time.sleep(0.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert len(answers) > before > 50, "answered before, while and after"
+        assert set(answers) == {200}
