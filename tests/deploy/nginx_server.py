@@ -106,16 +106,9 @@ def lay_out(
 
 
 @contextmanager
-def nginx(
-    folder: Path,
-    catalog: Path,
-    api_port: int,
-    site: str,
-    changes: Mapping[str, str] | None = None,
-    sed: str | None = None,
-) -> Iterator[Site]:
-    """Run a site; see :func:`lay_out`."""
-    arguments, running = lay_out(folder, catalog, api_port, site, changes, sed)
+def nginx(laid_out: tuple[list[str], Site]) -> Iterator[Site]:
+    """Run what :func:`lay_out` wrote."""
+    arguments, running = laid_out
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
     try:
         _wait_for_port(running.port, process)

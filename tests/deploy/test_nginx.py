@@ -28,7 +28,7 @@ import rasterio
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conftest import plain_environment
 from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
-from tests.deploy.nginx_server import CONFIG, Site, certificate, nginx
+from tests.deploy.nginx_server import CONFIG, Site, certificate, lay_out, nginx
 from tests.deploy.processes import serve_catalog
 
 pytestmark = pytest.mark.xdist_group("nginx")
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     }
     with (
         serve_catalog(tiles.catalog) as api,
-        nginx(folder, tiles.catalog, int(api.url.rpartition(":")[2]), "site.conf", archive) as site,
+        nginx(lay_out(folder, tiles.catalog, int(api.url.rpartition(":")[2]), "site.conf", archive)) as site,
     ):
         yield Place(site, api.url, tiles, folder)
 
@@ -342,7 +342,7 @@ def test_under_a_path_prefix_without_tls(small: Path, tmp_path: Path) -> None:
     assert script is not None
     with serve_catalog(small, "--root-path", "/stac") as api:
         port = int(api.url.rpartition(":")[2])
-        with nginx(tmp_path, small, port, "plain.conf", sed=script[1]) as site:
+        with nginx(lay_out(tmp_path, small, port, "plain.conf", sed=script[1])) as site:
             found = httpx.get(f"{site.plain}/stac/search?limit=1")
             assert found.json()["numberMatched"] == 25
             assert found.json()["links"][0]["href"].startswith(f"{site.plain}/stac/")
@@ -356,7 +356,7 @@ def test_under_a_path_prefix_without_tls(small: Path, tmp_path: Path) -> None:
 def test_an_api_that_does_not_answer_is_503_with_the_reason(small: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening: connections are refused
-        with nginx(tmp_path, small, taken.getsockname()[1], "plain.conf") as site:
+        with nginx(lay_out(tmp_path, small, taken.getsockname()[1], "plain.conf")) as site:
             found = httpx.get(f"{site.plain}/search")
             assert (found.status_code, found.json()["code"]) == (503, "Unavailable")
             assert found.headers["retry-after"] == "5"
@@ -368,7 +368,7 @@ def test_a_flood_of_searches_is_slowed_down_and_told_so(small: Path, tmp_path: P
     few = {"rate=100r/s": "rate=1r/m", "burst=400": "burst=5"}
     with (
         serve_catalog(small) as api,
-        nginx(tmp_path, small, int(api.url.rpartition(":")[2]), "plain.conf", few) as site,
+        nginx(lay_out(tmp_path, small, int(api.url.rpartition(":")[2]), "plain.conf", few)) as site,
         httpx.Client(base_url=site.plain) as http,
     ):
         answers = [http.get("/search?limit=1") for _ in range(10)]
@@ -405,7 +405,9 @@ def test_a_server_takes_another_s_place_and_no_request_fails(small: Path, tmp_pa
         ports = [int(s.url.rpartition(":")[2]) for s in (old, new)]
         both = {f"server 127.0.0.1:{ports[0]};": " ".join(f"server 127.0.0.1:{p};" for p in ports)}
         unlimited = {"rate=100r/s": "rate=100000r/s"}
-        site = old_one.enter_context(nginx(tmp_path, small, ports[0], "plain.conf", {**both, **unlimited}))
+        site = old_one.enter_context(
+            nginx(lay_out(tmp_path, small, ports[0], "plain.conf", {**both, **unlimited}))
+        )
         threads = [threading.Thread(target=ask, args=(site.plain, n)) for n in range(4)]
         for thread in threads:
             thread.start()
