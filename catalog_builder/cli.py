@@ -394,7 +394,13 @@ def preview(
 
 @app.command()
 def serve(
-    catalog: CatalogArg,
+    catalog: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Catalogue folder. With TESSERA_STAC_BACKEND=pgstac only its COGs, and not needed.",
+            metavar="CATALOG",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
     workers: Annotated[int, typer.Option(help="Server processes.", min=1)] = 1,
@@ -409,11 +415,16 @@ def serve(
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
 
-    CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
-    os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
+    on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
+    if catalog is None and not on_database:
+        raise QueryError("CATALOG: say which folder to serve, or set TESSERA_STAC_BACKEND=pgstac")
+    if not on_database and catalog is not None:
+        CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
+    if catalog is not None:
+        os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
-    say(f"serving {catalog} on http://{host}:{port}{root_path}/")
+    say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all

@@ -45,3 +45,7 @@ class UnavailableError(TesseraError):
 
 class ConvertError(TesseraError):
     """A tile that cannot be converted, with the reason."""
+
+
+class ClusterError(ConvertError):
+    """Workers that can do nothing more: a scheduler that is gone, machines that cannot convert."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import anyio.to_thread
 import attr
@@ -91,11 +92,12 @@ class PgstacClient(ExtendedClient):
     ) -> tuple[Json, Count]:
         """Ask for a page, and beside it for the number of matches."""
         seconds, database = self.settings.search_seconds, self.store.database
+        plain = _plain(request)
 
         async def find() -> Json:
             # stac-fastapi-pgstac writes into what it is given
-            asked = Body(**body, conf={"context": "off"})
-            found: Any = await self.core._search_base(asked, request)
+            asked = Body.model_validate({**body, "conf": dict(_CONF)})
+            found: Any = await self.core._search_base(asked, plain)
             return dict(found)
 
         whole = _count_of_all(snapshot, query)
@@ -105,11 +107,23 @@ class PgstacClient(ExtendedClient):
         page, matched = await asyncio.gather(
             database.within(seconds, find), count_items(database, body, limit, seconds)
         )
-        return _with_tokens(page), matched
+        page = _with_tokens(page)
+        if not page["links"]:
+            matched = Count(len(page["features"]))  # the first page is the last one
+        return page, matched
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]
-        found = await self.store.items(cid, [item_id])
+
+        async def find() -> list[Json]:
+            # As a search of one: it keeps nulls, which pgSTAC's own form of an item loses.
+            asked = Body.model_validate(
+                {"ids": [item_id], "collections": [cid], "limit": 1, "conf": dict(_CONF)}
+            )
+            found: Any = await self.core._search_base(asked, _plain(request))
+            return list(found["features"])
+
+        found = await self.store.database.within(self.settings.search_seconds, find)
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         (text,) = show(snapshot, found, root, view)
@@ -135,8 +149,18 @@ class PgstacClient(ExtendedClient):
         return [a.document(from_blocks(snapshot, selection, a)) for a in wanted]
 
 
+_CONF = {"context": "off"}
+"""Settings of a search: matches are counted beside it."""
 _INLINE_ITEMS = 200
 """A page of more items is rendered in a thread."""
+
+
+def _plain(request: Request) -> Request:
+    """Return a request without body and parameters, of which stac-fastapi-pgstac makes its links.
+
+    It would read a body again for them, and fail where there is none; ours are made anew anyway.
+    """
+    return Request({**request.scope, "method": "GET", "query_string": b""})
 
 
 def _with_tokens(page: Json) -> Json:
@@ -144,10 +168,9 @@ def _with_tokens(page: Json) -> Json:
     links = []
     for one in page["links"]:
         rel, href = one.get("rel"), str(one.get("href", ""))
-        token = one.get("body", {}).get("token") or href.partition("token=")[2].partition("&")[0]
-        if rel in ("next", "prev", "previous") and token:
-            rel = "prev" if rel == "previous" else rel
-            links.append({"rel": rel, "token": token.replace("%3A", ":")})
+        (token,) = parse_qs(urlsplit(href).query).get("token", [""])
+        if token:
+            links.append({"rel": "prev" if rel == "previous" else rel, "token": token})
     return {**page, "links": links}
 
 

@@ -31,6 +31,7 @@ _LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke in the middle of an exchange
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -88,6 +89,9 @@ class Database:
                 left = max(seconds - (time.monotonic() - began), 0.01)
                 await connection.execute(f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}")
                 yield connection
+        except asyncpg.InternalClientError:
+            connection.terminate()
+            raise
         finally:
             await self._pool.release(connection)
 

@@ -6,6 +6,7 @@ pgSTAC's own reading differs from the standard's in places, all of them mended h
   error: our operators, which the loader puts beside pgSTAC's (:mod:`catalog_builder.publish.pgstac_state`);
 - temporal functions read ``datetime`` as the item's whole interval: written out as comparisons;
 - spatial functions take no GeometryCollection, no heights, and the literal on the right only;
+- a number beside an expression is read as text, unless the comparison is the whole filter;
 - a constant is no condition.
 """
 
@@ -26,19 +27,19 @@ from catalog_builder.errors import QueryError
 Node = Any
 """CQL2 in JSON form."""
 
-TRUE: Node = {"op": "=", "args": [1, 1]}
-FALSE: Node = {"op": "=", "args": [1, 0]}
+TRUE: Node = {"op": "=", "args": ["1", "1"]}
+FALSE: Node = {"op": "=", "args": ["1", "0"]}
 
 _ARITHMETIC = {
-    "+": "tessera_add",
-    "-": "tessera_subtract",
-    "*": "tessera_multiply",
-    "/": "tessera_divide",
-    "div": "tessera_div",
-    "%": "tessera_modulo",
-    "^": "tessera_power",
-    "casei": "tessera_casei",
-    "accenti": "tessera_accenti",
+    "+": "exact_add",
+    "-": "exact_subtract",
+    "*": "exact_multiply",
+    "/": "exact_divide",
+    "div": "exact_div",
+    "%": "exact_modulo",
+    "^": "exact_power",
+    "casei": "exact_casei",
+    "accenti": "exact_accenti",
 }
 _CONVERSE = {"s_within": "s_contains", "s_contains": "s_within"}
 _COLUMNS = {"start_datetime": "datetime"}
@@ -97,7 +98,7 @@ def time_text(ns: int, *, up: bool = False) -> str:
         at = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
     except OverflowError:
         return _FIRST if ns < 0 else _LAST
-    return at.isoformat().replace("+00:00", "Z")
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _open_escape(pattern: Node) -> bool:
@@ -108,6 +109,8 @@ def _open_escape(pattern: Node) -> bool:
 
 
 def _scalar(node: Node) -> Node:
+    if isinstance(node, int | float) and not isinstance(node, bool):
+        return {"op": "exact_number", "args": [node]}
     if not isinstance(node, Mapping):
         return node
     if "property" in node:
@@ -128,7 +131,7 @@ def _timestamp(ns: int) -> Node:
 def _is_null(node: Node) -> Node:
     if isinstance(node, Mapping) and node.get("property") == "geometry":
         return FALSE  # an item always has one
-    return {"op": "tessera_is_null", "args": [_scalar(node)]}
+    return {"op": "exact_is_null", "args": [_scalar(node)]}
 
 
 # ------------------------------------------------------------------------------------- times

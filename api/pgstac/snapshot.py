@@ -50,7 +50,7 @@ class LoadedTiles(Index):
         """Return 1 if there is such a tile-year, 0 if not."""
         ordinal, year, row, col = split_key(key)
         masks = self._masks.get(ordinal)
-        if masks is None or not (row < grid.N_ROWS and col < grid.N_COLS):
+        if masks is None or year not in self.by_ordinal[ordinal].years:
             return 0
         return int(bool(masks[row, col] & year_bits([year])))
 

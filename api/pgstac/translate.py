@@ -24,6 +24,8 @@ from catalog_builder.index import split_key
 
 TIES = ("datetime", "collection", "id")
 """What decides between items that an order leaves equal, and the order where none is asked for."""
+EVER = Interval(None, None)
+"""All times."""
 _SAME_ORDER = {"tessera:year": "datetime", "start_datetime": "datetime"}
 """Sortables that order tile-years as a column does, by which partitions are walked."""
 
@@ -64,8 +66,12 @@ def search_body(snapshot: PgstacSnapshot, query: Query, settings: Settings) -> J
         interval = _narrowed(snapshot, query, conditions, settings)
         if interval is None:
             return None
-    if interval is not None and (text := _interval(interval)) is not None:
-        body["datetime"] = text
+    if interval is not None and interval != EVER:
+        start, end = _times(interval)
+        if start <= end or ".." in (start, end):
+            body["datetime"] = f"{start}/{end}"
+        else:  # an instant between two of PostgreSQL's microseconds
+            nodes += [_compared("datetime", "<=", end), _compared("end_datetime", ">=", start)]
     nodes += [translate(c) for c in conditions]
     if query.terms is not None:
         nodes.append(_mentions(snapshot, query.terms))
@@ -108,12 +114,15 @@ def _box(b: grid.Bounds) -> BaseGeometry:
 # -------------------------------------------------------------------------------------- time
 
 
-def _interval(interval: Interval) -> str | None:
-    if interval.start is None and interval.end is None:
-        return None
+def _times(interval: Interval) -> tuple[str, str]:
+    """Return an interval's ends as texts that sort as the times do; an open one as two dots."""
     start = ".." if interval.start is None else time_text(interval.start, up=True)
     end = ".." if interval.end is None else time_text(interval.end)
-    return f"{start}/{end}"
+    return start, end
+
+
+def _compared(name: str, op: str, time: str) -> Node:
+    return {"op": op, "args": [{"property": name}, {"timestamp": time}]}
 
 
 def _narrowed(
@@ -125,10 +134,10 @@ def _narrowed(
     """
     compiler = Compiler(snapshot, settings)
     bound = compiler.all_of([compiler.condition(c) for c in conditions]).bound
-    given = query.interval or Interval(None, None)
+    given = query.interval or EVER
     chosen = snapshot.documents if query.collections is None else query.collections
     if bound.years is None or not all(c in snapshot.collections for c in chosen):
-        return given  # of items that are no tiles, the filter's years say nothing
+        return query.interval or EVER  # of items that are no tiles, the filter's years say nothing
     years = [y for y in bound.years if given.overlaps(*year_span(y))]
     if not years:
         return None

@@ -46,18 +46,20 @@ CREATE TABLE IF NOT EXISTS tessera_stac.loaded(
 """
 
 OPERATORS: Mapping[str, str] = {
-    "tessera_add": "(%s + %s)",
-    "tessera_subtract": "(%s - %s)",
-    "tessera_multiply": "(%s * %s)",
-    "tessera_divide": "(%s / nullif(%s, 0))",
-    "tessera_div": "trunc(%s / nullif(%s, 0))",
-    "tessera_modulo": "(mod((%s)::numeric, nullif((%s)::numeric, 0)))::float8",
-    "tessera_power": "power(%s, %s)",
-    "tessera_casei": "lower(%s)",
-    "tessera_accenti": "unaccent(%s)",
-    "tessera_is_null": "(%s) IS NULL",
+    "exact_number": "(%s)::float8",
+    "exact_add": "(%s + %s)",
+    "exact_subtract": "(%s - %s)",
+    "exact_multiply": "(%s * %s)",
+    "exact_divide": "(%s / nullif(%s, 0))",
+    "exact_div": "trunc(%s / nullif(%s, 0))",
+    "exact_modulo": "(mod((%s)::numeric, nullif((%s)::numeric, 0)))::float8",
+    "exact_power": "power(%s, %s)",
+    "exact_casei": "lower(%s)",
+    "exact_accenti": "unaccent(%s)",
+    "exact_is_null": "(%s) IS NULL",
 }
-"""Operators added to pgSTAC's table of them, by name."""
+"""Operators added to pgSTAC's table of them. A name that begins with t or s would be taken for temporal or
+spatial."""
 
 PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     "gsd": {"title": "Ground sample distance", "type": "number"},

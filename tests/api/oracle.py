@@ -31,14 +31,17 @@ class Oracle:
     ids: npt.NDArray[np.object_]
 
     @classmethod
-    def read(cls, manifests: list[Path]) -> Oracle:
+    def read(cls, manifests: list[Path], *, by_id: bool = False) -> Oracle:
+        """Read the manifests; the order is that of the index, or by year and id, as pgSTAC's."""
         found = set()
         for path in manifests:
             for line in lzma.decompress(path.read_bytes()).decode().splitlines():
                 if match := _LINE.match(line):
                     year, lon, lat = match.groups()
                     found.add((int(year), float(lat), float(lon), f"grid_{lon}_{lat}_{year}"))
-        year, lat, lon, ids = zip(*sorted(found), strict=True)
+        year, lat, lon, ids = zip(
+            *sorted(found, key=(lambda f: (f[0], f[3])) if by_id else None), strict=True
+        )
         return cls(np.array(year), np.array(lat), np.array(lon), np.array(ids, object))
 
     @cached_property

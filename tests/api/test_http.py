@@ -16,6 +16,7 @@ from api.app import create_app
 from api.settings import Settings
 from tests.api.oracle import Oracle
 from tests.api.pages import ok
+from tests.backends import Serve
 from tests.figures import samples
 from tests.http_server import serve
 
@@ -116,9 +117,9 @@ def test_data_is_not_given_two_origins(http: httpx.Client) -> None:
     assert "content-encoding" not in response.headers
 
 
-def test_too_large_requests(catalog: Path) -> None:
-    settings = Settings(max_body_bytes=2000, max_url_bytes=1000, max_vertices=10, max_ids=3)
-    with serve(create_app(catalog, settings)) as server, httpx.Client(base_url=server.url) as http:
+def test_too_large_requests(catalog: Path, serve_on: Serve) -> None:
+    limits = {"max_body_bytes": 2000, "max_url_bytes": 1000, "max_vertices": 10, "max_ids": 3}
+    with serve_on(catalog, **limits) as server, httpx.Client(base_url=server.url) as http:
         body = json.dumps({"ids": ["x" * 3000]})
         assert http.post("/search", content=body).status_code == 413
         # without a Content-Length

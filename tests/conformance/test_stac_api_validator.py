@@ -13,6 +13,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
+from tests.backends import Serve
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conftest import plain_environment
 from tests.converted import COLLECTION, converted
@@ -118,8 +119,8 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(catalog: Path) -> Iterator[Server]:
-    with serve(create_app(catalog)) as running:
+def server(catalog: Path, serve_on: Serve) -> Iterator[Server]:
+    with serve_on(catalog) as running:
         yield running
 
 
@@ -127,9 +128,9 @@ def test_every_class(server: Server) -> None:
     _check(_validate(server.url, "tessera-v1", _box(1, 46, 1.5, 46.4), *CLASSES), MISTAKES)
 
 
-def test_converted_tiles() -> None:
+def test_converted_tiles(serve_on: Serve) -> None:
     """Their items have more assets and extensions."""
-    with serve(create_app(converted().catalog)) as running:
+    with serve_on(converted().catalog) as running:
         found = _validate(running.url, COLLECTION, _box(15, 78, 16, 79), "core", "collections", "features")
     _check(found, {})
 
