@@ -17,6 +17,7 @@ from typing import Any
 # stac-fastapi builds its settings, and warns of defaults that we replace, when it is imported.
 logging.getLogger("stac_fastapi.types.config").setLevel(logging.ERROR)
 
+import anyio.to_thread  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.exceptions import RequestValidationError  # noqa: E402
 from stac_fastapi.api.app import StacApi  # noqa: E402
@@ -45,6 +46,7 @@ from api.source import RawLane, SourceRoot  # noqa: E402
 from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
+from catalog_builder.convert.ledger import LEDGER  # noqa: E402
 from catalog_builder.errors import (  # noqa: E402
     CatalogError,
     QueryError,
@@ -73,8 +75,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     """
     settings = settings or Settings()
     folder = catalog or settings.catalog
-    store, client = _backend(folder, settings)
     metrics = Metrics()
+    store, client = _backend(folder, settings, metrics)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -92,7 +94,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     app.state.store = store
     store.attach(app)
     if folder is not None:
-        cogs = immutable_where(rf"{COGS}/.*")
+        cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
         tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
         app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
     app.mount("/source", _Source(store), name="source")
@@ -102,13 +104,13 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     add_pictures(app, store, settings)
     _add_readiness(app, store)
     _add_metrics(app, store, metrics, settings)
-    _add_error_handlers(app)
+    _add_error_handlers(app, metrics)
     if settings.access_log:
         _log_to_stdout()
     return app
 
 
-def _backend(folder: Path | None, settings: Settings) -> tuple[Store, ExtendedClient]:
+def _backend(folder: Path | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
     """Return where items are searched, and the client that does it."""
     if settings.backend == "pgstac":
         try:
@@ -118,11 +120,11 @@ def _backend(folder: Path | None, settings: Settings) -> tuple[Store, ExtendedCl
             raise CatalogError(
                 f"the backend pgstac needs stac-fastapi-pgstac: pip install 'tessera-stac[pgstac]' ({exc})"
             ) from exc
-        database = PgstacStore(folder, settings)
+        database = PgstacStore(folder, settings, metrics.refresh_failed)
         return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = Store(folder, settings.refresh_seconds)
+    store = Store(folder, settings.refresh_seconds, metrics.refresh_failed)
     return store, ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
 
 
@@ -208,26 +210,31 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
         return
 
     async def show() -> Response:
-        metrics.items = sum(r.n_items for r in store.current().collections.values())
-        return PlainTextResponse(metrics.text(), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+        # reads /proc and the files of all workers: not on the event loop
+        text = await anyio.to_thread.run_sync(metrics.text, store)
+        return PlainTextResponse(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """Answer every failure as JSON, with its reason."""
+def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer every failure as JSON, with its reason, and count it."""
 
     async def bad_query(_: Request, exc: Exception) -> Response:
+        metrics.error("bad_request")
         return error(400, str(exc))
 
     async def not_found(_: Request, exc: Exception) -> Response:
+        metrics.error("not_found")
         return error(404, str(exc))
 
     async def timeout(_: Request, exc: Exception) -> Response:
+        metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
         return error(503, str(exc), {"retry-after": "5"})
 
     async def http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
+        metrics.error("not_found" if status == 404 else "bad_request")
         headers = exc.headers if isinstance(exc, HTTPException) else None
         reasons = {
             404: f"no such page: {request.url.path[:200]}",

@@ -407,8 +407,11 @@ def serve(
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
 ) -> None:
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
+    import tempfile
+
     import uvicorn
 
+    from api.metrics import FOLDER
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
 
@@ -422,17 +425,22 @@ def serve(
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
     say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        # one line a request costs more than many a request: the access log is a setting of the app
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=75,
-    )
+    with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
+        if workers > 1:
+            os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
+        uvicorn.run(
+            "api.app:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            # one line a request costs more than many a request: the access log is a setting of the app
+            access_log=False,
+            log_level="warning",
+            timeout_keep_alive=75,
+            # a stop waits for answers under way, not for whoever downloads a gigabyte
+            timeout_graceful_shutdown=20,
+        )
 
 
 @app.command()

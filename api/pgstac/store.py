@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,17 @@ class PgstacStore(Store):
         Where the COGs are, if the server is to serve them.
     settings
         Which database, among others.
+    failed
+        Called whenever a look at the database fails.
     """
 
-    def __init__(self, folder: Path | None, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path | None, settings: Settings, failed: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder = CatalogFolder(folder or Path("/nonexistent"))
         self.database = Database(settings)
         self._refresh = max(settings.refresh_seconds, 0.05)
+        self._failed = failed
         self._newest: PgstacSnapshot | None = None
         self._mark = ""
         self._fault = "the database is not connected yet; try again"
@@ -120,7 +125,9 @@ class PgstacStore(Store):
             self._say(f"the database's state cannot be read ({type(error).__name__})")
 
     def _say(self, fault: str) -> None:
-        """Log a fault once, and its end."""
+        """Count a fault; log it once, and its end."""
+        if fault:
+            self._failed()
         if fault != self._fault:
             if fault:
                 LOG.warning("pgSTAC: %s", fault)

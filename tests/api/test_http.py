@@ -17,6 +17,7 @@ from api.settings import Settings
 from tests.api.oracle import Oracle
 from tests.api.pages import ok
 from tests.backends import Serve
+from tests.figures import samples
 from tests.http_server import serve
 
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",
@@ -147,10 +148,16 @@ def test_request_ids(http: httpx.Client) -> None:
 def test_metrics_and_health(http: httpx.Client) -> None:
     http.get("/search?limit=1")
     http.get("/search?limit=0")
-    text = http.get("/_mgmt/metrics").text
-    assert 'tessera_requests_total{operation="/search",method="GET",status="200"}' in text
-    assert 'tessera_requests_total{operation="/search",method="GET",status="400"}' in text
-    assert 'tessera_request_seconds_bucket{operation="/search",le="+Inf"}' in text
+    http.get("/data/none.tif")
+    figures = samples(http.get("/_mgmt/metrics").text)
+    for status in ("200", "400"):
+        assert figures["tessera_requests_total", ("/search", "GET", status)] >= 1
+    assert figures["tessera_request_seconds_bucket", ("/search", "+Inf")] >= 2
+    assert figures["tessera_requests_total", ("/data", "GET", "404")] >= 1
+    assert figures["tessera_errors_total", ("bad_request",)] >= 1
+    assert figures["tessera_errors_total", ("fault",)] == 0
+    assert figures["tessera_requests_in_flight", ()] == 1
+    assert figures["tessera_response_bytes_total", ("/search",)] > 1000
     health = ok(http.get("/_mgmt/health"))
     assert health["status"] == "UP"
     assert health["items"] == ok(http.get("/search?limit=1"))["numberMatched"]

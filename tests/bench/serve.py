@@ -24,6 +24,8 @@ class Ask:
 
     path: str
     body: bytes | None = None
+    range: str | None = None
+    """A Range header; the answer is then 206."""
 
     @classmethod
     def post(cls, body: Mapping[str, Any]) -> Self:
@@ -65,7 +67,7 @@ class Server:
         except ConnectionError:
             connection.close()  # idle for longer than the server keeps connections
             status, body = self._ask(ask, connection, headers)
-        assert status == 200, (ask, body[:500])
+        assert status == (206 if ask.range else 200), (ask, body[:500])
         return body
 
     @staticmethod
@@ -73,7 +75,8 @@ class Server:
         ask: Ask, connection: http.client.HTTPConnection, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
         if ask.body is None:
-            connection.request("GET", ask.path, headers=dict(headers))
+            ranged = {"range": ask.range} if ask.range else {}
+            connection.request("GET", ask.path, headers={**headers, **ranged})
         else:
             connection.request("POST", ask.path, ask.body, {"content-type": "application/json", **headers})
         response = connection.getresponse()
@@ -105,10 +108,11 @@ class Server:
         self.stop()
 
 
-def tessera(catalog: Path) -> Server:
-    """Run ``tessera-stac serve`` with one worker."""
+def tessera(catalog: Path, workers: int = 1) -> Server:
+    """Run ``tessera-stac serve``."""
     port = free_port()
     command = [sys.executable, "-m", "catalog_builder.cli", "serve", catalog, "--port", port]
+    command += ["--workers", workers]
     return Server(command, port)
 
 
