@@ -41,6 +41,17 @@ class Snapshot:
         """Of all collections."""
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._retired = False
+
+    def retire(self) -> None:
+        """Forget what was made, and remember nothing more: another build is in force.
+
+        Some of it refers to the snapshot; until a full garbage collection, which may be hours away, such
+        circles would keep the maps of every build that was served, and its index open.
+        """
+        with self._lock:
+            self._retired = True
+            self._made.clear()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what ``make`` returned for this key before, or now; the least recently used are dropped."""
@@ -51,6 +62,8 @@ class Snapshot:
                 return found
         made = make()
         with self._lock:
+            if self._retired:
+                return made
             self._made[key] = made
             if len(self._made) > REMEMBERED:
                 self._made.popitem(last=False)
@@ -83,8 +96,9 @@ class Store:
             try:
                 identity = self._look()
                 if identity != self._identity:
-                    self._snapshot = self._open()
+                    old, self._snapshot = self._snapshot, self._open()
                     self._identity = identity
+                    old.retire()
             except (OSError, CatalogError):
                 pass  # in the middle of a change, or gone: what is open stays good
         return self._snapshot

@@ -204,6 +204,22 @@ LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS 
 RANGES_SQL = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
 
 
+class _Closing:
+    """Closes a connection when its index is let go.
+
+    A connection refers to itself (by its cache of statements), so it would stay open until a full garbage
+    collection, which may be hours away; and every build that was served would stay open with it.
+    """
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __del__(self) -> None:
+        self._db.close()
+
+
 class Index:
     """A read-only index. One connection per thread; safe to share."""
 
@@ -244,15 +260,20 @@ class Index:
             # Immutable: a new build is a new file, so no locks and no change checks are needed.
             uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
             db = self._local.db = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            self._local.closing = _Closing(db)
             # No mmap: reading from the page cache measured equally fast, and mapped pages would count as
             # the process' memory, once per thread.
             db.execute("PRAGMA mmap_size=0")
             db.execute("PRAGMA cache_size=-4096")
             db.execute("PRAGMA query_only=ON")
-            local, cell_mask = self._local, (1 << CELL_BITS) - 1
+            # The function holds the list, not self._local: SQLite would keep that for ever, and with it the
+            # connection and its open file, because Python cannot see such a circle.
+            cell_sets: list[list[list[int]]] = []
+            self._local.cell_sets = cell_sets
+            cell_mask = (1 << CELL_BITS) - 1
 
             def in_cells(number: int, key: int) -> bool:
-                lo, hi = local.cell_sets[number]
+                lo, hi = cell_sets[number]
                 cell = key & cell_mask
                 at = bisect_right(lo, cell) - 1
                 return at >= 0 and cell <= hi[at]
@@ -271,7 +292,7 @@ class Index:
         """
         db = self._db
         if selection.cell_sets:
-            self._local.cell_sets = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
+            self._local.cell_sets[:] = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
         if seconds is None:
             yield db
             return
