@@ -174,10 +174,14 @@ def check_the_whole(http: httpx.Client, oracle: ManifestOracle) -> None:
 
 
 def check_aggregations(http: httpx.Client, oracle: ManifestOracle, boxes: int = 3, seed: int = 2) -> None:
-    """Compare counts by year, zone, coverage and degree: of the whole, and of boxes."""
+    """Compare counts by year, zone, coverage and degree: of the whole, a year, and boxes."""
     questions = Questions(oracle, seed)
     everything = np.arange(len(oracle))
-    asked: list[tuple[Rows, dict[str, str]]] = [(everything, {})]
+    newest = everything[oracle.of_year(oracle.newest)]
+    asked: list[tuple[Rows, dict[str, str]]] = [
+        (everything, {}),
+        (newest, {"datetime": f"{oracle.newest}-06-01T00:00:00Z"}),
+    ]
     for _ in range(boxes):
         box = questions.box(2, 20)
         asked.append((oracle.in_box(*box), {"bbox": ",".join(map(str, box))}))
@@ -189,6 +193,7 @@ def check_aggregations(http: httpx.Client, oracle: ManifestOracle, boxes: int = 
             "year_frequency": _counted(oracle.year[rows]),
             "utm_zone_frequency": _counted(oracle.zone(rows)),
             "coverage_frequency": _counted(oracle.coverage(rows)),
+            "cog_frequency": {False: len(rows)},
             "grid_degree_frequency": {
                 f"{k % 1000 - 180},{k // 1000 - 90}": c
                 for k, c in zip(keys.tolist(), n.tolist(), strict=True)
