@@ -72,7 +72,7 @@ COG_COLUMNS = (
     "source",
     "statistics",
 )
-"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.COG_SCHEMA`."""
+"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.FACTS`."""
 
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
