@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from catalog_builder import grid
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
-from catalog_builder.cogs import COG_SCHEMA, as_tiles, later_wins, present_cogs, read_cogs
+from catalog_builder.cog_staging import CogStaging
+from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.collection import (
     api_document,
     make_collection,
@@ -150,15 +150,17 @@ def build(
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
     old = _old_index(folder, options, problems)
-    cogs = _cogs(out, options, old)
     with (
         folder.new_version() as version,
         Staging(version.path, problems=problems, complete=options.complete) as staging,
+        CogStaging(version.path, FACTS) as cogs,
     ):
+        _stage_cogs(cogs, out, options, old)
         roots = _read(sources, staging, options, problems, old, progress)
-        if cogs.num_rows:
+        for year in cogs.years():
             # A tile-year that only the ledger knows is one too: it has COGs.
-            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=as_tiles(cogs)))
+            tiles = as_tiles(cogs.cells(year), year)
+            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         builder = _Builder(version.path, folder.current, old, staging, options, problems, progress, cogs)
         report = builder.run(_source_root(options, roots))
         version.wanted = report.published
@@ -184,21 +186,16 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
         return None
 
 
-def _cogs(out: Path, options: BuildOptions, old: Index | None) -> pa.Table:
-    """Return the converted tile-years, ``COG_SCHEMA``."""
-    ds, tables = options.dataset, []
+def _stage_cogs(cogs: CogStaging, out: Path, options: BuildOptions, old: Index | None) -> None:
+    """Gather the converted tile-years."""
+    ds, selection = options.dataset, Selection(options.years, options.bounds)
     if options.update and old is not None and ds.collection_id in old.collections:
         record = old.collections[ds.collection_id]
-        tables.append(present_cogs(old, record.ordinal, record.years))
+        stage_present(cogs, old, record.ordinal, record.years, selection)
     own = out / COGS / LEDGER
     ledgers = options.ledgers if options.ledgers is not None else (str(own),) if own.is_dir() else ()
     if ledgers:
-        tables.append(read_cogs(ledgers, ds))
-    cogs = later_wins(*tables) if tables else COG_SCHEMA.empty_table()
-    keep = Selection(options.years, options.bounds).keeps(
-        *(cogs[name].to_numpy() for name in ("lat_i", "lon_i", "year"))
-    )
-    return cogs if keep is None else cogs.filter(pa.array(keep))
+        stage_ledgers(cogs, ledgers, ds, selection)
 
 
 def _read(
@@ -272,7 +269,7 @@ class _Builder:
     options: BuildOptions
     problems: ProblemLog
     progress: Progress
-    cogs: pa.Table = field(default_factory=COG_SCHEMA.empty_table)
+    cogs: CogStaging
     changes: list[YearChange] = field(default_factory=list)
 
     def run(self, source_root: str) -> BuildReport:
@@ -390,7 +387,7 @@ class _Builder:
             return
         stale = rows.cogs.stale
         if len(stale):
-            tile = grid.TileId(*(rows.cogs.table[n][int(stale[0])].as_py() for n in ("lat_i", "lon_i")))
+            tile = grid.TileId.from_row_col(*divmod(int(stale[0]), grid.N_COLS))
             self.problems.note(
                 f"{year}: {len(stale):,} converted tiles are left out, their source has changed since"
                 f" ({tile.name} is the first): convert them again"

@@ -15,7 +15,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.aggregation import Aggregation, from_blocks, named
+from api.aggregation import Aggregation, from_years, named
 from api.client import feature_collection
 from api.engine import select
 from api.extended import ExtendedClient, aggregation_document
@@ -146,7 +146,7 @@ class PgstacClient(ExtendedClient):
         self, snapshot: PgstacSnapshot, query: Query, wanted: Sequence[Aggregation]
     ) -> list[Json]:
         selection = select(snapshot, query, self.settings)
-        return [a.document(from_blocks(snapshot, selection, a)) for a in wanted]
+        return [a.document(from_years(snapshot, selection, a) or {}) for a in wanted]
 
 
 _CONF = {"context": "off"}

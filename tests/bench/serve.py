@@ -112,8 +112,7 @@ def tessera(catalog: Path, workers: int = 1) -> Server:
     """Run ``tessera-stac serve``."""
     port = free_port()
     command = [sys.executable, "-m", "catalog_builder.cli", "serve", catalog, "--port", port]
-    command += ["--workers", workers]
-    return Server(command, port)
+    return Server([*command, "--workers", workers], port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +162,3 @@ def measure(server: Server, asks: Sequence[Ask], clients: int, seconds: float, w
     passed = time.perf_counter() - start
     times.sort()
     return Rate(len(times) / passed, statistics.median(times) * 1e3, times[int(len(times) * 0.95)] * 1e3)
-
-
-def memory_of_tree(pid: int) -> float:
-    """Return the memory of a process and those it started, shared parts counted once."""
-    total = 0
-    waiting = [pid]
-    while waiting:
-        at = waiting.pop()
-        total += int(Path(f"/proc/{at}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
-        for task in Path(f"/proc/{at}/task").iterdir():
-            waiting += map(int, (task / "children").read_text().split())
-    return total * 1024 / 1e6

@@ -14,10 +14,12 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from catalog_builder.catalog import CatalogFolder
+from tests.bench.measure import memory_of_tree
 from tests.bench.peers import pgstac, pgstac_database, rustac, tessera_on_pgstac
 from tests.bench.planet import europe_catalog
-from tests.bench.serve import Ask, Rate, Server, measure, memory_of_tree, tessera
-from tests.bench.tables import YEARS, show
+from tests.bench.serve import Ask, Rate, Server, measure, tessera
+from tests.bench.tables import show
+from tests.scale.manifests import YEARS
 
 pytestmark = pytest.mark.bench
 
