@@ -18,6 +18,7 @@ from typing import Any
 # stac-fastapi builds its settings, and warns of defaults that we replace, when it is imported.
 logging.getLogger("stac_fastapi.types.config").setLevel(logging.ERROR)
 
+import anyio.to_thread  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.exceptions import RequestValidationError  # noqa: E402
 from stac_fastapi.api.app import StacApi  # noqa: E402
@@ -83,7 +84,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
             _env_file=None,  # type: ignore[call-arg]
         ),
         stac_version="1.1.0",
-        middlewares=[Middleware(Front, settings=settings, metrics=metrics)],
+        middlewares=[Middleware(Front, settings=settings, metrics=metrics, explain=partial(_explain, store))],
         health_check=lambda: _health(store),
     )
     app: FastAPI = api.app
@@ -157,11 +158,24 @@ def _raw_lane(snapshot: Snapshot) -> RawLane:
     return RawLane(roots, exists, partial(find_cogs, snapshot))
 
 
+async def _explain(store: Store, fault: Exception) -> Response | None:
+    """Return what to say of an unexpected fault if it comes from a damaged index; None if it does not."""
+    damage = await anyio.to_thread.run_sync(store.check)
+    if damage is None and isinstance(fault, sqlite3.DatabaseError):
+        damage = f"the index cannot be read ({fault})"
+    return None if damage is None else error(503, damage, {"retry-after": "60"})
+
+
 def _health(store: Store) -> dict[str, Any]:
     """Answer whether the index can be read."""
     snapshot = store.current()
     items = sum(r.n_items for r in snapshot.collections.values())
-    return {"status": "UP", "generation": snapshot.generation, "items": items}
+    said = {"status": "UP", "generation": snapshot.generation, "items": items}
+    if store.damage is not None:
+        said |= {"status": "DOWN", "damage": store.damage}
+    if store.refused is not None:
+        said |= {"refused": store.refused}
+    return said
 
 
 def _add_readiness(app: FastAPI, store: Store) -> None:
@@ -174,6 +188,8 @@ def _add_readiness(app: FastAPI, store: Store) -> None:
             snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
         except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
             return error(503, f"the index cannot be read ({exc})", {"retry-after": "5"})
+        if store.damage is not None:
+            return error(503, store.damage, {"retry-after": "60"})
         return Response(b'{"status":"UP"}', media_type=JSON, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/ready", ready, include_in_schema=False)
@@ -185,6 +201,7 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
 
     async def show() -> Response:
         metrics.items = sum(r.n_items for r in store.current().collections.values())
+        metrics.damaged, metrics.refused = store.damage is not None, store.refused is not None
         return PlainTextResponse(metrics.text(), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)

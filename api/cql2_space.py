@@ -107,7 +107,9 @@ def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:
 def _few_vertices(shape: BaseGeometry, most: int, function: str) -> None:
     n = shapely.get_num_coordinates(shape)
     if n > most:
-        raise QueryError(f"filter: {function} takes at most {most} vertices, found {n}; simplify the geometry")
+        raise QueryError(
+            f"filter: {function} takes at most {most} vertices, found {n}; simplify the geometry"
+        )
 
 
 def _read(literal: Any, function: str, max_vertices: int) -> tuple[Area, BaseGeometry]:

@@ -25,6 +25,10 @@ class Metrics:
         self.in_flight = 0
         self.items = 0
         """Tile-years in the catalogue."""
+        self.damaged = False
+        """Whether the index in force is not what its build wrote."""
+        self.refused = False
+        """Whether a newer build is there that could not be put in force."""
 
     def record(self, operation: str, method: str, status: int, seconds: float, sent: int) -> None:
         """Count a finished request."""
@@ -59,6 +63,8 @@ class Metrics:
         for name, text, value in (
             ("tessera_requests_in_flight", "Requests being answered.", self.in_flight),
             ("tessera_catalogue_items", "Items in the catalogue.", self.items),
+            ("tessera_index_damaged", "Whether the index in force is damaged.", int(self.damaged)),
+            ("tessera_build_refused", "Whether a newer build was refused.", int(self.refused)),
         ):
             yield f"# HELP {name} {text}"
             yield f"# TYPE {name} gauge"

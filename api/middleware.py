@@ -11,11 +11,13 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import anyio
 import brotli  # type: ignore[import-untyped]
 import orjson
 import zstandard
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.links import service_root
@@ -65,13 +67,34 @@ class TooLargeError(Exception):
     """A request body beyond the limit."""
 
 
-class Front:
-    """The one middleware."""
+class TooSlowError(Exception):
+    """A request body that did not arrive in time."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+
+class Front:
+    """The one middleware.
+
+    Parameters
+    ----------
+    app
+        What it wraps.
+    settings, metrics
+        As they are.
+    explain
+        Asked about an unexpected fault before it is answered with 500: a better answer, or None.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        explain: Callable[[Exception], Awaitable[Response | None]],
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._explain = explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -96,11 +119,12 @@ class Front:
         self._metrics.in_flight += 1
         try:
             await self._answer(scope, headers, receive, exchange)
-        except Exception:
+        except Exception as fault:
             LOG.exception("request %s failed", request_id.decode())
+            explained = await self._explain(fault)
             if exchange.started:
                 raise
-            response = error(500, f"an unexpected fault; quote request id {request_id.decode()}")
+            response = explained or error(500, f"an unexpected fault; quote request id {request_id.decode()}")
             await response(scope, receive, exchange.send)
         finally:
             self._metrics.in_flight -= 1
@@ -133,11 +157,23 @@ class Front:
             response = error(414, f"the query string is longer than {most} bytes; use POST /search")
             await response(scope, receive, exchange.send)
             return
-        read = 0
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            response = error(415, "the body is compressed (Content-Encoding); send it as it is")
+            await response(scope, receive, exchange.send)
+            return
+        read, more = 0, True
+        deadline = anyio.current_time() + self._settings.body_seconds
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, more
+            if not more:  # what comes now is only that the client left
+                return await receive()
+            try:
+                with anyio.fail_after(deadline - anyio.current_time()):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlowError from None
+            more = message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > limit:
                 raise TooLargeError
@@ -147,6 +183,13 @@ class Front:
             await self._app(scope, limited, exchange.send)
         except TooLargeError:
             response = error(413, f"the body has more than {limit} bytes, at most {limit} are read")
+            await response(scope, receive, exchange.send)
+        except TooSlowError:
+            response = error(
+                408,
+                f"the body did not arrive within {self._settings.body_seconds:g} s",
+                {"connection": "close"},
+            )
             await response(scope, receive, exchange.send)
 
     def _log(self, scope: Scope, method: str, operation: str, exchange: _Exchange, seconds: float) -> None:

@@ -6,6 +6,7 @@ out a new :class:`Snapshot`; requests under way keep the one they started with.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,13 +19,21 @@ import numpy as np
 
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
+from catalog_builder.digest import check_digest, recorded_digest
 from catalog_builder.errors import CatalogError
 from catalog_builder.index import CollectionRecord, Index
 
 T = TypeVar("T")
+LOG = logging.getLogger("tessera_stac")
 
 REMEMBERED = 256
 """Derived things kept per snapshot; links hold the client's host name, so there is no natural bound."""
+
+
+_WAIT_SECONDS = 0.05
+"""How long a request waits for a new build to be checked: a small one is in force at once."""
+_RECHECK_SECONDS = 60.0
+"""Between two checks of an index that was found good."""
 
 
 class Snapshot:
@@ -63,7 +72,7 @@ class Store:
     Raises
     ------
     CatalogError
-        If there is no catalogue, or of another version.
+        If there is no catalogue, or of another version, or it is damaged.
     """
 
     def __init__(self, folder: Path, refresh_seconds: float) -> None:
@@ -72,6 +81,13 @@ class Store:
         self._looked = time.monotonic()
         self._identity = self._look()
         self._snapshot = self._open()
+        self._opening: threading.Thread | None = None
+        self._checking = threading.Lock()
+        self._good_until = 0.0
+        self.refused: str | None = None
+        """Why the newest build is not in force; None if it is."""
+        self.damage: str | None = None
+        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
         # The raster table costs 0.2 s once: not in the first request.
         grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
 
@@ -82,12 +98,43 @@ class Store:
             self._looked = now
             try:
                 identity = self._look()
-                if identity != self._identity:
-                    self._snapshot = self._open()
-                    self._identity = identity
             except (OSError, CatalogError):
-                pass  # in the middle of a change, or gone: what is open stays good
+                return self._snapshot  # in the middle of a change, or gone: what is open stays good
+            if identity != self._identity and self._opening is None:
+                # Not here: reading a large index for its digest takes a second or two.
+                self._opening = opening = threading.Thread(target=self._renew, args=(identity,), daemon=True)
+                opening.start()
+                opening.join(_WAIT_SECONDS)
         return self._snapshot
+
+    def _renew(self, identity: tuple[int, int, int]) -> None:
+        """Put a new build in force, unless something is wrong with it: then the old one stays."""
+        try:
+            snapshot = self._open()
+            self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
+        except (OSError, CatalogError) as exc:
+            self.refused = str(exc)
+            LOG.warning("the catalogue in force stays: %s", exc)
+        finally:
+            self._identity = identity
+            self._opening = None
+
+    def check(self) -> str | None:
+        """Return what is wrong with the index in force, None if nothing is; call it from a thread.
+
+        It reads the whole file, so an index that was found good is not looked at again for a minute.
+        """
+        with self._checking:
+            if self.damage is None and time.monotonic() >= self._good_until:
+                index = self._snapshot.index
+                try:
+                    check_digest(index.path)
+                    self._good_until = time.monotonic() + _RECHECK_SECONDS
+                except CatalogError as exc:
+                    if index is self._snapshot.index:
+                        self.damage = str(exc)
+                    LOG.error("%s", exc)  # noqa: TRY400 - the message says all
+            return self.damage
 
     def _look(self) -> tuple[int, int, int]:
         try:
@@ -99,5 +146,10 @@ class Store:
 
     def _open(self) -> Snapshot:
         index = self.folder.open_index()
-        found = index.path.stat()
-        return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}")
+        check_digest(index.path)
+        digest = recorded_digest(index.path)
+        if digest is None:  # a catalogue of an earlier version
+            found = index.path.stat()
+            digest = f"{found.st_mtime_ns:x}{found.st_size:x}"
+        # Not a time: clocks go back, and copies on other servers keep their ETags.
+        return Snapshot(index, digest)

@@ -31,7 +31,13 @@ from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.cover import Runs
 from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset, dataset
-from catalog_builder.errors import CatalogError, QueryTimeoutError
+from catalog_builder.errors import (
+    CatalogError,
+    DamagedIndexError,
+    QueryError,
+    QueryTimeoutError,
+    SchemaVersionError,
+)
 from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
 from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
 
@@ -217,21 +223,26 @@ class Index:
         """
         self.path = path
         if not path.is_file():
-            raise CatalogError(f"{path}: no such index; make one with 'tessera-stac build'")
+            found = "not a file" if path.exists() else "no such index"
+            raise CatalogError(f"{path}: {found}; make one with 'tessera-stac build'")
         self._local = threading.local()
         self._blocks: dict[tuple[int, int], Blocks] = {}
         try:
             meta = dict(self._db.execute("SELECT name, value FROM meta"))
             records = self._db.execute("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
         except sqlite3.DatabaseError as exc:
-            raise CatalogError(f"{path}: not a tessera-stac index ({exc})") from exc
-        if meta.get("schema_version") != str(SCHEMA_VERSION):
             raise CatalogError(
-                f"{path}: index schema {meta.get('schema_version')}, this program reads {SCHEMA_VERSION};"
-                " run 'tessera-stac build' again"
-            )
+                f"{path}: not a tessera-stac index, or damaged ({exc}); run 'tessera-stac build' again"
+            ) from exc
+        _check_version(path, meta.get("schema_version", "none"))
         self.meta: dict[str, str] = meta
-        self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
+        try:
+            self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise DamagedIndexError(
+                f"{path}: damaged: a collection's record cannot be read ({exc});"
+                " run 'tessera-stac build' again"
+            ) from exc
         self.by_ordinal = {r.ordinal: r for r in self.collections.values()}
         self.documents: dict[str, str] = {
             cid: doc for cid, (_, doc) in zip(self.collections, records, strict=True)
@@ -268,6 +279,8 @@ class Index:
         ------
         QueryTimeoutError
             If what is done with it takes longer.
+        QueryError
+            If SQLite cannot compute the condition.
         """
         db = self._db
         if selection.cell_sets:
@@ -282,6 +295,8 @@ class Index:
         except sqlite3.OperationalError as exc:
             if "interrupted" in str(exc):
                 raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
+            if selection.where and exc.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
+                raise QueryError(f"filter: cannot be computed ({exc})") from exc
             raise
         finally:
             db.set_progress_handler(None, 0)
@@ -566,6 +581,20 @@ class Index:
                 "sha256": pa.array(sha256, SHA256),
             }
         ).cast(LANDMASK_SCHEMA)
+
+
+def _check_version(path: Path, found: str) -> None:
+    if found == str(SCHEMA_VERSION):
+        return
+    newer = found.isascii() and found.isdigit() and int(found) > SCHEMA_VERSION
+    advice = (
+        "it was made by a newer tessera-stac: update this one"
+        if newer
+        else "it was made by an older tessera-stac: run 'tessera-stac build' again"
+    )
+    raise SchemaVersionError(
+        f"{path}: index schema {found[:40]}, this program reads {SCHEMA_VERSION}; {advice}", newer=newer
+    )
 
 
 def where_sql(*conditions: str) -> str:
