@@ -20,8 +20,9 @@ SORTABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/sortables"
 
 Link = dict[str, Any]
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
-_PREFIX = re.compile(rb"(?:/[A-Za-z0-9_.~%@+-]+)*/?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
+_PREFIX = re.compile(rb"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.~%@+-]+){0,20}/?")
+_LONGEST_PREFIX = 500
 _FORWARDED = re.compile(rb"(?i)(?:^|[;\s])(proto|host)=\"?([^\";,\s]+)\"?")
 
 
@@ -44,20 +45,26 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
         if proto.lower() in (b"http", b"https"):
             scheme = proto.lower().decode()
         forwarded_host = standard.get(b"host") or _first(headers, b"x-forwarded-host")
-        if _HOST.fullmatch(forwarded_host):
+        if _is_host(forwarded_host):
             host = forwarded_host
         port = _first(headers, b"x-forwarded-port")
         if port.isdigit() and 0 < int(port[:6]) < 65536 and b"host" not in standard:
             host = re.sub(rb":\d+$", b"", host) + b":" + port
         forwarded_prefix = _first(headers, b"x-forwarded-prefix")
-        if forwarded_prefix and _PREFIX.fullmatch(forwarded_prefix):
+        if 0 < len(forwarded_prefix) <= _LONGEST_PREFIX and _PREFIX.fullmatch(forwarded_prefix):
             prefix = forwarded_prefix.decode()
-    if not _HOST.fullmatch(host):
+    if not _is_host(host):
         server = scope.get("server") or ("localhost", None)
         host = (server[0] + (f":{server[1]}" if server[1] else "")).encode()
     default = b":443" if scheme == "https" else b":80"
     prefix = prefix.rstrip("/")
     return f"{scheme}://{host.removesuffix(default).decode()}{prefix}", prefix
+
+
+def _is_host(text: bytes) -> bool:
+    """Whether a text is a host, with a port there is or none: nothing else gets into a link."""
+    match = _HOST.fullmatch(text)
+    return match is not None and (match[1] is None or 0 < int(match[1]) < 65536)
 
 
 def _first(headers: Mapping[bytes, bytes], name: bytes) -> bytes:

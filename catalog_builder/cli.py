@@ -401,27 +401,20 @@ def serve(
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
 ) -> None:
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
-    import uvicorn
-
+    from api import serving
+    from api.settings import Settings
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
+    from catalog_builder.digest import check_digest
 
-    CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
+    # a clear error now, not in every worker
+    check_digest(CatalogFolder(catalog).open_index().path)
+    sock = serving.listen(host, port)
     os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
     say(f"serving {catalog} on http://{host}:{port}{root_path}/")
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        # one line a request costs more than many a request: the access log is a setting of the app
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=75,
-    )
+    serving.run(sock, workers, trust_forwarded=Settings().trust_forwarded)
 
 
 @app.command()

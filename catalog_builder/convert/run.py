@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from catalog_builder import storage
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows
+from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows, said
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.publish import STAGING
 from catalog_builder.convert.source import Plan
@@ -86,6 +87,17 @@ class Done:
     def rows(self) -> list[LedgerRow]:
         """Return the last row of every job."""
         return list(self._rows.values())
+
+    def after(self, row: LedgerRow) -> LedgerRow:
+        """Return a row with a time after the job's row before: the later wins, and clocks go back."""
+        before = self._rows.get(row.job)
+        if before is None or row.finished > before.finished:
+            return row
+        try:
+            then = datetime.fromisoformat(before.finished)
+        except ValueError:
+            return row
+        return replace(row, finished=said(then + timedelta(milliseconds=1)))
 
 
 def _size(path: Path) -> int:
@@ -160,7 +172,7 @@ def run(
     done = Done(ledger, options)
     with _staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)
-        loop = _Loop(options, workers, writer, report, tally, convert)
+        loop = _Loop(options, workers, writer, report, tally, convert, done.after)
         try:
             loop.run(_remaining(plan, done if not force else None, tally, report), stop)
         except BaseException:
@@ -203,9 +215,10 @@ class _Loop:
         report: Reporter,
         tally: _Tally,
         convert: Callable[[Job, Options], Result],
+        after: Callable[[LedgerRow], LedgerRow],
     ) -> None:
         self.options, self.workers, self.writer = options, workers, writer
-        self.report, self.tally, self.convert = report, tally, convert
+        self.report, self.tally, self.convert, self.after = report, tally, convert, after
         self.running: dict[Future[Result], Job] = {}
         # Jobs that ran when a worker died. One of them may have killed it, so each is tried alone.
         self.suspects: deque[Job] = deque()
@@ -274,6 +287,7 @@ class _Loop:
         self._alone = True
 
     def _write(self, row: LedgerRow) -> None:
+        row = self.after(row)
         try:
             self.writer.append(row)
         except StorageError as error:
