@@ -162,7 +162,7 @@ async def _explain(store: Store, fault: Exception) -> Response | None:
     """Return what to say of an unexpected fault if it comes from a damaged index; None if it does not."""
     damage = await anyio.to_thread.run_sync(store.check)
     if damage is None and isinstance(fault, sqlite3.DatabaseError):
-        damage = f"the index cannot be read ({fault})"
+        damage = f"index.sqlite: cannot be read ({fault})"
     return None if damage is None else error(503, damage, {"retry-after": "60"})
 
 

@@ -34,8 +34,8 @@ IDLE_SECONDS = 75
 LEAVE_SECONDS = 30
 """Time for requests under way when the server is told to stop."""
 _MOST_FILES = 65_536
-_SPARE_FILES = 200
-"""Descriptors that are not for connections: the index by thread, logs, libraries."""
+_SPARE_FILES = 128
+"""Descriptors, at least, that are not for connections: files that are read, the index by thread."""
 
 _REFUSED = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
@@ -108,8 +108,13 @@ class PatientProtocol(HttpToolsProtocol):
 
 
 def connections_for_files() -> int:
-    """Return how many connections this process has descriptors for: each may have a file open."""
-    return max((resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES) // 2, 50)
+    """Return how many connections this process may have open: a tenth of its descriptors is for files.
+
+    Most connections are idle. When more of them read files than there are descriptors, those are
+    answered 503 until some are free.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(files - max(_SPARE_FILES, files // 10), 50)
 
 
 def raise_file_limit() -> None:

@@ -113,7 +113,7 @@ class Store:
             snapshot = self._open()
             self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
         except (OSError, CatalogError) as exc:
-            self.refused = str(exc)
+            self.refused = self._told(exc)
             LOG.warning("the catalogue in force stays: %s", exc)
         finally:
             self._identity = identity
@@ -132,9 +132,13 @@ class Store:
                     self._good_until = time.monotonic() + _RECHECK_SECONDS
                 except CatalogError as exc:
                     if index is self._snapshot.index:
-                        self.damage = str(exc)
+                        self.damage = self._told(exc)
                     LOG.error("%s", exc)  # noqa: TRY400 - the message says all
             return self.damage
+
+    def _told(self, exc: Exception) -> str:
+        """Return a message for clients, who need not know where the catalogue lies."""
+        return str(exc).replace(f"{self.folder.path.resolve()}/", "").replace(f"{self.folder.path}/", "")
 
     def _look(self) -> tuple[int, int, int]:
         try:

@@ -295,7 +295,8 @@ class Index:
         except sqlite3.OperationalError as exc:
             if "interrupted" in str(exc):
                 raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
-            if selection.where and exc.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
+            # Of a filter; what else is an "error" comes from a damaged schema.
+            if selection.where and any(word in str(exc) for word in (" too ", "overflow")):
                 raise QueryError(f"filter: cannot be computed ({exc})") from exc
             raise
         finally:
