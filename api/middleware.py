@@ -108,6 +108,11 @@ class Front:
         method: str = scope["method"]
         root, prefix = service_root(scope, self._settings.root_path, self._settings.trust_forwarded)
         scope["tessera.root"], scope["root_path"] = root, prefix
+        # Redirects of the framework are made of these, so they must be as sound as our links.
+        scope["scheme"], _, host = root.removesuffix(prefix).partition("://")
+        if headers.get(b"host") != host.encode():
+            others = [(k, v) for k, v in scope["headers"] if k != b"host"]
+            scope["headers"] = [*others, (b"host", host.encode())]
         path: str = scope["path"]
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]

@@ -52,6 +52,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     _late: asyncio.TimerHandle | None = None
     _head = 0
+    _in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it with a reason while there are too many."""
@@ -66,7 +67,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Pass bytes on; between requests they start a new head."""
         if self._late is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
-        if self._late is not None:
+        if self._late is not None and not self._in_body:  # the rest of a body that was refused may be long
             self._head += len(data)
         super().data_received(data)
         if self._late is not None and self._head > HEAD_BYTES:
@@ -77,7 +78,13 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop waiting: the head is here."""
         self._stop_waiting()
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the body is here too."""
+        self._in_body = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
