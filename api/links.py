@@ -23,7 +23,7 @@ Link = dict[str, Any]
 _HOST = re.compile(rb"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
 _PREFIX = re.compile(rb"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.~%@+-]+){0,20}/?")
 _LONGEST_PREFIX = 500
-_FORWARDED = re.compile(rb"(?i)(?:^|[;\s])(proto|host)=\"?([^\";,\s]+)\"?")
+_FORWARDED = re.compile(rb"\s*([A-Za-z]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))\s*")
 
 
 def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[str, str]:
@@ -38,9 +38,7 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
     host = headers.get(b"host", b"")
     prefix = root_path or scope.get("root_path", "")
     if trust_forwarded:
-        standard = {
-            k.lower(): v for k, v in _FORWARDED.findall(headers.get(b"forwarded", b"").split(b",")[0])
-        }
+        standard = _forwarded(headers.get(b"forwarded", b""))
         proto = standard.get(b"proto") or _first(headers, b"x-forwarded-proto")
         if proto.lower() in (b"http", b"https"):
             scheme = proto.lower().decode()
@@ -59,6 +57,17 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
     default = b":443" if scheme == "https" else b":80"
     prefix = prefix.rstrip("/")
     return f"{scheme}://{host.removesuffix(default).decode()}{prefix}", prefix
+
+
+def _forwarded(header: bytes) -> dict[bytes, bytes]:
+    """Return the pairs of a ``Forwarded`` header's first entry; none of them if one is malformed."""
+    found: dict[bytes, bytes] = {}
+    for pair in filter(None, header.split(b",")[0].split(b";")):
+        match = _FORWARDED.fullmatch(pair)
+        if match is None:
+            return {}
+        found[match[1].lower()] = match[3] or match[2] or b""
+    return found
 
 
 def _is_host(text: bytes) -> bool:
