@@ -9,6 +9,7 @@ started a thread, and kills the fork (SIGKILL) after the delay. Answers with a J
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -25,6 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "5"))
 """Kills per verb."""
+
+
+_NO_THREADS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
+"""Libraries that start a thread when they are imported: a fork would lack it, and may wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,12 @@ class Runner:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.faults.forks"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **_NO_THREADS},
         )
 
     def run(self, *args: object, delay: float | None = None) -> Run:
@@ -102,6 +112,7 @@ def _main() -> None:
                 os.setpgid(0, 0)
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
+                faulthandler.dump_traceback_later(120, exit=True)
                 sys.argv = ["tessera-stac", *asked["args"]]
                 try:
                     catalog_builder.cli.main()
