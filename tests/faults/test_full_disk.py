@@ -31,12 +31,8 @@ def disk(path: Path, options: str) -> Iterator[Path]:
 
 
 def _command(*args: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "catalog_builder.cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-m", "catalog_builder.cli", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -84,7 +80,7 @@ def test_export(tmp_path: Path, kind: str, out: str) -> None:
         assert done.returncode == 1
         assert str(place) in done.stderr
         assert "No space left on device" in done.stderr
-        assert not [p for p in place.rglob("*.partial")]
+        assert not list(place.rglob("*.partial"))
         (place / "filling").unlink()
         assert _command(*command).returncode == 0
 
@@ -97,9 +93,14 @@ def test_serving_needs_no_space(tmp_path: Path) -> None:
         (place / "tmp").mkdir()
         _fill(place, 0)
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        with serving(
-            place / "catalog", TMPDIR=str(place / "tmp"), SQLITE_TMPDIR=str(place / "tmp")
-        ) as served:
-            for path in ("/search?limit=20", "/search?sortby=-id", "/aggregate", "/coverage", "/data/catalog.json",
-                         "/search?filter=id%20LIKE%20'%25_52%25'"):  # fmt: skip
+        full = str(place / "tmp")
+        with serving(place / "catalog", TMPDIR=full, SQLITE_TMPDIR=full) as served:
+            for path in (
+                "/search?limit=20",
+                "/search?sortby=-id",
+                "/search?filter=id%20LIKE%20'%25_52%25'",
+                "/aggregate",
+                "/coverage",
+                "/data/catalog.json",
+            ):
                 assert served.get(path).status_code == 200, path
