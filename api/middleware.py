@@ -89,7 +89,7 @@ class Front:
         app: ASGIApp,
         settings: Settings,
         metrics: Metrics,
-        explain: Callable[[Exception], Awaitable[Response | None]],
+        explain: Callable[[Exception], Awaitable[Response | None]] | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -126,7 +126,7 @@ class Front:
             await self._answer(scope, headers, receive, exchange)
         except Exception as fault:
             LOG.exception("request %s failed", request_id.decode())
-            explained = await self._explain(fault)
+            explained = await self._explain(fault) if self._explain is not None else None
             if exchange.started:
                 raise
             response = explained or error(500, f"an unexpected fault; quote request id {request_id.decode()}")
