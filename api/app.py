@@ -8,6 +8,7 @@ unknown parameters pass. Its request models would parse everything a second time
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -87,7 +88,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
             _env_file=None,  # type: ignore[call-arg]
         ),
         stac_version="1.1.0",
-        middlewares=[Middleware(Front, settings=settings, metrics=metrics)],
+        middlewares=[Middleware(Front, settings=settings, metrics=metrics, explain=partial(_explain, store))],
         health_check=lambda: _health(store),
     )
     app: FastAPI = api.app
@@ -185,11 +186,24 @@ def _raw_lane(snapshot: Snapshot) -> RawLane:
     return RawLane(roots, exists, partial(find_cogs, snapshot))
 
 
+async def _explain(store: Store, fault: Exception) -> Response | None:
+    """Return what to say of an unexpected fault if it comes from a damaged index; None if it does not."""
+    damage = await anyio.to_thread.run_sync(store.check)
+    if damage is None and isinstance(fault, sqlite3.DatabaseError):
+        damage = f"index.sqlite: cannot be read ({fault})"
+    return None if damage is None else error(503, damage, {"retry-after": "60"})
+
+
 def _health(store: Store) -> dict[str, Any]:
     """Answer whether the index can be read."""
     snapshot = store.current()
     items = sum(r.n_items for r in snapshot.collections.values())
-    return {"status": "UP", "generation": snapshot.generation, "items": items}
+    said = {"status": "UP", "generation": snapshot.generation, "items": items}
+    if store.damage is not None:
+        said |= {"status": "DOWN", "damage": store.damage}
+    if store.refused is not None:
+        said |= {"refused": store.refused}
+    return said
 
 
 def _add_readiness(app: FastAPI, store: Store) -> None:

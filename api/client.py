@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -46,6 +46,8 @@ INLINE_SECONDS = 0.02
 """A search that is expected to be short runs on the event loop this long, then moves to a thread.
 
 A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not hold the loop."""
+INLINE_BYTES = 20_000
+"""A longer body is read in a thread."""
 INLINE_ITEMS = 1000
 """A page of more items is rendered in a thread."""
 
@@ -169,8 +171,17 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``POST /search``."""
         request: Request = kwargs["request"]
         more = search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
-        query = search.from_json(await request.body(), parameters.SEARCH, self.settings, more)
+        query = await self._posted(request, parameters.SEARCH, more)
         return await self._search(request, query, "/search")
+
+    async def _posted(
+        self, request: Request, known: Sequence[str], more: Mapping[str, Any] | None = None
+    ) -> Query:
+        """Return what a body asks for; a large one is read in a thread, its geometries take a second."""
+        body = await request.body()
+        if len(body) <= INLINE_BYTES:
+            return search.from_json(body, known, self.settings, more)
+        return await anyio.to_thread.run_sync(search.from_json, body, known, self.settings, more)
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
         snapshot = self.store.current()

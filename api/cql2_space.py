@@ -23,6 +23,11 @@ from catalog_builder.errors import QueryError
 MOST_TESTED = 500_000
 """Cells that are tested one by one; shapely does about a million a second."""
 
+MOST_TESTED_VERTICES = 20_000
+"""Of a geometry that cells are tested against: near a cell each of its edges may count."""
+MOST_CONSTANT_VERTICES = 2_000
+"""Of a function of two literals: their edges may all cross each other, and GEOS keeps every crossing."""
+
 Cells = npt.NDArray[np.object_]
 Relation = Callable[[BaseGeometry, Cells], npt.NDArray[np.bool_]]
 
@@ -74,6 +79,7 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
             f"filter: {function} with this geometry would test {touched.n_cells} cells, at most {MOST_TESTED}"
             " are tested; make the geometry smaller, or use s_intersects"
         )
+    _few_vertices(shape, MOST_TESTED_VERTICES, function)
     name = _INVERSE.get(function, function) if reversed_arguments else function
     cells = touched.cells()
     row, col = cells // grid.N_COLS, cells % grid.N_COLS
@@ -90,7 +96,20 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
 def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:
     """Return the value of a function of two literals."""
     (_, one), (_, other) = (_read(literal, function, max_vertices) for literal in (a, b))
-    return bool(getattr(shapely, function.removeprefix("s_"))(one, other))
+    for shape in (one, other):
+        _few_vertices(shape, MOST_CONSTANT_VERTICES, f"{function} of two literals")
+    try:
+        return bool(getattr(shapely, function.removeprefix("s_"))(one, other))
+    except shapely.errors.GEOSException as exc:
+        raise QueryError(f"filter: {function} cannot be answered for these geometries ({exc})") from None
+
+
+def _few_vertices(shape: BaseGeometry, most: int, function: str) -> None:
+    n = shapely.get_num_coordinates(shape)
+    if n > most:
+        raise QueryError(
+            f"filter: {function} takes at most {most} vertices, found {n}; simplify the geometry"
+        )
 
 
 def literal_wkb(literal: Any, function: str) -> bytes:

@@ -117,8 +117,8 @@ class FileContent:
 
     @property
     def last_modified(self) -> str:
-        """HTTP date."""
-        return _http_date(self.mtime_ns // 1_000_000_000)
+        """HTTP date; of a file from the future now, as RFC 9110 (8.8.2.1) has it."""
+        return _http_date(min(self.mtime_ns // 1_000_000_000, int(time.time())))
 
     def read_now(self, span: Span) -> bytes | None:
         """Return the bytes if the page cache has them all, else None."""

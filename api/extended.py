@@ -85,7 +85,7 @@ class ExtendedClient(TesseraClient):
         request: Request = kwargs["request"]
         within = self._collection_of(request)
         search.text_parameters(request.scope["query_string"], (), self.settings)
-        query = search.from_json(await request.body(), parameters.AGGREGATE, self.settings)
+        query = await self._posted(request, parameters.AGGREGATE)
         return await self._aggregate(request, query if within is None else query.within(within), within)
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:

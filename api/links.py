@@ -20,9 +20,10 @@ SORTABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/sortables"
 
 Link = dict[str, Any]
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
-_PREFIX = re.compile(rb"(?:/[A-Za-z0-9_.~%@+-]+)*/?")
-_FORWARDED = re.compile(rb"(?i)(?:^|[;\s])(proto|host)=\"?([^\";,\s]+)\"?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
+_PREFIX = re.compile(rb"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.~%@+-]+){0,20}/?")
+_LONGEST_PREFIX = 500
+_FORWARDED = re.compile(rb"\s*([A-Za-z]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))\s*")
 
 
 def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[str, str]:
@@ -37,27 +38,42 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
     host = headers.get(b"host", b"")
     prefix = root_path or scope.get("root_path", "")
     if trust_forwarded:
-        standard = {
-            k.lower(): v for k, v in _FORWARDED.findall(headers.get(b"forwarded", b"").split(b",")[0])
-        }
+        standard = _forwarded(headers.get(b"forwarded", b""))
         proto = standard.get(b"proto") or _first(headers, b"x-forwarded-proto")
         if proto.lower() in (b"http", b"https"):
             scheme = proto.lower().decode()
         forwarded_host = standard.get(b"host") or _first(headers, b"x-forwarded-host")
-        if _HOST.fullmatch(forwarded_host):
+        if _is_host(forwarded_host):
             host = forwarded_host
         port = _first(headers, b"x-forwarded-port")
         if port.isdigit() and 0 < int(port[:6]) < 65536 and b"host" not in standard:
             host = re.sub(rb":\d+$", b"", host) + b":" + port
         forwarded_prefix = _first(headers, b"x-forwarded-prefix")
-        if forwarded_prefix and _PREFIX.fullmatch(forwarded_prefix):
+        if 0 < len(forwarded_prefix) <= _LONGEST_PREFIX and _PREFIX.fullmatch(forwarded_prefix):
             prefix = forwarded_prefix.decode()
-    if not _HOST.fullmatch(host):
+    if not _is_host(host):
         server = scope.get("server") or ("localhost", None)
         host = (server[0] + (f":{server[1]}" if server[1] else "")).encode()
     default = b":443" if scheme == "https" else b":80"
     prefix = prefix.rstrip("/")
     return f"{scheme}://{host.removesuffix(default).decode()}{prefix}", prefix
+
+
+def _forwarded(header: bytes) -> dict[bytes, bytes]:
+    """Return the pairs of a ``Forwarded`` header's first entry; none of them if one is malformed."""
+    found: dict[bytes, bytes] = {}
+    for pair in filter(None, header.split(b",")[0].split(b";")):
+        match = _FORWARDED.fullmatch(pair)
+        if match is None:
+            return {}
+        found[match[1].lower()] = match[3] or match[2] or b""
+    return found
+
+
+def _is_host(text: bytes) -> bool:
+    """Whether a text is a host, with a port there is or none: nothing else gets into a link."""
+    match = _HOST.fullmatch(text)
+    return match is not None and (match[1] is None or 0 < int(match[1]) < 65536)
 
 
 def _first(headers: Mapping[bytes, bytes], name: bytes) -> bytes:

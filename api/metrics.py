@@ -103,7 +103,7 @@ class Metrics:
         return generate_latest(registry) + generate_latest(state)
 
 
-ERRORS = ("bad_request", "not_found", "too_large", "search_timeout", "unavailable", "fault")
+ERRORS = ("bad_request", "not_found", "too_large", "too_slow", "search_timeout", "unavailable", "fault")
 """Kinds of failures: the client's, the machine's (too slow; a database that is away), ours."""
 
 
@@ -118,6 +118,11 @@ class _State(Collector):
         yield InfoMetricFamily("tessera_stac", "The program.", {"version": __version__})
         with contextlib.suppress(UnavailableError):  # a database that is away: the figures of requests stay
             yield from _of_catalogue(self.store.current())
+        for name, text, is_so in (
+            ("tessera_index_damaged", "Whether the index in force is damaged.", self.store.damage),
+            ("tessera_build_refused", "Whether a newer build was refused.", self.store.refused),
+        ):
+            yield GaugeMetricFamily(name, text, int(is_so is not None))
         memory = GaugeMetricFamily(
             "tessera_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"]
         )

@@ -11,11 +11,13 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import anyio
 import brotli  # type: ignore[import-untyped]
 import orjson
 import zstandard
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.links import service_root
@@ -65,13 +67,34 @@ class TooLargeError(Exception):
     """A request body beyond the limit."""
 
 
-class Front:
-    """The one middleware."""
+class TooSlowError(Exception):
+    """A request body that did not arrive in time."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+
+class Front:
+    """The one middleware.
+
+    Parameters
+    ----------
+    app
+        What it wraps.
+    settings, metrics
+        As they are.
+    explain
+        Asked about an unexpected fault before it is answered with 500: a better answer, or None.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        explain: Callable[[Exception], Awaitable[Response | None]] | None = None,
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._explain = explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -85,6 +108,11 @@ class Front:
         method: str = scope["method"]
         root, prefix = service_root(scope, self._settings.root_path, self._settings.trust_forwarded)
         scope["tessera.root"], scope["root_path"] = root, prefix
+        # Redirects of the framework are made of these, so they must be as sound as our links.
+        scope["scheme"], _, host = root.removesuffix(prefix).partition("://")
+        if headers.get(b"host") != host.encode():
+            others = [(k, v) for k, v in scope["headers"] if k != b"host"]
+            scope["headers"] = [*others, (b"host", host.encode())]
         path: str = scope["path"]
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
@@ -96,12 +124,13 @@ class Front:
         self._metrics.begin()
         try:
             await self._answer(scope, headers, receive, exchange)
-        except Exception:
+        except Exception as fault:
             LOG.exception("request %s failed", request_id.decode())
-            self._metrics.error("fault")
+            explained = await self._explain(fault) if self._explain is not None else None
+            self._metrics.error("fault" if explained is None else "unavailable")
             if exchange.started:
                 raise
-            response = error(500, f"an unexpected fault; quote request id {request_id.decode()}")
+            response = explained or error(500, f"an unexpected fault; quote request id {request_id.decode()}")
             await response(scope, receive, exchange.send)
         finally:
             operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
@@ -134,11 +163,23 @@ class Front:
             response = error(414, f"the query string is longer than {most} bytes; use POST /search")
             await response(scope, receive, exchange.send)
             return
-        read = 0
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            response = error(415, "the body is compressed (Content-Encoding); send it as it is")
+            await response(scope, receive, exchange.send)
+            return
+        read, more = 0, True
+        deadline = anyio.current_time() + self._settings.body_seconds
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, more
+            if not more:  # what comes now is only that the client left
+                return await receive()
+            try:
+                with anyio.fail_after(deadline - anyio.current_time()):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlowError from None
+            more = message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > limit:
                 raise TooLargeError
@@ -149,6 +190,14 @@ class Front:
         except TooLargeError:
             self._metrics.error("too_large")
             response = error(413, f"the body has more than {limit} bytes, at most {limit} are read")
+            await response(scope, receive, exchange.send)
+        except TooSlowError:
+            self._metrics.error("too_slow")
+            response = error(
+                408,
+                f"the body did not arrive within {self._settings.body_seconds:g} s",
+                {"connection": "close"},
+            )
             await response(scope, receive, exchange.send)
 
     def _log(self, scope: Scope, method: str, operation: str, exchange: _Exchange, seconds: float) -> None:

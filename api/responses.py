@@ -18,10 +18,16 @@ ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
     404: ("NotFound", "There is no such collection, item or page."),
     405: ("MethodNotAllowed", "The path does not know this method."),
+    408: ("RequestTimeout", "The body did not arrive in time."),
     413: ("PayloadTooLarge", "The body is longer than the server reads."),
     414: ("URITooLong", "The query string is longer than the server reads; use POST."),
+    415: ("UnsupportedMediaType", "The body is compressed; the server reads plain ones only."),
     500: ("InternalError", "A fault of the server; quote the request id."),
-    503: ("SearchTimeout", "The search needs more time than a request may take; it says how to narrow it."),
+    503: (
+        "Unavailable",
+        "The search needs more time than a request may take, and it says how to narrow it; or the index"
+        " cannot be read.",
+    ),
 }  # fmt: skip
 """Status to its code and meaning."""
 

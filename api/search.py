@@ -26,7 +26,7 @@ CRS84 = ("http://www.opengis.net/def/crs/OGC/1.3/CRS84", "https://www.opengis.ne
 _LIGHT_DEGREES = 30
 """Outline of a geometry whose cells are found in about a millisecond."""
 _LIGHT_BYTES = 2000
-"""Length of a filter that compiles in about a millisecond."""
+"""Length of a filter that compiles in about a millisecond; a geometry (WKB) may be ten times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ class Query:
     @property
     def is_light(self) -> bool:
         """Whether preparing it is certain to be short; finding its page may still take long."""
-        if self.area is not None and self.area.degrees > _LIGHT_DEGREES:
+        if self.area is not None and (
+            self.area.degrees > _LIGHT_DEGREES or len(self.area.wkb) > 10 * _LIGHT_BYTES
+        ):
             return False
         # A filter's geometries are not measured yet, so its length stands for them.
         conditions = [c for c in (self.filter, self.query) if c is not None]

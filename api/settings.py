@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=4_000_000, ge=1000, description="Longest request body; a longer one is answered 413."
     )
+    body_seconds: float = Field(
+        default=30.0, gt=0, description="Time for a request body to arrive; a slower one is answered 408."
+    )
     max_url_bytes: int = Field(
         default=64_000, ge=1000, description="Longest query string; a longer one is answered 414."
     )

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
+from catalog_builder.digest import check_digest, recorded_digest
 from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
 from catalog_builder.index import CollectionRecord, Index, Selection
 
@@ -29,6 +30,12 @@ T = TypeVar("T")
 
 REMEMBERED = 256
 """Derived things kept per snapshot; links hold the client's host name, so there is no natural bound."""
+
+
+_WAIT_SECONDS = 0.05
+"""How long a request waits for a new build to be checked: a small one is in force at once."""
+_RECHECK_SECONDS = 60.0
+"""Between two checks of an index that was found good."""
 
 
 class Snapshot:
@@ -92,8 +99,13 @@ class Store:
     Raises
     ------
     CatalogError
-        If there is no catalogue, or of another version.
+        If there is no catalogue, or of another version, or it is damaged.
     """
+
+    refused: str | None = None
+    """Why the newest build is not in force; None if it is."""
+    damage: str | None = None
+    """What is wrong with the index in force, since it was last looked at; None if nothing is."""
 
     def __init__(
         self, folder: Path, refresh_seconds: float, failed: Callable[[], None] = lambda: None
@@ -101,10 +113,12 @@ class Store:
         self.folder = CatalogFolder(folder)
         self._refresh = refresh_seconds
         self._failed = failed
-        self._failure = ""
         self._looked = time.monotonic()
         self._identity = self._look()
         self._snapshot = self._open()
+        self._opening: threading.Thread | None = None
+        self._checking = threading.Lock()
+        self._good_until = 0.0
         # The raster table costs 0.2 s once: not in the first request.
         grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
 
@@ -113,25 +127,58 @@ class Store:
         now = time.monotonic()
         if now - self._looked >= self._refresh:
             self._looked = now
-            self._follow()
+            try:
+                identity = self._look()
+            except (OSError, CatalogError) as exc:
+                self._refuse(exc)  # in the middle of a change, or gone: what is open stays good
+                return self._snapshot
+            if identity != self._identity and self._opening is None:
+                # Not here: reading a large index for its digest takes a second or two.
+                self._opening = opening = threading.Thread(target=self._renew, args=(identity,), daemon=True)
+                opening.start()
+                opening.join(_WAIT_SECONDS)
         return self._snapshot
 
-    def _follow(self) -> None:
-        """Take up a new build, if there is one."""
+    def _renew(self, identity: tuple[int, int, int]) -> None:
+        """Put a new build in force, unless something is wrong with it: then the old one stays."""
         try:
-            identity = self._look()
-            if identity != self._identity:
-                old, self._snapshot = self._snapshot, self._open()
-                self._identity = identity
-                old.retire()
+            old, snapshot = self._snapshot, self._open()
+            self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
+            old.retire()
         except (OSError, CatalogError) as exc:
-            # in the middle of a change, of another version, or gone: what is open stays good
-            self._failed()
-            if str(exc) != self._failure:  # said once, not with every look
-                LOG.warning("the catalogue in use stays, the new one cannot be read: %s", exc)
-            self._failure = str(exc)
-        else:
-            self._failure = ""
+            self._refuse(exc)
+        finally:
+            self._identity = identity
+            self._opening = None
+
+    def _refuse(self, exc: Exception) -> None:
+        """Note why the newest build is not in force; said once, counted whenever it is found."""
+        self._failed()
+        reason = self._told(exc)
+        if reason != self.refused:
+            LOG.warning("the catalogue in use stays, the new one cannot be read: %s", exc)
+        self.refused = reason
+
+    def check(self) -> str | None:
+        """Return what is wrong with the index in force, None if nothing is; call it from a thread.
+
+        It reads the whole file, so an index that was found good is not looked at again for a minute.
+        """
+        with self._checking:
+            if self.damage is None and time.monotonic() >= self._good_until:
+                index = self._snapshot.index
+                try:
+                    check_digest(index.path)
+                    self._good_until = time.monotonic() + _RECHECK_SECONDS
+                except CatalogError as exc:
+                    if index is self._snapshot.index:
+                        self.damage = self._told(exc)
+                    LOG.error("%s", exc)  # noqa: TRY400 - the message says all
+            return self.damage
+
+    def _told(self, exc: Exception) -> str:
+        """Return a message for clients, who need not know where the catalogue lies."""
+        return str(exc).replace(f"{self.folder.path.resolve()}/", "").replace(f"{self.folder.path}/", "")
 
     def attach(self, app: FastAPI) -> None:
         """Do what is to be done when the application starts and stops: nothing, here."""
@@ -150,6 +197,8 @@ class Store:
             snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
         except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
             raise UnavailableError(f"the index cannot be read ({exc})") from exc
+        if self.damage is not None:
+            raise UnavailableError(self.damage)
 
     def _look(self) -> tuple[int, int, int]:
         try:
@@ -161,5 +210,8 @@ class Store:
 
     def _open(self) -> Snapshot:
         index = self.folder.open_index()
+        check_digest(index.path)
         found = index.path.stat()
-        return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}", found.st_mtime)
+        # Not a time, if it can be: clocks go back, and copies on other servers keep their ETags.
+        digest = recorded_digest(index.path) or f"{found.st_mtime_ns:x}{found.st_size:x}"
+        return Snapshot(index, digest, found.st_mtime)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +35,9 @@ from catalog_builder.collection import (
 from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset
-from catalog_builder.errors import CatalogError, DatasetError
-from catalog_builder.index import SCHEMA_VERSION, CollectionRecord, Index
+from catalog_builder.digest import STATE, check_digest, write_digest
+from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
+from catalog_builder.index import CollectionRecord, Index
 from catalog_builder.index_writer import IndexWriter
 from catalog_builder.items import Addresses, item_template, url_path
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
@@ -144,8 +147,23 @@ def build(
     DatasetError
         If a source states another dataset than ``options.dataset``.
     CatalogError
-        If no tile-year remains, or another build is at work.
+        If no tile-year remains, or another build is at work, or the present catalogue is of a newer
+        version, or damaged where it has to be kept.
+    StorageError
+        Also if the catalogue cannot be written; the present one is then as it was.
     """
+    try:
+        return _build(sources, out, options, progress)
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise StorageError(f"{exc.filename or out}: cannot be written ({reason})") from exc
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise StorageError(f"{out}: cannot be written (No space left on device)") from exc
+        raise CatalogError(f"{out}: the index cannot be read or written ({exc})") from exc
+
+
+def _build(sources: Sequence[str], out: Path, options: BuildOptions, progress: Progress) -> BuildReport:
     out.mkdir(parents=True, exist_ok=True)
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
@@ -172,18 +190,23 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
     if not folder.index_path.exists():
         return None
     try:
-        return folder.open_index()
+        index = folder.open_index()
+        if options.update or set(index.collections) != {options.dataset.collection_id}:
+            check_digest(index.path)  # its rows are taken over: damage must not come with them
     except CatalogError as exc:
-        # Its rows cannot be brought over. What the sources say is all of this collection, but others
-        # would be lost, and so would what --update is to keep.
+        if isinstance(exc, SchemaVersionError) and exc.newer:
+            raise CatalogError(f"{exc}, or build into a new folder") from exc
+        # Of an older version, or damaged: its rows cannot be brought over. What the sources say is all
+        # of this collection, but others would be lost, and so would what --update is to keep.
         present = sorted(p.parent.name for p in folder.path.glob("*/collection.json"))
         if options.update or present != [options.dataset.collection_id]:
             raise CatalogError(
                 f"{exc}. It holds {', '.join(present) or 'no collection'}, which cannot be kept: build"
-                " each into a new folder"
+                " each into a new folder, without --update"
             ) from exc
-        problems.note(f"{folder.path}: made by another version (schema not {SCHEMA_VERSION}); written anew")
+        problems.note(f"{exc}. It is written anew")
         return None
+    return index
 
 
 def _stage_cogs(cogs: CogStaging, out: Path, options: BuildOptions, old: Index | None) -> None:
@@ -319,6 +342,7 @@ class _Builder:
             writer.collection(record, json.dumps(document))
             self._keep_others(writer, record)
             writer.meta("url", self.options.url)
+        write_digest(self.work / INDEX)
         (folder / "collection.json").write_text(json.dumps(static_document(collection), indent=2))
         others = [c for c in (self.old.collections if self.old else {}) if c != record.id]
         documents = [json.loads((self.work / c / "collection.json").read_text()) for c in others]
@@ -409,7 +433,7 @@ class _Builder:
             digest.update(part.encode())
         for array in (rows.cell, fingerprint, rows.mask):
             digest.update(np.ascontiguousarray(array).data)
-        state = self.work / _STATE / record.id / f"{year}.npz"
+        state = self.work / STATE / record.id / f"{year}.npz"
         state.parent.mkdir(parents=True, exist_ok=True)
         np.savez(state, cell=rows.cell, fingerprint=fingerprint, digest=np.array(digest.hexdigest()))
         self.changes.append(self._compare(record, year, rows.cell, fingerprint))
@@ -435,8 +459,11 @@ class _Builder:
     def _old_state(self, collection: str, year: int) -> Any:
         if self.current is None:
             return None
-        path = self.current / _STATE / collection / f"{year}.npz"
-        return np.load(path) if path.exists() else None
+        path = self.current / STATE / collection / f"{year}.npz"
+        try:
+            return np.load(path)
+        except (OSError, ValueError, BadZipFile):  # not there, or damaged: then the year is written anew
+            return None
 
     def _compare(
         self,
@@ -469,7 +496,7 @@ class _Builder:
             if other.id == record.id:
                 continue
             writer.copy_collection(self.old.path, other, self.old.documents[other.id])
-            for name in (other.id, f"{_STATE}/{other.id}"):
+            for name in (other.id, f"{STATE}/{other.id}"):
                 _link_tree(self.current / name, self.work / name)
 
     def _differs(self, record: CollectionRecord, document: dict[str, Any]) -> bool:
@@ -485,15 +512,15 @@ class _Builder:
         if not same:
             return True
         for year in record.years:
-            new = np.load(self.work / _STATE / record.id / f"{year}.npz")
+            new = np.load(self.work / STATE / record.id / f"{year}.npz")
             before = self._old_state(record.id, year)
             if before is None or str(before["digest"]) != str(new["digest"]):
                 return True
-        return False
-
-
-_STATE = ".state"
-"""Folder with what a version's rows were, to compare the next build with."""
+        try:
+            return not check_digest(self.old.path)
+        except CatalogError as exc:
+            self.problems.note(f"{exc.args[0].partition(';')[0]}. It is written anew")
+            return True
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -409,17 +409,20 @@ def serve(
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
     import tempfile
 
-    import uvicorn
-
+    from api import serving
     from api.metrics import FOLDER
+    from api.settings import Settings
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
+    from catalog_builder.digest import check_digest
 
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
         raise QueryError("CATALOG: say which folder to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
-        CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
+        # a clear error now, not in every worker
+        check_digest(CatalogFolder(catalog).open_index().path)
+    sock = serving.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
     if root_path:
@@ -428,19 +431,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
-        uvicorn.run(
-            "api.app:create_app",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            # one line a request costs more than many a request: the access log is a setting of the app
-            access_log=False,
-            log_level="warning",
-            timeout_keep_alive=75,
-            # a stop waits for answers under way, not for whoever downloads a gigabyte
-            timeout_graceful_shutdown=20,
-        )
+        serving.run(sock, workers, trust_forwarded=Settings().trust_forwarded)
 
 
 @app.command()

@@ -31,6 +31,19 @@ class CatalogError(TesseraError):
     """A catalogue folder that is missing, incomplete or of another version."""
 
 
+class SchemaVersionError(CatalogError):
+    """An index whose tables are of another version than this program reads."""
+
+    def __init__(self, message: str, *, newer: bool) -> None:
+        super().__init__(message)
+        self.newer = newer
+        """Whether it is of a later version, so that this program cannot know what is in it."""
+
+
+class DamagedIndexError(CatalogError):
+    """An index that is not what its build wrote."""
+
+
 class QueryError(TesseraError, ValueError):
     """A search parameter that is malformed or not supported (HTTP 400)."""
 

@@ -30,7 +30,13 @@ from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.cover import Runs
 from catalog_builder.coverage import year_bits
 from catalog_builder.datasets import Dataset, dataset
-from catalog_builder.errors import CatalogError, QueryTimeoutError
+from catalog_builder.errors import (
+    CatalogError,
+    DamagedIndexError,
+    QueryError,
+    QueryTimeoutError,
+    SchemaVersionError,
+)
 from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
 from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
 
@@ -254,7 +260,8 @@ class Index:
         """
         self.path = path
         if not path.is_file():
-            raise CatalogError(f"{path}: no such index; make one with 'tessera-stac build'")
+            found = "not a file" if path.exists() else "no such index"
+            raise CatalogError(f"{path}: {found}; make one with 'tessera-stac build'")
         self._idle: list[_Connection] = []
         self._blocks: dict[tuple[int, int], Blocks] = {}
         try:
@@ -263,14 +270,18 @@ class Index:
                 meta = dict(query("SELECT name, value FROM meta"))
                 records = query("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
         except sqlite3.DatabaseError as exc:
-            raise CatalogError(f"{path}: not a tessera-stac index ({exc})") from exc
-        if meta.get("schema_version") != str(SCHEMA_VERSION):
             raise CatalogError(
-                f"{path}: index schema {meta.get('schema_version')}, this program reads {SCHEMA_VERSION};"
-                " run 'tessera-stac build' again"
-            )
+                f"{path}: not a tessera-stac index, or damaged ({exc}); run 'tessera-stac build' again"
+            ) from exc
+        _check_version(path, meta.get("schema_version", "none"))
         self.meta: dict[str, str] = meta
-        self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
+        try:
+            self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise DamagedIndexError(
+                f"{path}: damaged: a collection's record cannot be read ({exc});"
+                " run 'tessera-stac build' again"
+            ) from exc
         self.by_ordinal = {r.ordinal: r for r in self.collections.values()}
         self.documents: dict[str, str] = {
             cid: doc for cid, (_, doc) in zip(self.collections, records, strict=True)
@@ -300,6 +311,8 @@ class Index:
         ------
         QueryTimeoutError
             If what is done with it takes longer.
+        QueryError
+            If SQLite cannot compute the condition.
         """
         with self._connection() as connection:
             db = connection.db
@@ -315,6 +328,9 @@ class Index:
             except sqlite3.OperationalError as exc:
                 if "interrupted" in str(exc):
                     raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
+                # Of a filter; what else is an "error" comes from a damaged schema.
+                if selection.where and any(word in str(exc) for word in (" too ", "overflow")):
+                    raise QueryError(f"filter: cannot be computed ({exc})") from exc
                 raise
             finally:
                 db.set_progress_handler(None, 0)
@@ -613,6 +629,20 @@ class Index:
                 "sha256": pa.array(sha256, SHA256),
             }
         ).cast(LANDMASK_SCHEMA)
+
+
+def _check_version(path: Path, found: str) -> None:
+    if found == str(SCHEMA_VERSION):
+        return
+    newer = found.isascii() and found.isdigit() and int(found) > SCHEMA_VERSION
+    advice = (
+        "it was made by a newer tessera-stac: update this one"
+        if newer
+        else "it was made by an older tessera-stac: run 'tessera-stac build' again"
+    )
+    raise SchemaVersionError(
+        f"{path}: index schema {found[:40]}, this program reads {SCHEMA_VERSION}; {advice}", newer=newer
+    )
 
 
 def where_sql(*conditions: str) -> str:

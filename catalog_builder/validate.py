@@ -6,6 +6,7 @@ Each check compares two things that were written apart, so that what one lost th
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from catalog_builder import grid
 from catalog_builder.catalog import CATALOG_JSON, COGS, CatalogFolder
 from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
+from catalog_builder.digest import check_digest
+from catalog_builder.errors import CatalogError
 from catalog_builder.index import Index, Selection
 from catalog_builder.publish.extract import Extract
 
@@ -95,10 +98,17 @@ def validate_catalog(
 
 
 def _integrity(index: Index) -> Finding:
-    """SQLite's own check of the file."""
-    with index.lend(None, Selection(())) as db:
-        rows = [r[0] for r in db.execute("PRAGMA integrity_check(10)")]
-    return Finding("index: integrity", tuple(r for r in rows if r != "ok"))
+    """Check the file: SQLite's own check, and the SHA-256 that its build noted."""
+    try:
+        with index.lend(None, Selection(())) as db:
+            problems = [r[0] for r in db.execute("PRAGMA integrity_check(10)") if r[0] != "ok"]
+    except sqlite3.DatabaseError as exc:
+        problems = [f"{index.path}: {exc}"]
+    try:
+        check_digest(index.path)
+    except CatalogError as exc:
+        problems.append(str(exc))
+    return Finding("index: integrity", tuple(problems))
 
 
 def _documents(path: Path, index: Index) -> Finding:
@@ -142,7 +152,12 @@ def _year(path: Path, extract: Extract, year: int, n: int) -> Finding:
         return Finding(what, (f"{file}: {exc}",))
     west, south = (np.rint(bbox[i].to_numpy() * 10).astype(np.int64) for i in (0, 1))
     in_parquet = np.sort((south + 900) * grid.N_COLS + west + 1800)
-    in_index = extract.cells(year)
+    try:
+        in_index = extract.cells(year)
+        page = next(extract.pages(year), [])
+        texts = extract.texts(page[:: max(len(page) // _SAMPLE, 1)])
+    except Exception as exc:  # damaged rows can make anything fail
+        return Finding(what, (f"{extract.index.path}: cannot be read ({exc})",))
     if len(in_index) != n:
         problems.append(f"the index holds {len(in_index):,} tile-years, its record says {n:,}")
     if not np.array_equal(in_parquet, in_index):
@@ -150,8 +165,7 @@ def _year(path: Path, extract: Extract, year: int, n: int) -> Finding:
             f"{file}: {len(np.setdiff1d(in_parquet, in_index)):,} items are not in the index,"
             f" {len(np.setdiff1d(in_index, in_parquet)):,} of the index are missing"
         )
-    page = next(extract.pages(year), [])
-    for text in extract.texts(page[:: max(len(page) // _SAMPLE, 1)]):
+    for text in texts:
         item = json.loads(text)
         problems += [f"{item['id']}: {p}" for p in _stac_problems(item)]
     return Finding(what, tuple(problems[:20]))

@@ -74,6 +74,9 @@ class PgstacStore(Store):
         app.state.settings = PgstacSettings(_env_file=None, use_api_hydrate=True)
         app.state.get_connection = self.database.of_request
 
+    def check(self) -> None:
+        """Say that nothing is wrong with an index: there is none."""
+
     async def probe(self) -> None:
         """Try whether searches can be answered; see :meth:`api.store.Store.probe`."""
         self.current()
@@ -83,7 +86,7 @@ class PgstacStore(Store):
     async def _running(self, _app: FastAPI) -> AsyncIterator[None]:
         """Keep the snapshot up to date; the database may be down at the start, and for a while."""
         await self.database.open()
-        await self._renew()
+        await self._take_up()
         task = asyncio.create_task(self._keep_looking())
         try:
             yield
@@ -108,9 +111,9 @@ class PgstacStore(Store):
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(self._refresh)
-            await self._renew()
+            await self._take_up()
 
-    async def _renew(self) -> None:
+    async def _take_up(self) -> None:
         """Read the database's state if it changed; what was read before stays good if that fails."""
         try:
             mark = await self.database.within(_LOOK_SECONDS, self._read_mark)

@@ -8,14 +8,15 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from catalog_builder import storage
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, ledger_files
+from catalog_builder.convert.ledger import LedgerRow, ledger_files, said
 from catalog_builder.errors import StorageError
 
 _SAMPLE = 10_000
@@ -25,8 +26,8 @@ _SAMPLE = 10_000
 class Done:
     """The jobs that a ledger says are done, with these options.
 
-    Of each job 64 bits of its name and of its fingerprint are kept, and where in the ledger its row
-    is, which is read again when its files are looked for.
+    Of each job 64 bits of its name and of its fingerprint are kept, when its last row was written, and
+    where in the ledger that is: it is read again when its files are looked for.
     """
 
     def __init__(self, ledger: str, options: Options) -> None:
@@ -36,7 +37,8 @@ class Done:
         self._files: list[Path] = []
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self._jobs = np.empty(0, np.uint64)
-        self._prints = self._places = self._jobs
+        self._prints = self._places = self._named = self._jobs
+        self._times = np.empty(0, np.float64)
         with suppress(StorageError):  # no ledger yet
             self._read(ledger_files(ledger))
 
@@ -57,6 +59,8 @@ class Done:
         sorted_jobs = np.asarray(jobs)[order]
         last = np.ones(len(order), np.bool_)
         last[:-1] = sorted_jobs[1:] != sorted_jobs[:-1]
+        self._named = sorted_jobs[last]
+        self._times = np.asarray(finished)[order][last]
         keep = order[last & np.asarray(good, dtype=np.bool_)[order]]
         self._jobs, self._prints, self._places = (np.asarray(a)[keep] for a in (jobs, prints, places))
 
@@ -93,6 +97,17 @@ class Done:
         root = storage.local_path(self._options.out)
         row = self._row(int(self._places[at]))
         return row is not None and all(_size(root / file.path) == file.size for file in row.files.values())
+
+    def after(self, row: LedgerRow) -> LedgerRow:
+        """Return a row with a time after the job's row before: the later wins, and clocks go back."""
+        number = np.uint64(_number(row.job))
+        at = int(np.searchsorted(self._named, number))
+        if at == len(self._named) or self._named[at] != number:
+            return row
+        before = float(self._times[at])
+        if _seconds(row.finished) > before:
+            return row
+        return replace(row, finished=said(datetime.fromtimestamp(before, UTC) + timedelta(milliseconds=1)))
 
     def _row(self, place: int) -> LedgerRow | None:
         with suppress(OSError, ValueError, TypeError), self._files[place >> 40].open("rb") as file:

@@ -278,7 +278,12 @@ def decode_statistics(blob: str | bytes) -> npt.NDArray[np.float32]:
 
 def now() -> str:
     """Return the time in UTC, RFC 3339, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return said(datetime.now(UTC))
+
+
+def said(time: datetime) -> str:
+    """Return a time in UTC as :attr:`LedgerRow.finished` has it."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --------------------------------------------------------------------------------------- writing

@@ -122,7 +122,7 @@ def run(
     done = Done(ledger, options)
     with staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)
-        loop = _Loop(options, workers, writer, report, tally, convert, stop)
+        loop = _Loop(options, workers, writer, report, tally, convert, stop, done.after)
         try:
             workers.begin(options)
             loop.run(_remaining(plan, done if not force else None, tally, report))
@@ -173,9 +173,11 @@ class _Loop:
         tally: _Tally,
         convert: Callable[[Job, Options], Result],
         stop: threading.Event,
+        after: Callable[[LedgerRow], LedgerRow],
     ) -> None:
         self.options, self.workers, self.writer = options, workers, writer
         self.report, self.tally, self.convert, self.stop = report, tally, convert, stop
+        self.after = after
         self.running: dict[Future[Result], Job] = {}
         # Jobs that ran when a worker died. One of them may have killed it, so each is tried alone.
         self.suspects: deque[Job] = deque()
@@ -259,6 +261,7 @@ class _Loop:
         self._alone = True
 
     def _write(self, row: LedgerRow) -> None:
+        row = self.after(row)
         try:
             self.writer.append(row)
         except StorageError as error:

@@ -194,8 +194,12 @@ class _Tree:
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.partial")
-        part.write_bytes(data)
-        part.replace(path)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     def _remove_others(self) -> None:
         """Remove files of an earlier tree that this one does not have, and folders left empty."""

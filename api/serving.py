@@ -1,0 +1,193 @@
+"""What ``tessera-stac serve`` runs: uvicorn, made to bear clients that are slow, many or gone.
+
+uvicorn alone waits for ever for a request's head, reads a head of any length, keeps the buffers of a
+client that stops reading, and leaves its workers behind, with the port, when it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import threading
+from multiprocessing.connection import wait
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from catalog_builder.errors import StorageError
+
+HEAD_SECONDS = 30.0
+"""Time for the head of a request to arrive."""
+HEAD_BYTES = 256 * 1024
+"""Longest head: four times the longest query string that is answered."""
+STALLED_SECONDS = 60.0
+"""How long a client may read nothing of what is sent to it; then the kernel drops it."""
+IDLE_SECONDS = 75
+"""How long a connection is kept between requests."""
+LEAVE_SECONDS = 30
+"""Time for requests under way when the server is told to stop."""
+_MOST_FILES = 65_536
+_SPARE_FILES = 128
+"""Descriptors, at least, that are not for connections: files that are read, the index by thread."""
+
+_REFUSED = (
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+)
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits: connections, and the time and the length of a request's head."""
+
+    head_seconds = HEAD_SECONDS
+    """A class attribute: uvicorn makes the protocols."""
+    most_connections: int | None = None
+    """None takes it from the limit of open files."""
+
+    _late: asyncio.TimerHandle | None = None
+    _head = 0
+    _in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it with a reason while there are too many."""
+        super().connection_made(transport)
+        most = self.most_connections or connections_for_files()
+        if len(self.connections) > most:
+            self._refuse(b"503 Service Unavailable", b"Busy", b"too many connections, try again")
+            return
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on; between requests they start a new head."""
+        if self._late is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_head()
+        if self._late is not None and not self._in_body:  # the rest of a body that was refused may be long
+            self._head += len(data)
+        super().data_received(data)
+        if self._late is not None and self._head > HEAD_BYTES:
+            self._refuse(
+                b"431 Request Header Fields Too Large", b"HeadTooLong", b"the request's head is too long"
+            )
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: the head is here."""
+        self._stop_waiting()
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the body is here too."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head = 0
+        self._late = self.loop.call_later(
+            self.head_seconds,
+            self._refuse,
+            b"408 Request Timeout",
+            b"RequestTimeout",
+            b"the request's head did not arrive in time",
+        )
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _refuse(self, status: bytes, code: bytes, reason: bytes) -> None:
+        self._stop_waiting()
+        if not self.transport.is_closing():
+            body = b'{"code":"%s","description":"%s"}' % (code, reason)
+            self.transport.write(_REFUSED % (status, len(body), body))
+            self.transport.close()
+
+
+def connections_for_files() -> int:
+    """Return how many connections this process may have open: a tenth of its descriptors is for files.
+
+    Most connections are idle. When more of them read files than there are descriptors, those are
+    answered 503 until some are free.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(files - max(_SPARE_FILES, files // 10), 50)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have; workers inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address.
+
+    Raises
+    ------
+    StorageError
+        If it is not an address of this machine, or in use.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With its protocol named, asyncio sets TCP_NODELAY on the connections.
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
+        sock.bind(address)
+    except OSError as exc:
+        raise StorageError(f"{host}:{port}: cannot listen there ({exc.strerror or exc})") from exc
+    sock.set_inheritable(True)
+    return sock
+
+
+def application() -> Any:
+    """Return the application, in a worker that ends when its parent is killed."""
+    from api.app import create_app
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+    return create_app()
+
+
+def _leave_with(sentinel: int) -> None:
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # finish what is under way
+    threading.Event().wait(LEAVE_SECONDS)
+    os._exit(1)
+
+
+def run(sock: socket.socket, workers: int, *, trust_forwarded: bool) -> None:
+    """Serve the catalogue of the settings on a socket until told to stop."""
+    raise_file_limit()
+    config = uvicorn.Config(
+        "api.serving:application",
+        factory=True,
+        http=PatientProtocol,
+        workers=workers,
+        # one line a request costs more than many a request: the access log is a setting of the app
+        access_log=False,
+        log_level="warning",
+        proxy_headers=trust_forwarded,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=LEAVE_SECONDS,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        if workers > 1:
+            Multiprocess(config, sockets=[sock]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[sock])

@@ -1,0 +1,62 @@
+"""The SHA-256 of an index, which its build writes beside it: SQLite itself does not see a flipped bit.
+
+SQLite notices damage to the structure of a page, when it reads that page; a value that changed is a
+wrong answer. An index is never written again once it is published, so one digest tells (1 s for
+1.4 GB): when a server starts or takes a new build, and in ``validate``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from catalog_builder.errors import CatalogError, DamagedIndexError
+
+STATE = ".state"
+"""Folder of a version with what its rows and its index were."""
+_NAME = "index.sha256"
+
+
+def write_digest(index: Path) -> None:
+    """Note the digest of a new index, in the format of ``sha256sum``."""
+    path = index.parent / STATE / _NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{_digest(index)}  {index.name}\n")
+
+
+def recorded_digest(index: Path) -> str | None:
+    """Return what the build noted; None if nothing is there, as with catalogues of earlier versions."""
+    try:
+        return (index.parent / STATE / _NAME).read_text().split()[0]
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def check_digest(index: Path) -> bool:
+    """Return whether a digest was there to compare with.
+
+    Raises
+    ------
+    DamagedIndexError
+        If the index is not what the build wrote.
+    CatalogError
+        If it cannot be read.
+    """
+    expected = recorded_digest(index)
+    if expected is None:
+        return False
+    try:
+        found = _digest(index)
+    except OSError as exc:
+        raise CatalogError(f"{index}: cannot be read ({exc.strerror or exc})") from exc
+    if found != expected:
+        raise DamagedIndexError(
+            f"{index}: damaged: its SHA-256 is {found[:16]}..., its build wrote {expected[:16]}...;"
+            " run 'tessera-stac build' again, or restore it"
+        )
+    return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

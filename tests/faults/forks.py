@@ -1,0 +1,136 @@
+"""Run the command line many times, killed or not, without importing it each time.
+
+    python forks.py
+
+Reads one JSON line per run, ``{"args": [...], "delay": seconds or null}``, forks before anything has
+started a thread, and kills the fork (SIGKILL) after the delay. Answers with a JSON line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "5"))
+"""Kills per verb."""
+
+
+_NO_THREADS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
+"""Libraries that start a thread when they are imported: a fork would lack it, and may wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run ended."""
+
+    killed: bool
+    code: int
+    seconds: float
+    said: str
+    """What it printed to both streams."""
+
+
+class Runner:
+    """Asks the process of this script for runs."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.faults.forks"]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **_NO_THREADS},
+        )
+
+    def run(self, *args: object, delay: float | None = None) -> Run:
+        """Run ``tessera-stac`` with some arguments; kill it after a delay."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"args": [str(a) for a in args], "delay": delay}) + "\n")
+        self._process.stdin.flush()
+        return Run(**json.loads(self._process.stdout.readline()))
+
+    def good(self, *args: object) -> Run:
+        """Run it to its end; it must succeed."""
+        done = self.run(*args)
+        assert done.code == 0, done.said
+        return done
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+@contextlib.contextmanager
+def runner() -> Iterator[Runner]:
+    """Lend a runner."""
+    made = Runner()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def delays(seconds: float, rounds: int) -> list[float]:
+    """Return moments over the length of a run, the same ones each time."""
+    rng = random.Random(rounds)
+    return [rng.uniform(0, 1.05 * seconds) for _ in range(rounds)]
+
+
+def _main() -> None:
+    # What the verbs import on their way, so that their time is work.
+    import catalog_builder.build
+    import catalog_builder.cli
+    import catalog_builder.convert.run
+    import catalog_builder.publish.geoparquet_export
+    import catalog_builder.publish.ndjson
+    import catalog_builder.publish.static
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        with tempfile.TemporaryFile("w+") as said:
+            started = time.monotonic()
+            child = os.fork()
+            if not child:
+                os.setpgid(0, 0)
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                faulthandler.dump_traceback_later(120, exit=True)
+                sys.argv = ["tessera-stac", *asked["args"]]
+                try:
+                    catalog_builder.cli.main()
+                except SystemExit as end:
+                    os._exit(end.code if isinstance(end.code, int) else 1)
+                finally:
+                    os._exit(70)
+            ends = os.pidfd_open(child)
+            killed = not select.select([ends], [], [], asked["delay"])[0]
+            if killed:
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            os.close(ends)
+            seconds = time.monotonic() - started
+            said.seek(0)
+            answer = {"killed": killed, "code": os.waitstatus_to_exitcode(status), "seconds": seconds}
+            print(json.dumps({**answer, "said": said.read()}), flush=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,95 @@
+"""A real ``tessera-stac serve`` in processes of its own, and raw sockets to treat it badly with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(slots=True)
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask once, on a connection of its own."""
+        return httpx.get(self.url + path, timeout=30, trust_env=False)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                self.get("/_mgmt/ping")
+                return
+            time.sleep(0.05)
+        raise AssertionError("the server does not answer")
+
+    def workers(self) -> list[int]:
+        """Return the process ids that serve, from the parent's children."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(stat[1]) == self.process.pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(catalog: Path, *options: str, port: int | None = None, **environment: str) -> Iterator[Served]:
+    """Run ``tessera-stac serve`` and wait until it answers; it is killed at the end."""
+    port = port or free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "catalog_builder.cli",
+        "serve",
+        str(catalog),
+        "--port",
+        str(port),
+        *options,
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
+    )
+    served = Served(process, port)
+    try:
+        served.wait()
+        yield served
+    finally:
+        process.kill()
+        process.wait()
+
+
+def raw(port: int, data: bytes, seconds: float = 20) -> bytes:
+    """Send bytes as they are and return everything that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as sock:
+        sock.sendall(data)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := sock.recv(65536):
+                answer += part
+        return answer
