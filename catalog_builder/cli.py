@@ -403,9 +403,11 @@ def serve(
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
     import uvicorn
 
+    from api.memory import few_arenas
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
 
+    few_arenas()
     CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
     os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
     if root_path:
