@@ -35,6 +35,8 @@ from tests.scale.oracle import ManifestOracle
 from tests.scale.traffic import Asked, Kind, Traffic, following
 
 CLIENTS, WORKERS = 32, 2
+STAY = 100
+"""Requests after which a client connects anew, so that no worker has all of them for ever."""
 REFRESH = 1.0
 """Seconds after which a server has noticed a rebuild."""
 MOST_ERRORS = 20
@@ -230,8 +232,11 @@ async def _ask(
     weights = list(accumulate(kind.weight for kind in kinds))
 
     async def client(number: int) -> None:
-        rng, connection = random.Random(number), Connection(port)
+        rng, connection, n = random.Random(number), Connection(port), 0
         while goes_on():
+            n += 1
+            if (n + number) % STAY == 0:
+                await connection.close()
             (kind,) = rng.choices(kinds, cum_weights=weights)
             asked = kind.draw(rng)
             response = await _once(connection, kind.name, asked, start, log)
