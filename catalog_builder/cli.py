@@ -409,18 +409,15 @@ def serve(
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
     import tempfile
 
-<<<<<<< HEAD
     from api import serving
+    from api.memory import few_arenas
     from api.metrics import FOLDER
     from api.settings import Settings
-=======
-    from api.memory import few_arenas
->>>>>>> scale
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.console import say
     from catalog_builder.digest import check_digest
 
-<<<<<<< HEAD
+    few_arenas()
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
         raise QueryError("CATALOG: say which folder to serve, or set TESSERA_STAC_BACKEND=pgstac")
@@ -430,11 +427,6 @@ def serve(
     sock = serving.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
-=======
-    few_arenas()
-    CatalogFolder(catalog).open_index()  # a clear error now, not in every worker
-    os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
->>>>>>> scale
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
     say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
