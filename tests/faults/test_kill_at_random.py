@@ -20,6 +20,9 @@ from tests.convert.making import YEAR, sample, write_pair
 from tests.faults.forks import ROUNDS, Runner, delays, runner
 
 
+pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
+
+
 @pytest.fixture(scope="module")
 def run() -> Iterator[Runner]:
     with runner() as made:
