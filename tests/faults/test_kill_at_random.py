@@ -19,7 +19,6 @@ from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import YEAR, sample, write_pair
 from tests.faults.forks import ROUNDS, Runner, delays, runner
 
-
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 
 
