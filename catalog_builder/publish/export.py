@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from catalog_builder.errors import QueryError
 from catalog_builder.publish.extract import Extract, Progress, quiet
@@ -48,7 +47,7 @@ def export(
     if to == "static":
         from catalog_builder.publish.static import write_static
 
-        return write_static(Path(out), parts, max_items=max_items, report=report)
+        return write_static(out, parts, max_items=max_items, report=report)
     from catalog_builder.publish.geoparquet_export import write_geoparquet
 
-    return write_geoparquet(Path(out), parts, report)
+    return write_geoparquet(out, parts, report)

@@ -24,12 +24,20 @@ from catalog_builder.storage.address import (
     CHUNK,
     USER_AGENT,
     Entry,
+    bucket_key,
     fail,
     join,
     local_path,
+    published_address,
     scheme,
 )
 from catalog_builder.storage.retry import ATTEMPTS, BACKOFF
+from catalog_builder.storage.s3_client import (
+    S3Settings,
+    gdal_settings,
+    https_address,
+    platform,
+)
 from catalog_builder.storage.stream import stream
 
 __all__ = [
@@ -37,15 +45,24 @@ __all__ = [
     "BACKOFF",
     "USER_AGENT",
     "Entry",
+    "S3Settings",
+    "bucket_key",
     "exists",
     "fetch_to",
+    "gdal_settings",
+    "https_address",
     "is_dir",
     "join",
     "list_files",
+    "local_copy",
     "local_path",
     "open_binary",
+    "platform",
+    "published_address",
     "put_file",
     "read_bytes",
+    "s3",
+    "s3_put",
     "scheme",
     "size",
     "write_atomic",
@@ -150,6 +167,18 @@ def fetch_to(address: str | Path, path: str | Path, *, sha256: str = "") -> None
                 raise
         else:
             return
+
+
+@contextmanager
+def local_copy(address: str | Path) -> Iterator[Path]:
+    """Lend a file as a local path: itself where it is local, else a temporary copy."""
+    if not scheme(address):
+        yield local_path(address)
+        return
+    with tempfile.TemporaryDirectory(prefix="tessera-get-") as folder:
+        path = Path(folder) / "copy"
+        fetch_to(address, path)
+        yield path
 
 
 def _copy(address: str | Path, path: Path, sha256: str) -> None:

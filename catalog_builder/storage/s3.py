@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from catalog_builder.errors import ChecksumError, StorageError
+from catalog_builder.storage import retry
 from catalog_builder.storage.address import CHUNK, Entry, bucket_key
 from catalog_builder.storage.s3_client import client, error_code, fail, is_missing
 from catalog_builder.storage.stream import Opened
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef, ObjectTypeDef
 
 SHA256 = "sha256"
 """Key of the user metadata that holds a file's SHA-256: of a multipart upload the store keeps only a hash
@@ -73,39 +74,58 @@ def open_at(address: str, start: int, tag: str) -> Opened:
 
 def read_range(address: str, start: int, stop: int) -> bytes:
     """Return bytes [start, stop) of an object."""
-    bucket, key = bucket_key(address)
-    try:
-        found = client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}")
-        return found["Body"].read()
-    except Exception as error:
-        fail(address, error)
+    return _read(address, {"Range": f"bytes={start}-{stop - 1}"}).data
 
 
 def read_tagged(address: str, known: str = "") -> Tagged | None:
     """Return a small object if it is another version than the known one; None if it is that, or missing."""
-    bucket, key = bucket_key(address)
-    given = {"IfNoneMatch": known} if known else {}
     try:
-        found = client().get_object(Bucket=bucket, Key=key, **cast("dict[str, Any]", given))
-        return Tagged(found["Body"].read(), found["ETag"])
-    except Exception as error:
-        if is_missing(error) or error_code(error) in ("304", "NotModified"):
+        return _read(address, {"IfNoneMatch": known} if known else {})
+    except StorageError as error:
+        cause = error.__cause__
+        if isinstance(cause, Exception) and (
+            is_missing(cause) or error_code(cause) in ("304", "NotModified")
+        ):
             return None
-        fail(address, error)
+        raise
+
+
+def _read(address: str, how: dict[str, Any]) -> Tagged:
+    """Return an answer whole, asking again if it breaks off."""
+    bucket, key = bucket_key(address)
+    for attempt in range(retry.ATTEMPTS):
+        try:
+            found = client().get_object(Bucket=bucket, Key=key, **how)
+            return Tagged(found["Body"].read(), found["ETag"])
+        except Exception as error:
+            # of a status, boto3 has asked again already
+            if error_code(error) or attempt == retry.ATTEMPTS - 1:
+                fail(address, error)
+        retry.pause(attempt)
+    raise AssertionError("unreachable")
+
+
+def list_tags(address: str) -> dict[str, str]:
+    """Return the ETags, without quotes, of all objects below a prefix, hidden ones too, by path below it."""
+    return {path: item["ETag"].strip('"') for path, item in _listed(address)}
 
 
 def list_files(address: str) -> Iterator[Entry]:
     """List every visible object below a prefix."""
+    for path, item in _listed(address):
+        # S3 has no folders; some tools leave empty objects named like one
+        hidden = any(part.startswith(".") for part in path.split("/"))
+        if path and not path.endswith("/") and not hidden:
+            yield Entry(path, item["Size"], int(item["LastModified"].timestamp()))
+
+
+def _listed(address: str) -> Iterator[tuple[str, ObjectTypeDef]]:
     bucket, key = bucket_key(address)
     prefix = f"{key.rstrip('/')}/" if key else ""
     try:
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
-                path = item["Key"][len(prefix) :]
-                # S3 has no folders; some tools leave empty objects named like one
-                hidden = any(part.startswith(".") for part in path.split("/"))
-                if path and not path.endswith("/") and not hidden:
-                    yield Entry(path, item["Size"], int(item["LastModified"].timestamp()))
+                yield item["Key"][len(prefix) :], item
     except Exception as error:
         fail(address, error)
 

@@ -133,7 +133,8 @@ def made_client(_pid: int, settings: S3Settings) -> S3Client:
     except (BotoCoreError, ValueError) as error:
         raise StorageError(f"S3 settings: {error}") from error
     if settings.requester_pays:
-        made.meta.events.register("provide-client-params.s3", _pay)
+        # the stubs know no handler that answers
+        made.meta.events.register("provide-client-params.s3", _pay)  # type: ignore[arg-type]
     return made
 
 
@@ -215,6 +216,24 @@ def bucket_url(bucket: str) -> str:
     if host == "s3.amazonaws.com":  # what boto3 says of us-east-1
         host = f"s3.{found.meta.region_name}.amazonaws.com"
     return f"{parts.scheme}://{bucket}.{host}"
+
+
+def platform(address: str) -> tuple[str, str]:
+    """Return the address of the store of an s3 address, as the STAC storage extension has it, and its region.
+
+    Parts that differ between buckets are ``{bucket}`` and ``{region}``; the region may be empty.
+    """
+    bucket, _ = bucket_key(address)
+    if bucket == "tessera":
+        return "https://data.source.coop", ""
+    found = client()
+    url = found.meta.endpoint_url.rstrip("/")
+    host = urlsplit(url).netloc
+    if host.endswith(".amazonaws.com"):
+        region, dot, _ = bucket.partition(".")
+        named = dot and published_address(address) is not None
+        return "https://{bucket}.s3.{region}.amazonaws.com", region if named else found.meta.region_name
+    return (url if _is_path_style(found) else url.replace(host, f"{{bucket}}.{host}")), found.meta.region_name
 
 
 def _is_path_style(found: S3Client) -> bool:
