@@ -30,9 +30,11 @@ from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.browser import add_browser  # noqa: E402
+from api.bucket_files import BucketFiles  # noqa: E402
+from api.bucket_store import make_store  # noqa: E402
 from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
-from api.data import RangedFiles, immutable_where  # noqa: E402
+from api.data import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
 from api.extended import ExtendedClient  # noqa: E402
 from api.links import JSON  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
@@ -49,15 +51,16 @@ from catalog_builder.catalog import COGS  # noqa: E402
 from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
 from catalog_builder.grid import TileId  # noqa: E402
 from catalog_builder.index import Selection, make_key  # noqa: E402
+from catalog_builder.storage import published_address  # noqa: E402
 
 
-def create_app(catalog: Path | None = None, settings: Settings | None = None) -> FastAPI:
+def create_app(catalog: Path | str | None = None, settings: Settings | None = None) -> FastAPI:
     """Return the application.
 
     Parameters
     ----------
     catalog
-        The catalogue folder; None takes it from the settings.
+        The catalogue, a folder or an s3 address; None takes it from the settings.
     settings
         None reads the environment.
 
@@ -67,10 +70,10 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
         If there is no catalogue, or of another version.
     """
     settings = settings or Settings()
-    folder = catalog or settings.catalog
-    if folder is None:
+    place = catalog or settings.catalog
+    if place is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = Store(folder, settings.refresh_seconds)
+    store = make_store(str(place), settings)
     metrics = Metrics()
     client = ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
     api = TesseraApi(
@@ -90,8 +93,12 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     app.state.store = store
     cogs = immutable_where(rf"{COGS}/.*")
     tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
-    app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
-    app.mount("/source", _Source(store), name="source")
+    if store.current().home:
+        files = BucketFiles(store.home, settings.s3_access, settings.presign_seconds, cogs)
+        app.mount("/data", files, name="data")
+    else:
+        app.mount("/data", RangedFiles(store.home, cogs, listed=tiles), name="data")
+    app.mount("/source", _Source(store, settings), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)
     add_icon(app)
@@ -135,16 +142,17 @@ def _endpoint(handler: Callable[..., Awaitable[Any]]) -> Callable[[Request], Awa
 class _Source:
     """The raw lane of the current catalogue."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         snapshot = self._store.current()
-        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot))
+        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot, self._settings))
         await lane(scope, receive, send)
 
 
-def _raw_lane(snapshot: Snapshot) -> RawLane:
+def _raw_lane(snapshot: Snapshot, settings: Settings) -> RawLane:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
@@ -154,14 +162,21 @@ def _raw_lane(snapshot: Snapshot) -> RawLane:
     roots = [
         SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()
     ]
-    return RawLane(roots, exists, partial(find_cogs, snapshot))
+    in_s3 = {
+        root: BucketFiles(root, settings.s3_access, settings.presign_seconds, lambda _: REVALIDATE)
+        for source in roots
+        for root in (source.root, source.landmasks)
+        if root is not None and root.startswith("s3://") and published_address(root) is None
+    }
+    return RawLane(roots, exists, partial(find_cogs, snapshot), in_s3)
 
 
 def _health(store: Store) -> dict[str, Any]:
     """Answer whether the index can be read."""
     snapshot = store.current()
     items = sum(r.n_items for r in snapshot.collections.values())
-    return {"status": "UP", "generation": snapshot.generation, "items": items}
+    place = {"catalogue": found} if (found := store.health()) else {}
+    return {"status": "UP", "generation": snapshot.generation, "items": items, **place}
 
 
 def _add_readiness(app: FastAPI, store: Store) -> None:
@@ -185,7 +200,8 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
 
     async def show() -> Response:
         metrics.items = sum(r.n_items for r in store.current().collections.values())
-        return PlainTextResponse(metrics.text(), media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+        text = metrics.text() + "".join(f"{line}\n" for line in store.metrics())
+        return PlainTextResponse(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 

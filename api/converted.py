@@ -9,6 +9,7 @@ from affine import Affine
 
 from api.engine import find_item, render
 from api.store import Snapshot
+from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
 from catalog_builder.datasets import Dataset
 from catalog_builder.grid import Grid, Raster
@@ -52,7 +53,7 @@ def find_cogs(snapshot: Snapshot, dataset: Dataset, item_id: str, root: str) -> 
     row = find_item(snapshot, dataset.collection_id, item_id)
     if row is None:
         return None
-    (text,) = render(snapshot, [row], root)
+    (text,) = render(snapshot, [row], root, Shown(hrefs="https"))
     item = orjson.loads(text)
     assets, properties = item["assets"], item["properties"]
     if not properties["tessera:cog"]:

@@ -12,6 +12,7 @@ import numpy as np
 from api.bounds import Bound, both
 from api.cql2 import Compiler, item_keys
 from api.fields import Fields
+from api.hrefs import Hrefs, shown
 from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
 from api.paging import decode, encode
@@ -148,7 +149,7 @@ def render(
         columns = item_columns(tiles, record.years, record.grid)
         lists = {k: _texts(v) for k, v in columns.items()}
         lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
-        flags = tiles.has if view is None else readable_flags(tiles.has)
+        flags = tiles.has if view is None or view.bands is None else readable_flags(tiles.has)
         found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
         for i, text in zip(places, found, strict=True):
             texts[i] = text
@@ -165,8 +166,10 @@ def _texts(column: Any) -> Any:
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:
     def make() -> JsonRenderer:
         record = snapshot.index.by_ordinal[ordinal]
-        of = (record.dataset, record.addresses, root, record.grid)
-        if view is not None:
+        hrefs: Hrefs = (view.hrefs if view is not None else None) or "https"
+        addresses = shown(record.addresses, hrefs, snapshot.home, snapshot.access)
+        of = (record.dataset, addresses, root, record.grid)
+        if view is not None and view.bands is not None:
             template = bands_template(*of, view.bands)
         else:
             template = with_map_links(item_template(*of), record, root)

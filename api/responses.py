@@ -10,6 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.hrefs import Period
 from api.links import JSON
 from api.settings import Settings
 from api.store import Snapshot
@@ -41,15 +42,25 @@ def dumps(value: Any) -> bytes:
 class Caching:
     """The validators of one request: its ETag follows from the catalogue's build and the request."""
 
-    def __init__(self, request: Request, snapshot: Snapshot, settings: Settings) -> None:
+    def __init__(
+        self, request: Request, snapshot: Snapshot, settings: Settings, period: Period | None = None
+    ) -> None:
         self._readable = request.method in ("GET", "HEAD")
         self._asked = request.headers.get("if-none-match") if self._readable else None
         scope = request.scope
         seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} ".encode()
+        if period is not None:
+            seen += f"{period} ".encode()
         digest = hashlib.blake2b(seen + scope["query_string"], digest_size=12).hexdigest()
         # Weak: the same answer may be compressed or not.
         self.etag = f'W/"{digest}"'
-        self._control = f"public, max-age={settings.cache_seconds}" if settings.cache_seconds else "no-cache"
+        seconds = settings.cache_seconds
+        if period is not None:
+            # Who uses a copy at its very end must still find half of its addresses' time.
+            seconds = max(min(seconds, period.left - period.seconds // 2), 0)
+        # signed addresses are for who asked
+        who = "public" if period is None else "private"
+        self._control = f"{who}, max-age={seconds}" if seconds else "no-cache"
 
     @property
     def headers(self) -> dict[str, str]:

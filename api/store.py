@@ -10,12 +10,13 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from api.hrefs import Access
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.errors import CatalogError
@@ -30,8 +31,12 @@ REMEMBERED = 256
 class Snapshot:
     """One build of the catalogue, open for reading."""
 
-    def __init__(self, index: Index, generation: str) -> None:
+    def __init__(self, index: Index, generation: str, home: str = "", access: Access = "https") -> None:
         self.index = index
+        self.access: Access = access
+        """How the server answers for files below ``home``."""
+        self.home = home
+        """s3 address of the catalogue; empty if it is a folder."""
         self.generation = generation
         """Differs between builds; part of every ETag."""
         self.collections: dict[str, CollectionRecord] = index.collections
@@ -68,12 +73,13 @@ class Store:
 
     def __init__(self, folder: Path, refresh_seconds: float) -> None:
         self.folder = CatalogFolder(folder)
+        self.home = str(folder)
+        """Address of the catalogue: its folder, or ``s3://bucket/prefix``."""
         self._refresh = refresh_seconds
         self._looked = time.monotonic()
         self._identity = self._look()
         self._snapshot = self._open()
-        # The raster table costs 0.2 s once: not in the first request.
-        grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        warm_up()
 
     def current(self) -> Snapshot:
         """Return the newest snapshot; looks at most every ``refresh_seconds``."""
@@ -89,6 +95,14 @@ class Store:
                 pass  # in the middle of a change, or gone: what is open stays good
         return self._snapshot
 
+    def health(self) -> dict[str, Any]:
+        """Return what is to be said of the catalogue's place."""
+        return {}
+
+    def metrics(self) -> Iterator[str]:
+        """Yield figures of the catalogue's place in Prometheus' format."""
+        return iter(())
+
     def _look(self) -> tuple[int, int, int]:
         try:
             found = os.stat(self.folder.index_path)  # noqa: PTH116 - a third of Path.stat's cost
@@ -101,3 +115,8 @@ class Store:
         index = self.folder.open_index()
         found = index.path.stat()
         return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}")
+
+
+def warm_up() -> None:
+    """Make the raster table, which costs 0.2 s once: not in the first request."""
+    grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))

@@ -121,7 +121,7 @@ class BucketCatalog:
         self._cache = cache
 
     def pointer(self, known: str = "") -> Pointer | None:
-        """Return which files are the catalogue; None if there is none, or it is still the one of that ETag.
+        """Return which files are the catalogue; None if there is none, or, of a known ETag, no other.
 
         Raises
         ------

@@ -31,7 +31,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from catalog_builder.storage import retry, s3_put
-from catalog_builder.storage.s3_client import made_client
+from catalog_builder.storage.s3_client import forget
 
 KEY, SECRET = "TESTKEY", "test-secret"
 REGION = "eu-west-2"
@@ -245,7 +245,7 @@ def s3_store() -> Iterator[Store]:
         # boto3's own waiting between attempts, and its quota of attempts
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
         patch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_: True)
-        made_client.cache_clear()
+        forget()
         try:
             yield store
         finally:
@@ -253,7 +253,7 @@ def s3_store() -> Iterator[Store]:
             front.shutdown()
             front.server_close()
             server.stop()
-            made_client.cache_clear()
+            forget()
 
 
 def environment(store: Store) -> dict[str, str]:

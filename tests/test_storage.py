@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.storage import retry
-from catalog_builder.storage.s3_client import made_client
+from catalog_builder.storage.s3_client import forget
 
 BODY = bytes(range(256)) * 20_000
 
@@ -188,11 +188,11 @@ def test_s3(endpoint: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if how == "anonymous":
         admin.put_object(Bucket=bucket, Key="x/a.tif", Body=BODY, ACL="public-read")
         admin.put_object(Bucket=bucket, Key="x/private.tif", Body=BODY)
-        made_client.cache_clear()
+        forget()
     else:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        made_client.cache_clear()
+        forget()
         local = tmp_path / "a.tif"
         local.write_bytes(BODY)
         storage.put_file(
@@ -219,7 +219,7 @@ def test_s3(endpoint: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not storage.exists(f"s3://{bucket}/x/none")
         with pytest.raises(StorageError, match=f"s3://{bucket}/x/none"):
             storage.open_binary(f"s3://{bucket}/x/none")
-    made_client.cache_clear()
+    forget()
 
 
 def test_write_atomic(tmp_path: Path) -> None:

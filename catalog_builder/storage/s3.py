@@ -72,20 +72,20 @@ def open_at(address: str, start: int, tag: str) -> Opened:
     return Opened(chunks(), found["ETag"], size, found.get("Metadata", {}).get(SHA256, ""))
 
 
-def read_range(address: str, start: int, stop: int) -> bytes:
-    """Return bytes [start, stop) of an object."""
-    return _read(address, {"Range": f"bytes={start}-{stop - 1}"}).data
+def read_range(address: str, start: int, stop: int, tag: str = "") -> bytes:
+    """Return bytes [start, stop) of an object; with an ETag, of that version only."""
+    version = {"IfMatch": tag} if tag else {}
+    return _read(address, {"Range": f"bytes={start}-{stop - 1}", **version}).data
 
 
 def read_tagged(address: str, known: str = "") -> Tagged | None:
-    """Return a small object if it is another version than the known one; None if it is that, or missing."""
+    """Return a small object; None if it is missing, or, where a version is known, if it is still that."""
     try:
         return _read(address, {"IfNoneMatch": known} if known else {})
     except StorageError as error:
-        cause = error.__cause__
-        if isinstance(cause, Exception) and (
-            is_missing(cause) or error_code(cause) in ("304", "NotModified")
-        ):
+        cause = error.__cause__ or error
+        said = error_code(cause) in ("304", "NotModified") if known else is_missing(cause)
+        if said:
             return None
         raise
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -21,6 +21,8 @@ from catalog_builder.storage.address import USER_AGENT, bucket_key, published_ad
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import boto3
+    from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
 _YES = frozenset({"YES", "TRUE", "ON", "1"})
@@ -96,16 +98,38 @@ def client(settings: S3Settings | None = None) -> S3Client:
 
 
 @cache
-def made_client(_pid: int, settings: S3Settings) -> S3Client:
-    """Make a client, once a process and settings."""
+def _made_session(_pid: int, settings: S3Settings) -> boto3.session.Session:
     # 0.2 s to import: only when an address asks for it
     import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.session.Session(profile_name=settings.profile, region_name=settings.region)
+    except BotoCoreError as error:
+        raise StorageError(f"S3 settings: {error}") from error
+
+
+def credentials(settings: S3Settings) -> Credentials | None:
+    """Return whom requests are signed as; None if there is nobody."""
+    with _lock:
+        return _made_session(os.getpid(), settings).get_credentials()
+
+
+def forget() -> None:
+    """Make clients and credentials anew, from the environment and files as they are now."""
+    made_client.cache_clear()
+    _made_session.cache_clear()
+
+
+@cache
+def made_client(_pid: int, settings: S3Settings) -> S3Client:
+    """Make a client, once a process and settings."""
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    session = _made_session(_pid, settings)
     try:
-        session = boto3.session.Session(profile_name=settings.profile, region_name=settings.region)
         core = session._session
         elsewhere = settings.endpoint or core.get_scoped_config().get("endpoint_url")
         hosting = settings.virtual_hosting if settings.virtual_hosting is not None else not elsewhere
@@ -146,13 +170,13 @@ def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
     return params
 
 
-def error_code(error: Exception) -> str:
+def error_code(error: BaseException) -> str:
     """Return S3's code of an error, as ``NoSuchKey``; of a HEAD it is the status. Empty if it is another."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def is_missing(error: Exception) -> bool:
+def is_missing(error: BaseException) -> bool:
     """Whether an error says that there is no such object."""
     return error_code(error) in ("404", "NoSuchKey", "NotFound")
 
@@ -195,7 +219,7 @@ def https_address(address: str) -> str:
     """Return the http(s) address of what an s3 address names: anybody's, if the bucket is public.
 
     >>> https_address("s3://my-bucket/tiles/a.tif")
-    'https://my-bucket.s3.us-east-1.amazonaws.com/tiles/a.tif'
+    'https://my-bucket.s3.amazonaws.com/tiles/a.tif'
     """
     bucket, key = bucket_key(address)
     if (published := published_address(address)) is not None:
@@ -206,15 +230,16 @@ def https_address(address: str) -> str:
 
 def bucket_url(bucket: str) -> str:
     """Return the address that a bucket's keys are appended to, after a slash."""
-    found = client()
+    found = _nameless()
     endpoint = found.meta.endpoint_url.rstrip("/")
-    # a dot is outside of the certificate of *.s3.amazonaws.com
-    if _is_path_style(found) or "." in bucket:
-        return f"{endpoint}/{bucket}"
     parts = urlsplit(endpoint)
     host = parts.netloc
-    if host == "s3.amazonaws.com":  # what boto3 says of us-east-1
-        host = f"s3.{found.meta.region_name}.amazonaws.com"
+    if host.endswith(".amazonaws.com") and not _region():
+        # where the region is not said, the name that leads to all of them
+        host = "s3.amazonaws.com"
+    # a dot is outside of the certificate of *.s3.amazonaws.com
+    if _is_path_style(found) or "." in bucket:
+        return f"{parts.scheme}://{host}/{bucket}"
     return f"{parts.scheme}://{bucket}.{host}"
 
 
@@ -226,7 +251,7 @@ def platform(address: str) -> tuple[str, str]:
     bucket, _ = bucket_key(address)
     if bucket == "tessera":
         return "https://data.source.coop", ""
-    found = client()
+    found = _nameless()
     url = found.meta.endpoint_url.rstrip("/")
     host = urlsplit(url).netloc
     if host.endswith(".amazonaws.com"):
@@ -234,6 +259,18 @@ def platform(address: str) -> tuple[str, str]:
         named = dot and published_address(address) is not None
         return "https://{bucket}.s3.{region}.amazonaws.com", region if named else found.meta.region_name
     return (url if _is_path_style(found) else url.replace(host, f"{{bucket}}.{host}")), found.meta.region_name
+
+
+def _nameless() -> S3Client:
+    """Return a client that knows where the store is, without asking anybody for credentials."""
+    return client(replace(S3Settings.from_environment(), anonymous=True))
+
+
+def _region() -> str | None:
+    """Return the region that the environment or the files say."""
+    settings = S3Settings.from_environment()
+    with _lock:
+        return _made_session(os.getpid(), settings).region_name
 
 
 def _is_path_style(found: S3Client) -> bool:

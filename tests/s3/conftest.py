@@ -10,7 +10,7 @@ import pytest
 from tests.s3_store import Store, s3_store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running_store() -> Iterator[Store]:
     with s3_store() as store:
         yield store
