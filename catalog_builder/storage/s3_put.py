@@ -103,6 +103,8 @@ def copy(source: str, target: str, *, sha256: str, content_type: str, cache_cont
         "Metadata": {SHA256: sha256},
         "ContentType": content_type,
         "CacheControl": cache_control,
+        # of the whole, also where the source was put in parts and has a hash of hashes
+        **({} if _classic() else {"ChecksumAlgorithm": "SHA256"}),
     }
     try:
         client().copy(
