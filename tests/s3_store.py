@@ -78,7 +78,7 @@ class Store:
     def root(self) -> str:
         return f"s3://{self.bucket}"
 
-    def keys(self, prefix: str = "") -> set[str]:
+    def stored(self, prefix: str = "") -> set[str]:
         """Return all keys below a prefix."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return {item["Key"] for page in pages for item in page.get("Contents", ())}
@@ -89,7 +89,7 @@ class Store:
     def empty(self) -> None:
         """Remove everything from the bucket, and all faults."""
         self.fault, self.ignores_conditions = lambda _: None, False
-        for key in self.keys():
+        for key in self.stored():
             self.client.delete_object(Bucket=self.bucket, Key=key)
         s3_put._keeps_conditions.cache_clear()
         self.log.clear()

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -65,7 +65,8 @@ class Done:
     def __init__(self, ledger: str, options: Options) -> None:
         self._options = options
         self._rows: dict[str, LedgerRow] = {}
-        with suppress(StorageError):  # no ledger yet
+        # A folder that is not there is no ledger yet; a store that does not answer may have one.
+        with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
             # Statistics are half of a row and not needed here.
             self._rows = latest(replace(r, statistics="") for r in read_rows(ledger))
 

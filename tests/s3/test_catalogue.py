@@ -46,7 +46,7 @@ def test_the_same_catalogue_as_in_a_folder(store: Store, tmp_path: Path) -> None
     assert is_catalog(out)
     here, there = CatalogFolder(tmp_path / "local").open_index(), open_index(out)
     assert api_items(there, "http://x") == api_items(here, "http://x")
-    names = {k.removeprefix("cat/") for k in store.keys("cat/") if "/." not in k}
+    names = {k.removeprefix("cat/") for k in store.stored("cat/") if "/." not in k}
     assert names == {
         "catalog.json",
         "tessera-v1/collection.json",
@@ -74,11 +74,11 @@ def test_a_rebuild_uploads_what_changed(store: Store, tmp_path: Path) -> None:
     for year in (2023, 2024):
         write_manifest(tmp_path / "m", year, TILES)
     _build(out, tmp_path / "m")
-    before = store.keys()
+    before = store.stored()
     store.log.clear()
     assert not _build(out, tmp_path / "m").published  # type: ignore[attr-defined]
     assert store.count("PUT", "/cat/.files") == store.count("PUT", "/cat/tessera-v1") == 0
-    assert store.keys() == before
+    assert store.stored() == before
     store.log.clear()
     write_manifest(tmp_path / "m", 2024, TILES, salt="other")
     report = _build(out, tmp_path / "m")
@@ -97,7 +97,7 @@ def test_a_rebuild_uploads_what_changed(store: Store, tmp_path: Path) -> None:
     _build(out, tmp_path / "m")
     write_manifest(tmp_path / "m", 2024, TILES, salt="fourth")
     _build(out, tmp_path / "m")
-    assert sum(k.endswith("items.parquet") for k in store.keys("cat/.files")) == 3  # 2023, and two of 2024
+    assert sum(k.endswith("items.parquet") for k in store.stored("cat/.files")) == 3  # 2023, and two of 2024
 
 
 def test_a_year_and_a_collection_that_go(store: Store, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_year_and_a_collection_that_go(store: Store, tmp_path: Path) -> None:
         write_manifest(tmp_path / "m", year, TILES)
     _build(out, tmp_path / "m")
     _build(out, write_manifest(tmp_path / "other", 2024, TILES))
-    assert not store.keys("cat/tessera-v1/items/year=2023")
+    assert not store.stored("cat/tessera-v1/items/year=2023")
     # another collection is kept, without its parquet files being fetched
     store.log.clear()
     cam = BuildOptions(dataset("v1.1-cam"), source_root="https://example.org/cam")
@@ -143,7 +143,7 @@ def test_a_store_that_ignores_conditions(
     store.ignores_conditions = True
     with pytest.raises(StorageError, match="TESSERA_S3_CONDITIONAL=NO"):
         _build(out, source)
-    assert store.keys() == {"cat/.tessera-probe"}
+    assert store.stored() == {"cat/.tessera-probe"}
     monkeypatch.setenv("TESSERA_S3_CONDITIONAL", "NO")
     _build(out, source)
     assert validate_catalog(out).sound

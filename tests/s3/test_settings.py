@@ -29,7 +29,7 @@ def _use_everything(store: Store, folder: Path) -> None:
     assert storage.s3.read_range(f"{store.root}/x/a.bin", 5, 9) == BODY[5:9]
     assert {e.path for e in storage.list_files(f"{store.root}/x")} == {"a.bin", "b.bin"}
     storage.s3.remove([f"{store.root}/x/a.bin", f"{store.root}/x/b.bin"])
-    assert not store.keys("x/")
+    assert not store.stored("x/")
 
 
 def _in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_parts_are_removed_if_not_all_arrive(
     store.fault = lambda a: "503" if "partNumber=4" in a.path else None
     with pytest.raises(StorageError, match=r"HTTP 503 SlowDown: .* \(after 4 attempts\)"):
         storage.put_file(local, f"{store.root}/a.bin")
-    assert not store.keys()
+    assert not store.stored()
     assert not store.client.list_multipart_uploads(Bucket=store.bucket).get("Uploads")
     # and passing failures of parts pass
     for what in ("503", "reset", "lost"):
@@ -156,7 +156,7 @@ def test_a_lost_answer_is_no_conflict(store: Store, tmp_path: Path) -> None:
     store.fault = times(1, "lost", lambda a: a.method == "PUT")
     storage.put_file(local, f"{store.root}/a.bin", immutable=True)
     assert store.count("PUT") == 2, "put, its answer lost, and put again: refused, because it is there"
-    assert store.keys() == {"a.bin"}
+    assert store.stored() == {"a.bin"}
 
 
 def test_a_broken_download_is_resumed(store: Store, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_many_threads_share_one_probe(store: Store) -> None:
     before = len(store.log)
     s3_put.check_conditions(f"{store.root}/p")
     assert len(store.log) == before
-    assert store.keys() == {f"p/{s3_put.PROBE}"}
+    assert store.stored() == {f"p/{s3_put.PROBE}"}
 
 
 def test_hidden_names_are_not_listed(store: Store) -> None:
