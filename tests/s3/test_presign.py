@@ -27,8 +27,8 @@ def _parts(url: str) -> tuple[str, dict[str, list[str]]]:
     [
         {},
         {"AWS_SESSION_TOKEN": "to/ken+=="},
-        {"AWS_VIRTUAL_HOSTING": "YES", "AWS_ENDPOINT_URL_S3": "https://s3.example.test:9000"},
-        {"AWS_ENDPOINT_URL_S3": "", "AWS_S3_ENDPOINT": "", "AWS_VIRTUAL_HOSTING": "TRUE"},
+        {"AWS_VIRTUAL_HOSTING": "YES", "AWS_ENDPOINT_URL": "https://s3.example.test:9000"},
+        {"AWS_ENDPOINT_URL": "", "AWS_S3_ENDPOINT": "", "AWS_VIRTUAL_HOSTING": "TRUE"},
     ],
     ids=lambda s: " ".join(s) or "plain",
 )

@@ -54,7 +54,7 @@ def test_a_requester_who_pays_says_so_every_time(
 
 
 def test_a_profile_of_the_files(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_REGION"):
+    for name in ("AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.delenv("AWS_VIRTUAL_HOSTING")
     config, keys = tmp_path / "config", tmp_path / "credentials"
@@ -185,7 +185,7 @@ def test_a_store_that_stalls(store: Store, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match="s3://x/a: Could not connect to the endpoint URL"):
         storage.read_bytes("s3://x/a")
 

@@ -189,7 +189,7 @@ def test_what_is_done_is_not_forgotten_because_a_ledger_cannot_be_read(store: St
 def test_a_ledger_that_cannot_be_put_is_kept_here(store: Store) -> None:
     out = f"{store.root}/cogs"
     store.fault = lambda a: "503" if a.method == "PUT" and ".jsonl" in a.path else None
-    with pytest.raises(StorageError, match="HTTP 503 SlowDown: .* its rows are kept in ") as error:
+    with pytest.raises(StorageError, match=r"HTTP 503 SlowDown: .* its rows are kept in ") as error:
         _convert(out)
     kept = Path(str(error.value).rpartition(" kept in ")[2].partition(":")[0])
     (row,) = latest(read_rows(kept)).values()
@@ -204,7 +204,7 @@ def test_other_bytes_in_an_immutable_place_are_left_alone(store: Store) -> None:
     assert _convert(out).converted == 1
     (key,) = (k for k in store.stored() if k.endswith("_embeddings.tif"))
     store.client.put_object(Bucket=store.bucket, Key=key, Body=b"somebody else's")
-    for ledger in [k for k in store.stored("cogs/ledger")]:
+    for ledger in list(store.stored("cogs/ledger")):
         store.client.delete_object(Bucket=store.bucket, Key=ledger)
     (failed,) = _convert(out).failed
     assert "is there already, with other bytes; nothing was overwritten" in failed.reason
