@@ -70,6 +70,7 @@ class Pictures:
         self._snapshot = snapshot
         self._home = home
         self._folder = Path(home).resolve()
+        self._places = (home, *(r.addresses.data for r in snapshot.collections.values()))
         self._raw: OrderedDict[tuple[str, Style], MemoryFile] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -98,7 +99,7 @@ class Pictures:
         """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
         pixels = np.zeros((3, TILE, TILE), np.uint8)
         empty = np.ones((TILE, TILE), np.bool_)
-        with gdal_environment(self._home, **_ENV):
+        with gdal_environment(*self._places, **_ENV):
             for text in render(self._snapshot, rows, "", _IN_S3):
                 visual = orjson.loads(text)["assets"].get("visual")
                 if visual is None:
@@ -124,7 +125,7 @@ class Pictures:
         (text,) = render(self._snapshot, [row], "", _IN_S3)
         item = orjson.loads(text)
         assets = item["assets"]
-        with gdal_environment(self._home, **_ENV):
+        with gdal_environment(*self._places, **_ENV):
             if style.bands is None and "visual" in assets:
                 with Reader(self._address(assets["visual"]["href"])) as reader:
                     return read(reader, indexes=(1, 2, 3))

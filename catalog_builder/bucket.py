@@ -7,7 +7,7 @@
       tessera-v1/collection.json
       tessera-v1/items/year=2024/items.parquet
       cogs/                                what `convert` writes; immutable files
-      .files/3f…/index.sqlite              every file of a build, named by its content; immutable
+      .files/…/3f…/index.sqlite            every file of a build, named by its content; immutable
       .current.json                        which of them are the catalogue: the one object that a build swaps
 
 S3 has no links and no rename, but a put can be made conditional. A build puts its files below
@@ -230,10 +230,13 @@ class BucketCatalog:
         paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*") if p.is_file()}
         files: dict[str, File] = {}
         old = before.files if before else {}
+        # Uploads of a build that was stopped are found by the next one from the same beginning. Another
+        # beginning has other names: what it puts is never what is being removed as out of use.
+        base = hashlib.blake2b((before.tag if before else "").encode(), digest_size=4).hexdigest()
         for done, (name, path) in enumerate(sorted(paths.items(), key=_order)):
             progress("uploading", done, len(paths))
             stands_for_old = path.suffix == ".parquet" and not path.stat().st_size
-            files[name] = old[name] if stands_for_old else self._put(path, old.get(name))
+            files[name] = old[name] if stands_for_old else self._put(path, base, old.get(name))
         document = {
             "schema": SCHEMA,
             "made": datetime.now(UTC).isoformat(),
@@ -258,12 +261,12 @@ class BucketCatalog:
         kept = {file.key for file in (*files.values(), *old.values())}
         self._remove({f.key for f in (before.previous if before else {}).values()} - kept)
 
-    def _put(self, path: Path, old: File | None) -> File:
+    def _put(self, path: Path, base: str, old: File | None) -> File:
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         if old is not None and old.sha256 == sha256:
             return old
-        file = File(f"{FILES}/{sha256[:20]}/{path.name}", path.stat().st_size, sha256)
+        file = File(f"{FILES}/{base}/{sha256[:20]}/{path.name}", path.stat().st_size, sha256)
         storage.put_file(
             path,
             storage.join(self.address, file.key),
