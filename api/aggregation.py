@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from api.queryables import QUERYABLES, quoted
 from api.store import Snapshot
@@ -14,7 +15,7 @@ from catalog_builder import grid
 from catalog_builder.blocks import BLOCK
 from catalog_builder.coverage import COVERAGE_NAMES
 from catalog_builder.errors import QueryError
-from catalog_builder.index import COL_BITS, RANGES_SQL, Selection, ranges_json, where_sql
+from catalog_builder.index import COL_BITS, RANGES_SQL, CollectionRecord, Selection, ranges_json, where_sql
 
 Counts = dict[Any, int]
 _MASK = (1 << COL_BITS) - 1
@@ -34,6 +35,23 @@ class Aggregation:
     """The same of (collection, year, band, block column), where whole blocks have one value."""
     options: tuple[Any, ...] = ()
     """All values, where they are few: counted in one pass, without sorting the tile-years by them."""
+    of_year: Callable[[Snapshot, CollectionRecord, int], Counts | None] | None = None
+    """Counts of a collection's whole year, where they are known without looking at its tile-years."""
+
+    def document(self, counts: Mapping[Any, int]) -> dict[str, Any]:
+        """Return counts by key as the extension writes them."""
+        if self.name == "total_count":
+            return {"name": self.name, "data_type": "integer", "value": sum(counts.values())}
+        kind = "frequency_distribution" if self.data_type != "datetime" else "datetime_frequency"
+        return {
+            "name": self.name,
+            "data_type": kind,
+            "buckets": [
+                {"key": _key(self, value), "data_type": self.data_type, "frequency": counts[value]}
+                for value in sorted(counts)
+            ],
+            "overflow": 0,
+        }
 
 
 def _property(name: str) -> Callable[[Snapshot], str]:
@@ -42,6 +60,19 @@ def _property(name: str) -> Callable[[Snapshot], str]:
 
 def _degree_sql(snapshot: Snapshot) -> str:
     return f"(((t.key >> {COL_BITS}) & 2047) / {BLOCK} * 1000 + (t.key & {_MASK}) / {BLOCK})"
+
+
+def _coverage_of_year(snapshot: Snapshot, record: CollectionRecord, year: int) -> Counts:
+    """Count by the collection's summary: a full tile is in every year, a latest one in the newest."""
+    tiles = orjson.loads(snapshot.index.documents[record.id])["tessera:coverage"]
+    latest = tiles["latest"] if year == record.years[-1] else 0
+    partial = record.counts[record.years.index(year)] - tiles["full"] - latest
+    return {"full": tiles["full"], "latest": latest, "partial": partial}
+
+
+def _cogs_of_year(_: Snapshot, record: CollectionRecord, year: int) -> Counts | None:
+    """Count a collection of which nothing is converted."""
+    return None if record.addresses.cogs else {0: record.counts[record.years.index(year)]}
 
 
 AGGREGATIONS: dict[str, Aggregation] = {
@@ -66,9 +97,12 @@ AGGREGATIONS: dict[str, Aggregation] = {
         ),
         Aggregation(
             "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None,
-            COVERAGE_NAMES,
+            COVERAGE_NAMES, _coverage_of_year,
         ),
-        Aggregation("cog_frequency", "boolean", "By tessera:cog.", _property("tessera:cog"), None, (0, 1)),
+        Aggregation(
+            "cog_frequency", "boolean", "By tessera:cog.", _property("tessera:cog"), None, (0, 1),
+            _cogs_of_year,
+        ),
         Aggregation(
             "grid_degree_frequency", "string",
             "By cell of 1 degree, for maps; the key is the west and south edge, as -3,51.",
@@ -104,28 +138,41 @@ def aggregate(
         If it takes longer than ``seconds``.
     """
     whole = selection.runs is None and selection.keys is None and not selection.where
-    return [
-        _document(
-            a,
-            _from_blocks(snapshot, selection, a.from_block)
-            if whole and a.from_block is not None
-            else _from_tiles(snapshot, selection, a, seconds),
-        )
-        for a in wanted
-    ]
+    found = []
+    for a in wanted:
+        counts = from_years(snapshot, selection, a) if whole else None
+        found.append(a.document(_from_tiles(snapshot, selection, a, seconds) if counts is None else counts))
+    return found
 
 
-def _from_blocks(snapshot: Snapshot, selection: Selection, key: Callable[..., Any]) -> Counts:
-    """Count by the blocks' own counts: at any size in milliseconds."""
+def from_years(snapshot: Snapshot, selection: Selection, aggregation: Aggregation) -> Counts | None:
+    """Count whole years by what is known of them: at any size in milliseconds. None if it is not known."""
     counts: Counts = {}
     for ordinal in selection.ordinals:
-        for year in snapshot.index.by_ordinal[ordinal].years:
+        record = snapshot.index.by_ordinal[ordinal]
+        for year in record.years:
             if selection.years is not None and year not in selection.years:
                 continue
-            table = snapshot.index.blocks(ordinal, year).counts
-            for band, col in np.argwhere(table).tolist():
-                value = key(snapshot, ordinal, year, band, col)
-                counts[value] = counts.get(value, 0) + int(table[band, col])
+            known: Counts | None = None
+            if aggregation.from_block is not None:
+                known = _of_blocks(snapshot, ordinal, year, aggregation.from_block)
+            elif aggregation.of_year is not None:
+                known = aggregation.of_year(snapshot, record, year)
+            if known is None:
+                return None
+            for value, n in known.items():
+                if n:
+                    counts[value] = counts.get(value, 0) + n
+    return counts
+
+
+def _of_blocks(snapshot: Snapshot, ordinal: int, year: int, key: Callable[..., Any]) -> Counts:
+    """Count a year by its blocks' own counts."""
+    counts: Counts = {}
+    table = snapshot.index.blocks(ordinal, year).counts
+    for band, col in np.argwhere(table).tolist():
+        value = key(snapshot, ordinal, year, band, col)
+        counts[value] = counts.get(value, 0) + int(table[band, col])
     return counts
 
 
@@ -143,21 +190,6 @@ def _from_tiles(snapshot: Snapshot, selection: Selection, aggregation: Aggregati
                 if n:
                     counts[value] = counts.get(value, 0) + n
     return counts
-
-
-def _document(aggregation: Aggregation, counts: Mapping[Any, int]) -> dict[str, Any]:
-    if aggregation.name == "total_count":
-        return {"name": aggregation.name, "data_type": "integer", "value": sum(counts.values())}
-    kind = "frequency_distribution" if aggregation.data_type != "datetime" else "datetime_frequency"
-    return {
-        "name": aggregation.name,
-        "data_type": kind,
-        "buckets": [
-            {"key": _key(aggregation, value), "data_type": aggregation.data_type, "frequency": counts[value]}
-            for value in sorted(counts)
-        ],
-        "overflow": 0,
-    }
 
 
 def _key(aggregation: Aggregation, value: Any) -> Any:

@@ -8,7 +8,6 @@ unknown parameters pass. Its request models would parse everything a second time
 from __future__ import annotations
 
 import logging
-import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 # stac-fastapi builds its settings, and warns of defaults that we replace, when it is imported.
 logging.getLogger("stac_fastapi.types.config").setLevel(logging.ERROR)
 
+import anyio.to_thread  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.exceptions import RequestValidationError  # noqa: E402
 from stac_fastapi.api.app import StacApi  # noqa: E402
@@ -48,10 +48,17 @@ from api.source import RawLane, SourceRoot  # noqa: E402
 from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
-from catalog_builder.errors import CatalogError, QueryError, QueryTimeoutError  # noqa: E402
+from catalog_builder.convert.ledger import LEDGER  # noqa: E402
+from catalog_builder.errors import (  # noqa: E402
+    CatalogError,
+    QueryError,
+    QueryTimeoutError,
+    TesseraError,
+    UnavailableError,
+)
 from catalog_builder.grid import TileId  # noqa: E402
-from catalog_builder.index import Selection, make_key  # noqa: E402
-from catalog_builder.storage import published_address  # noqa: E402
+from catalog_builder.index import make_key  # noqa: E402
+from catalog_builder.storage import published_address, scheme  # noqa: E402
 
 
 def create_app(catalog: Path | str | None = None, settings: Settings | None = None) -> FastAPI:
@@ -71,11 +78,9 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     """
     settings = settings or Settings()
     place = catalog or settings.catalog
-    if place is None:
-        raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = make_store(str(place), settings)
+    folder = None if place is None else str(place)
     metrics = Metrics()
-    client = ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    store, client = _backend(folder, settings, metrics)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -91,13 +96,15 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     )
     app: FastAPI = api.app
     app.state.store = store
-    cogs = immutable_where(rf"{COGS}/.*")
-    tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
-    if store.current().home:
-        files = BucketFiles(store.home, settings.s3_access, settings.presign_seconds, cogs)
-        app.mount("/data", files, name="data")
-    else:
-        app.mount("/data", RangedFiles(store.home, cogs, listed=tiles), name="data")
+    store.attach(app)
+    if folder is not None:
+        cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
+        if scheme(folder):
+            files = BucketFiles(folder.rstrip("/"), settings.s3_access, settings.presign_seconds, cogs)
+            app.mount("/data", files, name="data")
+        else:
+            tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
+            app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
     app.mount("/source", _Source(store, settings), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)
@@ -105,10 +112,28 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     add_pictures(app, store, settings)
     _add_readiness(app, store)
     _add_metrics(app, store, metrics, settings)
-    _add_error_handlers(app)
+    _add_error_handlers(app, metrics)
     if settings.access_log:
         _log_to_stdout()
     return app
+
+
+def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
+    """Return where items are searched, and the client that does it."""
+    if settings.backend == "pgstac":
+        try:
+            from api.pgstac.client import PgstacClient
+            from api.pgstac.store import PgstacStore
+        except ImportError as exc:
+            raise CatalogError(
+                f"the backend pgstac needs stac-fastapi-pgstac: pip install 'tessera-stac[pgstac]' ({exc})"
+            ) from exc
+        database = PgstacStore(None if folder is None else Path(folder), settings, metrics.refresh_failed)
+        return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)
+    if folder is None:
+        raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
+    store = make_store(folder, settings, metrics.refresh_failed)
+    return store, ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
 
 
 class TesseraApi(StacApi):
@@ -147,7 +172,11 @@ class _Source:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        snapshot = self._store.current()
+        try:
+            snapshot = self._store.current()
+        except UnavailableError as exc:
+            await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
+            return
         lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot, self._settings))
         await lane(scope, receive, send)
 
@@ -184,11 +213,9 @@ def _add_readiness(app: FastAPI, store: Store) -> None:
 
     async def ready() -> Response:
         try:
-            snapshot = store.current()
-            first = next(iter(snapshot.collections.values()))
-            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
-        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
-            return error(503, f"the index cannot be read ({exc})", {"retry-after": "5"})
+            await store.probe()
+        except TesseraError as exc:
+            return error(503, str(exc), {"retry-after": "5"})
         return Response(b'{"status":"UP"}', media_type=JSON, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/ready", ready, include_in_schema=False)
@@ -199,27 +226,32 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
         return
 
     async def show() -> Response:
-        metrics.items = sum(r.n_items for r in store.current().collections.values())
-        text = metrics.text() + "".join(f"{line}\n" for line in store.metrics())
+        # reads /proc and the files of all workers: not on the event loop
+        text = await anyio.to_thread.run_sync(metrics.text, store)
+        text += "".join(f"{line}\n" for line in store.metrics()).encode()
         return PlainTextResponse(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """Answer every failure as JSON, with its reason."""
+def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer every failure as JSON, with its reason, and count it."""
 
     async def bad_query(_: Request, exc: Exception) -> Response:
+        metrics.error("bad_request")
         return error(400, str(exc))
 
     async def not_found(_: Request, exc: Exception) -> Response:
+        metrics.error("not_found")
         return error(404, str(exc))
 
     async def timeout(_: Request, exc: Exception) -> Response:
+        metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
         return error(503, str(exc), {"retry-after": "5"})
 
     async def http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
+        metrics.error("not_found" if status == 404 else "bad_request")
         headers = exc.headers if isinstance(exc, HTTPException) else None
         reasons = {
             404: f"no such page: {request.url.path[:200]}",
@@ -232,6 +264,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         (RequestValidationError, bad_query),
         (NotFoundError, not_found),
         (QueryTimeoutError, timeout),
+        (UnavailableError, timeout),
         (HTTPException, http_error),
     ):
         app.add_exception_handler(kind, handler)

@@ -14,9 +14,9 @@ from stac_fastapi.types.errors import NotFoundError
 
 from api.links import GEOJSON, JSON, Link, link
 from api.store import Snapshot
-from catalog_builder import grid
 from catalog_builder.blocks import BLOCK
-from catalog_builder.index import CELL_BITS, COL_BITS, CollectionRecord, Selection, make_key
+from catalog_builder.cover import Runs
+from catalog_builder.index import CollectionRecord
 from catalog_builder.items import STAC_VERSION
 
 _AREA = re.compile(r"(-?\d{1,3}),(-?\d{1,2}),(10|1)", re.ASCII)
@@ -84,14 +84,10 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
 def _items(snapshot: Snapshot, record: CollectionRecord, year: int, west: int, south: int) -> list[str]:
     """Return the ids of the items of 1 x 1 degree."""
     row, col = (south + 90) * BLOCK, (west + 180) * BLOCK
-    keys = [make_key(record.ordinal, year, row + j, col + i) for j in range(BLOCK) for i in range(BLOCK)]
-    found = snapshot.index.page(Selection([record.ordinal], keys=keys), BLOCK * BLOCK)
-    ids = []
-    for key, *_ in found:
-        cell = key & ((1 << CELL_BITS) - 1)
-        tile = grid.TileId.from_row_col(cell >> COL_BITS, cell & ((1 << COL_BITS) - 1))
-        ids.append(f"{tile.name}_{year}")
-    return ids
+    rows = np.arange(row, row + BLOCK, dtype=np.int32)
+    runs = Runs(rows, np.full(BLOCK, col, np.int32), np.full(BLOCK, col + BLOCK - 1, np.int32))
+    found = snapshot.index.tiles(record.ordinal, BLOCK * BLOCK, year=year, runs=runs)
+    return [f"{tile.name}_{year}" for _, tile in found]
 
 
 def _record(snapshot: Snapshot, cid: str, year: int) -> CollectionRecord:

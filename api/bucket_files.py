@@ -15,7 +15,7 @@ import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
 from api.data import CacheControl, media_type, visible
-from api.hrefs import Access, period, presigned
+from api.hrefs import Access, presigned
 from api.ranges import (
     ContentChangedError,
     Span,
@@ -28,6 +28,7 @@ from api.ranges import (
 )
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.storage.presign import period
 
 BLOCK = 4 << 20
 """Bytes that are asked for at a time where a client reads on."""

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class BucketStore(Store):
         Folder for indexes, which other processes may share; None is the user's.
     access
         How the server answers for the catalogue's files.
+    failed
+        Called when S3 could not be asked.
 
     Raises
     ------
@@ -54,7 +56,9 @@ class BucketStore(Store):
         refresh_seconds: float,
         cache: Path | None = None,
         access: Access = "https",
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._failed = failed
         self._access: Access = access
         self.home = address.rstrip("/")
         self._catalog = BucketCatalog(self.home, cache)
@@ -89,6 +93,7 @@ class BucketStore(Store):
                 LOG.info("%s: serving build %s", self.home, found.generation)
         except (StorageError, CatalogError, sqlite3.Error, OSError) as error:
             self._failures += 1
+            self._failed()
             if not self._trouble:
                 LOG.warning("what is open stays in service, but cannot be looked after: %s", error)
             self._trouble = str(error)
@@ -114,7 +119,10 @@ class BucketStore(Store):
 
     def _take(self, pointer: Pointer) -> None:
         index = Index(self._catalog.fetch_index(pointer))
-        self._snapshot = Snapshot(index, pointer.generation, self.home, self._access)
+        old = getattr(self, "_snapshot", None)
+        self._snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
+        if old is not None:
+            old.retire()
         self._tag = pointer.tag
 
     def _watch(self, seconds: float) -> None:
@@ -122,8 +130,8 @@ class BucketStore(Store):
             self.look()
 
 
-def make_store(catalog: str, settings: Settings) -> Store:
+def make_store(catalog: str, settings: Settings, failed: Callable[[], None] = lambda: None) -> Store:
     """Open a catalogue in a folder or in S3."""
     if storage.scheme(catalog) == "s3":
-        return BucketStore(catalog, settings.s3_refresh_seconds, settings.cache, settings.s3_access)
-    return Store(storage.local_path(catalog), settings.refresh_seconds)
+        return BucketStore(catalog, settings.s3_refresh_seconds, settings.cache, settings.s3_access, failed)
+    return Store(storage.local_path(catalog), settings.refresh_seconds, failed)

@@ -19,7 +19,7 @@ from api import collection_search, parameters, search
 from api.browse import year_links
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
-from api.hrefs import Period, period, sign
+from api.hrefs import sign
 from api.links import (
     GEOJSON,
     HTML,
@@ -40,6 +40,7 @@ from api.store import Snapshot, Store
 from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.index import Count
+from catalog_builder.storage.presign import Period, period
 
 T = TypeVar("T")
 
@@ -84,8 +85,8 @@ class TesseraClient(AsyncBaseCoreClient):
             link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
             link("related", f"{root}/coverage", HTML, "Map of which tiles have which years"),
             *(
-                link("child", f"{root}/collections/{r.id}", JSON, r.dataset.title)
-                for r in snapshot.collections.values()
+                link("child", f"{root}/collections/{cid}", JSON, orjson.loads(text).get("title"))
+                for cid, text in snapshot.documents.items()
             ),
         ]
         return show_links(page, view, "search", "child")
@@ -106,7 +107,7 @@ class TesseraClient(AsyncBaseCoreClient):
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
         view = asked.query.view
-        shown = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections]
+        shown = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.documents]
         page, tokens, matched = collection_search.find(shown, asked)
         links = paging_links(f"{root}/collections", "GET", {}, asked.query.texts, tokens, JSON)
         document = {
@@ -134,9 +135,11 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /collections/{collection_id}/items/{item_id}``."""
         request: Request = kwargs["request"]
         view = self._view(request)
-        return self._item(request, self._known_collection(request), request.path_params["item_id"], view)
+        return await self._item(
+            request, self._known_collection(request), request.path_params["item_id"], view
+        )
 
-    def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
+    async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot = self.store.current()
         view = self._addressed(view)
         caching = Caching(request, snapshot, self.settings, self._period(view))
@@ -155,7 +158,7 @@ class TesseraClient(AsyncBaseCoreClient):
         if (asked := item_behind_view(request.scope["query_string"])) is not None:
             item_id, rest = asked
             given = search.text_parameters(rest, parameters.VIEW, self.settings)
-            return self._item(request, cid, item_id, parse_view(given))
+            return await self._item(request, cid, item_id, parse_view(given))
         query = search.from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 
@@ -249,7 +252,7 @@ class TesseraClient(AsyncBaseCoreClient):
 
     def _known_collection(self, request: Request) -> str:
         cid: str = request.path_params["collection_id"]
-        if cid not in self.store.current().collections:
+        if cid not in self.store.current().documents:
             raise NotFoundError(f"no collection '{cid[:80]}'")
         return cid
 
@@ -268,10 +271,11 @@ class TesseraClient(AsyncBaseCoreClient):
 
 def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
     """Return a collection's document with the service's links."""
-    document: dict[str, Any] = orjson.loads(snapshot.index.documents[cid].replace("{root}", root))
+    document: dict[str, Any] = orjson.loads(snapshot.documents[cid].replace("{root}", root))
     here = f"{root}/collections/{cid}"
+    record = snapshot.collections.get(cid)
     links: list[Link] = [
-        link("self", here, JSON, snapshot.collections[cid].dataset.title),
+        link("self", here, JSON, document.get("title")),
         link("root", f"{root}/", JSON, "Landing page"),
         link("parent", f"{root}/", JSON, "Landing page"),
         link("items", f"{here}/items", GEOJSON, "Items"),
@@ -279,8 +283,7 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "What items can be sorted by"),
         link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
         link("aggregations", f"{here}/aggregations", JSON, "What can be counted"),
-        *year_links(snapshot.collections[cid], root),
-        *collection_links(snapshot.collections[cid], root),
+        *(year_links(record, root) + collection_links(record, root) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])
     document["stac_extensions"] = [*document.get("stac_extensions", []), WEB_MAP_LINKS]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
 from affine import Affine
 
-from api.engine import find_item, render
+from api.engine import item_documents
 from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
@@ -43,18 +42,17 @@ class Cogs:
 
 
 def find_cogs(snapshot: Snapshot, dataset: Dataset, item_id: str, root: str) -> Cogs | None:
-    """Return the COGs of a tile-year; None if it is not converted.
+    """Return the COGs of a tile-year; None if it is not converted. Call it from a thread.
 
     Parameters
     ----------
     root
         Address of the service, which addresses of its own files begin with.
     """
-    row = find_item(snapshot, dataset.collection_id, item_id)
-    if row is None:
+    found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
+    if not found:
         return None
-    (text,) = render(snapshot, [row], root, Shown(hrefs="https"))
-    item = orjson.loads(text)
+    (item,) = found
     assets, properties = item["assets"], item["properties"]
     if not properties["tessera:cog"]:
         return None

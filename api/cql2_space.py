@@ -93,6 +93,12 @@ def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:
     return bool(getattr(shapely, function.removeprefix("s_"))(one, other))
 
 
+def literal_wkb(literal: Any, function: str) -> bytes:
+    """Return a literal geometry, which was accepted before, as WKB."""
+    _, shape = _read(literal, function, 1 << 30)
+    return bytes(shapely.to_wkb(shape))
+
+
 def _read(literal: Any, function: str, max_vertices: int) -> tuple[Area, BaseGeometry]:
     if not isinstance(literal, dict) or "bbox" not in literal:
         area = parse_geometry(literal, f"filter: {function}", max_vertices)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import orjson
 
 from api.bounds import Bound, both
 from api.cql2 import Compiler, item_keys
@@ -27,6 +28,14 @@ from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.index import CELL_BITS, YEAR_BITS, Count, Selection, tile_rows
 from catalog_builder.items import item_columns, item_template
 from catalog_builder.template import JsonRenderer
+
+
+@runtime_checkable
+class StoredItems(Protocol):
+    """A snapshot whose items are documents in a database, and not rows of an index."""
+
+    def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[dict[str, Any]]:
+        """Return tile-years' items; those that are not there are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,26 @@ def find_item(snapshot: Snapshot, collection_id: str, item_id: str) -> Row | Non
     keys = item_keys(item_id, frozenset([record.ordinal]))
     rows = snapshot.index.page(Selection([record.ordinal], keys=keys), 1) if keys else []
     return rows[0] if rows else None
+
+
+def has_item(snapshot: Snapshot, collection_id: str, item_id: str) -> bool:
+    """Whether there is such a tile-year."""
+    record = snapshot.collections.get(collection_id)
+    keys = item_keys(item_id, frozenset([record.ordinal])) if record is not None else []
+    return any(snapshot.index.has_tile(key) for key in keys)
+
+
+def item_documents(
+    snapshot: Snapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
+) -> list[dict[str, Any]]:
+    """Return tile-years' items; those that are not there are left out.
+
+    Call it from a thread: a database may be asked.
+    """
+    if isinstance(snapshot, StoredItems):
+        return snapshot.items(collection_id, ids, root)
+    found = (find_item(snapshot, collection_id, item_id) for item_id in ids)
+    return [orjson.loads(text) for text in render(snapshot, [row for row in found if row], root, view)]
 
 
 def render(

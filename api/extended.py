@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attr
@@ -95,7 +95,6 @@ class ExtendedClient(TesseraClient):
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
         root: str = request.scope["tessera.root"]
-        here = f"{root}/collections/{within}" if within else root
 
         def answer(seconds: float) -> bytes:
             def make() -> list[dict[str, Any]]:
@@ -103,12 +102,7 @@ class ExtendedClient(TesseraClient):
 
             names = tuple(a.name for a in wanted)
             found = snapshot.once(("aggregate", query.matching, names), make)
-            links = [
-                link("self", f"{here}/aggregate"),
-                link("root", f"{root}/"),
-                link("aggregations", f"{here}/aggregations"),
-            ]
-            return dumps({"type": "AggregationCollection", "aggregations": found, "links": links})
+            return aggregation_document(found, root, within)
 
         return caching.respond(await self._run(answer, inline=False), JSON)
 
@@ -119,7 +113,7 @@ class ExtendedClient(TesseraClient):
             "children",
             lambda snapshot, root, view: {
                 "children": [
-                    show_collection(collection(snapshot, cid, root), view) for cid in snapshot.collections
+                    show_collection(collection(snapshot, cid, root), view) for cid in snapshot.documents
                 ],
                 "links": [link("self", f"{root}/children"), link("root", f"{root}/")],
             },
@@ -151,6 +145,17 @@ class ExtendedClient(TesseraClient):
 
     def _collection_of(self, request: Request) -> str | None:
         return self._known_collection(request) if "collection_id" in request.path_params else None
+
+
+def aggregation_document(found: Sequence[Mapping[str, Any]], root: str, within: str | None) -> bytes:
+    """Return the answer of ``/aggregate``, of everything or within a collection."""
+    here = f"{root}/collections/{within}" if within else root
+    links = [
+        link("self", f"{here}/aggregate"),
+        link("root", f"{root}/"),
+        link("aggregations", f"{here}/aggregations"),
+    ]
+    return dumps({"type": "AggregationCollection", "aggregations": found, "links": links})
 
 
 def _year(request: Request) -> int:

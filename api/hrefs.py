@@ -17,13 +17,14 @@ from typing import Literal, get_args
 from catalog_builder import storage
 from catalog_builder.addresses import SIGNED, Addresses
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.storage.presign import Period, Presigner, period
+from catalog_builder.storage.presign import Period, Presigner
 
 Hrefs = Literal["https", "s3", "presigned"]
 HREFS: tuple[Hrefs, ...] = get_args(Hrefs)
 Access = Literal["https", "presigned", "proxy"]
 """How this server answers for a file in S3: by redirect, to its own or a signed address, or itself."""
 
+_STORED = re.compile(r'"href":"(s3://[^"]+)"(?!,"alternate:name")')
 _TO_SIGN = re.compile(rf'"href":"{SIGNED}([^"]+)"')
 
 
@@ -83,6 +84,25 @@ def shown(addresses: Addresses, hrefs: Hrefs, home: str, access: Access) -> Addr
     return replace(addresses, source=source, landmasks=landmasks, data=data, views=views)
 
 
+def readdress(texts: Sequence[str], hrefs: Hrefs) -> list[str]:
+    """Return items, as JSON texts with their addresses as they were stored, with those asked for.
+
+    Other places of a file (``alternate``) stay as they are, and so do VRTs under a signature, which
+    their neighbours would not have: they get their https address.
+    """
+    if hrefs == "s3":
+        return list(texts)
+
+    def href(match: re.Match[str]) -> str:
+        address = match[1]
+        signs = hrefs == "presigned" and not address.endswith(".vrt")
+        if signs and storage.published_address(address) is None:
+            return f'"href":"{SIGNED}{address.removeprefix("s3://")}"'
+        return f'"href":"{storage.https_address(address)}"'
+
+    return [_STORED.sub(href, text) for text in texts]
+
+
 def sign(texts: Sequence[str], when: Period) -> list[str]:
     """Return items, as JSON texts, with the addresses signed that are to be.
 
@@ -106,6 +126,3 @@ def _signer(when: Period) -> Presigner:
 def presigned(address: str, when: Period) -> str:
     """Return the signed address of one object; raises as :func:`sign` does, but :class:`StorageError`."""
     return _signer(when).sign(address)
-
-
-__all__ = ["HREFS", "Access", "Hrefs", "Period", "parse_hrefs", "period", "presigned", "shown", "sign"]

@@ -1,65 +1,165 @@
-"""Counters of a server process in Prometheus' text format.
+"""What operators watch: figures in Prometheus' text format, whole whichever worker answers.
 
-Each worker process counts for itself; with several, scrape them one by one or sum over restarts.
+One worker counts in its memory. Several count in files of a folder that they share, which
+prometheus-client maps into memory and sums up: ``tessera-stac serve --workers N`` makes the folder and
+names it in ``PROMETHEUS_MULTIPROC_DIR``. Without it each scrape would meet another worker, and every
+counter would seem to jump back and forth.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.store import Snapshot, Store
+from catalog_builder import __version__
+from catalog_builder.errors import UnavailableError
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histogram in seconds."""
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable that names the folder which workers share; prometheus-client's own."""
 
 
 class Metrics:
-    """What happened since the process started; all updates come from the event loop's thread."""
+    """What happened, in this worker or in all that share :data:`FOLDER`."""
 
     def __init__(self) -> None:
-        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self._bytes: defaultdict[str, int] = defaultdict(int)
-        self._buckets: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self.in_flight = 0
-        self.items = 0
-        """Tile-years in the catalogue."""
+        # a second series for each of ours, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        mine = self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tessera_requests", "Requests answered.", ["operation", "method", "status"], registry=mine
+        )
+        self._seconds = Histogram(
+            "tessera_request_seconds", "Time to answer.", ["operation"], buckets=BUCKETS, registry=mine
+        )
+        self._bytes = Counter(
+            "tessera_response_bytes", "Body bytes sent: of search, data, pages.", ["operation"], registry=mine
+        )
+        self._errors = Counter("tessera_errors", "Requests that failed, by reason.", ["kind"], registry=mine)
+        self._failures = Counter(
+            "tessera_catalogue_refresh_failures",
+            "Looks for a new build that found one which cannot be read.",
+            registry=mine,
+        )
+        self._in_flight = Gauge(
+            "tessera_requests_in_flight",
+            "Requests being answered.",
+            multiprocess_mode="livesum",
+            registry=mine,
+        )
+        for kind in ERRORS:
+            self._errors.labels(kind)  # zero is a figure too: an alert on the first failure needs it
+        self._in_flight.set(0)
 
-    def record(self, operation: str, method: str, status: int, seconds: float, sent: int) -> None:
-        """Count a finished request."""
-        self._requests[operation, method, status] += 1
-        self._bytes[operation] += sent
-        self._seconds[operation] += seconds
-        self._buckets[operation][bisect_left(BUCKETS, seconds)] += 1
+    def begin(self) -> None:
+        """Count a request that came in."""
+        self._in_flight.inc()
 
-    def text(self) -> str:
+    def end(self, operation: str, method: str, status: int, seconds: float, sent: int) -> None:
+        """Count a request that was answered."""
+        self._in_flight.dec()
+        self._requests.labels(operation, method, str(status)).inc()
+        self._bytes.labels(operation).inc(sent)
+        self._seconds.labels(operation).observe(seconds)
+
+    def error(self, kind: str) -> None:
+        """Count a failure; its kind is one of :data:`ERRORS`."""
+        self._errors.labels(kind).inc()
+
+    def refresh_failed(self) -> None:
+        """Count a look for a new build that failed."""
+        self._failures.inc()
+
+    def text(self, store: Store) -> bytes:
         """Return everything in the exposition format."""
-        return "\n".join(self._lines()) + "\n"
+        registry = self._registry
+        folder = os.environ.get(FOLDER)
+        if folder:
+            for worker in set(_workers(folder)) - set(_living(folder)):
+                # its requests in flight are gone with it; what it counted stays counted
+                multiprocess.mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        state = CollectorRegistry()
+        state.register(_State(store, tuple(_living(folder)) if folder else (os.getpid(),)))
+        return generate_latest(registry) + generate_latest(state)
 
-    def _lines(self) -> Iterator[str]:
-        yield "# HELP tessera_requests_total Requests answered."
-        yield "# TYPE tessera_requests_total counter"
-        for (operation, method, status), n in sorted(self._requests.items()):
-            labels = f'operation="{operation}",method="{method}",status="{status}"'
-            yield f"tessera_requests_total{{{labels}}} {n}"
-        yield "# HELP tessera_request_seconds Time to answer."
-        yield "# TYPE tessera_request_seconds histogram"
-        for operation, counts in sorted(self._buckets.items()):
-            total = 0
-            for bound, n in zip((*BUCKETS, "+Inf"), counts, strict=True):
-                total += n
-                yield f'tessera_request_seconds_bucket{{operation="{operation}",le="{bound}"}} {total}'
-            yield f'tessera_request_seconds_sum{{operation="{operation}"}} {self._seconds[operation]:.6f}'
-            yield f'tessera_request_seconds_count{{operation="{operation}"}} {total}'
-        yield "# HELP tessera_response_bytes_total Body bytes sent."
-        yield "# TYPE tessera_response_bytes_total counter"
-        for operation, n in sorted(self._bytes.items()):
-            yield f'tessera_response_bytes_total{{operation="{operation}"}} {n}'
-        for name, text, value in (
-            ("tessera_requests_in_flight", "Requests being answered.", self.in_flight),
-            ("tessera_catalogue_items", "Items in the catalogue.", self.items),
-        ):
-            yield f"# HELP {name} {text}"
-            yield f"# TYPE {name} gauge"
-            yield f"{name} {value}"
+
+ERRORS = ("bad_request", "not_found", "too_large", "search_timeout", "unavailable", "fault")
+"""Kinds of failures: the client's, the machine's (too slow; a database that is away), ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State(Collector):
+    """The catalogue in force, and what each worker uses: read when it is asked for."""
+
+    store: Store
+    workers: tuple[int, ...]
+
+    def collect(self) -> Iterable[Metric]:
+        yield InfoMetricFamily("tessera_stac", "The program.", {"version": __version__})
+        with contextlib.suppress(UnavailableError):  # a database that is away: the figures of requests stay
+            yield from _of_catalogue(self.store.current())
+        memory = GaugeMetricFamily(
+            "tessera_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"]
+        )
+        files = GaugeMetricFamily("tessera_worker_open_files", "Open descriptors.", labels=["worker"])
+        cpu = Metric("tessera_worker_cpu_seconds", "Processor time used.", "counter")
+        for worker in self.workers:
+            with contextlib.suppress(OSError):  # it ended just now; or there is no /proc
+                home = Path(f"/proc/{worker}")
+                pages = int((home / "statm").read_text().split()[1])
+                ticks = (home / "stat").read_text().rpartition(")")[2].split()[11:13]
+                label = str(worker)
+                memory.add_metric([label], pages * os.sysconf("SC_PAGE_SIZE"))
+                files.add_metric([label], sum(1 for _ in (home / "fd").iterdir()))
+                cpu.add_sample(
+                    "tessera_worker_cpu_seconds_total",
+                    {"worker": label},
+                    sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"),
+                )
+        yield from (memory, files, cpu)
+
+
+def _of_catalogue(snapshot: Snapshot) -> Iterator[Metric]:
+    generation = {"generation": snapshot.generation}
+    yield InfoMetricFamily("tessera_catalogue", "The catalogue in force.", generation)
+    if snapshot.built is not None:
+        yield GaugeMetricFamily(
+            "tessera_catalogue_built_timestamp_seconds", "When its index was written.", snapshot.built
+        )
+    items = GaugeMetricFamily("tessera_catalogue_items", "Items in it.", labels=["collection"])
+    for record in snapshot.collections.values():
+        items.add_metric([record.id], record.n_items)
+    yield items
+
+
+def _workers(folder: str) -> Iterator[int]:
+    """Return every worker that keeps its requests in flight in the folder."""
+    for path in Path(folder).glob("gauge_livesum_*.db"):
+        yield int(path.stem.rpartition("_")[2])
+
+
+def _living(folder: str) -> Iterator[int]:
+    for worker in _workers(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, 0)
+            yield worker

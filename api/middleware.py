@@ -93,21 +93,20 @@ class Front:
             request_id = secrets.token_hex(8).encode()
         scope["tessera.request_id"] = request_id.decode()
         exchange = _Exchange(self._settings, headers, method, request_id, send, path.startswith(RAW_PATHS))
-        self._metrics.in_flight += 1
+        self._metrics.begin()
         try:
             await self._answer(scope, headers, receive, exchange)
         except Exception:
             LOG.exception("request %s failed", request_id.decode())
+            self._metrics.error("fault")
             if exchange.started:
                 raise
             response = error(500, f"an unexpected fault; quote request id {request_id.decode()}")
             await response(scope, receive, exchange.send)
         finally:
-            self._metrics.in_flight -= 1
-            route = scope.get("route")
-            operation = getattr(route, "path", None) or "other"
+            operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
             seconds = time.perf_counter() - started
-            self._metrics.record(operation, method, exchange.status, seconds, exchange.sent)
+            self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
             if self._settings.access_log:
                 self._log(scope, method, operation, exchange, seconds)
 
@@ -125,11 +124,13 @@ class Front:
         limit = self._settings.max_body_bytes
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:18]) > limit:
+            self._metrics.error("too_large")
             response = error(413, f"the body has {int(length)} bytes, at most {limit} are read")
             await response(scope, receive, exchange.send)
             return
         if len(scope["query_string"]) > self._settings.max_url_bytes:
             most = self._settings.max_url_bytes
+            self._metrics.error("too_large")
             response = error(414, f"the query string is longer than {most} bytes; use POST /search")
             await response(scope, receive, exchange.send)
             return
@@ -146,6 +147,7 @@ class Front:
         try:
             await self._app(scope, limited, exchange.send)
         except TooLargeError:
+            self._metrics.error("too_large")
             response = error(413, f"the body has more than {limit} bytes, at most {limit} are read")
             await response(scope, receive, exchange.send)
 
@@ -167,6 +169,11 @@ class Front:
                 }
             ).decode()
         )
+
+
+def _raw_operation(path: str) -> str:
+    """Return what a path that no route matched is counted as."""
+    return next((p.rstrip("/") for p in RAW_PATHS if path.startswith(p)), "other")
 
 
 class _Exchange:

@@ -32,13 +32,29 @@ class Cursor:
 
 def encode(cursor: Cursor, fingerprint: str) -> str:
     """Return a token: URL-safe text without padding."""
-    parts = ["p" if cursor.backwards else "n", cursor.key, *cursor.values]
-    body = orjson.dumps(parts)
-    return base64.urlsafe_b64encode(_seal(body, fingerprint) + body).rstrip(b"=").decode()
+    return seal(["p" if cursor.backwards else "n", cursor.key, *cursor.values], fingerprint)
 
 
 def decode(token: str, fingerprint: str) -> Cursor:
     """Return the place that a token holds.
+
+    Raises
+    ------
+    QueryError
+        If it is not a token of this server, or one of another search.
+    """
+    direction, key, *values = unseal(token, fingerprint)
+    return Cursor(key, direction == "p", tuple(values))
+
+
+def seal(value: Any, fingerprint: str) -> str:
+    """Return JSON as a token of one search."""
+    body = orjson.dumps(value)
+    return base64.urlsafe_b64encode(_digest(body, fingerprint) + body).rstrip(b"=").decode()
+
+
+def unseal(token: str, fingerprint: str) -> Any:
+    """Return what :func:`seal` was given.
 
     Raises
     ------
@@ -52,14 +68,13 @@ def decode(token: str, fingerprint: str) -> Cursor:
             f"token: '{token[:40]}' is not a token of this server; follow the next links"
         ) from None
     body = raw[6:]
-    if len(raw) < 8 or _seal(body, fingerprint) != raw[:6]:
+    if len(raw) < 8 or _digest(body, fingerprint) != raw[:6]:
         raise QueryError(
             "token: it does not belong to this search; follow the next link with the same parameters,"
             " or start again without a token"
         )
-    direction, key, *values = orjson.loads(body)
-    return Cursor(key, direction == "p", tuple(values))
+    return orjson.loads(body)
 
 
-def _seal(body: bytes, fingerprint: str) -> bytes:
+def _digest(body: bytes, fingerprint: str) -> bytes:
     return hashlib.blake2b(b"%s\0%s" % (fingerprint.encode(), body), digest_size=6).digest()

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rio_tiler.errors import TileOutsideBounds
@@ -36,7 +35,7 @@ from stac_fastapi.types.errors import NotFoundError
 from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
-from api.engine import find_item, render
+from api.engine import item_documents
 from api.picture_style import Bands, Rescale, Style
 from api.source import is_local
 from api.store import Snapshot
@@ -47,7 +46,7 @@ from catalog_builder.datasets import source_path
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
 from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.grid import TileId
-from catalog_builder.index import CollectionRecord, Selection, split_key
+from catalog_builder.index import CollectionRecord
 from catalog_builder.items import MEDIA_COG, N_BANDS
 from catalog_builder.storage import join
 
@@ -95,13 +94,13 @@ class Pictures:
         except TileOutsideBounds:
             return EMPTY
 
-    def mosaic(self, rows: Sequence[tuple[Any, ...]], z: int, x: int, y: int) -> bytes:
+    def mosaic(self, cid: str, ids: Sequence[str], z: int, x: int, y: int) -> bytes:
         """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
         pixels = np.zeros((3, TILE, TILE), np.uint8)
         empty = np.ones((TILE, TILE), np.bool_)
         with gdal_environment(*self._places, **_ENV):
-            for text in render(self._snapshot, rows, "", _IN_S3):
-                visual = orjson.loads(text)["assets"].get("visual")
+            for item in item_documents(self._snapshot, cid, ids, "", _IN_S3):
+                visual = item["assets"].get("visual")
                 if visual is None:
                     continue
                 try:
@@ -119,11 +118,14 @@ class Pictures:
     # --------------------------------------------------------------------------------- reading
 
     def _draw(self, cid: str, item_id: str, style: Style, read: Callable[..., ImageData]) -> ImageData:
-        row = find_item(self._snapshot, cid, item_id)
-        if row is None:
+        found = (
+            item_documents(self._snapshot, cid, [item_id], "", _IN_S3)
+            if cid in self._snapshot.collections
+            else []
+        )
+        if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
-        (text,) = render(self._snapshot, [row], "", _IN_S3)
-        item = orjson.loads(text)
+        (item,) = found
         assets = item["assets"]
         with gdal_environment(*self._places, **_ENV):
             if style.bands is None and "visual" in assets:
@@ -131,7 +133,7 @@ class Pictures:
                     return read(reader, indexes=(1, 2, 3))
             if item["properties"]["tessera:cog"]:
                 return self._bands(assets, style, read)
-            with self._raw_reader(cid, row, style) as reader:
+            with self._raw_reader(cid, item, style) as reader:
                 return read(reader, indexes=(1, 2, 3))
 
     def _bands(self, assets: dict[str, Any], style: Style, read: Callable[..., ImageData]) -> ImageData:
@@ -173,10 +175,10 @@ class Pictures:
     # ------------------------------------------------------------------------------ raw tiles
 
     @contextmanager
-    def _raw_reader(self, cid: str, row: tuple[Any, ...], style: Style) -> Iterator[Reader]:
+    def _raw_reader(self, cid: str, item: dict[str, Any], style: Style) -> Iterator[Reader]:
         record = self._snapshot.collections[cid]
-        _, year, grid_row, grid_col = split_key(row[0])
-        tile = TileId.from_row_col(grid_row, grid_col)
+        year = item["properties"]["tessera:year"]
+        tile = TileId.from_name(item["properties"]["tessera:tile"])
         key = (f"{cid}/{year}/{tile.name}", style)
         reader = self._kept(key)
         if reader is None:
@@ -243,9 +245,7 @@ class Pictures:
             ):
                 return stored
             samples = []
-            for row in self._snapshot.index.page(Selection([record.ordinal]), _SAMPLE_TILES):
-                _, year, grid_row, grid_col = split_key(row[0])
-                tile = TileId.from_row_col(grid_row, grid_col)
+            for year, tile in self._snapshot.index.tiles(record.ordinal, _SAMPLE_TILES):
                 try:
                     codes, scales = _open_raw(record, tile, year)
                 except NotFoundError:

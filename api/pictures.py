@@ -27,7 +27,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.engine import find_item
+from api.engine import has_item
 from api.links import JSON, with_query
 from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
 from api.middleware import LOG
@@ -38,8 +38,7 @@ from api.store import Snapshot, Store
 from catalog_builder.cover import cover_box
 from catalog_builder.errors import QueryError
 from catalog_builder.grid import Bounds, TileId
-from catalog_builder.index import CollectionRecord, Selection
-from catalog_builder.items import Has
+from catalog_builder.index import CollectionRecord
 
 if TYPE_CHECKING:
     from api.picture_sources import Pictures
@@ -100,7 +99,7 @@ class _Pages:
         snapshot = self._store.current()
         _record(snapshot, cid)
         name, _, _ = item_id.rpartition("_")
-        if find_item(snapshot, cid, item_id) is None:
+        if not has_item(snapshot, cid, item_id):
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         here = f"{request.scope['tessera.root']}/collections/{cid}/items/{quote(item_id)}"
         address = with_query(f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png", dict(given))
@@ -115,9 +114,9 @@ class _Pages:
         z, x, y = _address(request, range(MOSAIC_ZOOM, _ITEM_ZOOMS.stop))
 
         def draw(pictures: Pictures) -> bytes:
-            selection = Selection([record.ordinal], [year], cover_box(tile_bounds(z, x, y)))
-            rows = snapshot.index.page(selection, MOSAIC_ITEMS)
-            return pictures.mosaic([row for row in rows if row[2] & Has.COG_VISUAL], z, x, y)
+            runs = cover_box(tile_bounds(z, x, y))
+            tiles = snapshot.index.tiles(record.ordinal, MOSAIC_ITEMS, year=year, runs=runs)
+            return pictures.mosaic(record.id, [f"{tile.name}_{year}" for _, tile in tiles], z, x, y)
 
         return await self._draw(request, draw)
 
@@ -190,7 +189,7 @@ def tile_bounds(z: int, x: int, y: int) -> Bounds:
 
 
 def _extent(snapshot: Snapshot, record: CollectionRecord) -> Bounds:
-    document = orjson.loads(snapshot.index.documents[record.id])
+    document = orjson.loads(snapshot.documents[record.id])
     return Bounds(*document["extent"]["spatial"]["bbox"][0])
 
 

@@ -10,10 +10,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.hrefs import Period
 from api.links import JSON
 from api.settings import Settings
 from api.store import Snapshot
+from catalog_builder.storage.presign import Period
 
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
@@ -39,21 +39,14 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-class Caching:
-    """The validators of one request: its ETag follows from the catalogue's build and the request."""
+class _Validators:
+    """ETag and Cache-Control of one request's answer."""
 
-    def __init__(
-        self, request: Request, snapshot: Snapshot, settings: Settings, period: Period | None = None
-    ) -> None:
+    etag: str
+
+    def __init__(self, request: Request, settings: Settings, period: Period | None = None) -> None:
         self._readable = request.method in ("GET", "HEAD")
         self._asked = request.headers.get("if-none-match") if self._readable else None
-        scope = request.scope
-        seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} ".encode()
-        if period is not None:
-            seen += f"{period} ".encode()
-        digest = hashlib.blake2b(seen + scope["query_string"], digest_size=12).hexdigest()
-        # Weak: the same answer may be compressed or not.
-        self.etag = f'W/"{digest}"'
         seconds = settings.cache_seconds
         if period is not None:
             # Who uses a copy at its very end must still find half of its addresses' time.
@@ -78,6 +71,32 @@ class Caching:
             return Response(status_code=304, headers=self.headers)
         return None
 
+    @staticmethod
+    def tag(seen: bytes) -> str:
+        """Return the ETag of what an answer follows from; weak: the answer may be compressed or not."""
+        return f'W/"{hashlib.blake2b(seen, digest_size=12).hexdigest()}"'
+
+
+class Caching(_Validators):
+    """The validators of one request: its ETag follows from the catalogue's build and the request."""
+
+    def __init__(
+        self, request: Request, snapshot: Snapshot, settings: Settings, period: Period | None = None
+    ) -> None:
+        super().__init__(request, settings, period)
+        scope = request.scope
+        seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} {period or ''} ".encode()
+        self.etag = self.tag(seen + scope["query_string"])
+
     def respond(self, body: bytes, kind: str) -> Response:
         """Return a document."""
         return Response(body, 200, self.headers, kind)
+
+
+class ContentCaching(_Validators):
+    """The validators of an answer that may change at any time: its ETag follows from its content."""
+
+    def respond(self, body: bytes, kind: str) -> Response:
+        """Return a document, or a 304 if the client has it already."""
+        self.etag = self.tag(body)
+        return self.not_modified() or Response(body, 200, self.headers, kind)

@@ -8,7 +8,7 @@ documentation in ``docs/settings.md``; a test compares them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -53,6 +53,20 @@ class Settings(BaseSettings):
         default=None,
         description="Folder for the indexes of catalogues in S3; workers share it. By default"
         " `tessera-stac` in the user's cache folder.",
+    )
+    backend: Literal["index", "pgstac"] = Field(
+        default="index",
+        description="Where items are searched: `index`, the catalogue's own file, or `pgstac`, a PostgreSQL"
+        " database that `tessera-stac export --pgstac` filled. With `pgstac`, COGs are served from the"
+        " catalogue folder if one is given.",
+    )
+    pgstac_dsn: str = Field(
+        default="",
+        description="Database of the backend `pgstac`, as `postgresql://user:password@host/database`; empty"
+        " takes `PGHOST`, `PGUSER` and so on.",
+    )
+    pgstac_connections: int = Field(
+        default=10, ge=2, description="Most connections of a server process to the database."
     )
     title: str = Field(default="TESSERA embeddings", description="Title of the landing page.")
     description: str = Field(

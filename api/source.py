@@ -275,7 +275,7 @@ class RawLane:
         """Answer a VRT or the index."""
         folder = public_path(scope).rpartition("/")[0]
         try:
-            cogs = self._cogs(found, scope) if isinstance(kind, int) else None
+            cogs = await anyio.to_thread.run_sync(self._cogs, found, scope) if isinstance(kind, int) else None
             if cogs is not None and isinstance(kind, int):
                 metadata = tessera_metadata(found.source.dataset, found.tile, found.year, cogs.grid)
                 body = cogs.band_vrt(kind, metadata)

@@ -6,22 +6,26 @@ out a new :class:`Snapshot`; requests under way keep the one they started with.
 
 from __future__ import annotations
 
+import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from fastapi import FastAPI
 
 from api.hrefs import Access
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.errors import CatalogError
-from catalog_builder.index import CollectionRecord, Index
+from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
+from catalog_builder.index import CollectionRecord, Index, Selection
 
+LOG = logging.getLogger("tessera_stac")
 T = TypeVar("T")
 
 REMEMBERED = 256
@@ -31,7 +35,14 @@ REMEMBERED = 256
 class Snapshot:
     """One build of the catalogue, open for reading."""
 
-    def __init__(self, index: Index, generation: str, home: str = "", access: Access = "https") -> None:
+    def __init__(
+        self,
+        index: Index,
+        generation: str,
+        built: float | None = None,
+        home: str = "",
+        access: Access = "https",
+    ) -> None:
         self.index = index
         self.access: Access = access
         """How the server answers for files below ``home``."""
@@ -39,12 +50,18 @@ class Snapshot:
         """s3 address of the catalogue; empty if it is a folder."""
         self.generation = generation
         """Differs between builds; part of every ETag."""
+        self.built = built
+        """When the index was written, in seconds since 1970; None if that is not known."""
         self.collections: dict[str, CollectionRecord] = index.collections
+        """Of tiles, by id."""
+        self.documents: Mapping[str, str] = index.documents
+        """Every collection's STAC document, by id, with ``{root}`` for the address of the service."""
         self.years: tuple[int, ...] = tuple(
             sorted({year for record in self.collections.values() for year in record.years})
         )
         """Of all collections."""
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._remembered = REMEMBERED
         self._lock = threading.Lock()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -57,13 +74,32 @@ class Snapshot:
         made = make()
         with self._lock:
             self._made[key] = made
-            if len(self._made) > REMEMBERED:
+            if len(self._made) > self._remembered:
                 self._made.popitem(last=False)
         return made
+
+    def retire(self) -> None:
+        """Forget what was made; what is made from now on is not kept.
+
+        Some of it holds the snapshot. Without it the index is closed as soon as the last request that
+        uses it ends, not whenever the garbage collector looks.
+        """
+        with self._lock:
+            self._made.clear()
+            self._remembered = 0
 
 
 class Store:
     """Gives the current snapshot of a catalogue folder.
+
+    Parameters
+    ----------
+    folder
+        The catalogue.
+    refresh_seconds
+        How often, at most, to look whether it was built anew.
+    failed
+        Called whenever a look finds a catalogue that cannot be read.
 
     Raises
     ------
@@ -71,11 +107,15 @@ class Store:
         If there is no catalogue, or of another version.
     """
 
-    def __init__(self, folder: Path, refresh_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, refresh_seconds: float, failed: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder = CatalogFolder(folder)
         self.home = str(folder)
         """Address of the catalogue: its folder, or ``s3://bucket/prefix``."""
         self._refresh = refresh_seconds
+        self._failed = failed
+        self._failure = ""
         self._looked = time.monotonic()
         self._identity = self._look()
         self._snapshot = self._open()
@@ -86,13 +126,7 @@ class Store:
         now = time.monotonic()
         if now - self._looked >= self._refresh:
             self._looked = now
-            try:
-                identity = self._look()
-                if identity != self._identity:
-                    self._snapshot = self._open()
-                    self._identity = identity
-            except (OSError, CatalogError):
-                pass  # in the middle of a change, or gone: what is open stays good
+            self._follow()
         return self._snapshot
 
     def health(self) -> dict[str, Any]:
@@ -102,6 +136,41 @@ class Store:
     def metrics(self) -> Iterator[str]:
         """Yield figures of the catalogue's place in Prometheus' format."""
         return iter(())
+
+    def _follow(self) -> None:
+        """Take up a new build, if there is one."""
+        try:
+            identity = self._look()
+            if identity != self._identity:
+                old, self._snapshot = self._snapshot, self._open()
+                self._identity = identity
+                old.retire()
+        except (OSError, CatalogError) as exc:
+            # in the middle of a change, of another version, or gone: what is open stays good
+            self._failed()
+            if str(exc) != self._failure:  # said once, not with every look
+                LOG.warning("the catalogue in use stays, the new one cannot be read: %s", exc)
+            self._failure = str(exc)
+        else:
+            self._failure = ""
+
+    def attach(self, app: FastAPI) -> None:
+        """Do what is to be done when the application starts and stops: nothing, here."""
+
+    async def probe(self) -> None:
+        """Try whether searches can be answered.
+
+        Raises
+        ------
+        UnavailableError
+            If the index cannot be read.
+        """
+        try:
+            snapshot = self.current()
+            first = next(iter(snapshot.collections.values()))
+            snapshot.index.page(Selection([first.ordinal]), 1, seconds=1.0)
+        except (sqlite3.Error, QueryTimeoutError, StopIteration) as exc:
+            raise UnavailableError(f"the index cannot be read ({exc})") from exc
 
     def _look(self) -> tuple[int, int, int]:
         try:
@@ -114,7 +183,7 @@ class Store:
     def _open(self) -> Snapshot:
         index = self.folder.open_index()
         found = index.path.stat()
-        return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}")
+        return Snapshot(index, f"{found.st_mtime_ns:x}{found.st_size:x}", found.st_mtime)
 
 
 def warm_up() -> None:

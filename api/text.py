@@ -31,17 +31,20 @@ def bounds_of(terms: Sequence[str], snapshot: Snapshot) -> list[Bound]:
     for term in terms:
         words = term.strip().lower()
         ordinals = frozenset(
-            r.ordinal
-            for r in snapshot.collections.values()
-            if mentions(orjson.loads(snapshot.index.documents[r.id]), [words])
+            snapshot.collections[cid].ordinal for cid in collections_that_mention(words, snapshot)
         )
         found.append(Bound(ordinals=ordinals) if ordinals else NOTHING)
-        found += _own_words(words, snapshot)
+        found += own_bounds(words, snapshot)
     return found
 
 
-def _own_words(words: str, snapshot: Snapshot) -> list[Bound]:
-    """Return what a term says of items themselves."""
+def collections_that_mention(words: str, snapshot: Snapshot) -> list[str]:
+    """Return the ids of collections that mention a word or phrase."""
+    return [cid for cid, text in snapshot.documents.items() if mentions(orjson.loads(text), [words])]
+
+
+def own_bounds(words: str, snapshot: Snapshot) -> list[Bound]:
+    """Return what a term says of items themselves: each bound limits one dimension."""
     found = []
     if re.fullmatch(r"\d{4}", words, re.ASCII) and int(words) in snapshot.years:
         found.append(Bound(years=frozenset([int(words)])))

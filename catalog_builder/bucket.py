@@ -89,6 +89,8 @@ class Pointer:
     """Of the build before: kept for who reads them still."""
     tag: str
     """ETag of the object."""
+    made: float | None = None
+    """When the build was published, in seconds since 1970."""
 
     @property
     def generation(self) -> str:
@@ -141,9 +143,10 @@ class BucketCatalog:
             files, previous = (
                 {path: File(**file) for path, file in said[name].items()} for name in ("files", "previous")
             )
+            made = datetime.fromisoformat(said["made"]).timestamp()
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogError(f"{address}: not the pointer of a catalogue ({error})") from error
-        return Pointer(files, previous, found.tag)
+        return Pointer(files, previous, found.tag, made)
 
     def open_index(self) -> Index:
         """Open the current index, fetching it if it is not in the cache.

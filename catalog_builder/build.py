@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from catalog_builder import grid, storage
 from catalog_builder.addresses import Addresses, Bucket, Mirrors
 from catalog_builder.bucket import BucketCatalog
 from catalog_builder.catalog import COGS, INDEX, STATE, CatalogFolder
-from catalog_builder.cogs import COG_SCHEMA, as_tiles, later_wins, present_cogs, read_cogs
+from catalog_builder.cog_staging import CogStaging
+from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.collection import (
     api_document,
     make_collection,
@@ -183,15 +183,17 @@ def _build(
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
     old = _old_index(folder, options, problems)
-    cogs = _cogs(home, options, old)
     with (
         folder.new_version() as version,
         Staging(version.path, problems=problems, complete=options.complete) as staging,
+        CogStaging(version.path, FACTS) as cogs,
     ):
+        _stage_cogs(cogs, home, options, old)
         roots = _read(sources, staging, options, problems, old, progress)
-        if cogs.num_rows:
+        for year in cogs.years():
             # A tile-year that only the ledger knows is one too: it has COGs.
-            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=as_tiles(cogs)))
+            tiles = as_tiles(cogs.cells(year), year)
+            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         builder = _Builder(
             version.path, folder.current, home, old, staging, options, problems, progress, cogs
         )
@@ -219,21 +221,16 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
         return None
 
 
-def _cogs(home: str, options: BuildOptions, old: Index | None) -> pa.Table:
-    """Return the converted tile-years, ``COG_SCHEMA``."""
-    ds, tables = options.dataset, []
+def _stage_cogs(cogs: CogStaging, home: str, options: BuildOptions, old: Index | None) -> None:
+    """Gather the converted tile-years."""
+    ds, selection = options.dataset, Selection(options.years, options.bounds)
     if options.update and old is not None and ds.collection_id in old.collections:
         record = old.collections[ds.collection_id]
-        tables.append(present_cogs(old, record.ordinal, record.years))
+        stage_present(cogs, old, record.ordinal, record.years, selection)
     own = storage.join(home, COGS, LEDGER)
     ledgers = options.ledgers if options.ledgers is not None else (own,) if storage.is_dir(own) else ()
     if ledgers:
-        tables.append(read_cogs(ledgers, ds))
-    cogs = later_wins(*tables) if tables else COG_SCHEMA.empty_table()
-    keep = Selection(options.years, options.bounds).keeps(
-        *(cogs[name].to_numpy() for name in ("lat_i", "lon_i", "year"))
-    )
-    return cogs if keep is None else cogs.filter(pa.array(keep))
+        stage_ledgers(cogs, ledgers, ds, selection)
 
 
 def _read(
@@ -319,7 +316,7 @@ class _Builder:
     options: BuildOptions
     problems: ProblemLog
     progress: Progress
-    cogs: pa.Table = field(default_factory=COG_SCHEMA.empty_table)
+    cogs: CogStaging
     changes: list[YearChange] = field(default_factory=list)
 
     def run(self, source_root: str) -> BuildReport:
@@ -442,7 +439,7 @@ class _Builder:
             return
         stale = rows.cogs.stale
         if len(stale):
-            tile = grid.TileId(*(rows.cogs.table[n][int(stale[0])].as_py() for n in ("lat_i", "lon_i")))
+            tile = grid.TileId.from_row_col(*divmod(int(stale[0]), grid.N_COLS))
             self.problems.note(
                 f"{year}: {len(stale):,} converted tiles are left out, their source has changed since"
                 f" ({tile.name} is the first): convert them again"

@@ -13,7 +13,8 @@
 A build writes a new version beside the old one and then renames one symbolic link over
 ``.current``: readers see the old catalogue or the new one, whole, whenever the build is killed.
 Files that did not change are hard links to the previous version's. The previous version stays, for
-readers that have it open; older ones are removed.
+readers that have it open, and so does every one that was replaced within the last minute; older ones
+are removed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,9 @@ STATE = ".state"
 """Folder with what a version's rows were, to compare the next build with."""
 _CURRENT = ".current"
 _VERSIONS = ".versions"
+GRACE = 60.0
+"""Seconds for which a replaced version stays at least. A server follows within a second, but a search
+that began before may open the index once more, in another thread, while builds come one after another."""
 
 
 def open_index(address: Path | str) -> Index:
@@ -160,6 +165,8 @@ class CatalogFolder:
         names = [p.name for p in version.iterdir() if not p.name.startswith(".")]
         for name in names:
             _replace_link(self.path / name, f"{_CURRENT}/{name}")
+        if previous is not None:
+            os.utime(version.parent / str(previous))  # when it was replaced: see GRACE
         _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{version.name}")
         _fsync(self.path)
         for entry in self.path.iterdir():
@@ -170,8 +177,11 @@ class CatalogFolder:
     @staticmethod
     def _remove_all_but(versions: Path, *kept: int | None) -> None:
         for entry in versions.iterdir():
-            if entry.is_dir() and entry.name not in {str(k) for k in kept}:
-                shutil.rmtree(entry, ignore_errors=True)
+            if not entry.is_dir() or entry.name in {str(k) for k in kept}:
+                continue
+            if entry.name.isdigit() and time.time() - entry.stat().st_mtime < GRACE:
+                continue
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _replace_link(link: Path, target: str) -> None:

@@ -418,41 +418,64 @@ def preview(
 
 @app.command()
 def serve(
-    catalog: CatalogArg,
+    catalog: Annotated[
+        str | None,
+        typer.Argument(
+            help="The catalogue: a folder or an s3:// address. With TESSERA_STAC_BACKEND=pgstac only its"
+            " COGs, and not needed.",
+            metavar="CATALOG",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
     workers: Annotated[int, typer.Option(help="Server processes.", min=1)] = 1,
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
 ) -> None:
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
+    import tempfile
+
     import uvicorn
 
+    from api.metrics import FOLDER
     from catalog_builder.catalog import open_index
     from catalog_builder.console import say
     from catalog_builder.storage import scheme
 
-    open_index(catalog)  # a clear error now, not in every worker
-    os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
+    on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
+    if catalog is None and not on_database:
+        raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
+    if not on_database and catalog is not None:
+        open_index(catalog)  # a clear error now, not in every worker
+    if catalog is not None:
+        os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
-    say(f"serving {catalog} on http://{host}:{port}{root_path}/")
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        # one line a request costs more than many a request: the access log is a setting of the app
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=75,
-    )
+    say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
+    with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
+        if workers > 1:
+            os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
+        uvicorn.run(
+            "api.app:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            # one line a request costs more than many a request: the access log is a setting of the app
+            access_log=False,
+            log_level="warning",
+            timeout_keep_alive=75,
+            # a stop waits for answers under way, not for whoever downloads a gigabyte
+            timeout_graceful_shutdown=20,
+        )
 
 
 @app.command()
 def export(
     catalog: CatalogArg,
-    to: Annotated[str, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")],
+    to: Annotated[
+        str | None, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")
+    ] = None,
+    pgstac: Annotated[bool, typer.Option("--pgstac", help="The same as --to pgstac.")] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -480,16 +503,23 @@ def export(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="pgstac: install or update pgSTAC in the database first.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="pgstac: load everything, not only what changed.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
     from catalog_builder import console
     from catalog_builder.catalog import open_index
+    from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
     from catalog_builder.publish.extract import extracts
     from catalog_builder.region import region_from
 
+    if (to is None) != pgstac:
+        raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
+    to = to or "pgstac"
     parts = extracts(
         open_index(catalog),
         url=url,
@@ -498,12 +528,22 @@ def export(
         region=region_from(bbox) if bbox is not None else None,
     )
     with console.progress("items", quiet=quiet) as report:
-        n = run(to, parts, out, dsn, max_items=max_items, method=method, migrate=migrate, report=report)
-    text = f"{n:,} items to {out or 'pgSTAC'}"
+        done = run(
+            to,
+            parts,
+            out,
+            dsn,
+            max_items=max_items,
+            method=method,
+            migrate=migrate,
+            force=force,
+            report=report,
+        )
+    text = f"{done.items:,} items to {out or 'pgSTAC'}" + (f": {done.note}" if done.note else "")
     if out == "-":
         console.say(text)
     else:
-        console.result(text, {"to": to, "out": out, "items": n}, as_json=as_json)
+        console.result(text, {"to": to, "out": out, "items": done.items}, as_json=as_json)
 
 
 @app.command()

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import batched, repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catalog_builder.cog_staging import BATCH, CogStaging
 from catalog_builder.convert.ledger import ROLES, LedgerRow, decode_statistics, read_rows
 from catalog_builder.datasets import Dataset
+from catalog_builder.grid import N_COLS
 from catalog_builder.index import COG_COLUMNS, Index, split_key
 from catalog_builder.items import STATISTICS, Has
+from catalog_builder.manifests.part import Selection
 from catalog_builder.template import BandNumbers
-from catalog_builder.tiles import SHA256, TILE_SCHEMA, cells
+from catalog_builder.tiles import SHA256, TILE_SCHEMA, rows_cols
 
 _FILE_FACTS = tuple(
     (f"{role}_{fact}", kind)
@@ -29,74 +33,66 @@ _FILE_FACTS = tuple(
     for fact, kind in (("size", pa.int64()), ("sha256", SHA256), ("header", pa.int32()))
     if fact != "header" or role not in ("vrt", "thumbnail")
 )
-COG_SCHEMA = pa.schema(
-    [
-        pa.field("lat_i", pa.int16(), nullable=False),
-        pa.field("lon_i", pa.int16(), nullable=False),
-        pa.field("year", pa.int16(), nullable=False),
-        # Has.COG and the flags beside it
-        pa.field("flags", pa.int32(), nullable=False),
-        ("valid_fraction", pa.float64()),
-        # parts of the files' names
-        ("content", pa.binary(4)),
-        ("visual_content", pa.binary(4)),
-        *_FILE_FACTS,
-        # the beginning of the SHA-256 of the .npy it was made from; null if it was a GeoTIFF
-        ("source", pa.binary(8)),
-        # see convert.ledger.decode_statistics
-        ("statistics", pa.binary()),
-    ]
-)
-"""One row per converted tile-year."""
+FACTS = ("flags", "valid_fraction", *COG_COLUMNS)
+"""What is kept of a converted tile-year: its :class:`Has` flags, its valid fraction, the index's columns."""
 
 COG_FLAGS = int(
     Has.COG | Has.COG_NATIVE | Has.COG_FLOAT | Has.COG_VISUAL | Has.COG_STATISTICS | Has.COG_SOURCE_GRID
 )
 
 
-def read_cogs(ledgers: Sequence[str], dataset: Dataset) -> pa.Table:
-    """Return what ledgers say of a dataset's tile-years, ``COG_SCHEMA``: the last good row of each.
+def stage_ledgers(
+    staging: CogStaging, ledgers: Sequence[str], dataset: Dataset, selection: Selection
+) -> None:
+    """Add what ledgers say of a dataset's tile-years; the last good row of each stays.
 
     Raises
     ------
     StorageError
         If a ledger cannot be read.
     """
-    found: dict[tuple[int, int, int], tuple[str, tuple[Any, ...]]] = {}
-    for row in read_rows(list(ledgers)):
-        if not row.ok or row.dataset != dataset.directory:
-            continue
-        if row.lat_i is None or row.lon_i is None or row.year is None:
-            continue
-        key = (row.year, row.lat_i, row.lon_i)
-        before = found.get(key)
-        if before is None or row.finished >= before[0]:
-            found[key] = (row.finished, _facts(row))
-    return _table([facts for _, (_, facts) in sorted(found.items())])
+
+    def found() -> Iterator[_Found]:
+        for row in read_rows(list(ledgers)):
+            if not row.ok or row.dataset != dataset.directory:
+                continue
+            if row.lat_i is None or row.lon_i is None or row.year is None:
+                continue
+            yield row.lat_i, row.lon_i, row.year, row.finished, _facts(row)
+
+    _stage(staging, found(), selection)
 
 
-def present_cogs(index: Index, ordinal: int, years: Sequence[int]) -> pa.Table:
-    """Return what a catalogue knows of a collection's converted tile-years, ``COG_SCHEMA``."""
-    found: list[tuple[Any, ...]] = []
-    for of_year in years:
-        for key, has, valid, *facts in index.cog_rows(ordinal, of_year):
-            _, year, row, col = split_key(key)
-            found.append((row * 10 - 8995, col * 10 - 17995, year, has & COG_FLAGS, valid, *facts))
-    return _table(found)
+def stage_present(
+    staging: CogStaging, index: Index, ordinal: int, years: Sequence[int], selection: Selection
+) -> None:
+    """Add what a catalogue knows of a collection's converted tile-years; any row of a ledger replaces it."""
+
+    def found() -> Iterator[_Found]:
+        for of_year in years:
+            for key, has, *facts in index.cog_rows(ordinal, of_year):
+                _, year, row, col = split_key(key)
+                yield row * 10 - 8995, col * 10 - 17995, year, "", (has & COG_FLAGS, *facts)
+
+    _stage(staging, found(), selection)
 
 
-def later_wins(*tables: pa.Table) -> pa.Table:
-    """Return tables of ``COG_SCHEMA`` as one, a tile-year's row from the last table that has it."""
-    table = pa.concat_tables(tables)
-    slot = table["year"].to_numpy().astype(np.int64) << 32 | cells(table)
-    _, last = np.unique(slot[::-1], return_index=True)
-    return table.take(pa.array(len(slot) - 1 - last))
+_Found = tuple[int, int, int, str, tuple[Any, ...]]
+"""Centre latitude and longitude x 100, year, when it finished, facts."""
 
 
-def _table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    columns = zip(*rows, strict=True) if rows else ((),) * len(COG_SCHEMA)
-    arrays = [pa.array(values, f.type) for f, values in zip(COG_SCHEMA, columns, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=COG_SCHEMA)
+def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Selection) -> None:
+    for batch in batched(rows, BATCH):
+        lat_i, lon_i, year = (np.array([row[i] for row in batch], np.int64) for i in range(3))
+        keep = selection.keeps(lat_i, lon_i, year)
+        cell = (lat_i + 8995) // 10 * N_COLS + (lon_i + 17995) // 10
+        staging.add(
+            (row[2], at, row[3], row[4])
+            for row, at, wanted in zip(
+                batch, cell.tolist(), repeat(True) if keep is None else keep.tolist(), strict=False
+            )
+            if wanted
+        )
 
 
 def _facts(row: LedgerRow) -> tuple[Any, ...]:
@@ -115,9 +111,6 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
             files.append(file.header_size if file is not None else None)
     main = next((s for s in row.sources if s.role == "main"), None)
     return (
-        row.lat_i,
-        row.lon_i,
-        row.year,
         int(flags),
         row.valid_fraction,
         bytes.fromhex(row.content),
@@ -128,12 +121,17 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
     )
 
 
-def as_tiles(cogs: pa.Table) -> pa.Table:
+def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:
     """Return converted tile-years as a TileTable that says nothing of their sources."""
-    n = cogs.num_rows
-    columns = {name: cogs[name] for name in ("lat_i", "lon_i", "year")} | {"has_npy": pa.repeat(False, n)}
+    row, col = rows_cols(cell)
+    columns = {
+        "lat_i": pa.array(row * 10 - 8995, pa.int16()),
+        "lon_i": pa.array(col * 10 - 17995, pa.int16()),
+        "year": pa.array(np.full(len(cell), year), pa.int16()),
+        "has_npy": pa.repeat(False, len(cell)),
+    }
     return pa.Table.from_arrays(
-        [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in TILE_SCHEMA],
+        [columns[f.name] if f.name in columns else pa.nulls(len(cell), f.type) for f in TILE_SCHEMA],
         schema=TILE_SCHEMA,
     )
 
@@ -142,13 +140,19 @@ def as_tiles(cogs: pa.Table) -> pa.Table:
 class YearCogs:
     """The converted tile-years of one year, and where each row of a year's table finds its own."""
 
-    table: pa.Table
-    """``COG_SCHEMA``, sorted by cell."""
+    staging: CogStaging
+    year: int
+    own: npt.NDArray[np.int32]
+    """Cells that are converted, ascending."""
+    own_flags: npt.NDArray[np.int32]
+    own_valid: npt.NDArray[np.float64]
     at: npt.NDArray[np.int64]
-    """For each tile-year its row in ``table``, -1 if it is not converted."""
+    """For each tile-year its place in ``own``, -1 if it is not converted."""
 
     @classmethod
-    def join(cls, cogs: pa.Table, year: int, cell: npt.NDArray[np.int32], npy_sha256: pa.Array) -> YearCogs:
+    def join(
+        cls, staging: CogStaging, year: int, cell: npt.NDArray[np.int32], npy_sha256: pa.Array
+    ) -> YearCogs:
         """Join on (cell, year); what was made from another ``.npy`` than the manifest's is left out.
 
         Parameters
@@ -158,64 +162,79 @@ class YearCogs:
         npy_sha256
             SHA-256 that the manifests give, null where they do not.
         """
-        table = cogs.filter(pa.array(cogs["year"].to_numpy() == year)).combine_chunks()
-        own = cells(table)
-        order = np.argsort(own, kind="stable")
-        table, own = table.take(pa.array(order)), own[order]
+        own = staging.cells(year)
+        flags, valid = np.zeros(len(own), np.int32), np.full(len(own), np.nan)
+        made_from = np.zeros(len(own), np.uint64)  # 0 if from a GeoTIFF
+        done = 0
+        for batch in staging.rows(year, ("flags", "valid_fraction", "source")):
+            part = slice(done, done + len(batch))
+            flags[part] = [has for has, _, _ in batch]
+            valid[part] = [np.nan if v is None else v for _, v, _ in batch]
+            made_from[part] = [_number(source) for _, _, source in batch]
+            done += len(batch)
         at = np.full(len(cell), -1, dtype=np.int64)
         if len(own):
             place = np.minimum(np.searchsorted(own, cell), len(own) - 1)
             hit = own[place] == cell
             at[hit] = place[hit]
-            made_from = table["source"].to_pylist()
-            for i in np.flatnonzero(at >= 0).tolist():
-                known = npy_sha256[i].as_py() if made_from[at[i]] is not None else None
-                if known is not None and known[:8] != made_from[at[i]]:
+            known = npy_sha256.is_valid().to_numpy(zero_copy_only=False)
+            for i in np.flatnonzero(hit & known & (made_from[place] != 0)).tolist():
+                if _number(npy_sha256[i].as_py()) != made_from[at[i]]:
                     at[i] = -1
-        return cls(table, at)
+        return cls(staging, year, own, flags, valid, at)
 
     @property
-    def stale(self) -> npt.NDArray[np.int64]:
-        """Rows of ``table`` that no tile-year may use: made from another version of the source."""
-        unused = np.ones(self.table.num_rows, dtype=np.bool_)
+    def stale(self) -> npt.NDArray[np.int32]:
+        """Cells that no tile-year may use: made from another version of the source."""
+        unused = np.ones(len(self.own), dtype=np.bool_)
         unused[self.at[self.at >= 0]] = False
-        return np.flatnonzero(unused)
+        return self.own[unused]
 
     def flags(self) -> npt.NDArray[np.int32]:
         """Return the :class:`Has` flags that conversion adds to each tile-year."""
-        values = np.append(self.table["flags"].to_numpy(), np.int32(0)).astype(np.int32)
-        flags: npt.NDArray[np.int32] = values[self.at]
+        flags: npt.NDArray[np.int32] = np.append(self.own_flags, np.int32(0))[self.at]
         return flags
 
     def valid_fraction(self) -> npt.NDArray[np.float64]:
         """Return the valid fraction of each tile-year, NaN where it is not converted."""
-        values: npt.NDArray[np.float64] = np.append(self.table["valid_fraction"].to_numpy(), np.nan)[self.at]
+        values: npt.NDArray[np.float64] = np.append(self.own_valid, np.nan)[self.at]
         return values
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
         """Return a number per tile-year that changes when any fact of its conversion changes; else 0."""
-        names = [n for n in COG_SCHEMA.names if n not in ("lat_i", "lon_i", "year")]
         prints = [
             int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest(), "little")
-            for row in zip(*(self.table[n].to_pylist() for n in names), strict=True)
+            for batch in self.staging.rows(self.year)
+            for row in batch
         ]
         result: npt.NDArray[np.uint64] = np.array([*prints, 0], dtype=np.uint64)[self.at]
         return result
 
-    def index_facts(self) -> list[tuple[npt.NDArray[np.int64], list[tuple[Any, ...]]]]:
-        """Return positions and facts for :class:`~catalog_builder.index.IndexRows`."""
+    def index_facts(self) -> Iterator[tuple[npt.NDArray[np.int64], list[tuple[Any, ...]]]]:
+        """Yield positions and facts for :class:`~catalog_builder.index_writer.IndexRows`."""
         (positions,) = np.nonzero(self.at >= 0)
-        if not len(positions):
-            return []
-        rows = self.table.take(pa.array(self.at[positions]))
-        return [(positions, list(zip(*(rows[n].to_pylist() for n in COG_COLUMNS), strict=True)))]
+        for start in range(0, len(positions), BATCH):
+            part = positions[start : start + BATCH]
+            rows = self.staging.rows_of(self.year, self.own[self.at[part]])
+            yield part, [row[_BESIDE:] for row in rows]
 
     def slots(self, at: npt.NDArray[np.integer]) -> dict[str, Any]:
         """Return the item's slots for the tile-years at some positions."""
         where = self.at[at]
-        rows = self.table.take(pa.array(where, mask=where < 0))
-        columns = {n: rows[n].to_pylist() for n in (*COG_COLUMNS, "valid_fraction")}
+        found = iter(self.staging.rows_of(self.year, self.own[where[where >= 0]]))
+        rows = [next(found) if place >= 0 else _NOTHING for place in where.tolist()]
+        columns = dict(zip(FACTS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(FACTS, ())
         return cog_slots(columns, self.flags()[at])
+
+
+def _number(sha256: bytes | None) -> int:
+    """Return the first eight bytes of a hash as a number, 0 for none."""
+    return int.from_bytes((sha256 or b"")[:8], "little")
+
+
+_BESIDE = len(FACTS) - len(COG_COLUMNS)
+"""Facts that the index keeps with the tile, not with its COGs."""
+_NOTHING = (None,) * len(FACTS)
 
 
 def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.integer]) -> dict[str, Any]:

@@ -47,5 +47,13 @@ class QueryTimeoutError(TesseraError):
     """A search that did not finish within its time limit (HTTP 503)."""
 
 
+class UnavailableError(TesseraError):
+    """Something that the server needs cannot be reached at the moment (HTTP 503)."""
+
+
 class ConvertError(TesseraError):
     """A tile that cannot be converted, with the reason."""
+
+
+class ClusterError(ConvertError):
+    """Workers that can do nothing more: a scheduler that is gone, machines that cannot convert."""

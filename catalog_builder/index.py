@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -73,7 +72,7 @@ COG_COLUMNS = (
     "source",
     "statistics",
 )
-"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.COG_SCHEMA`."""
+"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.FACTS`."""
 
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
@@ -205,8 +204,46 @@ LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS 
 RANGES_SQL = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
 
 
+class _Connection:
+    """A connection, and what its function ``in_cells`` looks in.
+
+    It is closed when its index is let go. A connection refers to itself (by its cache of statements), so it
+    would stay open until a full garbage collection, which may be hours away; and every build that was
+    served would stay open with it.
+    """
+
+    __slots__ = ("cell_sets", "db")
+
+    def __init__(self, path: Path) -> None:
+        # Immutable: a new build is a new file, so no locks and no change checks are needed.
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        self.db = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        # No mmap: reading from the page cache measured equally fast, and mapped pages would count as
+        # the process' memory, once per connection.
+        self.db.execute("PRAGMA mmap_size=0")
+        self.db.execute("PRAGMA cache_size=-4096")
+        self.db.execute("PRAGMA query_only=ON")
+        # The function holds the list, not self: SQLite would keep that for ever, because Python cannot see
+        # such a circle.
+        cell_sets: list[list[list[int]]] = []
+        self.cell_sets = cell_sets
+        cell_mask = (1 << CELL_BITS) - 1
+
+        def in_cells(number: int, key: int) -> bool:
+            lo, hi = cell_sets[number]
+            cell = key & cell_mask
+            at = bisect_right(lo, cell) - 1
+            return at >= 0 and cell <= hi[at]
+
+        self.db.create_function("in_cells", 2, in_cells, deterministic=True)
+
+    def __del__(self) -> None:
+        if hasattr(self, "db"):
+            self.db.close()
+
+
 class Index:
-    """A read-only index. One connection per thread; safe to share."""
+    """A read-only index; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
         """Open an index.
@@ -219,11 +256,13 @@ class Index:
         self.path = path
         if not path.is_file():
             raise CatalogError(f"{path}: no such index; make one with 'tessera-stac build'")
-        self._local = threading.local()
+        self._idle: list[_Connection] = []
         self._blocks: dict[tuple[int, int], Blocks] = {}
         try:
-            meta = dict(self._db.execute("SELECT name, value FROM meta"))
-            records = self._db.execute("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
+            with self._connection() as connection:
+                query = connection.db.execute
+                meta = dict(query("SELECT name, value FROM meta"))
+                records = query("SELECT record, document FROM collection ORDER BY ordinal").fetchall()
         except sqlite3.DatabaseError as exc:
             raise CatalogError(f"{path}: not a tessera-stac index ({exc})") from exc
         if meta.get("schema_version") != str(SCHEMA_VERSION):
@@ -238,54 +277,52 @@ class Index:
             cid: doc for cid, (_, doc) in zip(self.collections, records, strict=True)
         }
 
-    @property
-    def _db(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            # Immutable: a new build is a new file, so no locks and no change checks are needed.
-            uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
-            db = self._local.db = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            # No mmap: reading from the page cache measured equally fast, and mapped pages would count as
-            # the process' memory, once per thread.
-            db.execute("PRAGMA mmap_size=0")
-            db.execute("PRAGMA cache_size=-4096")
-            db.execute("PRAGMA query_only=ON")
-            local, cell_mask = self._local, (1 << CELL_BITS) - 1
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        """Lend a connection that nobody else uses meanwhile.
 
-            def in_cells(number: int, key: int) -> bool:
-                lo, hi = local.cell_sets[number]
-                cell = key & cell_mask
-                at = bisect_right(lo, cell) - 1
-                return at >= 0 and cell <= hi[at]
-
-            db.create_function("in_cells", 2, in_cells, deterministic=True)
-        return db
+        There are as many as were ever used at the same time. One per thread would be many more, each with
+        a cache and an open file: a server has dozens of threads, of which a few search at a time.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _Connection(self.path)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
 
     @contextlib.contextmanager
     def lend(self, seconds: float | None, selection: Selection) -> Iterator[sqlite3.Connection]:
-        """Lend the thread's connection for a selection's ``where``, under a time limit.
+        """Lend a connection for a selection's ``where``, under a time limit.
 
         Raises
         ------
         QueryTimeoutError
             If what is done with it takes longer.
         """
-        db = self._db
-        if selection.cell_sets:
-            self._local.cell_sets = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
-        if seconds is None:
-            yield db
-            return
-        deadline = time.monotonic() + seconds
-        db.set_progress_handler(lambda: time.monotonic() > deadline, 2000)
-        try:
-            yield db
-        except sqlite3.OperationalError as exc:
-            if "interrupted" in str(exc):
-                raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
-            raise
-        finally:
-            db.set_progress_handler(None, 0)
+        with self._connection() as connection:
+            db = connection.db
+            if selection.cell_sets:
+                connection.cell_sets[:] = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
+            if seconds is None:
+                yield db
+                return
+            deadline = time.monotonic() + seconds
+            db.set_progress_handler(lambda: time.monotonic() > deadline, 2000)
+            try:
+                yield db
+            except sqlite3.OperationalError as exc:
+                if "interrupted" in str(exc):
+                    raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
+                raise
+            finally:
+                db.set_progress_handler(None, 0)
+
+    def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._connection() as connection:
+            return connection.db.execute(sql, values).fetchall()
 
     def page(
         self,
@@ -379,9 +416,9 @@ class Index:
         if made is None:
             counts = np.zeros((N_BANDS, N_BLOCK_COLS), np.int32)
             base = make_key(ordinal, year, 0, 0)
-            found = self._db.execute(
+            found = self._rows(
                 "SELECT key, n FROM block WHERE key BETWEEN ? AND ?", (base, base + (1 << CELL_BITS) - 1)
-            ).fetchall()
+            )
             if found:
                 keys, n = np.array(found, np.int64).T
                 cell = keys - base
@@ -472,13 +509,24 @@ class Index:
 
     def has_tile(self, key: int) -> int:
         """Return the :class:`Has` flags of a key, 0 if there is no such tile-year."""
-        found = self._db.execute("SELECT has FROM tile WHERE key = ?", (key,)).fetchone()
-        return found[0] if found else 0
+        found = self._rows("SELECT has FROM tile WHERE key = ?", (key,))
+        return found[0][0] if found else 0
+
+    def tiles(
+        self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
+    ) -> list[tuple[int, grid.TileId]]:
+        """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""
+        years = None if year is None else [year]
+        found = []
+        for key, *_ in self.page(Selection([ordinal], years, runs), limit):
+            _, of, row, col = split_key(key)
+            found.append((of, grid.TileId.from_row_col(row, col)))
+        return found
 
     def converted(self, ordinal: int, year: int) -> npt.NDArray[np.bool_]:
         """Return which tile-years of a year are converted, in the order of :meth:`tile_table`."""
         base = make_key(ordinal, year, 0, 0)
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT has & ? FROM tile WHERE key BETWEEN ? AND ?",
             (int(Has.COG), base, base + (1 << CELL_BITS) - 1),
         )
@@ -487,39 +535,40 @@ class Index:
     def cog_rows(self, ordinal: int, year: int) -> list[tuple[Any, ...]]:
         """Return the converted tile-years of a year: key, flags, valid fraction, :data:`COG_COLUMNS`."""
         base = make_key(ordinal, year, 0, 0)
-        return self._db.execute(
+        return self._rows(
             f"SELECT t.key, t.has, t.valid_fraction, {', '.join('c.' + n for n in COG_COLUMNS)}"
             " FROM cog c JOIN tile t ON t.key = c.key WHERE c.key BETWEEN ? AND ?",
             (base, base + (1 << CELL_BITS) - 1),
-        ).fetchall()
+        )
 
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
         masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
         seen = 0
-        for year in self.by_ordinal[ordinal].years:
-            base = make_key(ordinal, year, 0, 0)
-            # A mask holds all years of a tile: those of earlier years are known, and left in SQLite.
-            rows = self._db.execute(
-                "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ? AND NOT mask & ?",
-                (base, base + (1 << CELL_BITS) - 1, seen),
-            )
-            seen |= year_bits([year])
-            while part := rows.fetchmany(1 << 16):
-                pairs = np.array(part, dtype=np.int64)
-                cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
-                masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]
+        with self._connection() as connection:
+            for year in self.by_ordinal[ordinal].years:
+                base = make_key(ordinal, year, 0, 0)
+                # A mask holds all years of a tile: those of earlier years are known, and left in SQLite.
+                rows = connection.db.execute(
+                    "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ? AND NOT mask & ?",
+                    (base, base + (1 << CELL_BITS) - 1, seen),
+                )
+                seen |= year_bits([year])
+                while part := rows.fetchmany(1 << 16):
+                    pairs = np.array(part, dtype=np.int64)
+                    cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
+                    masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]
         (cells,) = np.nonzero(masks)
         return cells.astype(np.int32), masks[cells]
 
     def tile_table(self, ordinal: int, year: int) -> pa.Table:
         """Return a year of a collection as ``TILE_SCHEMA``: what the builder once wrote."""
         base = make_key(ordinal, year, 0, 0)
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT t.key, t.has, t.mtime, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
             " FROM tile t LEFT JOIN source s ON s.key = t.key WHERE t.key BETWEEN ? AND ?",
             (base, base + (1 << CELL_BITS) - 1),
-        ).fetchall()
+        )
         key, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size = (
             zip(*rows, strict=True) if rows else ((),) * 9
         )
@@ -554,9 +603,7 @@ class Index:
     def landmask_table(self, ordinal: int) -> pa.Table:
         """Return a collection's landmasks as ``LANDMASK_SCHEMA``."""
         lo, hi = make_key(ordinal, 0, 0, 0), make_key(ordinal + 1, 0, 0, 0)
-        rows = self._db.execute(
-            "SELECT key, size, sha256 FROM landmask WHERE key >= ? AND key < ?", (lo, hi)
-        ).fetchall()
+        rows = self._rows("SELECT key, size, sha256 FROM landmask WHERE key >= ? AND key < ?", (lo, hi))
         key, size, sha256 = zip(*rows, strict=True) if rows else ((),) * 3
         cell = np.array(key, dtype=np.int64) & ((1 << CELL_BITS) - 1)
         return pa.table(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog_builder import grid, index
+from catalog_builder.cog_staging import CogStaging
 from catalog_builder.cogs import YearCogs
 from catalog_builder.index_writer import IndexRows
 from catalog_builder.items import Has, TileRows, npy_size, scales_size, url_path
@@ -37,7 +38,7 @@ class YearRows:
     landmasks
         Of the collection.
     cogs
-        Converted tile-years, ``COG_SCHEMA``.
+        Converted tile-years of all years.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class YearRows:
         table: pa.Table,
         masks: npt.NDArray[np.uint32],
         landmasks: Landmasks,
-        cogs: pa.Table | None = None,
+        cogs: CogStaging | None = None,
     ) -> None:
         self.table = table.combine_chunks()
         self.cell = cells(table)

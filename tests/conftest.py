@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import backend, postgres, serve_on
 from tests.environments import environment
+
+__all__ = ["backend", "postgres", "serve_on"]
 
 HERE = Path(__file__).parent
 

@@ -178,7 +178,8 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 def test_the_page_query_walks_keys_and_sorts_nothing(index: Index) -> None:
     """A sort would read every match before the first row."""
     sql = ix.PAGE_SQL.format(tiles=ix.RANGES_SQL) + " LIMIT ?"
-    plan = " | ".join(r[3] for r in index._db.execute("EXPLAIN QUERY PLAN " + sql, ("[[0, 1]]", 1)))
+    with index.lend(None, Selection([1])) as db:
+        plan = " | ".join(r[3] for r in db.execute("EXPLAIN QUERY PLAN " + sql, ("[[0, 1]]", 1)))
     assert "TEMP B-TREE" not in plan
     assert "SCAN t " not in plan
     assert "SEARCH t USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,11 +102,18 @@ def convert(
         typer.Option(help="Processes. Default: as cores and memory allow. 0 works in this process.", min=0),
     ] = None,
     dask: Annotated[
-        str | None, typer.Option(help="Run on a Dask cluster: its scheduler's address or scheduler file.")
+        str | None,
+        typer.Option(
+            help="Run on a Dask cluster: its scheduler's address (tcp://, tls://) or scheduler file;"
+            " 'local' starts one on this machine."
+        ),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(help="i/N: the i-th of N disjoint parts, i from 0 to N-1, for array jobs."),
+        typer.Option(
+            help="i/N: the i-th of N disjoint parts, i from 0 to N-1. array/N: i from the environment of an"
+            " array job (Slurm, AWS Batch, Kubernetes)."
+        ),
     ] = None,
     ledger: Annotated[str | None, typer.Option(help="Folder of the ledger. Default: OUT/ledger.")] = None,
     verify: Annotated[
@@ -161,6 +169,8 @@ def convert(
 
     part = parse_shard(shard)
     target = _target(sources, out)
+    if dask is not None and not storage.scheme(target):
+        target = str(storage.local_path(target).absolute())  # workers have folders of their own
     options = Options(
         out=target,
         profile=profile.value,
@@ -210,19 +220,31 @@ def convert(
     raise typer.Exit(done.exit_code)
 
 
+ARRAY_INDEX = ("SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX")
+"""Where Slurm, AWS Batch and Kubernetes (an indexed Job) tell a job which one of an array it is."""
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8.
+    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8; ``array/8`` takes the number from an array job.
 
     Raises
     ------
     QueryError
-        If the text has another form.
+        If the text has another form, or no array job says its number.
     """
     if text is None:
         return None
     i, _, n = text.partition("/")
+    found = text
+    if i == "array":
+        i = next((os.environ[name] for name in ARRAY_INDEX if name in os.environ), "")
+        if not i:
+            raise QueryError(
+                f"--shard {text}: none of {', '.join(ARRAY_INDEX)} is set, so this is no array job"
+            )
+        found = f"{i}/{n}"
     if not (i.isdigit() and n.isdigit() and int(i) < int(n)):
-        raise QueryError(f"--shard: expected i/N with i from 0 to N-1, found '{text}'")
+        raise QueryError(f"--shard: expected i/N with i from 0 to N-1, found '{found}'")
     return int(i), int(n)
 
 
@@ -242,17 +264,19 @@ def _target(sources: list[str], out: str | None) -> str:
 def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
     """Return the workers, how many they are, and a line about them."""
     from catalog_builder.convert import workers as w
+    from catalog_builder.convert.cluster_start import LOCAL, connect, start_local
     from catalog_builder.convert.progress import size
 
-    if dask is not None:
+    if dask is not None and dask != LOCAL:
         if asked is not None:
             raise QueryError("--workers and --dask: give one of the two; a cluster has its own workers")
-        cluster = w.dask_workers(dask)
-        count = max(1, (cluster.window - 2) // 2)
-        return cluster, count, f"{count} threads of the Dask cluster at {dask}"
+        cluster, about = connect(dask)
+        return cluster, max(1, cluster.live), about
     first = next(plan.jobs(), None)
     geotiff = first is not None and first.kind == "geotiff"
     if asked == 0:
+        if dask is not None:
+            raise QueryError("--workers: a local Dask cluster needs one or more")
         return w.ExecutorWorkers(w.Inline(), 1), 1, "working in this process"
     count = asked or min(w.default_workers(options, geotiff=geotiff), max(plan.total, 1))
     need = w.memory_per_worker(options, geotiff=geotiff)
@@ -260,6 +284,10 @@ def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) 
     free = w.available_memory()
     if free is not None and count * need > free:
         about += f"; together that may be more than the {size(free)} that are free: use fewer --workers"
+    if dask is not None:
+        # A raster that is no tile may need more than a tile does: what is free is shared out.
+        local, where = start_local(count, max(need * 5 // 4, (free or 0) * 4 // 5 // count))
+        return local, count, f"Dask on this machine: {about}; {where}"
     return w.ProcessWorkers(count), count, about
 
 
@@ -271,7 +299,7 @@ def _bases(plan: Plan, options: Options, pool: Workers, *, fit: bool, quiet: boo
     from catalog_builder.datasets import DATASETS
 
     if fit:
-        for basis in fit_visual(plan, options, pool):
+        for basis in fit_visual(plan, options, pool, console.say):
             where = store_basis(options.out, basis)
             if not quiet:
                 share = 100 * sum(basis.explained)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
+from catalog_builder.convert.done import Done
 from catalog_builder.convert.job import Options
 from catalog_builder.convert.ledger import LedgerRow
-from catalog_builder.convert.run import Done
 from catalog_builder.convert.source import Plan
 
 SECONDS_PER_MB = {
@@ -45,7 +45,7 @@ class Estimate:
 def estimate(plan: Plan, options: Options, workers: int, ledger: str, *, force: bool = False) -> Estimate:
     """Return what converting a plan would take; nothing is read but names, sizes and the ledger."""
     done = Done(ledger, options)
-    rows = [r for r in done.rows() if r.ok and r.bytes_in and r.profile == options.profile]
+    rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in ("npy", "geotiff")}
     to_do = skipped = bytes_in = 0
     seconds = bytes_out = 0.0

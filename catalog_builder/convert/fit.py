@@ -20,22 +20,30 @@ from catalog_builder.convert.visual import (
     fit_basis,
     sample_pixels,
 )
+from catalog_builder.convert.workers import WorkerDiedError
 from catalog_builder.errors import ConvertError, TesseraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from catalog_builder.convert.source import Plan
     from catalog_builder.convert.workers import Workers
 
 
-def fit_visual(plan: Plan, options: Options, workers: Workers) -> list[Basis]:
+def fit_visual(
+    plan: Plan, options: Options, workers: Workers, say: Callable[[str], None] = lambda line: None
+) -> list[Basis]:
     """Fit a basis per dataset of a plan, on up to 64 tiles chosen by a checksum of their names.
 
-    Tiles that cannot be read are left out; converting them will say why.
+    Tiles that cannot be read are left out; converting them will say why. What there is to say about the
+    workers is said.
 
     Raises
     ------
     ConvertError
         If no tile can be read.
+    ClusterError
+        If the workers can do nothing more.
     """
     chosen = nsmallest(SAMPLE_TILES, plan.jobs(), key=lambda job: (zlib.crc32(job.id.encode()), job.id))
     waiting = list(reversed(chosen))
@@ -45,9 +53,14 @@ def fit_visual(plan: Plan, options: Options, workers: Workers) -> list[Basis]:
     while waiting or running:
         while waiting and len(running) < workers.window:
             running.add(workers.submit(sample_job, waiting.pop(), options))
-        finished, running = wait(running, return_when="FIRST_COMPLETED")
+        finished, running = wait(running, timeout=0.5, return_when="FIRST_COMPLETED")
+        for line in workers.watch():
+            say(line)
         for future in finished:
-            found = future.result()
+            try:
+                found = future.result()
+            except WorkerDiedError as error:
+                found = str(error)
             if isinstance(found, str):
                 reason = found
             else:

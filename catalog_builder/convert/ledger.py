@@ -388,14 +388,21 @@ def read_rows(ledgers: str | Path | Sequence[str | Path]) -> Iterator[LedgerRow]
         If a ledger does not exist or cannot be read.
     """
     for ledger in [ledgers] if isinstance(ledgers, str | Path) else ledgers:
-        for address in _files(ledger):
+        for address in ledger_files(ledger):
             with storage.open_binary(address) as file:
                 for line in file:
                     with suppress(ValueError, TypeError):
                         yield LedgerRow.from_json(line)
 
 
-def _files(ledger: str | Path) -> list[str]:
+def ledger_files(ledger: str | Path) -> list[str]:
+    """Return the addresses of a ledger's files, in the order of their names.
+
+    Raises
+    ------
+    StorageError
+        If there is no such ledger.
+    """
     if str(ledger).endswith(SUFFIX):
         return [str(ledger)]
     if not storage.is_dir(ledger):

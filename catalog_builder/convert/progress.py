@@ -30,12 +30,17 @@ class Reporter(Protocol):
     def skipped(self, n: int) -> None:
         """Count jobs that were done already."""
 
+    def workers(self, n: int) -> None:
+        """Learn how many workers live, of a cluster where that changes."""
+
     def stop(self) -> None:
         """Clean up."""
 
 
 class Quiet:
     """Shows failures only."""
+
+    _workers = ""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -53,6 +58,10 @@ class Quiet:
 
     def skipped(self, n: int) -> None:
         """Show nothing."""
+
+    def workers(self, n: int) -> None:
+        """Keep the number, for those who show it."""
+        self._workers = f", {n:,} worker{'' if n == 1 else 's'}"
 
     def stop(self) -> None:
         """Show nothing."""
@@ -92,7 +101,7 @@ class Lines(Quiet):
         left = (self._total - self._skipped - self._count) * seconds / max(self._count, 1)
         return (
             f"{self._count + self._skipped:,} of {self._total:,} tiles, {self._count / seconds:.2f} tiles/s,"
-            f" {self._bytes / seconds / 1e6:.0f} MB/s read, {duration(left)} left"
+            f" {self._bytes / seconds / 1e6:.0f} MB/s read{self._workers}, {duration(left)} left"
         )
 
 
@@ -140,7 +149,7 @@ class Bar(Quiet):
         self._count += 1
         self._bytes += row.bytes_in
         seconds = max(time.monotonic() - self._begin, 1e-3)
-        rate = f"{self._count / seconds:.2f} tiles/s {self._bytes / seconds / 1e6:.0f} MB/s"
+        rate = f"{self._count / seconds:.2f} tiles/s {self._bytes / seconds / 1e6:.0f} MB/s{self._workers}"
         if self._failed:
             rate += f" · {self._failed} failed"
         self._progress.update(self._task, advance=1, rate=rate)

@@ -6,31 +6,27 @@ hidden staging folder that the next run removes, and the next run goes on with t
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-import shutil
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from catalog_builder import storage
+from catalog_builder.convert.done import Done
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, latest, now, read_rows
+from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, now
 from catalog_builder.convert.progress import Quiet, Reporter
-from catalog_builder.convert.publish import STAGING
+from catalog_builder.convert.run_lock import staging_of
 from catalog_builder.convert.source import Plan
 from catalog_builder.convert.tile import Result, convert_tile
-from catalog_builder.convert.workers import Workers
-from catalog_builder.errors import StorageError
+from catalog_builder.convert.workers import WorkerDiedError, Workers
+from catalog_builder.errors import ClusterError, StorageError
 
 _TICK = 0.5
 
@@ -57,43 +53,6 @@ class RunReport:
     def exit_code(self) -> int:
         """0 all good, 1 some tiles failed, 130 interrupted."""
         return 130 if self.interrupted else 1 if self.failed else 0
-
-
-class Done:
-    """What earlier runs did, to skip it."""
-
-    def __init__(self, ledger: str, options: Options) -> None:
-        self._options = options
-        self._rows: dict[str, LedgerRow] = {}
-        # A folder that is not there is no ledger yet; a store that does not answer may have one.
-        with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
-            # Statistics are half of a row and not needed here.
-            self._rows = latest(replace(r, statistics="") for r in read_rows(ledger))
-
-    def __contains__(self, job: Job) -> bool:
-        """Whether a job is done, from these sources with these options, and its files are there."""
-        row = self._rows.get(job.id)
-        if row is None or not row.ok:
-            return False
-        if row.fingerprint != job.fingerprint or row.options != self._options.digest_for(row.dataset):
-            return False
-        if self._options.verify and not row.verified:
-            return False
-        if storage.scheme(self._options.out):
-            return True  # asking for five objects a tile-year costs more than it finds; `validate` does
-        root = storage.local_path(self._options.out)
-        return all(_size(root / file.path) == file.size for file in row.files.values())
-
-    def rows(self) -> list[LedgerRow]:
-        """Return the last row of every job."""
-        return list(self._rows.values())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 @dataclass(slots=True)
@@ -154,6 +113,8 @@ def run(
     StorageError
         If the ledger cannot be written at all, or the target is a store that would overwrite files that
         must not change.
+    ClusterError
+        If the workers can do nothing more; what is finished is in the ledger.
     """
     report = report or Quiet()
     ledger = ledger or storage.join(options.out, LEDGER)
@@ -162,11 +123,18 @@ def run(
     if storage.scheme(options.out) == "s3":
         storage.s3_put.check_conditions(options.out)
     done = Done(ledger, options)
-    with _staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
+    with staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)
-        loop = _Loop(options, workers, writer, report, tally, convert)
+        loop = _Loop(options, workers, writer, report, tally, convert, stop)
         try:
-            loop.run(_remaining(plan, done if not force else None, tally, report), stop)
+            workers.begin(options)
+            loop.run(_remaining(plan, done if not force else None, tally, report))
+        except ClusterError as error:
+            workers.kill()
+            raise ClusterError(
+                f"{error}. {tally.converted:,} tiles were converted and are in the ledger;"
+                " the same command goes on with the rest"
+            ) from error
         except BaseException:
             workers.kill()
             raise
@@ -207,17 +175,19 @@ class _Loop:
         report: Reporter,
         tally: _Tally,
         convert: Callable[[Job, Options], Result],
+        stop: threading.Event,
     ) -> None:
         self.options, self.workers, self.writer = options, workers, writer
-        self.report, self.tally, self.convert = report, tally, convert
+        self.report, self.tally, self.convert, self.stop = report, tally, convert, stop
         self.running: dict[Future[Result], Job] = {}
         # Jobs that ran when a worker died. One of them may have killed it, so each is tried alone.
         self.suspects: deque[Job] = deque()
 
-    def run(self, jobs: Iterator[Job], stop: threading.Event) -> None:
+    def run(self, jobs: Iterator[Job]) -> None:
         exhausted = False
         while True:
-            while self._may_submit(stop) and not (exhausted and not self.suspects):
+            self._look()
+            while self._may_submit() and not (exhausted and not self.suspects):
                 job = self.suspects.popleft() if self.suspects and not self.running else None
                 if job is None:
                     job = next(jobs, None)
@@ -233,8 +203,16 @@ class _Loop:
             for future in finished:
                 self._collect(future)
 
-    def _may_submit(self, stop: threading.Event) -> bool:
-        if stop.is_set() or self.workers.full():
+    def _look(self) -> None:
+        for line in self.workers.watch():
+            self.report.say(line)
+        if self.workers.live is not None:
+            self.report.workers(self.workers.live)
+        if self.stop.is_set():
+            self.workers.withdraw()
+
+    def _may_submit(self) -> bool:
+        if self.stop.is_set() or self.workers.full():
             return False
         # A suspect runs alone.
         limit = 1 if self.suspects or self._alone else self.workers.window
@@ -259,7 +237,13 @@ class _Loop:
             self._broken(job)
             return
         except CancelledError:
+            if self.stop.is_set():
+                return  # withdrawn: it is for the next run
             row = failure(job, "cancelled before it began")
+        except ClusterError:
+            raise
+        except WorkerDiedError as error:
+            row = failure(job, str(error))
         except Exception as error:  # the executor's own: a lost worker, a result that cannot travel
             row = failure(job, f"{type(error).__name__}: {error}")
         self._alone = False
@@ -272,7 +256,7 @@ class _Loop:
         self.workers.renew()
         if not others and self._alone:
             self._alone = False
-            self._write(failure(job, "its worker died: killed, or out of memory"))
+            self._write(failure(job, str(WorkerDiedError())))
             return
         self.suspects.extend([job, *others])
         self._alone = True
@@ -306,7 +290,7 @@ def failure(job: Job, reason: str) -> LedgerRow:
     )
 
 
-# --- stopping, staging ------------------------------------------------------------------------------
+# --- stopping --------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -329,41 +313,3 @@ def _stopping(report: Reporter) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _staging_of(options: Options) -> Iterator[Options]:
-    """Name the run, and keep its staging folder locked; those of runs that died are removed."""
-    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-    named = replace(options, run=name)
-    if storage.scheme(options.out):
-        yield named
-        return
-    root = storage.local_path(options.out) / STAGING
-    lock: int | None = None
-    path = root / f"{name}.lock"
-    try:
-        # A target that cannot be written is every tile's failure, with its reason.
-        with suppress(OSError):
-            root.mkdir(parents=True, exist_ok=True)
-            _remove_dead(root)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield named
-    finally:
-        shutil.rmtree(root / name, ignore_errors=True)
-        with suppress(OSError):
-            path.unlink()
-        if lock is not None:
-            os.close(lock)
-        with suppress(OSError):
-            root.rmdir()
-
-
-def _remove_dead(root: Path) -> None:
-    """Remove what killed runs left: their locks are free."""
-    for path in root.glob("*.lock"):
-        with suppress(OSError), path.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-            path.unlink()

@@ -1,4 +1,4 @@
-"""Where jobs run: processes of our own, a Dask cluster, or any ``concurrent.futures.Executor``."""
+"""Where jobs run: processes of our own, or any ``concurrent.futures.Executor``; Dask is in ``cluster.py``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,65 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from catalog_builder.convert.job import Options
-from catalog_builder.errors import ConvertError
 
 RECYCLE = 200
 """Jobs per process before it is replaced: what libraries leak stays bounded."""
 _MB = 1 << 20
 
 
+class WorkerDiedError(Exception):
+    """A job that ended the process it ran in, every time."""
+
+    def __init__(self, message: str = "its worker died: killed, or out of memory") -> None:
+        super().__init__(message)
+
+
 class Workers(Protocol):
-    """Runs functions somewhere."""
+    """Runs functions somewhere; what not every kind needs does nothing here."""
 
     @property
     def window(self) -> int:
-        """How many jobs to have submitted at a time."""
+        """How many jobs to have submitted at a time; may change."""
+
+    @property
+    def live(self) -> int | None:
+        """How many workers there are, where that can change."""
+        return None
+
+    def begin(self, options: Options) -> None:
+        """Prepare for jobs with these options; the staging folder of their run is there.
+
+        Raises
+        ------
+        ClusterError
+            If no worker can do them.
+        """
+        return
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run a picklable function."""
 
+    def watch(self) -> list[str]:
+        """Look after the workers, called again and again; return what there is to say about them.
+
+        Raises
+        ------
+        ClusterError
+            If nothing can be run any more.
+        """
+        return []
+
+    def withdraw(self) -> None:
+        """Cancel jobs that have not begun, where they might wait for long."""
+        return
+
     def full(self) -> bool:
         """Whether to wait until nothing runs, and call :meth:`renew`, before submitting more."""
+        return False
 
     def renew(self) -> None:
         """Replace what may be worn out or broken; nothing runs."""
+        return
 
     def kill(self) -> None:
         """Stop at once, in the middle of jobs."""
@@ -44,7 +81,7 @@ class Workers(Protocol):
         """Wait for what runs and release everything."""
 
 
-class ProcessWorkers:
+class ProcessWorkers(Workers):
     """A pool of fresh processes (spawned: forking a process that has threads can hang)."""
 
     def __init__(self, count: int) -> None:
@@ -92,13 +129,12 @@ class ProcessWorkers:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class ExecutorWorkers:
-    """Any executor: Dask's, threads, MPI's."""
+class ExecutorWorkers(Workers):
+    """Any executor: threads, MPI's, this process itself."""
 
-    def __init__(self, executor: Executor, window: int, closer: Callable[[], None] | None = None) -> None:
+    def __init__(self, executor: Executor, window: int) -> None:
         self._executor = executor
         self._window = window
-        self._closer = closer
 
     @property
     def window(self) -> int:
@@ -109,24 +145,13 @@ class ExecutorWorkers:
         """Run a function on the executor."""
         return self._executor.submit(function, *args)
 
-    def full(self) -> bool:
-        """Never: an executor looks after itself."""
-        return False
-
-    def renew(self) -> None:
-        """Do nothing."""
-
     def kill(self) -> None:
         """Drop what has not begun."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._closer is not None:
-            self._closer()
 
     def close(self) -> None:
         """Release the executor."""
         self._executor.shutdown(wait=True)
-        if self._closer is not None:
-            self._closer()
 
 
 class Inline(Executor):
@@ -140,33 +165,6 @@ class Inline(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-def dask_workers(address: str) -> ExecutorWorkers:
-    """Return the workers of a Dask cluster by its scheduler's address (or a scheduler file).
-
-    Raises
-    ------
-    ConvertError
-        If Dask is not installed or the cluster cannot be reached.
-    """
-    try:
-        from distributed import Client as _Client
-    except ImportError as error:
-        raise ConvertError("--dask needs Dask: pip install 'tessera-stac[dask]'") from error
-    if address.endswith(".json") and not Path(address).is_file():
-        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler answers")
-    Client: Any = _Client  # noqa: N806 - it ships no types
-    try:
-        client = (
-            Client(scheduler_file=address, timeout="20s")
-            if address.endswith(".json")
-            else Client(address, timeout="20s")
-        )
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ConvertError(f"{address}: no Dask scheduler answers ({error})") from error
-    threads = sum(client.nthreads().values())
-    return ExecutorWorkers(client.get_executor(), window=2 * max(threads, 1) + 2, closer=client.close)
 
 
 def start_worker(parent: int) -> None:

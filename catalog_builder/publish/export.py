@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from catalog_builder.errors import QueryError
 from catalog_builder.publish.extract import Extract, Progress, quiet
 
 FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did."""
+
+    items: int
+    note: str = ""
+    """More about it, in words."""
 
 
 def export(
@@ -19,9 +29,10 @@ def export(
     max_items: int,
     method: str = "upsert",
     migrate: bool = False,
+    force: bool = False,
     report: Progress = quiet,
-) -> int:
-    """Write items in one of :data:`FORMATS`; return how many.
+) -> Exported:
+    """Write items in one of :data:`FORMATS`.
 
     Raises
     ------
@@ -35,7 +46,8 @@ def export(
 
         if out is not None:
             raise QueryError("--out: pgstac is loaded into a database; say which with --dsn")
-        return load_pgstac(dsn or "", parts, method=method, migrate=migrate, report=report)
+        done = load_pgstac(dsn or "", parts, method=method, migrate=migrate, force=force, report=report)
+        return Exported(done.items, str(done))
     if to not in FORMATS:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, found '{to}'")
     if out is None:
@@ -43,11 +55,11 @@ def export(
     if to == "ndjson":
         from catalog_builder.publish.ndjson import write_ndjson
 
-        return write_ndjson(out, parts, report)
+        return Exported(write_ndjson(out, parts, report))
     if to == "static":
         from catalog_builder.publish.static import write_static
 
-        return write_static(out, parts, max_items=max_items, report=report)
+        return Exported(write_static(out, parts, max_items=max_items, report=report))
     from catalog_builder.publish.geoparquet_export import write_geoparquet
 
-    return write_geoparquet(out, parts, report)
+    return Exported(write_geoparquet(out, parts, report))

@@ -1,22 +1,32 @@
 """Collections and items into PostgreSQL with pgSTAC, through pypgstac's loader: the scale-out path.
 
 Each year is a partition of its own: a search for one year reads one partition, and a year can be
-loaded again without touching the others. An item's structural links are left out: a server on
-pgSTAC writes its own.
+loaded again without touching the others. What was loaded is written down beside it
+(:mod:`catalog_builder.publish.pgstac_state`), so a load brings in what changed and takes out what is
+gone, and one that was killed goes on where it stopped. An item's structural links are left out: a
+server on pgSTAC writes its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import orjson
 
+from catalog_builder.blocks import BLOCK
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.publish.extract import Extract, Progress, quiet
+from catalog_builder.grid import N_COLS
+from catalog_builder.index import CELL_BITS, COL_BITS
+from catalog_builder.publish.extract import Extract, Progress, Row, quiet
+from catalog_builder.publish.pgstac_state import Band, Cells, LoadState, item_ids, prepare
 
 if TYPE_CHECKING:
     from pypgstac.db import PgstacDB
+    from pypgstac.load import Loader
 
 Method = Literal["upsert", "insert", "insert_ignore", "delsert"]
 """What to do with items that are there: bring up to date, fail, leave, or delete and insert."""
@@ -24,6 +34,24 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 _STRUCTURAL = ("self", "root", "parent", "collection", "items")
 _CONNECT_SECONDS = 15
+_BATCH = 20_000
+"""Items between two entries in the state: what a killed load does again, at most."""
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What a load did."""
+
+    items: int = 0
+    """Items that were compared with what was loaded before."""
+    loaded: int = 0
+    """Of them, new or changed."""
+    removed: int = 0
+    """Items that have left the catalogue."""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{self.loaded:,} loaded, {self.items - self.loaded:,} as they were, {self.removed:,} removed"
 
 
 def load_pgstac(
@@ -32,23 +60,26 @@ def load_pgstac(
     *,
     method: str = "upsert",
     migrate: bool = False,
+    force: bool = False,
     report: Progress = quiet,
-) -> int:
-    """Load collections and items; return how many items.
+) -> LoadReport:
+    """Load collections and items: those that changed since the last load.
 
     Items arrive in transactions of ten thousand. A load that is killed leaves whole items behind,
-    and loading again with ``upsert`` completes it.
+    and loading again completes it.
 
     Parameters
     ----------
     dsn
         Connection string, as ``postgresql://user@host/database``; empty takes PGHOST and so on.
     parts
-        Which items.
+        Which items. What is outside of their years and cells stays as it is.
     method
         One of :data:`METHODS`.
     migrate
         Install pgSTAC in the database, or bring it to the version of pypgstac.
+    force
+        Load everything, whatever was loaded before.
     report
         Told the progress.
 
@@ -57,14 +88,15 @@ def load_pgstac(
     QueryError
         If there is no such method.
     StorageError
-        If pypgstac is not installed, or the database cannot be reached, has no pgSTAC or refuses.
+        If pypgstac is not installed, the database cannot be reached, has no pgSTAC, another version
+        of it, or refuses, or another load is at work in it.
     """
     if method not in METHODS:
         raise QueryError(f"--method: expected one of {', '.join(METHODS)}, found '{method}'")
     try:
         import psycopg
         from pypgstac.db import PgstacDB
-        from pypgstac.load import Loader, Methods
+        from pypgstac.load import Loader
         from pypgstac.migrate import Migrate
     except ImportError as exc:
         raise StorageError(
@@ -78,19 +110,14 @@ def load_pgstac(
         try:
             if migrate:
                 Migrate(db).run_migration()
+                db.connect().execute("RESET ROLE")  # it leaves its own role behind
             _check_installed(db)
             loader = Loader(db)
-            of, done = sum(p.count() for p in parts), 0
-            for part in parts:
-                loader.load_collections(iter([part.document()]), Methods.upsert)
-                _partition_by_year(db, part.id)
-                loader.collection_json.cache_clear()
-                for year in part.years:
-                    report("loading items", done, of)
-                    loader.load_items(_items(part, year), Methods(method))
-                    done += part.count(year)
-            report("loading items", done, of)
-            return done
+            _check_version(loader)
+            state = LoadState(db.connect())
+            with state.locked():
+                prepare(db.connect())
+                return _Load(db, loader, state, method, force, report).run(parts)
         finally:
             db.disconnect()
             db.close()
@@ -105,18 +132,145 @@ def _check_installed(db: PgstacDB) -> None:
         )
 
 
-def _partition_by_year(db: PgstacDB, collection: str) -> None:
-    """Part a collection by year; must precede its items."""
-    db.connect().execute(
-        "UPDATE collections SET partition_trunc = 'year'"
-        " WHERE id = %s AND partition_trunc IS DISTINCT FROM 'year'",
-        [collection],
-    )
+def _check_version(loader: Loader) -> None:
+    try:
+        loader.check_version()
+    except Exception as exc:  # pypgstac raises plain Exception
+        raise StorageError(f"pgSTAC: {_reason(exc)}; add --migrate to update it") from exc
 
 
-def _items(part: Extract, year: int) -> Iterator[dict[str, Any]]:
+@dataclass(slots=True)
+class _Batch:
+    """What is written together: changed rows, ids that are gone, and what the state is to say."""
+
+    rows: list[Row] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
+
+
+class _Load:
+    """One load into one database."""
+
+    def __init__(
+        self, db: PgstacDB, loader: Loader, state: LoadState, method: str, force: bool, report: Progress
+    ) -> None:
+        self._db, self._loader, self._state = db, loader, state
+        self._method, self._force, self._tell = method, force, report
+        self._done = LoadReport()
+        self._of = 0
+
+    def run(self, parts: Sequence[Extract]) -> LoadReport:
+        from pypgstac.load import Methods
+
+        self._of = sum(p.count() for p in parts)
+        for part in parts:
+            self._loader.load_collections(iter([part.document()]), Methods.upsert)
+            self._partition_by_year(part.id)
+            self._loader.collection_json.cache_clear()
+            self._state.write_collection(part.record, part.root)
+            if part.runs is None and set(part.years) == set(part.record.years):
+                for year in self._state.years(part.id) - set(part.years):
+                    self._done.removed += self._state.remove_year(part.id, year)
+            for year in part.years:
+                self._year(part, year)
+        self._tell("loading items", self._of, self._of)
+        self._state.finish()
+        return self._done
+
+    def _partition_by_year(self, collection: str) -> None:
+        """Part a collection by year; must precede its items."""
+        self._db.connect().execute(
+            "UPDATE collections SET partition_trunc = 'year'"
+            " WHERE id = %s AND partition_trunc IS DISTINCT FROM 'year'",
+            [collection],
+        )
+
+    def _year(self, part: Extract, year: int) -> None:
+        """Load what changed in a year, a band of one degree of latitude after the other."""
+        before = self._state.bands(part.id, year)
+        seed = _seed(part)
+        region = None if part.runs is None else part.runs.cells()
+        batch = _Batch()
+        for band, rows in _bands_of(part, year):
+            old = before.pop(band, Band.empty(band))
+            new = Band(band, _cells(rows), _digests(rows, seed))
+            changed = np.ones(len(new.cells), np.bool_) if self._force else new.differs_from(old)
+            batch.rows += [rows[i] for i in np.flatnonzero(changed).tolist()]
+            self._replace(year, old, new, region, batch)
+            self._done.items += len(rows)
+            if len(batch.rows) >= _BATCH:
+                self._write(part, year, batch)
+                batch = _Batch()
+            self._tell("loading items", self._done.items, self._of)
+        for band, old in before.items():  # bands that have no tile any more
+            self._replace(year, old, Band.empty(band), region, batch)
+        self._write(part, year, batch)
+
+    @staticmethod
+    def _replace(year: int, old: Band, new: Band, region: Cells | None, batch: _Batch) -> None:
+        """Note what a band has lost, and what the state must say of it."""
+        missing = ~np.isin(old.cells, new.cells, assume_unique=True)
+        lost = missing
+        if region is not None:
+            lost = missing & np.isin(old.cells, region)  # the rest is not this load's
+        kept = missing & ~lost
+        whole = new.with_rows(old.cells[kept], old.digests[kept])
+        if lost.any() or not whole.equals(old):
+            batch.gone += item_ids(old.cells[lost], year)
+            batch.bands.append(whole)
+
+    def _write(self, part: Extract, year: int, batch: _Batch) -> None:
+        from pypgstac.load import Methods
+
+        if batch.rows:
+            self._loader.load_items(_items(part, batch.rows), Methods(self._method))
+        # Only now: killed before this, the next load does the batch again.
+        self._state.write(part.id, year, batch.bands, batch.gone)
+        self._done.loaded += len(batch.rows)
+        self._done.removed += len(batch.gone)
+
+
+def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the rows of a year by band of one degree of latitude; bands without rows are left out."""
+    now: list[Row] = []
+    band = -1
     for rows in part.pages(year):
-        for text in part.texts(rows):
+        for row in rows:
+            at = ((row[0] & ((1 << CELL_BITS) - 1)) >> COL_BITS) // BLOCK
+            if at != band:
+                if now:
+                    yield band, now
+                now, band = [], at
+            now.append(row)
+    if now:
+        yield band, now
+
+
+def _cells(rows: Sequence[Row]) -> Any:
+    cell = np.array([r[0] for r in rows], np.int64) & ((1 << CELL_BITS) - 1)
+    return ((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1))).astype(np.int32)
+
+
+def _seed(part: Extract) -> bytes:
+    """Return what all items of an extract depend on, beside their rows."""
+    of = (repr(part.template), part.record.years, part.record.grid)
+    return hashlib.blake2b(repr(of).encode(), digest_size=16).digest()
+
+
+def _digests(rows: Sequence[Row], seed: bytes) -> Any:
+    """Return a number per row that changes when its item does: cheaper than making the item."""
+    start = hashlib.blake2b(seed, digest_size=8)
+    found = []
+    for row in rows:
+        digest = start.copy()
+        digest.update(repr(row).encode())
+        found.append(digest.digest())
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
+def _items(part: Extract, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(rows), 1000):
+        for text in part.texts(rows[first : first + 1000]):
             item = orjson.loads(text)
             item["links"] = [link for link in item["links"] if link["rel"] not in _STRUCTURAL]
             yield item

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.app import create_app
 from tests.api.oracle import Oracle
+from tests.backends import Serve
 from tests.catalogs import SHARED, build_from
-from tests.http_server import Server, serve
+from tests.http_server import Server
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +32,8 @@ def catalog(manifests: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def server(catalog: Path) -> Iterator[Server]:
-    with serve(create_app(catalog)) as running:
+def server(catalog: Path, serve_on: Serve) -> Iterator[Server]:
+    with serve_on(catalog) as running:
         yield running
 
 
@@ -44,5 +44,5 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def oracle(manifests: list[Path]) -> Oracle:
-    return Oracle.read(manifests)
+def oracle(manifests: list[Path], backend: str) -> Oracle:
+    return Oracle.read(manifests, by_id=backend == "pgstac")

@@ -10,7 +10,6 @@ import datetime as dt
 import lzma
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,33 +30,35 @@ class Oracle:
     ids: npt.NDArray[np.object_]
 
     @classmethod
-    def read(cls, manifests: list[Path]) -> Oracle:
+    def read(cls, manifests: list[Path], *, by_id: bool = False) -> Oracle:
+        """Read the manifests; the order is that of the index, or by year and id, as pgSTAC's."""
         found = set()
         for path in manifests:
             for line in lzma.decompress(path.read_bytes()).decode().splitlines():
                 if match := _LINE.match(line):
                     year, lon, lat = match.groups()
                     found.add((int(year), float(lat), float(lon), f"grid_{lon}_{lat}_{year}"))
-        year, lat, lon, ids = zip(*sorted(found), strict=True)
+        year, lat, lon, ids = zip(
+            *sorted(found, key=(lambda f: (f[0], f[3])) if by_id else None), strict=True
+        )
         return cls(np.array(year), np.array(lat), np.array(lon), np.array(ids, object))
 
-    @cached_property
-    def cells(self) -> npt.NDArray[np.object_]:
-        """Every tile-year's cell; the corners are the decimals that the name implies."""
+    def touching(self, shape: BaseGeometry) -> npt.NDArray[np.bool_]:
+        near = self.near(shape)
+        found = np.zeros(len(self.year), bool)
+        # The whole predicate is asked of everything whose box is anywhere near: a margin, not an index.
+        found[near] = shapely.intersects(self._cells(near), shape)
+        return found
+
+    def _cells(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+        """Return cells; the corners are the decimals that the name implies."""
 
         def edge(centre: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
             return (np.rint(centre * 100) + side) / 100
 
-        cells = shapely.box(edge(self.lon, -5), edge(self.lat, -5), edge(self.lon, 5), edge(self.lat, 5))
-        shapely.prepare(cells)
+        lon, lat = self.lon[at], self.lat[at]
+        cells: npt.NDArray[np.object_] = shapely.box(edge(lon, -5), edge(lat, -5), edge(lon, 5), edge(lat, 5))
         return cells
-
-    def touching(self, shape: BaseGeometry) -> npt.NDArray[np.bool_]:
-        near = self.near(shape)
-        found = np.zeros(len(self.ids), bool)
-        # The whole predicate is asked of everything whose box is anywhere near: a margin, not an index.
-        found[near] = shapely.intersects(self.cells[near], shape)
-        return found
 
     def near(self, shape: BaseGeometry) -> npt.NDArray[np.int64]:
         if shape.is_empty:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from api.app import create_app
 from api.settings import Settings
 from tests.api.pages import ids_of, ok, walk
+from tests.backends import Serve
 from tests.catalogs import build_from, patch, write_manifest
 from tests.http_server import serve
 
@@ -45,8 +46,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def api(small: Path) -> Iterator[httpx.Client]:
-    with serve(create_app(small)) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+def api(small: Path, serve_on: Serve) -> Iterator[httpx.Client]:
+    with serve_on(small) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from api.app import create_app
 from tests.api.pages import ids_of, link_of, ok
+from tests.backends import Serve
 from tests.catalogs import build_from, patch, write_manifest
-from tests.http_server import serve
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("extensions")
     one = write_manifest(home / "v1", 2020, [*patch(0, 52, 12, 3), *patch(5, -1, 3, 2)])
     two = write_manifest(home / "v1", 2021, [*patch(0, 52, 4, 3), *patch(-180, 60, 2, 2)])
     build_from(home / "catalog", one, two)
     other = write_manifest(home / "v2", 2021, patch(20, 40, 3, 2))
     build_from(home / "catalog", other, dataset="v1.1-cam")
-    with serve(create_app(home / "catalog")) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+    return home / "catalog"
+
+
+@pytest.fixture(scope="module")
+def api(catalog: Path, serve_on: Serve) -> Iterator[httpx.Client]:
+    with serve_on(catalog) as server, httpx.Client(base_url=server.url, timeout=60) as http:
         yield http
 
 

@@ -16,6 +16,8 @@ from api.app import create_app
 from api.settings import Settings
 from tests.api.oracle import Oracle
 from tests.api.pages import ok
+from tests.backends import Serve
+from tests.figures import samples
 from tests.http_server import serve
 
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",
@@ -115,9 +117,9 @@ def test_data_is_not_given_two_origins(http: httpx.Client) -> None:
     assert "content-encoding" not in response.headers
 
 
-def test_too_large_requests(catalog: Path) -> None:
-    settings = Settings(max_body_bytes=2000, max_url_bytes=1000, max_vertices=10, max_ids=3)
-    with serve(create_app(catalog, settings)) as server, httpx.Client(base_url=server.url) as http:
+def test_too_large_requests(catalog: Path, serve_on: Serve) -> None:
+    limits = {"max_body_bytes": 2000, "max_url_bytes": 1000, "max_vertices": 10, "max_ids": 3}
+    with serve_on(catalog, **limits) as server, httpx.Client(base_url=server.url) as http:
         body = json.dumps({"ids": ["x" * 3000]})
         assert http.post("/search", content=body).status_code == 413
         # without a Content-Length
@@ -146,10 +148,16 @@ def test_request_ids(http: httpx.Client) -> None:
 def test_metrics_and_health(http: httpx.Client) -> None:
     http.get("/search?limit=1")
     http.get("/search?limit=0")
-    text = http.get("/_mgmt/metrics").text
-    assert 'tessera_requests_total{operation="/search",method="GET",status="200"}' in text
-    assert 'tessera_requests_total{operation="/search",method="GET",status="400"}' in text
-    assert 'tessera_request_seconds_bucket{operation="/search",le="+Inf"}' in text
+    http.get("/data/none.tif")
+    figures = samples(http.get("/_mgmt/metrics").text)
+    for status in ("200", "400"):
+        assert figures["tessera_requests_total", ("/search", "GET", status)] >= 1
+    assert figures["tessera_request_seconds_bucket", ("/search", "+Inf")] >= 2
+    assert figures["tessera_requests_total", ("/data", "GET", "404")] >= 1
+    assert figures["tessera_errors_total", ("bad_request",)] >= 1
+    assert figures["tessera_errors_total", ("fault",)] == 0
+    assert figures["tessera_requests_in_flight", ()] == 1
+    assert figures["tessera_response_bytes_total", ("/search",)] > 1000
     health = ok(http.get("/_mgmt/health"))
     assert health["status"] == "UP"
     assert health["items"] == ok(http.get("/search?limit=1"))["numberMatched"]

@@ -9,11 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from api.app import create_app
 from api.links import service_root
-from api.settings import Settings
 from tests.api.pages import ok
-from tests.http_server import serve
+from tests.backends import Serve
 
 
 def hrefs(node: Any) -> Iterator[str]:
@@ -80,11 +78,10 @@ def test_every_link_of_every_document(http: httpx.Client, place: str) -> None:
 
 
 @pytest.mark.parametrize("strips", [True, False])
-def test_behind_a_prefix(catalog: Path, strips: bool) -> None:
+def test_behind_a_prefix(catalog: Path, serve_on: Serve, strips: bool) -> None:
     """A proxy that strips its prefix, and one that passes the whole path on."""
-    app = create_app(catalog, Settings(root_path="/stac"))
     prefix = "" if strips else "/stac"
-    with serve(app) as server, httpx.Client(base_url=server.url) as http:
+    with serve_on(catalog, root_path="/stac") as server, httpx.Client(base_url=server.url) as http:
         root = f"{server.url}/stac"
         page = ok(http.get(f"{prefix}/search?limit=2"))
         assert by_rel(page)["root"] == f"{root}/"
@@ -97,9 +94,8 @@ def test_behind_a_prefix(catalog: Path, strips: bool) -> None:
         assert described["servers"] == [{"url": "/stac"}]
 
 
-def test_forwarded_headers_may_be_distrusted(catalog: Path) -> None:
-    app = create_app(catalog, Settings(trust_forwarded=False))
-    with serve(app) as server, httpx.Client(base_url=server.url) as http:
+def test_forwarded_headers_may_be_distrusted(catalog: Path, serve_on: Serve) -> None:
+    with serve_on(catalog, trust_forwarded=False) as server, httpx.Client(base_url=server.url) as http:
         page = ok(http.get("/", headers={"x-forwarded-host": "evil.org", "forwarded": "host=evil.org"}))
         assert by_rel(page)["root"] == f"{server.url}/"
 

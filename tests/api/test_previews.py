@@ -15,13 +15,13 @@ import rasterio
 from PIL import Image
 from pyproj import Transformer
 
-from api.app import create_app
 from api.picture_style import Style, parse_bands, parse_rescale
 from catalog_builder.convert.visual import colours, load_basis
 from catalog_builder.errors import QueryError
 from tests.api.pages import ok
+from tests.backends import Serve
 from tests.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
-from tests.http_server import Server, serve
+from tests.http_server import Server
 
 pytestmark = pytest.mark.xdist_group("pictures")
 CONVERTED = f"/collections/{COLLECTION}/items/{FIRST.name}_2024"
@@ -35,8 +35,8 @@ def data() -> Converted:
 
 
 @pytest.fixture(scope="module")
-def server(data: Converted) -> Iterator[Server]:
-    with serve(create_app(data.catalog)) as running:
+def server(data: Converted, serve_on: Serve) -> Iterator[Server]:
+    with serve_on(data.catalog) as running:
         yield running
 
 
@@ -223,12 +223,14 @@ def test_no_pixels_no_links(catalog_without_pixels: httpx.Client) -> None:
 
 
 @pytest.fixture(scope="module")
-def catalog_without_pixels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def catalog_without_pixels(
+    tmp_path_factory: pytest.TempPathFactory, serve_on: Serve
+) -> Iterator[httpx.Client]:
     from tests.catalogs import build_from, patch, write_manifest
 
     folder = tmp_path_factory.mktemp("published")
     build_from(folder / "catalog", write_manifest(folder / "in", 2024, patch(0, 52, 2, 2)))
-    with serve(create_app(folder / "catalog")) as running, httpx.Client(base_url=running.url) as client:
+    with serve_on(folder / "catalog") as running, httpx.Client(base_url=running.url) as client:
         yield client
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from api.app import create_app
 from api.settings import Settings
@@ -50,3 +54,47 @@ def test_a_snapshot_in_use_stays_whole(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Leave circles uncollected: a server may not collect for hours."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_old_builds_are_let_go(tmp_path: Path) -> None:
+    """Nothing of them stays open, whatever was asked of them: a nightly build must not fill the server."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not list open files in /proc")
+    catalog = tmp_path / "catalog"
+
+    def open_indexes() -> set[str]:
+        found = set()
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the listing's own
+                found.add(str(descriptor.readlink()))
+        return {path for path in found if path.startswith(str(catalog)) and "index.sqlite" in path}
+
+    for n in range(3, 6):
+        build_from(catalog, write_manifest(tmp_path / str(n), 2024, patch(0, 52, n, 3)))
+        if n == 3:
+            app = create_app(catalog, Settings(refresh_seconds=0))
+            server = serve(app)
+            url = server.__enter__().url
+        with httpx.Client(base_url=url) as http:
+            item = ok(http.get("/search?limit=1"))["features"][0]
+            triangle = {"type": "Polygon", "coordinates": [[[0, 52], [1, 52], [0, 53], [0, 52]]]}
+            within = {"op": "s_intersects", "args": [{"property": "geometry"}, triangle]}
+            odd = {"op": "=", "args": [{"property": "tessera:utm_zone"}, 32]}
+            asked = {"filter": {"op": "or", "args": [within, odd]}}
+            assert ok(http.post("/search", json=asked))["numberMatched"] == 3 * n
+            tile = f"/source/v1/2024/{item['id'][:-5]}/{item['id'][:-5]}.vrt"
+            for path in ("/coverage", "/coverage/tiles/tessera-v1/3/4/2.png", tile, "/aggregate"):
+                assert http.get(path).status_code == 200, path
+        current = str(app.state.store.current().index.path)
+        assert open_indexes() == {current}, n
+    server.__exit__(None, None, None)

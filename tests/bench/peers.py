@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,14 @@ def pgstac(env: Mapping[str, str]) -> Server:
     """Run stac-fastapi-pgstac with one worker."""
     port = free_port()
     return Server(pgstac_command(port), port, **pgstac_settings(env, DATABASE))
+
+
+def tessera_on_pgstac(env: Mapping[str, str]) -> Server:
+    """Run our own server on the same database, with one worker."""
+    port = free_port()
+    command = [sys.executable, "-m", "catalog_builder.cli", "serve", "--port", port]
+    dsn = f"postgresql://{env['PGUSER']}@{env['PGHOST']}:{env['PGPORT']}/{DATABASE}"
+    return Server(command, port, TESSERA_STAC_BACKEND="pgstac", TESSERA_STAC_PGSTAC_DSN=dsn)
 
 
 def rustac(parquet: str) -> Server:

@@ -24,6 +24,8 @@ class Ask:
 
     path: str
     body: bytes | None = None
+    range: str | None = None
+    """A Range header; the answer is then 206."""
 
     @classmethod
     def post(cls, body: Mapping[str, Any]) -> Self:
@@ -65,7 +67,7 @@ class Server:
         except ConnectionError:
             connection.close()  # idle for longer than the server keeps connections
             status, body = self._ask(ask, connection, headers)
-        assert status == 200, (ask, body[:500])
+        assert status == (206 if ask.range else 200), (ask, body[:500])
         return body
 
     @staticmethod
@@ -73,7 +75,8 @@ class Server:
         ask: Ask, connection: http.client.HTTPConnection, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
         if ask.body is None:
-            connection.request("GET", ask.path, headers=dict(headers))
+            ranged = {"range": ask.range} if ask.range else {}
+            connection.request("GET", ask.path, headers={**headers, **ranged})
         else:
             connection.request("POST", ask.path, ask.body, {"content-type": "application/json", **headers})
         response = connection.getresponse()
@@ -105,11 +108,11 @@ class Server:
         self.stop()
 
 
-def tessera(catalog: Path) -> Server:
-    """Run ``tessera-stac serve`` with one worker."""
+def tessera(catalog: Path, workers: int = 1) -> Server:
+    """Run ``tessera-stac serve``."""
     port = free_port()
     command = [sys.executable, "-m", "catalog_builder.cli", "serve", catalog, "--port", port]
-    return Server(command, port)
+    return Server([*command, "--workers", workers], port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +162,3 @@ def measure(server: Server, asks: Sequence[Ask], clients: int, seconds: float, w
     passed = time.perf_counter() - start
     times.sort()
     return Rate(len(times) / passed, statistics.median(times) * 1e3, times[int(len(times) * 0.95)] * 1e3)
-
-
-def memory_of_tree(pid: int) -> float:
-    """Return the memory of a process and those it started, shared parts counted once."""
-    total = 0
-    waiting = [pid]
-    while waiting:
-        at = waiting.pop()
-        total += int(Path(f"/proc/{at}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
-        for task in Path(f"/proc/{at}/task").iterdir():
-            waiting += map(int, (task / "children").read_text().split())
-    return total * 1024 / 1e6

@@ -14,10 +14,12 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from catalog_builder.catalog import CatalogFolder
-from tests.bench.peers import pgstac, pgstac_database, rustac
+from tests.bench.measure import memory_of_tree
+from tests.bench.peers import pgstac, pgstac_database, rustac, tessera_on_pgstac
 from tests.bench.planet import europe_catalog
-from tests.bench.serve import Ask, Rate, Server, measure, memory_of_tree, tessera
-from tests.bench.tables import YEARS, show
+from tests.bench.serve import Ask, Rate, Server, measure, tessera
+from tests.bench.tables import show
+from tests.scale.manifests import YEARS
 
 pytestmark = pytest.mark.bench
 
@@ -36,7 +38,7 @@ FRANCE = (
     (-1.7, 43.4),
 )
 """About the outline; see :func:`coast`."""
-OURS, PGSTAC, RUSTAC = "tessera-stac", "stac-fastapi-pgstac", "rustac"
+OURS, MENDED, PGSTAC, RUSTAC = "tessera-stac", "tessera-stac on pgSTAC", "stac-fastapi-pgstac", "rustac"
 
 
 def coast(corners: Sequence[tuple[float, float]], per_side: int = 250) -> list[list[float]]:
@@ -72,7 +74,7 @@ class Kind:
 
 
 def _everywhere(asks: list[Ask], *but: str) -> dict[str, Callable[[Server], list[Ask]]]:
-    return {name: lambda _: asks for name in (OURS, PGSTAC, RUSTAC) if name not in but}
+    return {name: lambda _: asks for name in (OURS, MENDED, PGSTAC, RUSTAC) if name not in but}
 
 
 def _page_50(server: Server) -> list[Ask]:
@@ -128,7 +130,7 @@ def _kinds() -> list[Kind]:
             _everywhere([Ask(p) for p in ids]),
             count=lambda body: len(json.loads(body)["id"]),
         ),
-        Kind("pages 41 to 50 of 100 items", {OURS: _page_50, PGSTAC: _page_50}),
+        Kind("pages 41 to 50 of 100 items", {OURS: _page_50, MENDED: _page_50, PGSTAC: _page_50}),
         Kind("10 degree box, sorted by UTM zone", _everywhere(sorted_, RUSTAC)),
         Kind("10 degree box, sorted by id, descending", _everywhere(by_id, RUSTAC)),
         Kind("10 degree box with a CQL2 filter", _everywhere(filters, RUSTAC)),
@@ -136,6 +138,7 @@ def _kinds() -> list[Kind]:
             "count: 10 degree box, one year, 1 item",
             {
                 OURS: lambda _: [Ask.post(body) for body in counted],
+                MENDED: lambda _: [Ask.post(body) for body in counted],
                 # It counts only when asked to, by this member of the body.
                 PGSTAC: lambda _: [Ask.post({**body, "conf": {"context": "on"}}) for body in counted],
             },
@@ -151,6 +154,7 @@ def test_beside_other_servers() -> None:
         env, loading = stack.enter_context(pgstac_database())
         makers: dict[str, Callable[[], Server]] = {
             OURS: lambda: tessera(catalog),
+            MENDED: lambda: tessera_on_pgstac(env),
             PGSTAC: lambda: pgstac(env),
             RUSTAC: lambda: rustac(f"{catalog}/tessera-v1/items/*/items.parquet"),
         }
@@ -196,6 +200,6 @@ def _cells(rate: Rate | None) -> str:
 
 def _memory(name: str, server: Server, env: Mapping[str, str]) -> str:
     own = memory_of_tree(server.process.pid)
-    if name != PGSTAC:
+    if name not in (MENDED, PGSTAC):
         return f"{own:,.0f}"
     return f"{own:,.0f} + {memory_of_tree(int(env['POSTGRES_PID'])):,.0f} PostgreSQL"

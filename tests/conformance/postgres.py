@@ -35,7 +35,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, shared_buffers: str = "256MB") -> Iterator[Mapping[str, str]]:
+def running(
+    folder: Path, shared_buffers: str = "256MB", port: int | None = None
+) -> Iterator[Mapping[str, str]]:
     """Run PostgreSQL on ``folder``, made if it is not there; lend the environment that reaches it.
 
     The folder must lie where the user ``postgres`` may look, if this process is root's.
@@ -49,7 +51,7 @@ def running(folder: Path, shared_buffers: str = "256MB") -> Iterator[Mapping[str
         shutil.rmtree(making, ignore_errors=True)
         _run("initdb", "-D", str(making), "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-U", _USER)
         making.rename(data)
-    port = free_port()
+    port = port or free_port()
     options = {
         "port": port,
         "listen_addresses": "127.0.0.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from catalog_builder.synthetic import SampleTile
 POLAR = TileId.from_name("grid_0.05_89.95")
 """The smallest tiles there are: close to the pole a tenth of a degree of longitude is some metres."""
 YEAR = 2024
+
+COLUMN = [POLAR, *(TileId(lat_i=8995, lon_i=lon_i) for lon_i in (605, 1205))]
+"""The same column of three UTM zones: tiles of one shape."""
 
 
 @cache
@@ -42,6 +46,22 @@ def write_pair(root: Path, made: SampleTile | None = None, *, landmask: bool = T
     if not landmask:
         written.landmask.unlink()
     return written.npy
+
+
+def write_column(root: Path, years: Sequence[int] = (YEAR,)) -> Path:
+    """Write the tiles of :data:`COLUMN`, which differ by a pixel: making others takes longer."""
+    for year in years:
+        for i, tile in enumerate(COLUMN):
+            made = sample()
+            scales = made.scales.copy()
+            scales[0, 0] = 0.01 * (i + 1)
+            write_pair(root, SampleTile(tile, year, made.codes, scales, made.landmask))
+    return root
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return the files of an output by name, without the ledger."""
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("grid_*_*_*.*")}
 
 
 def jobs_of(source: Path | str, **wanted: object) -> list[Job]:

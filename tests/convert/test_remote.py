@@ -77,6 +77,20 @@ def test_from_s3_to_s3(tmp_path: Path, s3: object) -> None:
     assert not validate_results("s3://tiles/cogs").sound
 
 
+def test_a_ledger_on_s3_of_files_on_disk(tmp_path: Path, s3: object) -> None:
+    source, out = write_pair(tmp_path / "src"), tmp_path / "out"
+
+    def again() -> RunReport:
+        found = plan([str(source)], Wanted())
+        workers = ExecutorWorkers(Inline(), 1)
+        return run(found, Options(str(out)), workers, ledger="s3://tiles/ledger-of-disk")
+
+    assert again().converted == 1
+    assert again().skipped == 1
+    next(out.rglob("*_scales.tif")).unlink()
+    assert again().converted == 1, "rows are read again to look for their files"
+
+
 def test_a_geotiff_from_s3(tmp_path: Path, s3: object) -> None:
     path = write_geotiff_tile(tmp_path, sample(), "0.5.1")
     s3.upload_file(str(path), "tiles", f"one/{path.name}")  # type: ignore[attr-defined]

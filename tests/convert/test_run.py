@@ -23,24 +23,9 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.convert.verify import validate_results
-from catalog_builder.convert.workers import ExecutorWorkers, Inline, ProcessWorkers, dask_workers
-from catalog_builder.errors import ConvertError
-from catalog_builder.grid import TileId
-from catalog_builder.synthetic import SampleTile
-from tests.convert.making import POLAR, YEAR, sample, write_pair
-
-TILES = [POLAR, *(TileId(lat_i=8995, lon_i=lon_i) for lon_i in (605, 1205))]
-"""The same column of three UTM zones: tiles of one shape."""
-
-
-def _sources(root: Path) -> Path:
-    """Write three tiles that differ by a pixel: making them takes longer than converting them."""
-    for i, tile in enumerate(TILES):
-        made = sample()
-        scales = made.scales.copy()
-        scales[0, 0] = 0.01 * (i + 1)
-        write_pair(root, SampleTile(tile, YEAR, made.codes, scales, made.landmask))
-    return root
+from catalog_builder.convert.workers import ExecutorWorkers, Inline, ProcessWorkers
+from tests.convert.making import COLUMN as TILES
+from tests.convert.making import POLAR, YEAR, contents, write_column
 
 
 def _run(source: Path, out: Path, **options: object) -> RunReport:
@@ -59,7 +44,7 @@ def _files(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_a_rerun_skips_what_is_done(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     first = _run(source, out)
     assert (first.converted, first.skipped, first.exit_code) == (3, 0, 0)
     before = _files(out)
@@ -71,7 +56,7 @@ def test_a_rerun_skips_what_is_done(tmp_path: Path) -> None:
 
 
 def test_a_rerun_redoes_what_changed_or_is_gone(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     _run(source, out)
     npy = next(source.rglob(f"{TILES[1].name}_scales.npy"))
     scales = np.load(npy)
@@ -90,7 +75,7 @@ def test_a_rerun_redoes_what_changed_or_is_gone(tmp_path: Path) -> None:
 
 
 def test_other_options_are_another_result(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     _run(source, out)
     assert _run(source, out, block_size=256).converted == 3
     assert _run(source, out, block_size=256, verify=True).converted == 3, "not verified before"
@@ -98,21 +83,8 @@ def test_other_options_are_another_result(tmp_path: Path) -> None:
     assert _run(source, out, block_size=256, force=True).converted == 3
 
 
-def test_shards_write_one_ledger_at_once(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
-
-    def shard(i: int) -> RunReport:
-        return _run(source, out, wanted={"shard": (i, 3)})
-
-    with ThreadPoolExecutor(3) as pool:
-        reports = list(pool.map(shard, range(3)))
-    assert sum(r.total for r in reports) == sum(r.converted for r in reports) == 3
-    assert len(latest(read_rows(out / "ledger"))) == 3
-    assert _run(source, out).skipped == 3
-
-
 def test_failures_do_not_stop_the_others(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     bad = next(source.rglob(f"{TILES[0].name}.npy"))
     bad.write_bytes(bad.read_bytes()[:-5])
     report = _run(source, out)
@@ -129,38 +101,11 @@ def test_failures_do_not_stop_the_others(tmp_path: Path) -> None:
 def test_every_executor_gives_the_same_files(
     tmp_path: Path, make: Callable[[], ProcessWorkers | ExecutorWorkers]
 ) -> None:
-    source = _sources(tmp_path / "src")
+    source = write_column(tmp_path / "src")
     _run(source, tmp_path / "inline")
     report = run(plan([str(source)], Wanted()), Options(str(tmp_path / "out")), make())
     assert report.converted == 3
-    assert _contents(tmp_path / "out") == _contents(tmp_path / "inline")
-
-
-def test_dask(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    source = _sources(tmp_path / "src")
-    _run(source, tmp_path / "inline")
-    script = Path(__file__).with_name("dask_run.py")
-    root = Path(__file__).parents[2]
-    found = subprocess.run(
-        [sys.executable, str(script), str(source), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert found.stdout.split() == ["3", "0"], found.stderr
-    assert _contents(tmp_path / "out") == _contents(tmp_path / "inline")
-
-
-def test_no_dask_scheduler_is_one_line() -> None:
-    pytest.importorskip("distributed")
-    with pytest.raises(ConvertError, match="no Dask scheduler answers"):
-        dask_workers("/no/such/scheduler.json")
-
-
-def _contents(out: Path) -> dict[str, int]:
-    return {str(p.relative_to(out)): p.stat().st_size for p in out.rglob("grid_*_*_*.*")}
+    assert contents(tmp_path / "out") == contents(tmp_path / "inline")
 
 
 def _die(job: Job, options: Options) -> Result:
@@ -171,7 +116,7 @@ def _die(job: Job, options: Options) -> Result:
 
 
 def test_a_worker_that_dies_costs_its_own_tile_only(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     report = run(plan([str(source)], Wanted()), Options(str(out)), ProcessWorkers(2), convert=_die)
     assert report.converted == 2
     assert [(r.tile, "worker died" in r.reason) for r in report.failed] == [(TILES[1], True)]
@@ -183,7 +128,7 @@ def _empty(job: Job, options: Options) -> Result:
 
 
 def test_processes_are_replaced_after_their_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = _sources(tmp_path / "src")
+    source = write_column(tmp_path / "src")
     monkeypatch.setattr("catalog_builder.convert.workers.RECYCLE", 1)
     report = run(
         plan([str(source)], Wanted()), Options(str(tmp_path / "out")), ProcessWorkers(1), convert=_empty
@@ -194,7 +139,7 @@ def test_processes_are_replaced_after_their_share(tmp_path: Path, monkeypatch: p
 def test_a_ledger_that_cannot_be_written_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = _sources(tmp_path / "src")
+    source = write_column(tmp_path / "src")
     real = os.write
 
     def full(handle: int, data: bytes) -> int:
@@ -224,7 +169,7 @@ def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_estimate_from_defaults_and_from_the_ledger(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     found = plan([str(source)], Wanted())
     options = Options(str(out))
     ledger = str(out / "ledger")
@@ -252,7 +197,7 @@ def _cli(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 
 def test_command_line(tmp_path: Path) -> None:
-    source, out = _sources(tmp_path / "src"), tmp_path / "out"
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
     dry = _cli(str(source), "--out", str(out), "--dry-run", "--json")
     assert json.loads(dry.stdout)["to_do"] == 3
     assert not (out / "synthetic").exists()

@@ -1,0 +1,197 @@
+"""Answers from pgSTAC, through stac-fastapi-pgstac's client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import anyio.to_thread
+import attr
+from pydantic import BaseModel, ConfigDict
+from stac_fastapi.pgstac.core import CoreCrudClient
+from stac_fastapi.types.errors import NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.aggregation import Aggregation, from_years, named
+from api.client import feature_collection
+from api.engine import select
+from api.extended import ExtendedClient, aggregation_document
+from api.hrefs import readdress
+from api.links import GEOJSON, JSON, link, paging_links
+from api.paging import seal, unseal
+from api.pgstac.aggregation import count_by
+from api.pgstac.counting import count_items
+from api.pgstac.items import show
+from api.pgstac.snapshot import PgstacSnapshot
+from api.pgstac.store import PgstacStore
+from api.pgstac.translate import search_body
+from api.responses import ContentCaching
+from api.search import Query
+from api.view import View
+from catalog_builder.index import Count
+
+Json = dict[str, Any]
+
+
+class Body(BaseModel):
+    """A search as stac-fastapi-pgstac passes it on; :class:`api.search.Query` has validated it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    conf: Json | None = None
+    datetime: str | None = None
+
+
+@attr.s(auto_attribs=True, kw_only=True)
+class PgstacClient(ExtendedClient):
+    """Answers every endpoint; searches and items come from the database."""
+
+    store: PgstacStore
+    core: CoreCrudClient = attr.Factory(CoreCrudClient)
+
+    async def _search(self, request: Request, query: Query, path: str) -> Response:
+        snapshot, root = self.store.current(), request.scope["tessera.root"]
+        prepared = await self._prepared(snapshot, query)
+        view = self._addressed(query.view)
+        caching = ContentCaching(request, self.settings, self._period(view))
+        if prepared is None:
+            page: Json = {"features": [], "links": []}
+            matched = Count(0)
+        else:
+            page, matched = await self._page(request, snapshot, query, prepared)
+        sealed = _seal_of(query)
+        tokens = {
+            one["rel"]: seal(one["token"], sealed) for one in page["links"] if one["rel"] in ("next", "prev")
+        }
+        links = [
+            link("root", f"{root}/"),
+            *paging_links(root + path, request.method, query.given, query.texts, tokens),
+        ]
+
+        def body() -> bytes:
+            items = self._shown(show(snapshot, page["features"], root, view, query.fields), view)
+            return feature_collection(items, links, matched)
+
+        whole = await anyio.to_thread.run_sync(body) if len(page["features"]) > _INLINE_ITEMS else body()
+        return caching.respond(whole, GEOJSON)
+
+    async def _prepared(self, snapshot: PgstacSnapshot, query: Query) -> Json | None:
+        """Return what to ask; in a thread if a geometry or a filter is large."""
+
+        def prepare() -> Json | None:
+            body = search_body(snapshot, query, self.settings)
+            if body is not None and query.token is not None:
+                body["token"] = unseal(query.token, _seal_of(query))
+            return body
+
+        return prepare() if query.is_light else await anyio.to_thread.run_sync(prepare)
+
+    async def _page(
+        self, request: Request, snapshot: PgstacSnapshot, query: Query, body: Json
+    ) -> tuple[Json, Count]:
+        """Ask for a page, and beside it for the number of matches."""
+        seconds, database = self.settings.search_seconds, self.store.database
+        plain = _plain(request)
+
+        async def find() -> Json:
+            # stac-fastapi-pgstac writes into what it is given
+            asked = Body.model_validate({**body, "conf": dict(_CONF)})
+            found: Any = await self.core._search_base(asked, plain)
+            return dict(found)
+
+        whole = _count_of_all(snapshot, query)
+        if whole is not None:
+            return _with_tokens(await database.within(seconds, find)), whole
+        limit = min(self.settings.count_seconds, seconds)
+        page, matched = await asyncio.gather(
+            database.within(seconds, find), count_items(database, body, limit, seconds)
+        )
+        page = _with_tokens(page)
+        if not page["links"]:
+            matched = Count(len(page["features"]))  # the first page is the last one
+        return page, matched
+
+    async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
+        snapshot, root = self.store.current(), request.scope["tessera.root"]
+
+        async def find() -> list[Json]:
+            # As a search of one: it keeps nulls, which pgSTAC's own form of an item loses.
+            asked = Body.model_validate(
+                {"ids": [item_id], "collections": [cid], "limit": 1, "conf": dict(_CONF)}
+            )
+            found: Any = await self.core._search_base(asked, _plain(request))
+            return list(found["features"])
+
+        found = await self.store.database.within(self.settings.search_seconds, find)
+        if not found:
+            raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
+        view = self._addressed(view)
+        (text,) = self._shown(show(snapshot, found, root, view), view)
+        caching = ContentCaching(request, self.settings, self._period(view))
+        return caching.respond(text.encode(), GEOJSON)
+
+    def _shown(self, items: list[str], view: View) -> list[str]:
+        """Give stored items the addresses that are asked for."""
+        hrefs = view.hrefs if view is not None and view.hrefs is not None else "https"
+        return self._signed(readdress(items, hrefs), view)
+
+    async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
+        snapshot, root = self.store.current(), request.scope["tessera.root"]
+        wanted = named(query.aggregations)
+        prepared = await self._prepared(snapshot, query)
+        if prepared is None:
+            counts: Sequence[Json] = [a.document({}) for a in wanted]
+        elif _count_of_all(snapshot, query) is not None and all(a.from_block for a in wanted):
+            counts = await anyio.to_thread.run_sync(self._from_blocks, snapshot, query, wanted)
+        else:
+            counts = await count_by(self.store.database, prepared, wanted, self.settings.search_seconds)
+        document = aggregation_document(counts, root, within)
+        return ContentCaching(request, self.settings).respond(document, JSON)
+
+    def _from_blocks(
+        self, snapshot: PgstacSnapshot, query: Query, wanted: Sequence[Aggregation]
+    ) -> list[Json]:
+        selection = select(snapshot, query, self.settings)
+        return [a.document(from_years(snapshot, selection, a) or {}) for a in wanted]
+
+
+_CONF = {"context": "off"}
+"""Settings of a search: matches are counted beside it."""
+_INLINE_ITEMS = 200
+"""A page of more items is rendered in a thread."""
+
+
+def _plain(request: Request) -> Request:
+    """Return a request without body and parameters, of which stac-fastapi-pgstac makes its links.
+
+    It would read a body again for them, and fail where there is none; ours are made anew anyway.
+    """
+    return Request({**request.scope, "method": "GET", "query_string": b""})
+
+
+def _with_tokens(page: Json) -> Json:
+    """Put the token of each paging link beside it: stac-fastapi-pgstac writes it into an address."""
+    links = []
+    for one in page["links"]:
+        rel, href = one.get("rel"), str(one.get("href", ""))
+        (token,) = parse_qs(urlsplit(href).query).get("token", [""])
+        if token:
+            links.append({"rel": "prev" if rel == "previous" else rel, "token": token})
+    return {**page, "links": links}
+
+
+def _seal_of(query: Query) -> str:
+    return f"pgstac {query.fingerprint}"
+
+
+def _count_of_all(snapshot: PgstacSnapshot, query: Query) -> Count | None:
+    """Return how many items whole collections have; None if a search asks for less, or for others."""
+    narrowed = (query.ids, query.area, query.interval, query.filter, query.query, query.terms)
+    chosen = snapshot.documents if query.collections is None else dict.fromkeys(query.collections)
+    known = [cid for cid in chosen if cid in snapshot.documents]
+    if any(part is not None for part in narrowed) or any(c not in snapshot.collections for c in known):
+        return None
+    return Count(sum(snapshot.collections[cid].n_items for cid in known))

@@ -1,0 +1,158 @@
+"""What the server holds of a database: collections, and which tiles have which years.
+
+The masks of the tiles come from what the loader wrote down, not from pgSTAC's items: the coverage page,
+the catalogues to browse, counts of everything and the raw lane answer from memory, and follow a load.
+Items that others write into pgSTAC show in searches at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from api.store import Snapshot
+from catalog_builder import grid
+from catalog_builder.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.cover import Runs
+from catalog_builder.coverage import year_bits
+from catalog_builder.errors import CatalogError
+from catalog_builder.index import CollectionRecord, Index, split_key
+
+Json = dict[str, Any]
+
+Masks = npt.NDArray[np.uint32]
+"""(1800, 3600): years of each tile, bit i is year 2000 + i."""
+
+
+class LoadedTiles(Index):
+    """The tiles of a database, as an index that knows which there are but holds no rows of them."""
+
+    def __init__(
+        self,
+        collections: Mapping[str, CollectionRecord],
+        documents: Mapping[str, str],
+        masks: Mapping[str, Masks],
+    ) -> None:
+        """Take the records of collections of tiles, all documents, and the tiles' years."""
+        self.collections = dict(collections)
+        self.by_ordinal = {r.ordinal: r for r in self.collections.values()}
+        self.documents = dict(documents)
+        self.meta = {}
+        self._masks = {r.ordinal: masks[r.id] for r in self.collections.values()}
+        self._years_counted: dict[tuple[int, int], Blocks] = {}
+
+    def has_tile(self, key: int) -> int:
+        """Return 1 if there is such a tile-year, 0 if not."""
+        ordinal, year, row, col = split_key(key)
+        masks = self._masks.get(ordinal)
+        if masks is None or year not in self.by_ordinal[ordinal].years:
+            return 0
+        return int(bool(masks[row, col] & year_bits([year])))
+
+    def tiles(
+        self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
+    ) -> list[tuple[int, grid.TileId]]:
+        """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""
+        flat = self._masks[ordinal].ravel()
+        found: list[tuple[int, grid.TileId]] = []
+        for of in self.by_ordinal[ordinal].years if year is None else (year,):
+            bit = np.uint32(year_bits([of]))
+            cells = np.flatnonzero(flat & bit) if runs is None else runs.cells()
+            cells = cells[(flat[cells] & bit) != 0][: limit - len(found)]
+            rows, cols = np.divmod(cells, grid.N_COLS)
+            places = zip(rows.tolist(), cols.tolist(), strict=True)
+            found += [(of, grid.TileId.from_row_col(row, col)) for row, col in places]
+        return found
+
+    def blocks(self, ordinal: int, year: int) -> Blocks:
+        """Return the counts per block of a collection's year; counted once."""
+        made = self._years_counted.get((ordinal, year))
+        if made is None:
+            there = (self._masks[ordinal] & np.uint32(year_bits([year]))) != 0
+            counts = there.reshape(N_BANDS, BLOCK, N_BLOCK_COLS, BLOCK).sum(axis=(1, 3), dtype=np.int32)
+            made = self._years_counted[ordinal, year] = Blocks(counts)
+        return made
+
+    def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], Masks]:
+        """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
+        flat = self._masks[ordinal].ravel()
+        (cells,) = np.nonzero(flat)
+        return cells.astype(np.int32), flat[cells]
+
+
+class PgstacSnapshot(Snapshot):
+    """The state of a database after a load."""
+
+    def __init__(
+        self,
+        tiles: LoadedTiles,
+        generation: str,
+        urls: Mapping[str, str],
+        fetch: Callable[[str, Sequence[str]], Coroutine[Any, Any, list[Json]]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(tiles, generation)
+        self.urls = urls
+        """The address that each collection's items name, to be replaced by the service's."""
+        self._fetch = fetch
+        self._loop = loop
+
+    def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[Json]:
+        """Return tile-years' items, in any order; for threads, not for the event loop."""
+        _forbid_waiting_on(self._loop)
+        found = asyncio.run_coroutine_threadsafe(self._fetch(collection_id, ids), self._loop).result()
+        return [self.at(item, root) for item in found]
+
+    def at(self, item: Json, root: str) -> Json:
+        """Return a tile-year's item whose files are below the address of the service."""
+        url = self.urls[item["collection"]]
+        for asset in item["assets"].values():
+            if asset["href"].startswith(f"{url}/"):
+                asset["href"] = root + asset["href"][len(url) :]
+        return item
+
+
+def _forbid_waiting_on(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse to wait in an event loop for that loop."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if running is loop:
+        raise RuntimeError("an item cannot be waited for on the event loop; call it from a thread")
+
+
+def records_of(
+    stored: Mapping[str, CollectionRecord], years: Mapping[str, Mapping[int, int]], masks: Mapping[str, Masks]
+) -> dict[str, CollectionRecord]:
+    """Return the records of collections with the years and counts that were really loaded.
+
+    Ordinals are given anew: catalogues that were built apart may use one twice.
+    """
+    found = {}
+    for ordinal, cid in enumerate(sorted(c for c in stored if years.get(c)), 1):
+        counts = dict(sorted(years[cid].items()))
+        found[cid] = replace(
+            stored[cid],
+            ordinal=ordinal,
+            years=tuple(counts),
+            counts=tuple(counts.values()),
+            n_tiles=int(np.count_nonzero(masks[cid])),
+        )
+    return found
+
+
+def masks_of(cells: Mapping[int, list[npt.NDArray[np.int32]]]) -> Masks:
+    """Return the masks of tiles from their cells by year."""
+    masks = np.zeros(grid.N_ROWS * grid.N_COLS, np.uint32)
+    for year, parts in cells.items():
+        for part in parts:
+            if len(part) and not (part[0] >= 0 and part[-1] < len(masks)):
+                raise CatalogError("pgSTAC: the list of loaded tiles is damaged; load with --force")
+            masks[part] |= np.uint32(year_bits([year]))
+    return masks.reshape(grid.N_ROWS, grid.N_COLS)

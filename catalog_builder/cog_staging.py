@@ -1,0 +1,120 @@
+"""Converted tile-years on their way from ledgers into a build: kept on disk, not in memory.
+
+A converted tile-year has 3 kB of facts, and as Python objects 7: the 14 million of a converted planet would
+need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row takes an earlier
+one's place; a build then reads them a batch at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from catalog_builder.grid import N_COLS, N_ROWS
+
+BATCH = 1 << 14
+"""Rows held at a time."""
+_CELLS = N_ROWS * N_COLS
+
+Row = tuple[Any, ...]
+
+
+class CogStaging:
+    """A file of spilled rows.
+
+    Parameters
+    ----------
+    directory
+        Where to spill; a private folder is made in it and removed by :meth:`close`.
+    columns
+        Names of a row's facts, after its cell and year.
+    """
+
+    def __init__(self, directory: Path, columns: Sequence[str]) -> None:
+        self._dir = tempfile.TemporaryDirectory(prefix="tessera-cogs-", dir=directory)
+        self._db = sqlite3.connect(
+            Path(self._dir.name) / "cogs.sqlite", isolation_level=None, check_same_thread=False
+        )
+        self.columns = tuple(columns)
+        # Of use to this process alone, and thrown away with it: nothing is journalled.
+        self._db.executescript(
+            "PRAGMA page_size=16384; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;"
+            f"CREATE TABLE cog(slot INTEGER PRIMARY KEY, finished TEXT NOT NULL, {', '.join(columns)})"
+        )
+        self.num_rows = 0
+        """Rows that were added, repeated ones too."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the spilled rows."""
+        self._db.close()
+        self._dir.cleanup()
+
+    def add(self, rows: Iterable[tuple[int, int, str, Row]]) -> None:
+        """Spill rows (year, cell, when it finished, facts); of one tile-year's the last to finish stays."""
+        marks = ", ".join("?" * (len(self.columns) + 2))
+        sets = ", ".join(f"{name} = excluded.{name}" for name in ("finished", *self.columns))
+        sql = (
+            f"INSERT INTO cog VALUES({marks}) ON CONFLICT(slot) DO UPDATE SET {sets}"
+            " WHERE excluded.finished >= cog.finished"
+        )
+
+        def bound() -> Iterator[Row]:
+            for year, cell, finished, facts in rows:
+                self.num_rows += 1
+                yield (year * _CELLS + cell, finished, *facts)
+
+        self._db.execute("BEGIN")
+        self._db.executemany(sql, bound())
+        self._db.execute("COMMIT")
+
+    def years(self) -> list[int]:
+        """Return the years that have rows, ascending."""
+        found: list[int] = []
+        slot = -1
+        while row := self._db.execute("SELECT slot FROM cog WHERE slot > ? LIMIT 1", (slot,)).fetchone():
+            found.append(row[0] // _CELLS)
+            slot = (found[-1] + 1) * _CELLS - 1
+        return found
+
+    def cells(self, year: int) -> npt.NDArray[np.int32]:
+        """Return the cells of a year that are converted, ascending."""
+        rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
+        return np.fromiter((slot - year * _CELLS for (slot,) in rows), np.int32)
+
+    def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
+        """Yield facts (all, or some) of a year's cells, ascending, in batches of :data:`BATCH`."""
+        sql = f"SELECT {', '.join(columns or self.columns)} FROM cog WHERE slot BETWEEN ? AND ?"
+        found = self._db.execute(sql, self._span(year))
+        while batch := found.fetchmany(BATCH):
+            yield batch
+
+    def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Row]:
+        """Return the facts of some cells of a year, in their order.
+
+        Raises
+        ------
+        KeyError
+            If one of them is not converted.
+        """
+        slots = (cell.astype(np.int64) + year * _CELLS).tolist()
+        sql = f"SELECT slot, {', '.join(self.columns)} FROM json_each(?) j CROSS JOIN cog ON slot = j.value"
+        found = {slot: facts for slot, *facts in self._db.execute(sql, (orjson.dumps(slots).decode(),))}
+        return [tuple(found[slot]) for slot in slots]
+
+    @staticmethod
+    def _span(year: int) -> tuple[int, int]:
+        return year * _CELLS, (year + 1) * _CELLS - 1

@@ -1,0 +1,101 @@
+"""The server and nginx as they are deployed: in processes of their own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.pgstac_server import wait_for
+from tests.conformance.postgres import free_port
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def program(name: str, package: str) -> str:
+    """Return where a program is; skip the test without it, but fail in CI, which must have it."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if found is None:
+        assert not os.environ.get("CI"), f"CI must have {name} (Debian: {package})"
+        pytest.skip(f"{name} is not installed (Debian: {package})")
+    return found
+
+
+def tessera_stac(*arguments: object) -> list[str]:
+    """Return the command line of ``tessera-stac`` in this environment."""
+    return [sys.executable, "-m", "catalog_builder.cli", *map(str, arguments)]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    pid: int
+
+    def workers(self) -> list[int]:
+        """Return the processes that have an index open."""
+        family = [self.pid, *_descendants(self.pid)]
+        return [pid for pid in family if open_indexes(pid)]
+
+
+@contextmanager
+def serving(
+    command: Sequence[object], port: int, ready: str = "/_mgmt/ready", **env: str
+) -> Iterator[Running]:
+    """Run a server's command line; lend it when it is ready, stop it as systemd and containers do."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env={**os.environ, **env},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{url}{ready}", process)
+        yield Running(url, process.pid)
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -15), "a stop is graceful"
+
+
+@contextmanager
+def serve_catalog(catalog: Path, *arguments: object, workers: int = 1, **env: str) -> Iterator[Running]:
+    """Run ``tessera-stac serve`` on a free port; lend it when all workers are there."""
+    port = free_port()
+    command = tessera_stac("serve", catalog, "--port", port, "--workers", workers, *arguments)
+    with serving(command, port, **env) as running:
+        deadline = time.monotonic() + 60
+        while len(running.workers()) < workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield running
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from _descendants(child)
+
+
+def open_indexes(pid: int) -> set[str]:
+    """Return the index files that a process has open, those that were deleted too."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(fd.readlink())
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if "index.sqlite" in target:
+            found.add(target)
+    return found

@@ -1,0 +1,275 @@
+"""A soak: clients that ask without a pause, rebuilds swapped in meanwhile, and what the processes hold.
+
+One asyncio process plays all clients. Every answer is checked; memory and open files of every server
+process are noted all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from catalog_builder.build import BuildOptions, build
+from catalog_builder.datasets import dataset
+from tests.bench.measure import memory, tree
+from tests.bench.serve import tessera
+from tests.converted import converted
+from tests.scale.client import Connection, Request, Response
+from tests.scale.manifests import Written
+from tests.scale.oracle import ManifestOracle
+from tests.scale.traffic import Asked, Kind, Traffic, following
+
+CLIENTS, WORKERS = 32, 2
+REFRESH = 1.0
+"""Seconds after which a server has noticed a rebuild."""
+MOST_ERRORS = 20
+"""Errors that are kept to be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the server's processes held at a moment."""
+
+    at: float
+    """Seconds since the start."""
+    memory: dict[int, float]
+    """By process, 10**6 bytes, shared parts counted in parts."""
+    files: dict[int, int]
+    """Open file descriptors by process."""
+
+
+@dataclass(slots=True)
+class Log:
+    """What was seen."""
+
+    times: defaultdict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    """By kind: when it was asked (seconds since the start), how long it took (seconds)."""
+    errors: list[str] = field(default_factory=list)
+    n_errors: int = 0
+    sent: int = 0
+    """Bytes of bodies received."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    samples: list[Sample] = field(default_factory=list)
+    builds: list[tuple[float, float]] = field(default_factory=list)
+    """When each rebuild began and ended."""
+    generations: set[str] = field(default_factory=set)
+    """Builds that answers came from."""
+    seconds: float = 0.0
+    client_cpu: float = 0.0
+    """CPU seconds of the clients' process."""
+
+    def wrong(self, text: str) -> None:
+        self.n_errors += 1
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(text[:500])
+
+    @property
+    def requests(self) -> int:
+        return sum(map(len, self.times.values()))
+
+    def table(self) -> list[list[str]]:
+        """Return n, median, 95 %, 99 %, most (ms) by kind, of all, and of what was asked during rebuilds."""
+        rows = [_row(kind, [s for _, s in seen]) for kind, seen in self.times.items()]
+        rows.sort(key=lambda row: row[0])
+        everything = [pair for seen in self.times.values() for pair in seen]
+        during = [s for at, s in everything if any(a <= at <= b for a, b in self.builds)]
+        without = [s for at, s in everything if not any(a <= at <= b for a, b in self.builds)]
+        rows.append(_row("all", [s for _, s in everything]))
+        rows += [
+            _row(f"all, {what} a rebuild", s) for what, s in (("without", without), ("beside", during)) if s
+        ]
+        return rows
+
+    def growth(self, warm: float) -> dict[int, Growth]:
+        """Return what each process' memory did after ``warm`` seconds."""
+        late = [s for s in self.samples if s.at >= warm]
+        found = {}
+        for pid in late[-1].memory:
+            at = np.array([s.at for s in late if pid in s.memory])
+            held = np.array([s.memory[pid] for s in late if pid in s.memory])
+            files = [s.files[pid] for s in late if pid in s.files]
+            slope = float(np.polyfit(at / 60, held, 1)[0]) if len(at) > 1 else 0.0
+            found[pid] = Growth(
+                float(held[0]), float(held[-1]), float(held.max()), slope, min(files), max(files)
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A process after the warm-up, 10**6 bytes."""
+
+    first: float
+    last: float
+    most: float
+    per_minute: float
+    """Slope of the line of least squares."""
+    fewest_files: int
+    most_files: int
+
+
+def _row(name: str, seconds: Sequence[float]) -> list[str]:
+    ms = sorted(s * 1e3 for s in seconds)
+    at = [ms[min(int(len(ms) * q), len(ms) - 1)] for q in (0.95, 0.99)]
+    return [name, f"{len(ms):,}", f"{statistics.median(ms):.1f}", *(f"{v:.1f}" for v in at), f"{ms[-1]:.0f}"]
+
+
+def soak_catalog(out: Path, planet: Path) -> Path:
+    """Make a catalogue of a built one and of converted synthetic tiles; return its folder.
+
+    The built one's files are linked, not copied: a build never changes a file that is there.
+    """
+    if out.exists():
+        shutil.rmtree(out)
+    shutil.copytree(planet, out, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns(".lock"))
+    made = converted()
+    shutil.copytree(made.catalog / "cogs", out / "cogs")
+    options = BuildOptions(
+        dataset("synthetic"), url="http://127.0.0.1:8000", source_root=str(made.embeddings)
+    )
+    build([str(made.embeddings.parent)], out, options)
+    return out
+
+
+def run(
+    catalog: Path, manifests: Sequence[Written], seconds: float, *, every: float, clients: int = CLIENTS
+) -> Log:
+    """Let clients ask for some seconds; rebuild from each of the manifests, in turn, meanwhile.
+
+    They ask on until the last rebuild has been served for a moment, but no longer than twice the seconds.
+
+    Parameters
+    ----------
+    catalog
+        From :func:`soak_catalog`, built from the first of the manifests.
+    manifests
+        Of the same tile-years; the first rebuild takes the second, and so on.
+    every
+        Seconds between samples of memory and files.
+    """
+    oracle = ManifestOracle.read(manifests[0].manifest)
+    cogs, sources = catalog / "cogs", converted().embeddings
+    files = [f"cogs/{p.relative_to(cogs)}" for p in sorted(cogs.rglob("*_embeddings.tif"))]
+    local = [f"synthetic/{p.relative_to(sources)}" for p in sorted(sources.rglob("*[0-9].npy"))]
+    traffic = Traffic(oracle, files, local)
+    log = Log()
+    with tessera(catalog, WORKERS) as server:
+        start = time.perf_counter()
+        stopped, built = threading.Event(), threading.Event()
+        watcher = threading.Thread(target=_watch, args=(server.process.pid, start, every, log, stopped))
+        builder = threading.Thread(target=_rebuild, args=(catalog, manifests[1:], start, seconds, log, built))
+        for thread in (watcher, builder):
+            thread.start()
+        cpu = time.process_time()
+
+        def goes_on() -> bool:
+            passed = time.perf_counter() - start
+            return passed < seconds or (not built.is_set() and passed < 2 * seconds)
+
+        asyncio.run(_ask(server.port, traffic.kinds(), start, goes_on, clients, log))
+        log.client_cpu = time.process_time() - cpu
+        log.seconds = time.perf_counter() - start
+        builder.join()
+        stopped.set()
+        watcher.join()
+    return log
+
+
+def _watch(pid: int, start: float, every: float, log: Log, stopped: threading.Event) -> None:
+    while not stopped.wait(every):
+        held, files = {}, {}
+        for each in tree(pid):
+            try:
+                held[each] = memory(each)
+                files[each] = len(list(Path(f"/proc/{each}/fd").iterdir()))
+            except (OSError, IndexError):
+                continue
+        log.samples.append(Sample(time.perf_counter() - start, held, files))
+
+
+def _rebuild(
+    catalog: Path,
+    manifests: Sequence[Written],
+    start: float,
+    seconds: float,
+    log: Log,
+    built: threading.Event,
+) -> None:
+    """Rebuild once per manifest, spread over the time."""
+    for i, written in enumerate(manifests, 1):
+        time.sleep(max(start + seconds * i / (len(manifests) + 1) - time.perf_counter(), 0))
+        begun = time.perf_counter() - start
+        command = [sys.executable, "-m", "catalog_builder.cli", "build", *map(str, written.sources)]
+        command += ["--out", str(catalog), "--url", "http://127.0.0.1:8000", "--quiet", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not orjson.loads(done.stdout)["published"]:
+            log.wrong(f"rebuild {i}: {done.returncode} {done.stdout} {done.stderr}")
+        log.builds.append((begun, time.perf_counter() - start))
+    time.sleep(2 * REFRESH)
+    built.set()
+
+
+async def _ask(
+    port: int, kinds: Sequence[Kind], start: float, goes_on: Callable[[], bool], clients: int, log: Log
+) -> None:
+    weights = list(accumulate(kind.weight for kind in kinds))
+
+    async def client(number: int) -> None:
+        rng, connection = random.Random(number), Connection(port)
+        while goes_on():
+            (kind,) = rng.choices(kinds, cum_weights=weights)
+            asked = kind.draw(rng)
+            response = await _once(connection, kind.name, asked, start, log)
+            for _ in range(kind.follow):
+                path = next(following(response), None) if response is not None else None
+                if path is None:
+                    break
+                more = Asked(Request(path, headers=asked.request.headers), check=asked.check)
+                response = await _once(connection, kind.name, more, start, log)
+        await connection.close()
+
+    async def generations() -> None:
+        connection = Connection(port)
+        while goes_on():
+            health = await connection.ask(Request("/_mgmt/health"))
+            log.generations.add(str(health.json().get("generation")))
+            await asyncio.sleep(0.5)
+        await connection.close()
+
+    await asyncio.gather(*(client(n) for n in range(clients)), generations())
+
+
+async def _once(connection: Connection, kind: str, asked: Asked, start: float, log: Log) -> Response | None:
+    """Ask one thing and note what came of it; None if it was wrong."""
+    what = f"{kind}: {asked.request.method} {asked.request.path} {asked.request.body or ''}"
+    began = time.perf_counter()
+    try:
+        response = await connection.ask(asked.request)
+    except (OSError, asyncio.IncompleteReadError, ValueError) as exc:
+        log.wrong(f"{what}: {type(exc).__name__} {exc}")
+        await connection.close()
+        return None
+    log.times[kind].append((began - start, time.perf_counter() - began))
+    log.sent += len(response.body)
+    log.statuses[response.status] += 1
+    try:
+        asked.examine(response)
+    except Exception as exc:
+        log.wrong(f"{what}: {type(exc).__name__} {exc}")
+        return None
+    return response

@@ -1,0 +1,39 @@
+"""Twenty seconds of the soak on a region: no error, and no file stays open.
+
+``tests/bench/test_soak.py`` does it for a quarter of an hour on the planet, and asserts on memory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from catalog_builder.grid import Bounds
+from tests.catalogs import build_from
+from tests.scale.land import land_cells
+from tests.scale.manifests import write_manifests
+from tests.scale.soak import run, soak_catalog
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
+IRELAND = Bounds(-11, 51, -5, 56)
+
+
+def test_no_error_and_no_file_left_open(tmp_path: Path) -> None:
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("this system does not tell in /proc what a process holds")
+    cell = land_cells(IRELAND)
+    now, later = (write_manifests(tmp_path / name, cell, years) for name, years in (("a", []), ("b", [2025])))
+    build_from(tmp_path / "built", *now.sources, url="http://127.0.0.1:8000")
+    catalog = soak_catalog(tmp_path / "catalog", tmp_path / "built")
+    log = run(catalog, [now, later, now], SECONDS, every=0.5, clients=8)
+    assert not log.errors
+    assert len(log.generations) == 3, "both rebuilds were served"
+    assert log.statuses[400] > 0
+    assert log.requests > 500
+    # What a swap leaves open would show as one more index per thread and worker.
+    half = SECONDS / 2
+    early = [s for s in log.samples if 2 < s.at < half]
+    for pid, files in log.samples[-1].files.items():
+        assert files <= max(s.files[pid] for s in early) + 2, (pid, files)
