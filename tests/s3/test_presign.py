@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from api.hrefs import readdress, sign
 from catalog_builder.errors import StorageError
 from catalog_builder.storage.presign import Period, Presigner, period
 from catalog_builder.storage.s3_client import client, forget
@@ -83,3 +84,22 @@ def test_without_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
     with pytest.raises(StorageError, match="no credentials to sign"):
         Presigner(period(600))
+
+
+def test_items_of_a_database_are_given_other_addresses(store: Store) -> None:
+    item = (
+        '{"assets":{"a":{"href":"s3://tiles/x/a.tif","alternate":{"lab":{"href":"s3://lab/x/a.tif",'
+        '"alternate:name":"lab"}}},"v":{"href":"s3://tiles/x/a_f32.vrt"},"p":{"href":"s3://tessera/x.npy"}}}'
+    )
+    other = '"lab":{"href":"s3://lab/x/a.tif"'
+    assert readdress([item], "s3") == [item]
+    (https,) = readdress([item], "https")
+    assert f'"a":{{"href":"{store.url}/tiles/x/a.tif"' in https
+    assert '"p":{"href":"https://data.source.coop/tessera/x.npy"' in https
+    when = period(600)
+    (signed,) = sign(readdress([item], "presigned"), when)
+    assert f'"a":{{"href":"{Presigner(when).sign("s3://tiles/x/a.tif")}"' in signed
+    assert f'"v":{{"href":"{store.url}/tiles/x/a_f32.vrt"' in signed
+    assert signed.count("X-Amz-Signature") == 1
+    assert other in https
+    assert other in signed
