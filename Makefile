@@ -55,6 +55,8 @@ lock: $(VENV)/.dev  ## Resolve the dependencies again
 	  --no-emit-index-url --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group build --group dev --all-extras --universal --python-version 3.12 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml --group build --extra pgstac --universal --python-version 3.12 \
+	  --generate-hashes --no-emit-index-url --no-header -q -o deploy/pgstac/requirements.lock
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) $(RUN) build dist api/browser_dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

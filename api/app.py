@@ -31,9 +31,11 @@ from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.browser import add_browser  # noqa: E402
+from api.bucket_files import BucketFiles  # noqa: E402
+from api.bucket_store import make_store  # noqa: E402
 from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
-from api.data import RangedFiles, immutable_where  # noqa: E402
+from api.data import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
 from api.extended import ExtendedClient  # noqa: E402
 from api.links import JSON  # noqa: E402
 from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
@@ -57,15 +59,16 @@ from catalog_builder.errors import (  # noqa: E402
 )
 from catalog_builder.grid import TileId  # noqa: E402
 from catalog_builder.index import make_key  # noqa: E402
+from catalog_builder.storage import published_address, scheme  # noqa: E402
 
 
-def create_app(catalog: Path | None = None, settings: Settings | None = None) -> FastAPI:
+def create_app(catalog: Path | str | None = None, settings: Settings | None = None) -> FastAPI:
     """Return the application.
 
     Parameters
     ----------
     catalog
-        The catalogue folder; None takes it from the settings.
+        The catalogue, a folder or an s3 address; None takes it from the settings.
     settings
         None reads the environment.
 
@@ -75,7 +78,8 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
         If there is no catalogue, or of another version.
     """
     settings = settings or Settings()
-    folder = catalog or settings.catalog
+    place = catalog or settings.catalog
+    folder = None if place is None else str(place)
     metrics = Metrics()
     store, client = _backend(folder, settings, metrics)
     api = TesseraApi(
@@ -96,9 +100,13 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     store.attach(app)
     if folder is not None:
         cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
-        tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
-        app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
-    app.mount("/source", _Source(store), name="source")
+        if scheme(folder):
+            files = BucketFiles(folder.rstrip("/"), settings.s3_access, settings.presign_seconds, cogs)
+            app.mount("/data", files, name="data")
+        else:
+            tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
+            app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
+    app.mount("/source", _Source(store, settings), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, browser=has_browser)
     add_icon(app)
@@ -111,7 +119,7 @@ def create_app(catalog: Path | None = None, settings: Settings | None = None) ->
     return app
 
 
-def _backend(folder: Path | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
+def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
     """Return where items are searched, and the client that does it."""
     if settings.backend == "pgstac":
         try:
@@ -125,7 +133,7 @@ def _backend(folder: Path | None, settings: Settings, metrics: Metrics) -> tuple
         return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = Store(folder, settings.refresh_seconds, metrics.refresh_failed)
+    store = make_store(folder, settings, metrics.refresh_failed)
     return store, ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
 
 
@@ -160,8 +168,9 @@ def _endpoint(handler: Callable[..., Awaitable[Any]]) -> Callable[[Request], Awa
 class _Source:
     """The raw lane of the current catalogue."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -169,11 +178,11 @@ class _Source:
         except UnavailableError as exc:
             await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
             return
-        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot))
+        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot, self._settings))
         await lane(scope, receive, send)
 
 
-def _raw_lane(snapshot: Snapshot) -> RawLane:
+def _raw_lane(snapshot: Snapshot, settings: Settings) -> RawLane:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
@@ -183,7 +192,13 @@ def _raw_lane(snapshot: Snapshot) -> RawLane:
     roots = [
         SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()
     ]
-    return RawLane(roots, exists, partial(find_cogs, snapshot))
+    in_s3 = {
+        root: BucketFiles(root, settings.s3_access, settings.presign_seconds, lambda _: REVALIDATE)
+        for source in roots
+        for root in (source.root, source.landmasks)
+        if root is not None and root.startswith("s3://") and published_address(root) is None
+    }
+    return RawLane(roots, exists, partial(find_cogs, snapshot), in_s3)
 
 
 async def _explain(store: Store, fault: Exception) -> Response | None:
@@ -203,6 +218,8 @@ def _health(store: Store) -> dict[str, Any]:
         said |= {"status": "DOWN", "damage": store.damage}
     if store.refused is not None:
         said |= {"refused": store.refused}
+    if found := store.health():
+        said |= {"catalogue": found}
     return said
 
 
@@ -226,6 +243,7 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
     async def show() -> Response:
         # reads /proc and the files of all workers: not on the event loop
         text = await anyio.to_thread.run_sync(metrics.text, store)
+        text += "".join(f"{line}\n" for line in store.metrics()).encode()
         return PlainTextResponse(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)

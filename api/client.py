@@ -19,6 +19,7 @@ from api import collection_search, parameters, search
 from api.browse import year_links
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
+from api.hrefs import sign
 from api.links import (
     GEOJSON,
     HTML,
@@ -36,9 +37,10 @@ from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot, Store
-from api.view import View, item_behind_view, parse_view, show_collection, show_links
+from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.index import Count
+from catalog_builder.storage.presign import Period, period
 
 T = TypeVar("T")
 
@@ -141,14 +143,15 @@ class TesseraClient(AsyncBaseCoreClient):
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot = self.store.current()
-        caching = Caching(request, snapshot, self.settings)
+        view = self._addressed(view)
+        caching = Caching(request, snapshot, self.settings, self._period(view))
         row = find_item(snapshot, cid, item_id)
         if row is None:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
-        (text,) = render(snapshot, [row], request.scope["tessera.root"], view)
-        return caching.respond(text.encode(), GEOJSON)
+        texts = self._signed(render(snapshot, [row], request.scope["tessera.root"], view), view)
+        return caching.respond(texts[0].encode(), GEOJSON)
 
     async def item_collection(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /collections/{collection_id}/items``."""
@@ -185,7 +188,8 @@ class TesseraClient(AsyncBaseCoreClient):
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
         snapshot = self.store.current()
-        caching = Caching(request, snapshot, self.settings)
+        view = self._addressed(query.view)
+        caching = Caching(request, snapshot, self.settings, self._period(view))
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
         root: str = request.scope["tessera.root"]
@@ -197,10 +201,12 @@ class TesseraClient(AsyncBaseCoreClient):
                 link("root", f"{root}/"),
                 *paging_links(root + path, request.method, query.given, query.texts, tokens),
             ]
-            items = render(snapshot, page.rows, root, query.view, query.fields)
+            items = self._signed(render(snapshot, page.rows, root, view, query.fields), view)
             return feature_collection(items, links, page.matched)
 
-        body = await self._run(answer, inline=query.is_light and query.limit <= INLINE_ITEMS)
+        # signing the addresses of an item takes as long as rendering several
+        items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
+        body = await self._run(answer, inline=query.is_light and query.limit <= items_here)
         return caching.respond(body, GEOJSON)
 
     # ------------------------------------------------------------------------------------ parts
@@ -239,6 +245,21 @@ class TesseraClient(AsyncBaseCoreClient):
         return parse_view(
             search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
         )
+
+    def _addressed(self, view: View) -> View:
+        """Return a view with the kind of hrefs that items have by default, if it says none."""
+        if self.settings.hrefs == "https" or (view is not None and view.hrefs is not None):
+            return view
+        return Shown(view.bands if view is not None else None, self.settings.hrefs)
+
+    def _period(self, view: View) -> Period | None:
+        """Return how long an answer in a view is good for; None if it does not end."""
+        signs = view is not None and view.hrefs == "presigned"
+        return period(self.settings.presign_seconds) if signs else None
+
+    def _signed(self, items: list[str], view: View) -> list[str]:
+        when = self._period(view)
+        return items if when is None else sign(items, when)
 
     def _known_collection(self, request: Request) -> str:
         cid: str = request.path_params["collection_id"]

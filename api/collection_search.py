@@ -35,7 +35,7 @@ PROPERTIES: dict[str, dict[str, Any]] = {
 """What collections can be filtered and sorted by."""
 
 NAMES = ("bbox", "datetime", "limit", "token", "q", "filter", "filter-lang", "filter-crs", "sortby", "fields",
-         "view", "bands")  # fmt: skip
+         "view", "bands", "hrefs")  # fmt: skip
 """Parameters of /collections."""
 
 Document = Mapping[str, Any]

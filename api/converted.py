@@ -8,6 +8,7 @@ from affine import Affine
 
 from api.engine import item_documents
 from api.store import Snapshot
+from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
 from catalog_builder.datasets import Dataset
 from catalog_builder.grid import Grid, Raster
@@ -48,7 +49,7 @@ def find_cogs(snapshot: Snapshot, dataset: Dataset, item_id: str, root: str) -> 
     root
         Address of the service, which addresses of its own files begin with.
     """
-    found = item_documents(snapshot, dataset.collection_id, [item_id], root)
+    found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
     if not found:
         return None
     (item,) = found

@@ -13,6 +13,7 @@ import orjson
 from api.bounds import Bound, both
 from api.cql2 import Compiler, item_keys
 from api.fields import Fields
+from api.hrefs import Hrefs, shown
 from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
 from api.paging import decode, encode
@@ -150,7 +151,7 @@ def has_item(snapshot: Snapshot, collection_id: str, item_id: str) -> bool:
 
 
 def item_documents(
-    snapshot: Snapshot, collection_id: str, ids: Sequence[str], root: str
+    snapshot: Snapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
 ) -> list[dict[str, Any]]:
     """Return tile-years' items; those that are not there are left out.
 
@@ -159,7 +160,7 @@ def item_documents(
     if isinstance(snapshot, StoredItems):
         return snapshot.items(collection_id, ids, root)
     found = (find_item(snapshot, collection_id, item_id) for item_id in ids)
-    return [orjson.loads(text) for text in render(snapshot, [row for row in found if row], root)]
+    return [orjson.loads(text) for text in render(snapshot, [row for row in found if row], root, view)]
 
 
 def render(
@@ -177,7 +178,7 @@ def render(
         columns = item_columns(tiles, record.years, record.grid)
         lists = {k: _texts(v) for k, v in columns.items()}
         lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
-        flags = tiles.has if view is None else readable_flags(tiles.has)
+        flags = tiles.has if view is None or view.bands is None else readable_flags(tiles.has)
         found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
         for i, text in zip(places, found, strict=True):
             texts[i] = text
@@ -194,8 +195,10 @@ def _texts(column: Any) -> Any:
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:
     def make() -> JsonRenderer:
         record = snapshot.index.by_ordinal[ordinal]
-        of = (record.dataset, record.addresses, root, record.grid)
-        if view is not None:
+        hrefs: Hrefs = (view.hrefs if view is not None else None) or "https"
+        addresses = shown(record.addresses, hrefs, snapshot.home, snapshot.access)
+        of = (record.dataset, addresses, root, record.grid)
+        if view is not None and view.bands is not None:
             template = bands_template(*of, view.bands)
         else:
             template = with_map_links(item_template(*of), record, root)

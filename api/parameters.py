@@ -15,6 +15,7 @@ import orjson
 from api import cql2
 from api.area import parse_bbox, parse_geometry
 from api.fields import Fields, default_without
+from api.hrefs import HREFS
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
 from api.settings import Settings
@@ -323,6 +324,12 @@ PARAMETERS: dict[str, Parameter] = {
                 ]
             },
             {"type": "string"},
+        ),
+        Parameter(
+            "hrefs", "", _text, _read_elsewhere,
+            "Which addresses files in S3 have: `https`, which any client reads, `s3` for clients with"
+            " credentials of their own, or `presigned`, https addresses that carry a signature and end.",
+            {"type": "string", "enum": list(HREFS)},
         ),
     )
 }  # fmt: skip

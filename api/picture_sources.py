@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rio_tiler.errors import TileOutsideBounds
@@ -40,19 +39,24 @@ from api.engine import item_documents
 from api.picture_style import Bands, Rescale, Style
 from api.source import is_local
 from api.store import Snapshot
+from api.view import Shown
 from catalog_builder.catalog import COGS
 from catalog_builder.convert.visual import Basis, Sample, colours, fit_basis, load_basis, sample_pixels
 from catalog_builder.datasets import source_path
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
+from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.grid import TileId
 from catalog_builder.index import CollectionRecord
 from catalog_builder.items import MEDIA_COG, N_BANDS
+from catalog_builder.storage import join
 
 TILE = 256
 _KEPT_RAW = 8
 """Pictures of unconverted tiles in memory, 2.5 MB each, 10 MB with chosen bands."""
 _SAMPLE_TILES = 6
 _ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES"}
+_IN_S3 = Shown(hrefs="s3")
+"""Files in S3 are read with the server's own credentials."""
 # Codes and scales of one pixel must come from the same pixel: no interpolation.
 _NEAREST: dict[str, Any] = {"resampling_method": "nearest", "reproject_method": "nearest"}
 
@@ -60,10 +64,12 @@ _NEAREST: dict[str, Any] = {"resampling_method": "nearest", "reproject_method": 
 class Pictures:
     """Draws items of one snapshot. Safe to share between threads."""
 
-    def __init__(self, snapshot: Snapshot, folder: Path) -> None:
-        """Draw items of ``snapshot``, whose catalogue is ``folder``."""
+    def __init__(self, snapshot: Snapshot, home: str) -> None:
+        """Draw items of ``snapshot``, whose catalogue is the folder or the s3 address ``home``."""
         self._snapshot = snapshot
-        self._folder = folder.resolve()
+        self._home = home
+        self._folder = Path(home).resolve()
+        self._places = (home, *(r.addresses.data for r in snapshot.collections.values()))
         self._raw: OrderedDict[tuple[str, Style], MemoryFile] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -92,8 +98,8 @@ class Pictures:
         """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
         pixels = np.zeros((3, TILE, TILE), np.uint8)
         empty = np.ones((TILE, TILE), np.bool_)
-        with rasterio.Env(**_ENV):
-            for item in item_documents(self._snapshot, cid, ids, ""):
+        with gdal_environment(*self._places, **_ENV):
+            for item in item_documents(self._snapshot, cid, ids, "", _IN_S3):
                 visual = item["assets"].get("visual")
                 if visual is None:
                     continue
@@ -113,13 +119,15 @@ class Pictures:
 
     def _draw(self, cid: str, item_id: str, style: Style, read: Callable[..., ImageData]) -> ImageData:
         found = (
-            item_documents(self._snapshot, cid, [item_id], "") if cid in self._snapshot.collections else []
+            item_documents(self._snapshot, cid, [item_id], "", _IN_S3)
+            if cid in self._snapshot.collections
+            else []
         )
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
         (item,) = found
         assets = item["assets"]
-        with rasterio.Env(**_ENV):
+        with gdal_environment(*self._places, **_ENV):
             if style.bands is None and "visual" in assets:
                 with Reader(self._address(assets["visual"]["href"])) as reader:
                     return read(reader, indexes=(1, 2, 3))
@@ -157,7 +165,7 @@ class Pictures:
     def _address(self, href: str) -> str:
         """Return where one of the catalogue's files is; an item of ours names it."""
         if not href.startswith("/data/"):
-            return href
+            return gdal_path(href)
         path = (self._folder / href.removeprefix("/data/")).resolve()
         # Links inside the folder may lead anywhere in it, but not out: as the data route has it.
         if not path.is_relative_to(self._folder) or not path.is_file():
@@ -230,8 +238,11 @@ class Pictures:
 
         def make() -> Basis:
             data = record.addresses.data.replace("{root}", "")
-            out = str(self._folder / COGS) if data.startswith("/data/") else data.rpartition("/")[0]
-            if is_local(out) and (stored := load_basis(out, record.dataset.directory)) is not None:
+            out = join(self._home, COGS) if data.startswith("/data/") else data.rpartition("/")[0]
+            if (
+                not out.startswith("http")
+                and (stored := load_basis(out, record.dataset.directory)) is not None
+            ):
                 return stored
             samples = []
             for year, tile in self._snapshot.index.tiles(record.ordinal, _SAMPLE_TILES):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -72,7 +71,7 @@ class _Pages:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
-        self._folder = Path(store.folder.path)
+        self._home = store.home
         self._installed = can_draw()
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -152,7 +151,7 @@ class _Pages:
             from api.picture_sources import Pictures
 
             try:
-                return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._folder)))
+                return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)))
             except RasterioError as error:  # names a path of the server's: for its log
                 LOG.warning("a picture cannot be drawn: %s", error)
                 raise NotFoundError("the item's file cannot be read; the server's log says why") from error

@@ -408,10 +408,10 @@ async def only_reading(scope: Scope, send: Send) -> bool:
     return False
 
 
-async def send_redirect(send: Send, location: str, cache_control: str) -> None:
+async def send_redirect(send: Send, location: str, cache_control: str, *, permanent: bool = True) -> None:
     """Send 301: of all redirects GDAL remembers only this one, and reads the other ranges from there.
 
-    Permanent means as long as ``cache_control`` says, for caches that keep to the RFC.
+    Permanent means as long as ``cache_control`` says, for caches that keep to the RFC; else it is a 302.
     """
     lines = [
         *CORS,
@@ -419,7 +419,7 @@ async def send_redirect(send: Send, location: str, cache_control: str) -> None:
         (b"cache-control", cache_control.encode()),
         (b"content-length", b"0"),
     ]
-    await _send(send, 301, lines)
+    await _send(send, 301 if permanent else 302, lines)
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:

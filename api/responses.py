@@ -13,6 +13,7 @@ from starlette.responses import Response
 from api.links import JSON
 from api.settings import Settings
 from api.store import Snapshot
+from catalog_builder.storage.presign import Period
 
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
@@ -49,10 +50,16 @@ class _Validators:
 
     etag: str
 
-    def __init__(self, request: Request, settings: Settings) -> None:
+    def __init__(self, request: Request, settings: Settings, period: Period | None = None) -> None:
         self._readable = request.method in ("GET", "HEAD")
         self._asked = request.headers.get("if-none-match") if self._readable else None
-        self._control = f"public, max-age={settings.cache_seconds}" if settings.cache_seconds else "no-cache"
+        seconds = settings.cache_seconds
+        if period is not None:
+            # Who uses a copy at its very end must still find half of its addresses' time.
+            seconds = max(min(seconds, period.left - period.seconds // 2), 0)
+        # signed addresses are for who asked
+        who = "public" if period is None else "private"
+        self._control = f"{who}, max-age={seconds}" if seconds else "no-cache"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -79,10 +86,12 @@ class _Validators:
 class Caching(_Validators):
     """The validators of one request: its ETag follows from the catalogue's build and the request."""
 
-    def __init__(self, request: Request, snapshot: Snapshot, settings: Settings) -> None:
-        super().__init__(request, settings)
+    def __init__(
+        self, request: Request, snapshot: Snapshot, settings: Settings, period: Period | None = None
+    ) -> None:
+        super().__init__(request, settings, period)
         scope = request.scope
-        seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} ".encode()
+        seen = f"{snapshot.generation} {scope['tessera.root']} {scope['path']} {period or ''} ".encode()
         self.etag = self.tag(seen + scope["query_string"])
 
     def respond(self, body: bytes, kind: str) -> Response:

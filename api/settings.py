@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.hrefs import Access, Hrefs
+
 PREFIX = "TESSERA_STAC_"
 """Of the environment variables."""
 
@@ -22,8 +24,35 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    catalog: Path | None = Field(
-        default=None, description="The catalogue folder that `tessera-stac build` made."
+    catalog: str | None = Field(
+        default=None,
+        description="The catalogue that `tessera-stac build` made: a folder, or `s3://bucket/prefix`.",
+    )
+    hrefs: Hrefs = Field(
+        default="https",
+        description="Which addresses files in S3 have where a request does not say: `https`, `s3` or"
+        " `presigned` ([S3](s3.md)).",
+    )
+    presign_seconds: int = Field(
+        default=3600,
+        ge=60,
+        le=604_800,
+        description="How long presigned addresses are good for; answers are kept half of it at most.",
+    )
+    s3_access: Access = Field(
+        default="https",
+        description="How `/data` and `/source` answer for files in S3: `https` redirects to the bucket's"
+        " public address, `presigned` to a signed one, `proxy` passes the bytes on.",
+    )
+    s3_refresh_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="How often to look whether a catalogue in S3 was built anew; 0 never looks.",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="Folder for the indexes of catalogues in S3; workers share it. By default"
+        " `tessera-stac` in the user's cache folder.",
     )
     backend: Literal["index", "pgstac"] = Field(
         default="index",

@@ -24,7 +24,7 @@ answered with 409 and the reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -33,6 +33,7 @@ from urllib.parse import quote
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
+from api.bucket_files import BucketFiles
 from api.converted import Cogs
 from api.data import REVALIDATE, RangedFiles, open_below, visible
 from api.npy import ArrayHeader, SourceMismatchError, read_header, require
@@ -51,6 +52,7 @@ from api.ranges import (
 from catalog_builder.datasets import Dataset, source_path
 from catalog_builder.errors import GridError, TesseraError
 from catalog_builder.grid import Raster, TileId
+from catalog_builder.storage import https_address
 from catalog_builder.vrt import (
     N_BANDS,
     NPY_HEADER,
@@ -140,10 +142,10 @@ def is_local(root: str) -> bool:
 
 
 def public_address(root: str) -> str:
-    """Return the http(s) address of a root, which any client can read without credentials.
+    """Return the http(s) address of a root, which any client can read if its bucket is public.
 
-    >>> public_address("s3://my-bucket/tiles/")
-    'https://my-bucket.s3.amazonaws.com/tiles'
+    >>> public_address("https://example.org/tiles/")
+    'https://example.org/tiles'
 
     Raises
     ------
@@ -155,16 +157,7 @@ def public_address(root: str) -> str:
         return root
     if not root.startswith("s3://"):
         raise ValueError(f"'{root}' is not an http(s) or s3 address")
-    bucket, _, prefix = root.removeprefix("s3://").partition("/")
-    if bucket == "tessera":  # the bucket that upstream's manifests name, at source.coop's own endpoint
-        base = "https://data.source.coop/tessera"
-    elif region := re.match(r"([a-z]{2}(?:-[a-z]+)+-[0-9])\.", bucket):
-        base = f"https://s3.{region[1]}.amazonaws.com/{bucket}"  # source.coop puts the region in front
-    elif "." in bucket:  # a dot is outside of the certificate *.s3.amazonaws.com
-        base = f"https://s3.amazonaws.com/{bucket}"
-    else:
-        base = f"https://{bucket}.s3.amazonaws.com"
-    return f"{base}/{prefix}".rstrip("/")
+    return https_address(root)
 
 
 class RawLane:
@@ -179,10 +172,19 @@ class RawLane:
         must be a look-up in an index. A :class:`TesseraError` that it raises becomes a 503.
     converted
         What the views of single bands read where there is something better than the source.
+    in_s3
+        What answers for the files of roots in S3; a root that is not among them is redirected to.
     """
 
-    def __init__(self, roots: Iterable[SourceRoot], exists: Exists, converted: Convert | None = None) -> None:
+    def __init__(
+        self,
+        roots: Iterable[SourceRoot],
+        exists: Exists,
+        converted: Convert | None = None,
+        in_s3: Mapping[str, BucketFiles] | None = None,
+    ) -> None:
         self._converted = converted
+        self._in_s3 = in_s3 or {}
         self._roots = {r.dataset.directory: r for r in roots}
         self._exists = exists
         every = [a for r in self._roots.values() for a in (r.root, r.landmasks) if a is not None]
@@ -247,6 +249,8 @@ class RawLane:
             )
         elif root in self._files:
             await self._files[root].serve(path, scope, receive, send)
+        elif root in self._in_s3:
+            await self._in_s3[root].serve(path, scope, receive, send)
         else:
             await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
 

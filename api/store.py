@@ -12,13 +12,14 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
 
+from api.hrefs import Access
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.digest import check_digest, recorded_digest
@@ -41,8 +42,19 @@ _RECHECK_SECONDS = 60.0
 class Snapshot:
     """One build of the catalogue, open for reading."""
 
-    def __init__(self, index: Index, generation: str, built: float | None = None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        generation: str,
+        built: float | None = None,
+        home: str = "",
+        access: Access = "https",
+    ) -> None:
         self.index = index
+        self.access: Access = access
+        """How the server answers for files below ``home``."""
+        self.home = home
+        """s3 address of the catalogue; empty if it is a folder."""
         self.generation = generation
         """Differs between builds; part of every ETag."""
         self.built = built
@@ -106,21 +118,22 @@ class Store:
     """Why the newest build is not in force; None if it is."""
     damage: str | None = None
     """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+    _good_until = 0.0
+    _checking = threading.Lock()
 
     def __init__(
         self, folder: Path, refresh_seconds: float, failed: Callable[[], None] = lambda: None
     ) -> None:
         self.folder = CatalogFolder(folder)
+        self.home = str(folder)
+        """Address of the catalogue: its folder, or ``s3://bucket/prefix``."""
         self._refresh = refresh_seconds
         self._failed = failed
         self._looked = time.monotonic()
         self._identity = self._look()
         self._snapshot = self._open()
         self._opening: threading.Thread | None = None
-        self._checking = threading.Lock()
-        self._good_until = 0.0
-        # The raster table costs 0.2 s once: not in the first request.
-        grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        warm_up()
 
     def current(self) -> Snapshot:
         """Return the newest snapshot; looks at most every ``refresh_seconds``."""
@@ -138,6 +151,14 @@ class Store:
                 opening.start()
                 opening.join(_WAIT_SECONDS)
         return self._snapshot
+
+    def health(self) -> dict[str, Any]:
+        """Return what is to be said of the catalogue's place."""
+        return {}
+
+    def metrics(self) -> Iterator[str]:
+        """Yield figures of the catalogue's place in Prometheus' format."""
+        return iter(())
 
     def _renew(self, identity: tuple[int, int, int]) -> None:
         """Put a new build in force, unless something is wrong with it: then the old one stays."""
@@ -178,7 +199,10 @@ class Store:
 
     def _told(self, exc: Exception) -> str:
         """Return a message for clients, who need not know where the catalogue lies."""
-        return str(exc).replace(f"{self.folder.path.resolve()}/", "").replace(f"{self.folder.path}/", "")
+        said = str(exc)
+        for place in (Path(self.home).resolve(), self.home, self._snapshot.index.path.parent):
+            said = said.replace(f"{place}/", "")
+        return said
 
     def attach(self, app: FastAPI) -> None:
         """Do what is to be done when the application starts and stops: nothing, here."""
@@ -215,3 +239,8 @@ class Store:
         # Not a time, if it can be: clocks go back, and copies on other servers keep their ETags.
         digest = recorded_digest(index.path) or f"{found.st_mtime_ns:x}{found.st_size:x}"
         return Snapshot(index, digest, found.st_mtime)
+
+
+def warm_up() -> None:
+    """Make the raster table, which costs 0.2 s once: not in the first request."""
+    grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))

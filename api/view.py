@@ -1,4 +1,4 @@
-"""How items are shown: as they are, or with ``view=bands`` one asset per band.
+"""How items are shown: with ``view=bands`` one asset per band, with ``hrefs`` by other addresses.
 
 A view changes the form of an answer, never which items it holds. Every endpoint takes it, so that
 a client that adds it to all its requests (pystac-client's ``Client.open(url, parameters={"view":
@@ -12,28 +12,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.hrefs import Hrefs, parse_hrefs
 from catalog_builder.bands_view import band_assets, parse_bands, view_query
 from catalog_builder.errors import QueryError
 from catalog_builder.items import N_BANDS
 
-NAMES = ("view", "bands")
+NAMES = ("view", "bands", "hrefs")
 """The parameters that choose a view."""
 
 
-@dataclass(frozen=True, slots=True)
-class BandsView:
-    """Items with one float32 asset per band."""
+ALL_BANDS = tuple(range(N_BANDS))
 
-    bands: tuple[int, ...] = tuple(range(N_BANDS))
-    """Counted from 0, ascending."""
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Items in another form than their own."""
+
+    bands: tuple[int, ...] | None = None
+    """One float32 asset for each of these, counted from 0, ascending; None: the items' own assets."""
+    hrefs: Hrefs | None = None
+    """Which addresses files in S3 have; None: as the server has it by default."""
 
     @property
     def query(self) -> str:
         """The query string that chooses it."""
-        return view_query(self.bands)
+        parts = [] if self.bands is None else [view_query(self.bands)]
+        return "&".join([*parts, *([f"hrefs={self.hrefs}"] if self.hrefs else [])])
 
 
-View = BandsView | None
+View = Shown | None
 """None shows items as they are."""
 
 
@@ -43,9 +50,14 @@ def parse_view(given: Mapping[str, Any]) -> View:
     Raises
     ------
     QueryError
-        If the view is unknown, the bands are malformed, or there are bands without a view.
+        If the view or the kind of hrefs is unknown, the bands are malformed, or there are bands without
+        a view.
     """
-    name, bands = given.get("view"), given.get("bands")
+    bands, hrefs = _parse_bands(given.get("view"), given.get("bands")), parse_hrefs(given.get("hrefs"))
+    return None if bands is None and hrefs is None else Shown(bands, hrefs)
+
+
+def _parse_bands(name: object, bands: object) -> tuple[int, ...] | None:
     if name is None:
         if bands is not None:
             raise QueryError("bands: only together with view=bands")
@@ -53,15 +65,15 @@ def parse_view(given: Mapping[str, Any]) -> View:
     if name != "bands":
         raise QueryError(f"view: expected 'bands', found {str(name)[:40]!r}")
     if bands is None:
-        return BandsView()
+        return ALL_BANDS
     if isinstance(bands, list) and bands and all(type(b) is int and 0 <= b < N_BANDS for b in bands):
-        return BandsView(tuple(sorted(set(bands))))
+        return tuple(sorted(set(bands)))
     if not isinstance(bands, str):
         raise QueryError(
             f"bands: expected text as 0,1,5-7 or an array of numbers within 0..{N_BANDS - 1},"
             f" found {str(bands)[:60]!r}"
         )
-    return BandsView(parse_bands(bands))
+    return parse_bands(bands)
 
 
 def said_again(name: str, one: str, other: str) -> bool:
@@ -71,10 +83,12 @@ def said_again(name: str, one: str, other: str) -> bool:
             return parse_bands(one) == parse_bands(other)
         except QueryError:
             return False
-    return name == "view" and one == other
+    return name in ("view", "hrefs") and one == other
 
 
-_ITEM_BEHIND = re.compile(rb"((?:^|&)(?:view=bands|bands=[0-9,-]+))/(grid_[0-9._-]{1,40})(?=&|$)")
+_ITEM_BEHIND = re.compile(
+    rb"((?:^|&)(?:view=bands|bands=[0-9,-]+|hrefs=[a-z0-9]+))/(grid_[0-9._-]{1,40})(?=&|$)"
+)
 
 
 def item_behind_view(query_string: bytes) -> tuple[str, bytes] | None:
@@ -92,8 +106,8 @@ def item_behind_view(query_string: bytes) -> tuple[str, bytes] | None:
 
 def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any]:
     """Return a collection's document in a view: its assets are the view's, its links stay in it."""
-    if view is None:
-        return document
+    if view is None or view.bands is None:
+        return show_links(document, view, "self", "root", "parent", "items")
     assets = {
         key: {name: asset[name] for name in ("title", "type", "roles", "raster:bands")}
         for key, asset in band_assets("", view.bands).items()

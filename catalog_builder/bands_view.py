@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import grid
+from catalog_builder.addresses import Addresses
 from catalog_builder.datasets import Dataset
 from catalog_builder.errors import QueryError
-from catalog_builder.items import FILE, N_BANDS, PROJECTION, Addresses, Has, item_template
+from catalog_builder.items import FILE, N_BANDS, PROJECTION, Has, item_template
 from catalog_builder.template import Number, Text, When
 
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
@@ -119,11 +120,12 @@ def bands_template(
     lane = addresses.lane.replace("{root}", root)
     query = view_query(bands)
     collection = f"{root}/collections/{dataset.collection_id}"
-    extensions = [e for e in item["stac_extensions"] if e not in (PROJECTION, FILE)]
+    extensions = [e for e in item["stac_extensions"] if e not in (PROJECTION, FILE, *addresses.extensions)]
+    properties = {k: v for k, v in item["properties"].items() if k != "storage:schemes"}
     return {
         **item,
         "stac_extensions": [*extensions, RASTER],
-        "properties": {**item["properties"], "proj:epsg": Number("epsg")},
+        "properties": {**properties, "proj:epsg": Number("epsg")},
         "assets": {key: When(READABLE, asset) for key, asset in band_assets(lane, bands).items()},
         # who follows a link stays in the view
         "links": [

@@ -1,8 +1,9 @@
-"""From manifests to a catalogue folder: read, merge, compare with the last build, write, swap.
+"""From manifests to a catalogue: read, merge, compare with the last build, write, swap.
 
 Nothing of the old catalogue is touched: a new version is written beside it and takes its place in
 one rename (:mod:`catalog_builder.catalog`). Years whose items did not change are linked, not
-written again.
+written again. A catalogue in S3 is built in a folder of this machine, which begins as a copy of what
+a build compares with, and is then published (:mod:`catalog_builder.bucket`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +23,9 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import grid
+from catalog_builder import grid, storage
+from catalog_builder.addresses import Addresses, Bucket, Mirrors
+from catalog_builder.bucket import BucketCatalog
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
 from catalog_builder.cog_staging import CogStaging
 from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
@@ -39,7 +43,7 @@ from catalog_builder.digest import STATE, check_digest, write_digest
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.index import CollectionRecord, Index
 from catalog_builder.index_writer import IndexWriter
-from catalog_builder.items import Addresses, item_template, url_path
+from catalog_builder.items import item_template, url_path
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
 from catalog_builder.manifests.part import Selection
 from catalog_builder.merge import MergeReport, Staging
@@ -70,7 +74,11 @@ class BuildOptions:
     dataset is published, or the folder that was scanned."""
     landmask_root: str | None = None
     data_root: str | None = None
-    """Address of the COGs; by default the catalogue's own ``cogs`` folder through the API."""
+    """Address of the COGs; by default the catalogue's own ``cogs`` folder: in S3, or through the API."""
+    mirrors: Mirrors = ()
+    """Other addresses of the COGs, by name: what ``data_root`` is one of."""
+    source_mirrors: Mirrors = ()
+    """Other addresses of the source files, by name."""
     grid: grid.Grid = "utm"
     ledgers: tuple[str, ...] | None = None
     """Conversion ledgers: which tile-years are COGs. By default the one in the catalogue's own ``cogs``
@@ -127,7 +135,7 @@ def _ignore(_what: str, _done: int, _of: int) -> None:
 
 
 def build(
-    sources: Sequence[str], out: Path, options: BuildOptions, progress: Progress = _ignore
+    sources: Sequence[str], out: Path | str, options: BuildOptions, progress: Progress = _ignore
 ) -> BuildReport:
     """Build or rebuild a collection of a catalogue; its other collections are kept.
 
@@ -138,12 +146,13 @@ def build(
         are merged in order; later wins. Without ``update`` they are the whole truth: what they do
         not list is removed.
     out
-        The catalogue folder; made if missing.
+        The catalogue: a folder, made if missing, or an s3 address.
 
     Raises
     ------
     ManifestError, StorageError
-        If a source cannot be read, or at its first problem when strict.
+        If a source cannot be read, or at its first problem when strict; if the catalogue cannot be
+        written, or was built by somebody else meanwhile.
     DatasetError
         If a source states another dataset than ``options.dataset``.
     CatalogError
@@ -152,8 +161,30 @@ def build(
     StorageError
         Also if the catalogue cannot be written; the present one is then as it was.
     """
+    kind = storage.scheme(out)
+    if not kind:
+        return _told(out, lambda: _build(sources, storage.local_path(out), str(out), options, progress))
+    if kind != "s3":
+        raise CatalogError(f"{out}: a catalogue is built into a folder or an s3:// address")
+    bucket = BucketCatalog(str(out))
+    storage.s3_put.check_conditions(bucket.address)
+    with tempfile.TemporaryDirectory(prefix="tessera-build-") as temporary:
+        folder = Path(temporary)
+        progress("fetching the present catalogue", 0, 0)
+        before = bucket.check_out(folder)
+        report = _told(out, lambda: _build(sources, folder, bucket.address, options, progress))
+        current = CatalogFolder(folder).current
+        if report.published and current is not None:
+            bucket.publish(current, before, progress)
+        # Also of a build that was stopped after its last step but this.
+        bucket.promote()
+    return report
+
+
+def _told(out: Path | str, work: Callable[[], BuildReport]) -> BuildReport:
+    """Build, and say what is wrong with a disk in our words."""
     try:
-        return _build(sources, out, options, progress)
+        return work()
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise StorageError(f"{exc.filename or out}: cannot be written ({reason})") from exc
@@ -163,7 +194,10 @@ def build(
         raise CatalogError(f"{out}: the index cannot be read or written ({exc})") from exc
 
 
-def _build(sources: Sequence[str], out: Path, options: BuildOptions, progress: Progress) -> BuildReport:
+def _build(
+    sources: Sequence[str], out: Path, home: str, options: BuildOptions, progress: Progress
+) -> BuildReport:
+    """Build in a folder; ``home`` is the address that the catalogue has or will have."""
     out.mkdir(parents=True, exist_ok=True)
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
@@ -173,13 +207,15 @@ def _build(sources: Sequence[str], out: Path, options: BuildOptions, progress: P
         Staging(version.path, problems=problems, complete=options.complete) as staging,
         CogStaging(version.path, FACTS) as cogs,
     ):
-        _stage_cogs(cogs, out, options, old)
+        _stage_cogs(cogs, home, options, old)
         roots = _read(sources, staging, options, problems, old, progress)
         for year in cogs.years():
             # A tile-year that only the ledger knows is one too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
             staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=tiles))
-        builder = _Builder(version.path, folder.current, old, staging, options, problems, progress, cogs)
+        builder = _Builder(
+            version.path, folder.current, home, old, staging, options, problems, progress, cogs
+        )
         report = builder.run(_source_root(options, roots))
         version.wanted = report.published
     return report
@@ -209,14 +245,14 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
     return index
 
 
-def _stage_cogs(cogs: CogStaging, out: Path, options: BuildOptions, old: Index | None) -> None:
+def _stage_cogs(cogs: CogStaging, home: str, options: BuildOptions, old: Index | None) -> None:
     """Gather the converted tile-years."""
     ds, selection = options.dataset, Selection(options.years, options.bounds)
     if options.update and old is not None and ds.collection_id in old.collections:
         record = old.collections[ds.collection_id]
         stage_present(cogs, old, record.ordinal, record.years, selection)
-    own = out / COGS / LEDGER
-    ledgers = options.ledgers if options.ledgers is not None else (str(own),) if own.is_dir() else ()
+    own = storage.join(home, COGS, LEDGER)
+    ledgers = options.ledgers if options.ledgers is not None else (own,) if storage.is_dir(own) else ()
     if ledgers:
         stage_ledgers(cogs, ledgers, ds, selection)
 
@@ -272,6 +308,17 @@ def is_remote(address: str) -> bool:
     return address.startswith(("http://", "https://", "s3://"))
 
 
+def _buckets(*addresses: str) -> tuple[Bucket, ...]:
+    """Return how to reach the buckets of addresses, with the settings of now."""
+    found = {}
+    for address in addresses:
+        if address.startswith("s3://"):
+            name, _ = storage.bucket_key(address)
+            settings = storage.S3Settings.from_environment()
+            found[name] = Bucket(name, *storage.platform(address), settings.requester_pays)
+    return tuple(found.values())
+
+
 def _present(old: Index, record: CollectionRecord) -> Iterable[Part]:
     """Return what a catalogue holds of a collection, as if it were a manifest."""
     source = f"{old.path} ({record.id})"
@@ -287,6 +334,7 @@ class _Builder:
 
     work: Path
     current: Path | None
+    home: str
     old: Index | None
     staging: Staging
     options: BuildOptions
@@ -371,18 +419,23 @@ class _Builder:
         )
         landmask_root = options.landmask_root or ds.published_landmasks or ""
         lane = f"{{root}}/source/{url_path(ds.directory)}"
+        own = f"{self.home if is_remote(self.home) else '{root}/data'}/{COGS}/{url_path(ds.directory)}"
+        source = source_root if is_remote(source_root) else lane
+        masks = landmask_root if is_remote(landmask_root) else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}"
+        data = (options.data_root or own).rstrip("/")
         return CollectionRecord(
             ordinal=ordinal,
             dataset=ds,
             years=years,
             addresses=Addresses(
-                source=source_root if is_remote(source_root) else lane,
-                landmasks=landmask_root
-                if is_remote(landmask_root)
-                else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}",
+                source=source,
+                landmasks=masks,
                 lane=lane,
-                data=(options.data_root or f"{{root}}/data/{COGS}/{url_path(ds.directory)}").rstrip("/"),
+                data=data,
                 cogs=self.cogs.num_rows > 0,
+                mirrors=options.mirrors,
+                source_mirrors=options.source_mirrors,
+                buckets=_buckets(source, masks, data),
             ),
             grid=options.grid,
             source_root=source_root if is_remote(source_root) else str(Path(source_root).absolute()),

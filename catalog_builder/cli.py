@@ -31,7 +31,9 @@ app = typer.Typer(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors and the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-CatalogArg = Annotated[Path, typer.Argument(help="The catalogue folder.", metavar="CATALOG")]
+CatalogArg = Annotated[
+    str, typer.Argument(help="The catalogue: a folder, or its s3:// address.", metavar="CATALOG")
+]
 Years = Annotated[str | None, typer.Option(help="Years to keep: '2024', '2017-2020' or '2017,2024'.")]
 Bbox = Annotated[
     str | None,
@@ -115,7 +117,12 @@ def build(
             metavar="SOURCE...",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The catalogue folder; made or updated.", metavar="CATALOG")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="The catalogue, made or updated: a folder, or an s3:// address.", metavar="CATALOG"
+        ),
+    ],
     dataset: Annotated[str, typer.Option(help="Which dataset the sources describe.")] = "v1",
     years: Years = None,
     bbox: Bbox = None,
@@ -152,11 +159,23 @@ def build(
             help="Ledger of `convert`: which tiles are COGs; repeat for more. Default: CATALOG/cogs."
         ),
     ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another place of the COGs, as lab=https://data.example.org/cogs/v1; repeat for more.",
+            metavar="NAME=ADDRESS",
+        ),
+    ] = None,
+    source_mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="Another place of the source files; repeat for more.", metavar="NAME=ADDRESS"),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn tile manifests into a catalogue folder, or bring it up to date."""
+    """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
     from catalog_builder import console
+    from catalog_builder.addresses import parse_mirrors
     from catalog_builder.build import BuildOptions
     from catalog_builder.build import build as run
     from catalog_builder.datasets import dataset as find
@@ -172,6 +191,8 @@ def build(
         source_root=source_root,
         landmask_root=landmask_root,
         data_root=data_root,
+        mirrors=parse_mirrors(mirror or (), "--mirror"),
+        source_mirrors=parse_mirrors(source_mirror or (), "--source-mirror"),
         ledgers=tuple(ledger) if ledger else None,
     )
     with console.progress("tile-years", quiet=quiet) as report:
@@ -183,7 +204,7 @@ def build(
     console.result(_build_text(done, out), _build_data(done), as_json=as_json)
 
 
-def _build_text(done: BuildReport, out: Path) -> str:
+def _build_text(done: BuildReport, out: str) -> str:
     lines = [
         f"{out}: {done.collection}, {done.items:,} tile-years of {done.tiles:,} tiles"
         + ("" if done.published else " (unchanged)"),
@@ -228,9 +249,9 @@ def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
     import json
 
     from catalog_builder import console
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
 
-    index = CatalogFolder(catalog).open_index()
+    index = open_index(catalog)
     data, lines = [], []
     for record in index.collections.values():
         document = json.loads(index.documents[record.id])
@@ -296,13 +317,13 @@ def coverage(
     from dataclasses import asdict
 
     from catalog_builder import console
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
     from catalog_builder.coverage import coverage_table, touching
     from catalog_builder.coverage_map import coverage_png
     from catalog_builder.coverage_page import coverage_html, grid_of
     from catalog_builder.region import region_from
 
-    index = CatalogFolder(catalog).open_index()
+    index = open_index(catalog)
     record = _collection(index, dataset)
     wanted = parse_years(years)
     shown = [y for y in record.years if wanted is None or y in wanted]
@@ -343,7 +364,10 @@ def _years_text(years: tuple[int, ...]) -> str:
 @app.command()
 def preview(
     catalog: Annotated[
-        str, typer.Argument(help="A catalogue folder, or the address of its API.", metavar="CATALOG")
+        str,
+        typer.Argument(
+            help="A catalogue folder, its s3:// address, or the address of its API.", metavar="CATALOG"
+        ),
     ],
     region: Annotated[
         str,
@@ -395,9 +419,10 @@ def preview(
 @app.command()
 def serve(
     catalog: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="Catalogue folder. With TESSERA_STAC_BACKEND=pgstac only its COGs, and not needed.",
+            help="The catalogue: a folder or an s3:// address. With TESSERA_STAC_BACKEND=pgstac only its"
+            " COGs, and not needed.",
             metavar="CATALOG",
         ),
     ] = None,
@@ -413,20 +438,20 @@ def serve(
     from api.memory import few_arenas
     from api.metrics import FOLDER
     from api.settings import Settings
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
     from catalog_builder.console import say
     from catalog_builder.digest import check_digest
+    from catalog_builder.storage import scheme
 
     few_arenas()
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
-        raise QueryError("CATALOG: say which folder to serve, or set TESSERA_STAC_BACKEND=pgstac")
+        raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
-        # a clear error now, not in every worker
-        check_digest(CatalogFolder(catalog).open_index().path)
+        check_digest(open_index(catalog).path)  # a clear error now, not in every worker
     sock = serving.listen(host, port)
     if catalog is not None:
-        os.environ["TESSERA_STAC_CATALOG"] = str(catalog.absolute())
+        os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
     if root_path:
         os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
     say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
@@ -447,7 +472,7 @@ def export(
         str | None,
         typer.Option(
             help="Where to: a file for ndjson (.gz and .zst are compressed, - is stdout), a folder for"
-            " geoparquet and static.",
+            " geoparquet and static; or an s3:// address.",
             metavar="PATH",
         ),
     ] = None,
@@ -478,7 +503,7 @@ def export(
 ) -> None:
     """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
     from catalog_builder import console
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
     from catalog_builder.publish.extract import extracts
@@ -488,7 +513,7 @@ def export(
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
     to = to or "pgstac"
     parts = extracts(
-        CatalogFolder(catalog).open_index(),
+        open_index(catalog),
         url=url,
         collections=dataset,
         years=parse_years(years),
@@ -572,13 +597,16 @@ def demo(
     url = f"http://{host}:{port}"
     catalog = prepare(folder, url, quiet=quiet)
     say(greeting(url))
-    serve(catalog, host=host, port=port, workers=1, root_path="")
+    serve(str(catalog), host=host, port=port, workers=1, root_path="")
 
 
 @app.command()
 def get(
     catalog: Annotated[
-        str, typer.Argument(help="The catalogue folder, or the address of a STAC API.", metavar="CATALOG")
+        str,
+        typer.Argument(
+            help="A catalogue folder, its s3:// address, or the address of a STAC API.", metavar="CATALOG"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to; it holds one dataset.", metavar="FOLDER")],
     region_file: Annotated[
@@ -627,7 +655,9 @@ def get(
 
 @app.command()
 def validate(
-    path: Annotated[Path, typer.Argument(help="A catalogue folder, or a folder that `convert` wrote to.")],
+    path: Annotated[
+        str, typer.Argument(help="A catalogue, or what `convert` wrote to: a folder or an s3:// address.")
+    ],
     pixels: Annotated[
         bool, typer.Option("--pixels/--no-pixels", help="Compare every pixel of the COGs with its source.")
     ] = True,
@@ -639,8 +669,8 @@ def validate(
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from catalog_builder import console
-    from catalog_builder.catalog import INDEX
+    from catalog_builder import console, storage
+    from catalog_builder.catalog import is_catalog
     from catalog_builder.convert.verify import validate_results
     from catalog_builder.validate import CatalogReport, report_data, report_text, validate_catalog
 
@@ -652,10 +682,10 @@ def validate(
         def tell(done: int, of: int, _: object) -> None:
             report("checking tiles", done, of)
 
-        if (path / INDEX).exists() or not (path / "ledger").is_dir():
+        if is_catalog(path) or not storage.is_dir(storage.join(path, "ledger")):
             found = validate_catalog(path, pixels=pixels, executor=pool, progress=tell)
         else:
-            tiles = validate_results(str(path), pixels=pixels, executor=pool, progress=tell)
+            tiles = validate_results(path, pixels=pixels, executor=pool, progress=tell)
             found = CatalogReport((), tiles)
     console.result(report_text(found), report_data(found), as_json=as_json)
     if not found.sound:

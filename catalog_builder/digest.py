@@ -19,9 +19,14 @@ _NAME = "index.sha256"
 
 def write_digest(index: Path) -> None:
     """Note the digest of a new index, in the format of ``sha256sum``."""
+    note_digest(index, _digest(index))
+
+
+def note_digest(index: Path, sha256: str) -> None:
+    """Note what the digest of an index must be."""
     path = index.parent / STATE / _NAME
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"{_digest(index)}  {index.name}\n")
+    path.write_text(f"{sha256}  {index.name}\n")
 
 
 def recorded_digest(index: Path) -> str | None:

@@ -27,6 +27,14 @@ class StorageError(TesseraError):
     """A file or address that cannot be opened, listed or written."""
 
 
+class ConflictError(StorageError):
+    """A file that another writer has put in place, or changed, meanwhile; it is left as it is."""
+
+
+class ChecksumError(StorageError):
+    """Bytes that arrived and are not those that were sent, or that were wanted."""
+
+
 class CatalogError(TesseraError):
     """A catalogue folder that is missing, incomplete or of another version."""
 

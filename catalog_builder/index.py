@@ -26,6 +26,7 @@ import orjson
 import pyarrow as pa
 
 from catalog_builder import grid
+from catalog_builder.addresses import Addresses
 from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.cover import Runs
 from catalog_builder.coverage import year_bits
@@ -37,7 +38,7 @@ from catalog_builder.errors import (
     QueryTimeoutError,
     SchemaVersionError,
 )
-from catalog_builder.items import Addresses, Has, TileRows, npy_size, scales_size, url_path
+from catalog_builder.items import Has, TileRows, npy_size, scales_size, url_path
 from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
 
 SCHEMA_VERSION = 2
@@ -139,7 +140,7 @@ class CollectionRecord:
         """Read what :meth:`to_json` wrote."""
         d = json.loads(text)
         d["dataset"] = dataset(d["dataset"])
-        d["addresses"] = Addresses(**d["addresses"])
+        d["addresses"] = Addresses.from_json(d["addresses"])
         for name in ("years", "counts"):
             d[name] = tuple(d[name])
         return cls(**d)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import grid
+from catalog_builder.addresses import Addresses, alternate
 from catalog_builder.coverage import COVERAGE_NAMES, FIRST_YEAR, coverage_codes, years_of
 from catalog_builder.datasets import Dataset
 from catalog_builder.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
@@ -88,25 +89,6 @@ def scales_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer])
     return 4 * height.astype(np.int64) * width + 128
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a collection's files are, as its items say it.
-
-    ``{root}`` in an address stands for the address of the catalogue itself: the API puts its own.
-    """
-
-    source: str
-    """Below it lie ``<year>/<grid>/<grid>.npy``."""
-    landmasks: str
-    """Below it lie ``<grid>.tiff``."""
-    lane: str
-    """Below it the API answers the raw lane, ``<year>/<grid>/<grid>_f32.vrt``."""
-    data: str
-    """Below it lie the COGs that the ledger names."""
-    cogs: bool = False
-    """Whether any tile-year is converted; if not, the template leaves all of it out."""
-
-
 def item_template(
     dataset: Dataset, addresses: Addresses, root: str, grid_kind: grid.Grid = "utm"
 ) -> dict[str, Any]:
@@ -137,11 +119,19 @@ def item_template(
         "data_type": "float32",
         "bands": BANDS,
     }
-    converted = _cog_assets(addresses.data.replace("{root}", root), raw_view) if addresses.cogs else {}
+    converted = _cog_assets(addresses, root, raw_view) if addresses.cogs else {}
+
+    def source_file(path: str) -> dict[str, Any]:
+        return {
+            "href": Text(f"{source}/{path}"),
+            **addresses.stored(source),
+            **alternate(addresses.source_mirrors, lambda place: Text(f"{place}/{path}")),
+        }
+
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
-        "stac_extensions": [PROJECTION, FILE],
+        "stac_extensions": [PROJECTION, FILE, *addresses.extensions],
         "id": Text("grid_{lon}_{lat}_{year}"),
         "collection": cid,
         "geometry": {
@@ -182,13 +172,14 @@ def item_template(
             "tessera:years": Numbers("years"),
             "tessera:coverage": Text("{coverage}"),
             **({"tessera:synthetic": True} if dataset.is_synthetic else {}),
+            **({"storage:schemes": schemes} if (schemes := addresses.schemes) else {}),
         },
         "assets": {
             **(converted or {"embeddings_f32": When(Has.NPY | Has.RAW_LANE, raw_view)}),
             "source_npy": When(
                 Has.NPY,
                 {
-                    "href": Text(f"{source}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}.npy"),
+                    **source_file("{year}/grid_{lon}_{lat}/grid_{lon}_{lat}.npy"),
                     "type": MEDIA_NPY,
                     "title": "Quantised embeddings as published: int8 (rows, columns, 128)",
                     "roles": ["source"],
@@ -200,7 +191,7 @@ def item_template(
             "source_scales": When(
                 Has.NPY,
                 {
-                    "href": Text(f"{source}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_scales.npy"),
+                    **source_file("{year}/grid_{lon}_{lat}/grid_{lon}_{lat}_scales.npy"),
                     "type": MEDIA_NPY,
                     "title": "Scales as published: float32 (rows, columns); embedding = code x scale",
                     "roles": ["source"],
@@ -211,7 +202,7 @@ def item_template(
             "source_geotiff": When(
                 Has.GEOTIFF,
                 {
-                    "href": Text(f"{source}/{{geotiff}}"),
+                    **source_file("{geotiff}"),
                     "type": MEDIA_GEOTIFF,
                     "title": "Embeddings as float32, exported by geotessera",
                     "roles": ["source"],
@@ -222,6 +213,7 @@ def item_template(
                 Has.LANDMASK,
                 {
                     "href": Text(f"{landmasks}/grid_{{lon}}_{{lat}}.tiff"),
+                    **addresses.stored(landmasks),
                     "type": MEDIA_GEOTIFF,
                     "title": "Land (1) and water (0)",
                     "roles": ["land-water"],
@@ -247,20 +239,35 @@ def item_template(
     }  # fmt: skip
 
 
-def _cog_assets(data: str, raw_view: dict[str, Any]) -> dict[str, Any]:
-    """Return the assets of converted tile-years, below an address; their paths are the converter's."""
-    stem = f"{data}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_{{year}}"
+def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> dict[str, Any]:
+    """Return the assets of converted tile-years; their paths are the converter's."""
+    data, views = (a.replace("{root}", root) for a in (addresses.data, addresses.views or addresses.data))
+
+    def at(place: str, content: str, suffix: str) -> Text:
+        stem = f"{place}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}_{{year}}"
+        return Text(f"{stem}_{{{content}}}_{suffix}")
+
+    def view(place: str, values: str, otherwise: Any) -> Choice:
+        """Return the VRT beside a native pair, or the COG itself in the float32 profile."""
+        floats = Choice(Has.COG_FLOAT, at(values, "cog", "embeddings.tif"), otherwise)
+        return Choice(Has.COG_NATIVE, at(place, "cog", "f32.vrt"), floats)
 
     def file(name: str, suffix: str, media: str, *, header: bool = True) -> dict[str, Any]:
         content = "visual" if name in ("visual", "thumbnail") else "cog"
         found: dict[str, Any] = {
-            "href": Text(f"{stem}_{{{content}}}_{suffix}"),
+            "href": at(data, content, suffix),
+            **addresses.stored(data),
+            **alternate(addresses.mirrors, lambda place: at(place, content, suffix)),
             "type": media,
             "file:size": Number(f"cog_{name}_size"),
             "file:checksum": Text(f"1220{{cog_{name}_sha256}}"),
         }
         return found | ({"file:header_size": Number(f"cog_{name}_header")} if header else {})
 
+    elsewhere = {
+        **addresses.stored(data),
+        **alternate(addresses.mirrors, lambda place: view(place, place, at(place, "cog", "embeddings.tif"))),
+    }
     return {
         "embeddings": When(
             Has.COG_NATIVE,
@@ -291,11 +298,8 @@ def _cog_assets(data: str, raw_view: dict[str, Any]) -> dict[str, Any]:
             Has.COG,
             {
                 **raw_view,
-                "href": Choice(
-                    Has.COG_NATIVE,
-                    Text(f"{stem}_{{cog}}_f32.vrt"),
-                    Choice(Has.COG_FLOAT, Text(f"{stem}_{{cog}}_embeddings.tif"), raw_view["href"]),
-                ),
+                "href": view(views, data, raw_view["href"]),
+                **{k: When(Has.COG, v) for k, v in elsewhere.items()},
                 "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
                 "nodata": When(Has.COG_FLOAT, "nan"),
                 "bands": Statistics(

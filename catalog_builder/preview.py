@@ -35,6 +35,7 @@ from catalog_builder.convert.visual import (
 )
 from catalog_builder.coverage_page import fill_page
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.find import TileYear, find
 from catalog_builder.items import N_BANDS
 
@@ -242,12 +243,14 @@ def _read_all(tiles: Sequence[TileYear], bounds: Bounds, factor: int, progress: 
 def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
     if tile.kind == "npy":
         return _read_arrays(tile, bounds, factor)
-    import rasterio
     from rasterio.errors import RasterioError
 
     level = factor.bit_length() - 2
     try:
-        with rasterio.Env(**_GDAL), _open(tile.visual or tile.main, level) as dataset:
+        with (
+            gdal_environment(tile.main, **_GDAL),
+            _open(gdal_path(tile.visual or tile.main), level) as dataset,
+        ):
             window = _window(tile, bounds, dataset.transform, dataset.shape)
             if window is None:
                 return None
@@ -256,7 +259,7 @@ def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
             if tile.visual is not None or tile.scales is None:
                 return _Piece(tile, transform, pixels)
             # The overview of the scales holds the scale of each overview pixel: the two go together.
-            with _open(tile.scales, level) as scales:
+            with _open(gdal_path(tile.scales), level) as scales:
                 return _Piece(tile, transform, pixels, scales.read(1, window=window))
     except (RasterioError, OSError) as error:
         raise StorageError(f"{tile.visual or tile.main}: cannot be read: {error}") from error

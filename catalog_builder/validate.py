@@ -6,6 +6,7 @@ Each check compares two things that were written apart, so that what one lost th
 from __future__ import annotations
 
 import json
+import posixpath
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_builder import grid
-from catalog_builder.catalog import CATALOG_JSON, COGS, CatalogFolder
+from catalog_builder import grid, storage
+from catalog_builder.catalog import CATALOG_JSON, COGS, open_index
 from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
 from catalog_builder.digest import check_digest
-from catalog_builder.errors import CatalogError
+from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.index import Index, Selection
 from catalog_builder.publish.extract import Extract
 
@@ -59,18 +60,18 @@ class CatalogReport:
 
 
 def validate_catalog(
-    path: Path,
+    address: Path | str,
     *,
     pixels: bool = True,
     executor: Executor | None = None,
     progress: Callable[[int, int, TileCheck], None] | None = None,
 ) -> CatalogReport:
-    """Check a catalogue folder.
+    """Check a catalogue.
 
     Parameters
     ----------
-    path
-        The folder.
+    address
+        Its folder, or its s3 address.
     pixels
         Whether to compare every pixel of the converted tiles with their sources; their files' sizes
         and SHA-256 are checked either way.
@@ -82,16 +83,16 @@ def validate_catalog(
     CatalogError
         If it is no catalogue, or of another version.
     """
-    folder = CatalogFolder(path)
-    index = folder.open_index()
-    findings = [_integrity(index), _documents(path, index)]
+    address = str(address)
+    index = open_index(address)
+    findings = [_integrity(index), _documents(address, index)]
     for record in index.collections.values():
         for year, n in zip(record.years, record.counts, strict=True):
-            findings.append(_year(path, Extract(index, record, record.years, "http://localhost"), year, n))
-    ledger = path / COGS / LEDGER
+            findings.append(_year(address, Extract(index, record, record.years, "http://localhost"), year, n))
+    cogs = storage.join(address, COGS)
     tiles = (
-        validate_results(str(path / COGS), pixels=pixels, executor=executor, progress=progress)
-        if ledger.is_dir()
+        validate_results(cogs, pixels=pixels, executor=executor, progress=progress)
+        if storage.is_dir(storage.join(cogs, LEDGER))
         else None
     )
     return CatalogReport(tuple(findings), tiles)
@@ -111,20 +112,24 @@ def _integrity(index: Index) -> Finding:
     return Finding("index: integrity", tuple(problems))
 
 
-def _documents(path: Path, index: Index) -> Finding:
-    """Check the static documents against the STAC schemas, and their links against the folder."""
+def _documents(address: str, index: Index) -> Finding:
+    """Check the static documents against the STAC schemas, and that their links lead to files."""
     problems = []
     for name in (CATALOG_JSON, *(f"{c}/collection.json" for c in index.collections)):
         try:
-            document = json.loads((path / name).read_text())
-        except (OSError, ValueError) as exc:
+            document = json.loads(storage.read_bytes(storage.join(address, name)))
+        except (StorageError, ValueError) as exc:
             problems.append(f"{name}: {exc}")
             continue
         problems += [f"{name}: {p}" for p in _stac_problems(document)]
-        here = (path / name).parent
         hrefs = [x["href"] for x in (*document["links"], *document.get("assets", {}).values())]
         problems += [
-            f"{name}: {h} is missing" for h in hrefs if h.startswith(".") and not (here / h).exists()
+            f"{name}: {h} is missing"
+            for h in hrefs
+            if h.startswith(".")
+            and not storage.exists(
+                storage.join(address, posixpath.normpath(posixpath.join(posixpath.dirname(name), h)))
+            )
         ]
     return Finding("catalog.json and collections: STAC, links", tuple(problems))
 
@@ -141,15 +146,16 @@ def _stac_problems(document: dict[str, Any]) -> Iterator[str]:
         yield str(reason).splitlines()[0]
 
 
-def _year(path: Path, extract: Extract, year: int, n: int) -> Finding:
+def _year(address: str, extract: Extract, year: int, n: int) -> Finding:
     """Compare a year's parquet file with the index, and check a sample of its items as STAC."""
     what = f"{extract.id} {year}: {n:,} items"
-    file = path / extract.id / "items" / f"year={year}" / "items.parquet"
+    file = storage.join(address, extract.id, "items", f"year={year}", "items.parquet")
     problems: list[str] = []
     try:
-        bbox = pq.ParquetFile(file).read(["bbox"])["bbox"].combine_chunks().flatten()
-    except (OSError, ValueError) as exc:
-        return Finding(what, (f"{file}: {exc}",))
+        with storage.local_copy(file) as path:
+            bbox = pq.ParquetFile(path).read(["bbox"])["bbox"].combine_chunks().flatten()
+    except (OSError, ValueError, StorageError) as exc:
+        return Finding(what, (f"{file}: {exc}" if file not in str(exc) else str(exc),))
     west, south = (np.rint(bbox[i].to_numpy() * 10).astype(np.int64) for i in (0, 1))
     in_parquet = np.sort((south + 900) * grid.N_COLS + west + 1800)
     try:

@@ -16,9 +16,9 @@ _BLOCK = re.compile(r"<!-- snippet: ([\w-]+) -->\n```(\w+)\n(.*?)```", re.DOTALL
 STRICT = ("-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning")
 
 
-def snippets() -> dict[str, tuple[str, str]]:
-    """Return (language, text) of every block, by name."""
-    return {name: (language, text) for name, language, text in _BLOCK.findall(DOCUMENT.read_text())}
+def snippets(document: Path = DOCUMENT) -> dict[str, tuple[str, str]]:
+    """Return (language, text) of every block of a document, by name."""
+    return {name: (language, text) for name, language, text in _BLOCK.findall(document.read_text())}
 
 
 def localised(text: str, url: str, bbox: tuple[float, float, float, float]) -> str:

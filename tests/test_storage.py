@@ -14,6 +14,8 @@ from moto.server import ThreadedMotoServer
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.storage import retry
+from catalog_builder.storage.s3_client import forget
 
 BODY = bytes(range(256)) * 20_000
 
@@ -49,7 +51,7 @@ class Web:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setattr(storage, "BACKOFF", 0.001)
+    monkeypatch.setattr(retry, "BACKOFF", 0.001)
     web = Web()
     yield web
     web.close()
@@ -137,7 +139,7 @@ def test_web_a_download_that_stays_broken_is_never_a_short_file(web: Web, tmp_pa
 
 
 def test_web_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "BACKOFF", 0.001)
+    monkeypatch.setattr(retry, "BACKOFF", 0.001)
     with pytest.raises(StorageError, match=r"http://127\.0\.0\.1:9/x"):
         storage.open_binary("http://127.0.0.1:9/x")
     with pytest.raises(StorageError, match="cannot be listed"):
@@ -186,11 +188,11 @@ def test_s3(endpoint: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if how == "anonymous":
         admin.put_object(Bucket=bucket, Key="x/a.tif", Body=BODY, ACL="public-read")
         admin.put_object(Bucket=bucket, Key="x/private.tif", Body=BODY)
-        storage._s3_client.cache_clear()
+        forget()
     else:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        storage._s3_client.cache_clear()
+        forget()
         local = tmp_path / "a.tif"
         local.write_bytes(BODY)
         storage.put_file(
@@ -217,7 +219,7 @@ def test_s3(endpoint: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not storage.exists(f"s3://{bucket}/x/none")
         with pytest.raises(StorageError, match=f"s3://{bucket}/x/none"):
             storage.open_binary(f"s3://{bucket}/x/none")
-    storage._s3_client.cache_clear()
+    forget()
 
 
 def test_write_atomic(tmp_path: Path) -> None:

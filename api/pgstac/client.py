@@ -19,6 +19,7 @@ from api.aggregation import Aggregation, from_years, named
 from api.client import feature_collection
 from api.engine import select
 from api.extended import ExtendedClient, aggregation_document
+from api.hrefs import readdress
 from api.links import GEOJSON, JSON, link, paging_links
 from api.paging import seal, unseal
 from api.pgstac.aggregation import count_by
@@ -54,7 +55,8 @@ class PgstacClient(ExtendedClient):
     async def _search(self, request: Request, query: Query, path: str) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]
         prepared = await self._prepared(snapshot, query)
-        caching = ContentCaching(request, self.settings)
+        view = self._addressed(query.view)
+        caching = ContentCaching(request, self.settings, self._period(view))
         if prepared is None:
             page: Json = {"features": [], "links": []}
             matched = Count(0)
@@ -70,7 +72,7 @@ class PgstacClient(ExtendedClient):
         ]
 
         def body() -> bytes:
-            items = show(snapshot, page["features"], root, query.view, query.fields)
+            items = self._shown(show(snapshot, page["features"], root, view, query.fields), view)
             return feature_collection(items, links, matched)
 
         whole = await anyio.to_thread.run_sync(body) if len(page["features"]) > _INLINE_ITEMS else body()
@@ -126,8 +128,15 @@ class PgstacClient(ExtendedClient):
         found = await self.store.database.within(self.settings.search_seconds, find)
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
-        (text,) = show(snapshot, found, root, view)
-        return ContentCaching(request, self.settings).respond(text.encode(), GEOJSON)
+        view = self._addressed(view)
+        (text,) = self._shown(show(snapshot, found, root, view), view)
+        caching = ContentCaching(request, self.settings, self._period(view))
+        return caching.respond(text.encode(), GEOJSON)
+
+    def _shown(self, items: list[str], view: View) -> list[str]:
+        """Give stored items the addresses that are asked for."""
+        hrefs = view.hrefs if view is not None and view.hrefs is not None else "https"
+        return self._signed(readdress(items, hrefs), view)
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]

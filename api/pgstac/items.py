@@ -67,7 +67,7 @@ def _tiles(snapshot: PgstacSnapshot, cid: str, items: Sequence[Item], root: str,
     found = []
     for item, text in zip(items, texts, strict=True):
         parts = orjson.loads(text)
-        if view is not None:
+        if view is not None and view.bands is not None:
             properties = {**item["properties"], **parts.pop("properties")}
             found.append({**_ordered(item), "properties": properties, **parts})
             continue
@@ -88,7 +88,7 @@ def _renderer(snapshot: PgstacSnapshot, cid: str, root: str, view: View) -> Json
     def make() -> JsonRenderer:
         record = snapshot.collections[cid]
         of = (record.dataset, record.addresses, root, record.grid)
-        if view is None:
+        if view is None or view.bands is None:
             template = with_map_links(item_template(*of), record, root)
             return JsonRenderer({name: template[name] for name in ("stac_extensions", "links")})
         template = bands_template(*of, view.bands)

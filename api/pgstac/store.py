@@ -9,11 +9,9 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import numpy as np
 import orjson
 from fastapi import FastAPI
 from stac_fastapi.pgstac.config import Settings as PgstacSettings
@@ -21,9 +19,7 @@ from stac_fastapi.pgstac.config import Settings as PgstacSettings
 from api.pgstac.database import Database
 from api.pgstac.snapshot import LoadedTiles, PgstacSnapshot, masks_of, records_of
 from api.settings import Settings
-from api.store import Store
-from catalog_builder import grid
-from catalog_builder.catalog import CatalogFolder
+from api.store import Store, warm_up
 from catalog_builder.errors import CatalogError, TesseraError, UnavailableError
 from catalog_builder.index import CollectionRecord
 from catalog_builder.publish.pgstac_state import SCHEMA_VERSION, unpack_cells
@@ -47,8 +43,8 @@ class PgstacStore(Store):
 
     Parameters
     ----------
-    folder
-        Where the COGs are, if the server is to serve them.
+    home
+        The catalogue, a folder or an s3 address, whose COGs the server is to serve, if any.
     settings
         Which database, among others.
     failed
@@ -56,17 +52,16 @@ class PgstacStore(Store):
     """
 
     def __init__(
-        self, folder: Path | None, settings: Settings, failed: Callable[[], None] = lambda: None
+        self, home: str | None, settings: Settings, failed: Callable[[], None] = lambda: None
     ) -> None:
-        self.folder = CatalogFolder(folder or Path("/nonexistent"))
+        self.home = home or "/nonexistent"
         self.database = Database(settings)
         self._refresh = max(settings.refresh_seconds, 0.05)
         self._failed = failed
         self._newest: PgstacSnapshot | None = None
         self._mark = ""
         self._fault = "the database is not connected yet; try again"
-        # The raster table costs 0.2 s once: not in the first request.
-        grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        warm_up()
 
     def attach(self, app: FastAPI) -> None:
         """Connect when the application starts, and give stac-fastapi-pgstac what it looks for."""

@@ -252,10 +252,12 @@ def _target(sources: list[str], out: str | None) -> str:
     """Return where to write: what was given, or the cogs folder of the one catalogue that is converted."""
     if out is not None:
         return out.rstrip("/") or "/"
-    from catalog_builder.catalog import COGS, INDEX
+    from catalog_builder import storage
+    from catalog_builder.catalog import COGS, is_catalog
 
-    if len(sources) == 1 and (Path(sources[0]) / INDEX).exists():
-        return str(Path(sources[0]).absolute() / COGS)
+    if len(sources) == 1 and is_catalog(sources[0]):
+        source = sources[0]
+        return storage.join(source if storage.scheme(source) else str(Path(source).absolute()), COGS)
     raise QueryError("--out: say where the COGs go; only a catalogue has a place for them")
 
 

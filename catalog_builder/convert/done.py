@@ -7,7 +7,7 @@ import tempfile
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +39,8 @@ class Done:
         self._jobs = np.empty(0, np.uint64)
         self._prints = self._places = self._named = self._jobs
         self._times = np.empty(0, np.float64)
-        with suppress(StorageError):  # no ledger yet
+        # A folder that is not there is no ledger yet; a store that does not answer may have one.
+        with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
             self._read(ledger_files(ledger))
 
     def _read(self, addresses: list[str]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shutil
 import tempfile
 import time
 import zlib
@@ -311,8 +312,7 @@ class LedgerWriter:
         self.address = storage.join(address, name)
         self._remote = bool(storage.scheme(address))
         if self._remote:
-            self._spool = tempfile.TemporaryDirectory(prefix="tessera-ledger-")
-            self._path = Path(self._spool.name) / name
+            self._path = Path(tempfile.mkdtemp(prefix="tessera-ledger-")) / name
         else:
             self._path = storage.local_path(self.address)
         self._put_at = time.monotonic()
@@ -351,15 +351,26 @@ class LedgerWriter:
         self._put_at = time.monotonic()
 
     def close(self) -> None:
-        """Close; a file without rows is removed."""
+        """Close; a file without rows is removed.
+
+        Raises
+        ------
+        StorageError
+            If a ledger on S3 cannot be put; then the message says where its rows are kept.
+        """
         os.close(self._file)
         if not self._good:
             with suppress(OSError):
                 self._path.unlink()
         elif self._remote:
-            self._put()
+            try:
+                self._put()
+            except StorageError as error:
+                raise StorageError(
+                    f"{error}; its rows are kept in {self._path}: put that file there, or convert again"
+                ) from error
         if self._remote:
-            self._spool.cleanup()
+            shutil.rmtree(self._path.parent, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

@@ -61,7 +61,7 @@ def publish(folder: Path, row: LedgerRow, options: Options) -> None:
         target = storage.join(options.out, file.path)
         if storage.scheme(target):
             kind = _TYPES[Path(file.path).suffix]
-            storage.put_file(staged, target, content_type=kind, cache_control=_IMMUTABLE)
+            storage.put_file(staged, target, content_type=kind, cache_control=_IMMUTABLE, immutable=True)
             continue
         final = storage.local_path(target)
         final.parent.mkdir(parents=True, exist_ok=True)

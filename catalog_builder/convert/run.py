@@ -111,7 +111,8 @@ def run(
     Raises
     ------
     StorageError
-        If the ledger cannot be written at all.
+        If the ledger cannot be written at all, or the target is a store that would overwrite files that
+        must not change.
     ClusterError
         If the workers can do nothing more; what is finished is in the ledger.
     """
@@ -119,6 +120,8 @@ def run(
     ledger = ledger or storage.join(options.out, LEDGER)
     begin = time.perf_counter()
     tally = _Tally()
+    if storage.scheme(options.out) == "s3":
+        storage.s3_put.check_conditions(options.out)
     done = Done(ledger, options)
     with staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)

@@ -25,7 +25,6 @@ from catalog_builder.manifests.part import Selection
 
 __all__ = ["Plan", "Wanted", "in_shard", "plan"]
 
-_CATALOG_INDEX = "index.sqlite"
 _BATCH = 4096
 
 
@@ -69,11 +68,13 @@ def in_shard(job: str, shard: tuple[int, int] | None) -> bool:
 
 
 def _plan_one(source: str, wanted: Wanted) -> Plan:
+    from catalog_builder.catalog import is_catalog
+
     remote = bool(storage.scheme(source))
-    if not remote and (storage.local_path(source) / _CATALOG_INDEX).exists():
-        return _plan_catalogue(storage.local_path(source), wanted)
+    if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_catalog(source):
+        return _plan_catalogue(source, wanted)
     if wanted.missing:
-        raise ConvertError(f"{source}: --missing needs a catalogue folder, which knows what is converted")
+        raise ConvertError(f"{source}: --missing needs a catalogue, which knows what is converted")
     if not remote and glob.has_magic(source) and not Path(source).exists():
         # pathlib has no pattern that may be absolute
         found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
@@ -158,11 +159,11 @@ def _published_landmasks(ds: Dataset, root: str) -> str | None:
     return ds.published_landmasks if root == ds.published_root else None
 
 
-def _plan_catalogue(path: Path, wanted: Wanted) -> Plan:
+def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
     """Plan the tile-years of a catalogue."""
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
 
-    index = CatalogFolder(path).open_index()
+    index = open_index(address)
     records = [r for r in index.collections.values() if wanted.dataset is None or r.dataset == wanted.dataset]
     parts: list[tuple[pa.Table, Dataset, str, str | None, _Landmasks]] = []
     for record in records:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -65,7 +64,7 @@ def find(
     Parameters
     ----------
     catalog
-        A catalogue folder, or the http(s) address of a STAC API of this project.
+        A catalogue folder, its s3 address, or the http(s) address of a STAC API of this project.
     region
         OGC:CRS84; tiles whose cell shares a point with it.
     years
@@ -82,7 +81,7 @@ def find(
     """
     if storage.scheme(catalog) in ("http", "https"):
         return _from_api(catalog, region, years, name)
-    return _from_folder(Path(catalog), region, years, name)
+    return _from_catalog(catalog, region, years, name)
 
 
 def _choose(names: Iterable[str], name: str | None) -> Dataset:
@@ -102,19 +101,19 @@ def _choose(names: Iterable[str], name: str | None) -> Dataset:
     return ([d for d in found if not d.is_synthetic] or found)[0]
 
 
-# ------------------------------------------------------------------------------------------- folder
+# ---------------------------------------------------------------------------------------- catalogue
 
 
-def _from_folder(
-    folder: Path, region: BaseGeometry, years: frozenset[int] | None, name: str | None
+def _from_catalog(
+    catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog import open_index
     from catalog_builder.cover import cover
     from catalog_builder.index import Selection, tile_rows
     from catalog_builder.items import item_columns, item_template
     from catalog_builder.template import JsonRenderer
 
-    index = CatalogFolder(folder).open_index()
+    index = open_index(catalog)
     record = index.collections[_choose(index.collections, name).collection_id]
     wanted = sorted(set(record.years) & years) if years is not None else None
     selection = Selection([record.ordinal], years=wanted, runs=cover(region))
@@ -131,7 +130,7 @@ def _from_folder(
         if href.startswith(lane):
             return f"{root}/{href.removeprefix(lane)}"
         if href.startswith(f"{_HERE}/data/"):
-            return str(folder / href.removeprefix(f"{_HERE}/data/"))
+            return storage.join(catalog, href.removeprefix(f"{_HERE}/data/"))
         return href
 
     items = (orjson.loads(text) for text in renderer.render(lists, rows.has.tolist()))

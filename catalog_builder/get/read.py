@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.plan import Mask, Part, Window
 from catalog_builder.items import N_BANDS
 
@@ -203,7 +203,7 @@ def _read_npy(address: str, shape: tuple[int, ...], out: npt.NDArray[Any], part:
             place(start, flat.tobytes())
             meter.add(stop - start)
         return
-    source = _Remote(_http_address(address), meter)
+    source = _Remote(address, meter)
     offset = _checked(source.read(0, NPY_HEADER), address, shape, out.dtype)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         ranges = _ranges(part, item, shape[1])
@@ -236,21 +236,13 @@ def _checked(header: bytes, address: str, shape: tuple[int, ...], dtype: np.dtyp
     return stream.tell()
 
 
-def _http_address(address: str) -> str:
-    """Return the address that ranges are asked of; a public bucket answers by https too."""
-    if not address.startswith("s3://"):
-        return address
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    if bucket == "tessera":  # the bucket that upstream's manifests name, at source.coop's own endpoint
-        return f"https://data.source.coop/tessera/{key}"
-    return f"https://{bucket}.s3.amazonaws.com/{key}"
-
-
 class _Remote:
     """One file, read by ranges; where it redirects to is asked once."""
 
     def __init__(self, address: str, meter: Meter) -> None:
-        self._address = self._target = address
+        # what source.coop publishes is open to anybody by https
+        published = storage.published_address(address) if address.startswith("s3://") else None
+        self._address, self._target = address, published or address
         self._meter = meter
 
     def read(self, start: int, stop: int) -> bytes:
@@ -263,6 +255,10 @@ class _Remote:
         """
         import httpx
 
+        if self._target.startswith("s3://"):
+            data = storage.s3.read_range(self._target, start, stop)
+            self._meter.add(len(data))
+            return data
         reason = ""
         for attempt in range(storage.ATTEMPTS):
             if attempt:
@@ -328,7 +324,7 @@ def _read_cog(
 
     out = np.full((*part.mask.shape, len(numbers)), nodata, dtype=nodata.dtype)
     try:
-        with _gdal(), rasterio.open(_gdal_path(address)) as ds:
+        with gdal_environment(address, **GDAL_SETTINGS), rasterio.open(gdal_path(address)) as ds:
             if (ds.height, ds.width) != part.source.raster.shape or ds.dtypes[0] != nodata.dtype.name:
                 raise StorageError(
                     f"{address}: expected {nodata.dtype} {part.source.raster.shape},"
@@ -352,19 +348,3 @@ def _paste(out: npt.NDArray[Any], window: Window, read: Window, data: npt.NDArra
     out[r0 - window.row : r1 - window.row, c0 - window.col : c1 - window.col] = data[
         r0 - read.row : r1 - read.row, c0 - read.col : c1 - read.col
     ]
-
-
-def _gdal_path(address: str) -> str:
-    if address.startswith(("http://", "https://")):
-        return f"/vsicurl/{address}"
-    if address.startswith("s3://"):
-        return f"/vsis3/{address.removeprefix('s3://')}"
-    return address
-
-
-@contextmanager
-def _gdal() -> Iterator[None]:
-    import rasterio
-
-    with rasterio.Env(**GDAL_SETTINGS):
-        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from catalog_builder.errors import QueryError
 from catalog_builder.publish.extract import Extract, Progress, quiet
@@ -60,7 +59,7 @@ def export(
     if to == "static":
         from catalog_builder.publish.static import write_static
 
-        return Exported(write_static(Path(out), parts, max_items=max_items, report=report))
+        return Exported(write_static(out, parts, max_items=max_items, report=report))
     from catalog_builder.publish.geoparquet_export import write_geoparquet
 
-    return Exported(write_geoparquet(Path(out), parts, report))
+    return Exported(write_geoparquet(out, parts, report))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from catalog_builder import storage
+from catalog_builder.items import MEDIA_PARQUET
 from catalog_builder.publish.extract import Extract, Progress, quiet
 from catalog_builder.publish.geoparquet import write_items
 from catalog_builder.publish.ndjson import replaced
 
 
-def write_geoparquet(out: Path, parts: Sequence[Extract], report: Progress = quiet) -> int:
-    """Write ``<collection>/year=YYYY/items.parquet`` below a folder; return how many items.
+def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = quiet) -> int:
+    """Write ``<collection>/year=YYYY/items.parquet`` below a folder or an s3 address; return how many items.
 
-    Each file takes its place by one rename. Files of other years are left as they are.
+    Each file takes its place in one step. Files of other years are left as they are.
     """
     of, done = sum(p.count() for p in parts), 0
     for part in parts:
@@ -21,7 +23,7 @@ def write_geoparquet(out: Path, parts: Sequence[Extract], report: Progress = qui
             cell = part.cells(year)
             if not len(cell):
                 continue
-            with replaced(out / part.id / f"year={year}" / "items.parquet") as path:
+            with replaced(storage.join(out, part.id, f"year={year}", "items.parquet"), MEDIA_PARQUET) as path:
                 write_items(
                     path,
                     cell,

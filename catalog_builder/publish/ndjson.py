@@ -12,6 +12,7 @@ from typing import IO
 
 import zstandard
 
+from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.publish.extract import Extract, Progress, quiet
 
@@ -24,7 +25,8 @@ def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = quiet) -
     Parameters
     ----------
     out
-        File to write, compressed if its name ends in ``.gz`` or ``.zst``; ``-`` is standard output.
+        File or s3 address to write, compressed if its name ends in ``.gz`` or ``.zst``; ``-`` is standard
+        output.
     parts
         Which items.
     report
@@ -34,7 +36,7 @@ def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = quiet) -
     ------
     StorageError
         If the file cannot be written. What was there before is then as it was: the new file takes its
-        place by one rename when it is complete.
+        place in one step when it is complete.
     """
     of, done = sum(p.count() for p in parts), 0
     with _target(out) as stream:
@@ -54,7 +56,7 @@ def _target(out: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     path = Path(out)
-    with replaced(path) as part, part.open("wb") as file:
+    with replaced(out, "application/x-ndjson") as part, part.open("wb") as file:
         match path.suffix:
             case ".gz":
                 with gzip.GzipFile(path.stem, "wb", 6, file, mtime=0) as stream:
@@ -67,8 +69,10 @@ def _target(out: str) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Lend a name beside ``path``; rename it to ``path`` when the block ends without an error.
+def replaced(target: Path | str, media_type: str | None = None) -> Iterator[Path]:
+    """Lend a name beside ``target``; rename it to ``target`` when the block ends without an error.
+
+    Of an s3 address it is the name of a temporary file, which is put there.
 
     A process that is killed leaves the file of that name behind; the next export writes over it.
 
@@ -77,6 +81,11 @@ def replaced(path: Path) -> Iterator[Path]:
     StorageError
         If it cannot be written.
     """
+    if storage.scheme(target):
+        with storage.write_atomic(target, content_type=media_type) as part:
+            yield part
+        return
+    path = storage.local_path(target)
     part = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ stac-geoparquet are for.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from catalog_builder.grid import COLS_PER_ZONE
 from catalog_builder.index import split_key
 from catalog_builder.items import STAC_VERSION
 from catalog_builder.publish.extract import Extract, Progress, quiet
+from catalog_builder.publish.tree_place import MARK, ROOT, TreePlace, tree_place
 
 MAX_ITEMS = 200_000
 """Items of a tree: a gigabyte of small files."""
@@ -45,18 +45,18 @@ _GEOJSON = "application/geo+json"
 
 
 def write_static(
-    out: Path, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = quiet
+    out: Path | str, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = quiet
 ) -> int:
     """Write the tree, or bring it up to date; return how many items it has.
 
-    Files are written from the leaves to the root, each by a rename, and files of an earlier tree that
+    Files are written from the leaves to the root, each in one step, and files of an earlier tree that
     are no longer linked are removed last: whenever the export is killed, every link that a reader
     finds leads to a whole file. A file that would not change is not touched.
 
     Parameters
     ----------
     out
-        Folder; new, empty, or an earlier tree.
+        Folder or s3 address; new, empty, or an earlier tree.
     parts
         Which items.
     max_items
@@ -69,7 +69,7 @@ def write_static(
     QueryError
         If there are too many items.
     StorageError
-        If the folder holds something else, or cannot be written.
+        If the place holds something else, or cannot be written.
     """
     n = sum(p.count() for p in parts)
     if n > max_items:
@@ -78,43 +78,22 @@ def write_static(
             " narrow it with --bbox or --years, raise it with --max-items,"
             " or export geoparquet, which has none"
         )
-    _check_folder(out)
-    tree = _Tree(out, n, report)
     try:
-        tree.write(parts)
+        _Tree(tree_place(out), n, report).write(parts)
     except OSError as exc:
         raise StorageError(f"{exc.filename or out}: cannot be written ({exc.strerror})") from exc
     return n
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder whose files are not ours: the export removes what it does not know."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        ours = orjson.loads((out / "catalog.json").read_bytes())["tessera:tree"] is True
-    except (OSError, ValueError, KeyError, TypeError):
-        # killed before its root was written, an export leaves this mark
-        ours = (out / _MARK).is_file()
-    if not ours:
-        raise StorageError(f"{out}: exists, and is not a static tree of an earlier export")
-
-
-_MARK = ".tessera-stac-tree"
-
-
 @dataclass
 class _Tree:
-    out: Path
+    place: TreePlace
     n: int
     report: Progress
-    written: set[Path] = field(default_factory=set)
+    written: set[str] = field(default_factory=lambda: {MARK})
     done: int = 0
 
     def write(self, parts: Sequence[Extract]) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / _MARK).touch()
-        self.written.add(self.out / _MARK)
         children = []
         for part in parts:
             years = [(str(y), str(y)) for y in part.years if self._year(part, y)]
@@ -123,8 +102,10 @@ class _Tree:
         document = _catalog(CATALOG_ID, CATALOG_TITLE, CATALOG_DESCRIPTION) | {"tessera:tree": True}
         document["links"] = [_link("root", "./catalog.json", _JSON, CATALOG_TITLE)]
         document["links"] += [_link("child", f"./{href}", _JSON, title) for href, title in children]
-        self._put(self.out / "catalog.json", document)
-        self._remove_others()
+        self.place.settle()
+        self._put(ROOT, document)
+        self.place.settle()
+        self.place.remove_others(self.written)
 
     def _collection(self, part: Extract, years: list[tuple[str, str]]) -> None:
         document = part.document()
@@ -133,11 +114,12 @@ class _Tree:
             *(_link("child", f"./{name}/catalog.json", _JSON, title) for name, title in years),
             *document["links"],
         ]
-        self._put(self.out / part.id / "collection.json", document)
+        self.place.settle()
+        self._put(f"{part.id}/collection.json", document)
 
     def _year(self, part: Extract, year: int) -> bool:
         """Write a year's items and their catalogues; return whether there are any."""
-        folder = self.out / part.id / str(year)
+        folder = f"{part.id}/{year}"
         bands: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         for rows in part.pages(year):
             for row, text in zip(rows, part.texts(rows), strict=True):
@@ -148,21 +130,21 @@ class _Tree:
                     *_up("../../../../catalog.json", "./catalog.json"),
                     _link("collection", "../../../collection.json", _JSON),
                 ]
-                self._put(folder / f"{zone:02}" / _band_name(band) / f"{item['id']}.json", item)
+                self._put(f"{folder}/{zone:02}/{_band_name(band)}/{item['id']}.json", item)
                 bands[zone][band].append(item["id"])
             self.done += len(rows)
             self.report("writing items", self.done, self.n)
         for zone, of_zone in bands.items():
             for band, ids in of_zone.items():
                 self._catalog(
-                    folder / f"{zone:02}" / _band_name(band),
+                    f"{folder}/{zone:02}/{_band_name(band)}",
                     f"{part.id}-{year}-{zone:02}-{_band_name(band)}",
                     f"Zone {zone}, {_band_title(band)}, {year}",
                     [_link("item", f"./{i}.json", _GEOJSON) for i in ids],
                     4,
                 )
             self._catalog(
-                folder / f"{zone:02}",
+                f"{folder}/{zone:02}",
                 f"{part.id}-{year}-{zone:02}",
                 f"UTM zone {zone}, {year}",
                 [
@@ -176,40 +158,18 @@ class _Tree:
             self._catalog(folder, f"{part.id}-{year}", f"{part.record.dataset.title}, {year}", links, 2)
         return bool(bands)
 
-    def _catalog(self, folder: Path, name: str, title: str, links: list[dict[str, Any]], depth: int) -> None:
+    def _catalog(self, folder: str, name: str, title: str, links: list[dict[str, Any]], depth: int) -> None:
         """Write a catalogue ``depth`` folders below the root."""
         parent = "../collection.json" if depth == 2 else "../catalog.json"
         document = _catalog(name, title, f"TESSERA embeddings: {title}.")
         document["links"] = _up("../" * depth + "catalog.json", parent) + links
-        self._put(folder / "catalog.json", document)
+        self.place.settle()
+        self._put(f"{folder}/catalog.json", document)
 
-    def _put(self, path: Path, document: dict[str, Any]) -> None:
-        """Write a file whole, unless it says the same already."""
+    def _put(self, path: str, document: dict[str, Any]) -> None:
         assert len(document["links"]) <= MAX_LINKS  # noqa: S101 - by the layout
-        data = orjson.dumps(document)
         self.written.add(path)
-        try:
-            if path.read_bytes() == data:
-                return
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.partial")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-
-    def _remove_others(self) -> None:
-        """Remove files of an earlier tree that this one does not have, and folders left empty."""
-        for folder, _, names in os.walk(self.out, topdown=False):
-            here = Path(folder)
-            for name in names:
-                if here / name not in self.written:
-                    (here / name).unlink()
-            if not any(here.iterdir()):
-                here.rmdir()
+        self.place.put(path, orjson.dumps(document))
 
 
 def _catalog(name: str, title: str, description: str) -> dict[str, Any]:

@@ -105,6 +105,36 @@ def _map_links(address: str) -> dict[str, Any]:
     }
 
 
+_ALTERNATE_PLACES = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "type": "object",
+        "required": ["href"],
+        "properties": {
+            "href": {"type": "string", "minLength": 1},
+            "alternate:name": {"type": "string", "minLength": 1},
+        },
+        "additionalProperties": False,
+    },
+}
+_STORAGE_SCHEME = {
+    "type": "object",
+    "required": ["type", "platform"],
+    "properties": {
+        "type": {"enum": ["aws-s3", "custom-s3"]},
+        "platform": {"type": "string", "pattern": "^https?://"},
+        "bucket": {"type": "string"},
+        "region": {"type": "string"},
+        "requester_pays": {"type": "boolean"},
+    },
+    "additionalProperties": False,
+}
+_STORAGE = {
+    "storage:schemes": {"type": "object", "minProperties": 1, "additionalProperties": _STORAGE_SCHEME},
+    "storage:refs": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+}
+
 _WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.json"
 SCHEMAS: dict[str, dict[str, Any]] = {_WEB_MAP_LINKS: _map_links(_WEB_MAP_LINKS)}
 for _name, _version, _prefix, _fields in (
@@ -113,6 +143,8 @@ for _name, _version, _prefix, _fields in (
     ("projection", "v1.2.0", "proj", {**_PROJECTION, "proj:epsg": {"type": ["integer", "null"]}}),
     ("file", "v2.1.0", "file", _FILE),
     ("raster", "v1.1.0", "raster", _RASTER),
+    ("storage", "v2.0.0", "storage", _STORAGE),
+    ("alternate-assets", "v1.2.0", "alternate", {"alternate": _ALTERNATE_PLACES}),
 ):
     _address = f"https://stac-extensions.github.io/{_name}/{_version}/schema.json"
     SCHEMAS[_address] = _schema(_address, _prefix, _fields)

@@ -1,0 +1,163 @@
+"""Files in S3 as this server answers them: by redirect, or byte by byte.
+
+A redirect costs this server nothing, and GDAL and browsers follow it. To the bucket's own address it
+is a 301, the only one that GDAL remembers; to a signed address, which ends, a 302. A HEAD is answered
+here, because an address that is signed for GET is not signed for HEAD.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.to_thread
+from starlette.types import Receive, Scope, Send
+
+from api.data import CacheControl, media_type, visible
+from api.hrefs import Access, presigned
+from api.ranges import (
+    ContentChangedError,
+    Span,
+    only_reading,
+    respond,
+    route_path,
+    send_error,
+    send_not_found,
+    send_redirect,
+)
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
+from catalog_builder.storage.presign import period
+
+BLOCK = 4 << 20
+"""Bytes that are asked for at a time where a client reads on."""
+THREADS = 32
+"""Requests to S3 at a time."""
+_HEADS = 10_000
+"""Sizes of immutable files that are remembered."""
+REDIRECT_SECONDS = 3600
+"""How long a redirect to a public address may be remembered."""
+
+
+@dataclass(slots=True)
+class ObjectContent:
+    """An object as it was when it was asked for: a :class:`api.ranges.Content`."""
+
+    address: str
+    size: int
+    etag: str
+    last_modified: str | None = None
+    _ahead: tuple[int, bytes] = field(default=(0, b""))
+
+    def read_now(self, span: Span) -> None:
+        """Return nothing: everything waits for the store."""
+
+    def read(self, span: Span) -> bytes:
+        """Return the bytes; call it from a thread.
+
+        Raises
+        ------
+        ContentChangedError
+            If the object is another one by now, or the store does not answer.
+        """
+        at, data = self._ahead
+        if not at <= span.start <= span.stop <= at + len(data):
+            # what follows on the last read is part of a long answer: fetch it in long pieces
+            reads_on = span.start == at + len(data) and at + len(data) > 0
+            stop = min(max(span.stop, span.start + BLOCK), self.size) if reads_on else span.stop
+            try:
+                data = storage.s3.read_range(self.address, span.start, stop, self.etag)
+            except StorageError as error:
+                raise ContentChangedError(str(error)) from error
+            at = span.start
+            self._ahead = (at, data)
+        return data[span.start - at : span.stop - at]
+
+
+class BucketFiles:
+    """An ASGI app that answers for the objects below an s3 address.
+
+    Parameters
+    ----------
+    home
+        ``s3://bucket/prefix``; nothing outside is answered for, and nothing hidden.
+    access
+        How.
+    presign_seconds
+        How long signed addresses are good for.
+    cache_control
+        From a path below ``home`` to its Cache-Control.
+    """
+
+    def __init__(self, home: str, access: Access, presign_seconds: int, cache_control: CacheControl) -> None:
+        self._home = home
+        self._access = access
+        self._seconds = presign_seconds
+        self._cache_control = cache_control
+        self._heads: OrderedDict[str, storage.s3.Head] = OrderedDict()
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        if await only_reading(scope, send):
+            path = visible(route_path(scope), scope.get("raw_path") or b"")
+            if path is None:
+                await send_not_found(scope, send, "no such file")
+            else:
+                await self.serve(path, scope, receive, send)
+
+    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a GET or HEAD for an object, given its path below the home."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(THREADS)
+        address = f"{self._home}/{path}"
+        # A VRT is small and names its neighbours: it is answered where they are.
+        if scope["method"] == "GET" and self._access != "proxy" and not path.endswith(".vrt"):
+            await self._redirect(address, scope, send)
+            return
+        control = self._cache_control(path)
+        try:
+            head = self._heads.get(path) if "immutable" in control else None
+            if head is None:
+                head = await anyio.to_thread.run_sync(storage.s3.head, address, limiter=self._limiter)
+        except StorageError as error:
+            await self._unavailable(error, scope, send)
+            return
+        if head is None:
+            await send_not_found(scope, send, "no such file")
+            return
+        if "immutable" in control:
+            self._heads[path] = head
+            if len(self._heads) > _HEADS:
+                self._heads.popitem(last=False)
+        await respond(
+            scope,
+            receive,
+            send,
+            ObjectContent(address, head.size, head.tag),
+            media_type=media_type(path),
+            cache_control=control,
+            limiter=self._limiter,
+        )
+
+    async def _redirect(self, address: str, scope: Scope, send: Send) -> None:
+        if self._access == "https":
+            control = f"public, max-age={REDIRECT_SECONDS}"
+            await send_redirect(send, storage.https_address(address), control)
+            return
+        try:
+            when = period(self._seconds)
+            location = presigned(address, when)
+        except StorageError as error:
+            await self._unavailable(error, scope, send)
+            return
+        # a second less: an answer must not be used when its address is not good any more
+        control = f"private, max-age={max(when.left - 1, 0)}"
+        await send_redirect(send, location, control, permanent=False)
+
+    async def _unavailable(self, error: StorageError, scope: Scope, send: Send) -> None:
+        await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"5")])

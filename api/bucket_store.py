@@ -1,0 +1,137 @@
+"""A catalogue in S3 as the server holds it: its index in a local cache, looked after in the background.
+
+No request waits for S3. A thread asks every so often whether another build was published; if so it
+fetches the index and hands out a new snapshot. If S3 is away, what is open stays good, and the log, the
+health page and the metrics say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from api.hrefs import Access
+from api.settings import Settings
+from api.store import Snapshot, Store, warm_up
+from catalog_builder import storage
+from catalog_builder.bucket import POINTER, BucketCatalog, Pointer
+from catalog_builder.errors import CatalogError, StorageError
+from catalog_builder.index import Index
+
+LOG = logging.getLogger("tessera_stac")
+
+
+class BucketStore(Store):
+    """Gives the current snapshot of a catalogue in S3.
+
+    Parameters
+    ----------
+    address
+        ``s3://bucket/prefix``.
+    refresh_seconds
+        How often to look for another build; 0 never looks.
+    cache
+        Folder for indexes, which other processes may share; None is the user's.
+    access
+        How the server answers for the catalogue's files.
+    failed
+        Called when S3 could not be asked.
+
+    Raises
+    ------
+    CatalogError
+        If there is no catalogue, or of another version.
+    StorageError
+        If S3 does not answer: without an index nothing can be served.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        refresh_seconds: float,
+        cache: Path | None = None,
+        access: Access = "https",
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._failed = failed
+        self._access: Access = access
+        self.home = address.rstrip("/")
+        self._catalog = BucketCatalog(self.home, cache)
+        found = self._catalog.pointer()
+        if found is None:
+            raise CatalogError(f"{self.home}: no catalogue ({POINTER} is missing); see 'tessera-stac build'")
+        self._take(found)
+        self._looked = time.time()
+        self._failures = 0
+        self._trouble = ""
+        self._stop = threading.Event()
+        warm_up()
+        if refresh_seconds:
+            thread = threading.Thread(target=self._watch, args=(refresh_seconds,), daemon=True)
+            thread.name = "catalogue in S3"
+            thread.start()
+
+    def current(self) -> Snapshot:
+        """Return the newest snapshot; waits for nothing."""
+        return self._snapshot
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Ask S3 for another build, and hand it out if there is one. Raises nothing: see :meth:`health`."""
+        try:
+            found = self._catalog.pointer(self._tag)
+            if found is not None:
+                self._take(found)
+                LOG.info("%s: serving build %s", self.home, found.generation)
+        except (StorageError, CatalogError, sqlite3.Error, OSError) as error:
+            self._failures += 1
+            self._failed()
+            if not self._trouble:
+                LOG.warning("what is open stays in service, but cannot be looked after: %s", error)
+            self._trouble = str(error)
+            return
+        if self._trouble:
+            LOG.warning("%s: answers again", self.home)
+        self._looked, self._trouble = time.time(), ""
+
+    def health(self) -> dict[str, Any]:
+        """Return where the catalogue is, when it was last compared with S3, and what keeps it from that."""
+        said: dict[str, Any] = {"address": self.home, "checked": round(time.time() - self._looked, 1)}
+        return {**said, "failures": self._failures, **({"problem": self._trouble} if self._trouble else {})}
+
+    def metrics(self) -> Iterator[str]:
+        """Yield figures in Prometheus' format."""
+        for name, kind, text, value in (
+            ("refresh_failures_total", "counter", "Times that S3 could not be asked.", self._failures),
+            ("checked_timestamp_seconds", "gauge", "When S3 last answered.", f"{self._looked:.0f}"),
+        ):
+            yield f"# HELP tessera_catalogue_{name} {text}"
+            yield f"# TYPE tessera_catalogue_{name} {kind}"
+            yield f"tessera_catalogue_{name} {value}"
+
+    def _take(self, pointer: Pointer) -> None:
+        index = Index(self._catalog.fetch_index(pointer))
+        old = getattr(self, "_snapshot", None)
+        self._snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
+        if old is not None:
+            old.retire()
+        self._tag = pointer.tag
+
+    def _watch(self, seconds: float) -> None:
+        while not self._stop.wait(seconds):
+            self.look()
+
+
+def make_store(catalog: str, settings: Settings, failed: Callable[[], None] = lambda: None) -> Store:
+    """Open a catalogue in a folder or in S3."""
+    if storage.scheme(catalog) == "s3":
+        return BucketStore(catalog, settings.s3_refresh_seconds, settings.cache, settings.s3_access, failed)
+    return Store(storage.local_path(catalog), settings.refresh_seconds, failed)

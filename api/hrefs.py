@@ -1,0 +1,128 @@
+"""Which addresses items give their files in S3: https, s3 or presigned, by request.
+
+Only what lies in S3 changes. ``https`` is an address that any client can read: the bucket's own, or,
+where the bucket is not public (``TESSERA_STAC_S3_ACCESS``), this server's ``/data``, which redirects to
+a signed address or passes the bytes on. ``s3`` is for clients with credentials of their own.
+``presigned`` addresses need none and are good for ``TESSERA_STAC_PRESIGN_SECONDS`` at most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal, get_args
+
+from catalog_builder import storage
+from catalog_builder.addresses import SIGNED, Addresses
+from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.storage.presign import Period, Presigner
+
+Hrefs = Literal["https", "s3", "presigned"]
+HREFS: tuple[Hrefs, ...] = get_args(Hrefs)
+Access = Literal["https", "presigned", "proxy"]
+"""How this server answers for a file in S3: by redirect, to its own or a signed address, or itself."""
+
+_STORED = re.compile(r'"href":"(s3://[^"]+)"(?!,"alternate:name")')
+_TO_SIGN = re.compile(rf'"href":"{SIGNED}([^"]+)"')
+
+
+def parse_hrefs(value: object) -> Hrefs | None:
+    """Return what a request asks for.
+
+    Raises
+    ------
+    QueryError
+        If it is none of :data:`HREFS`.
+    """
+    if value is None:
+        return None
+    for known in HREFS:
+        if value == known:
+            return known
+    raise QueryError(f"hrefs: expected one of {', '.join(HREFS)}, found {str(value)[:40]!r}")
+
+
+def shown(addresses: Addresses, hrefs: Hrefs, home: str, access: Access) -> Addresses:
+    """Return a collection's addresses as items are to give them.
+
+    Parameters
+    ----------
+    addresses
+        As the catalogue has them.
+    hrefs
+        What is asked for.
+    home
+        s3 address of the catalogue; empty if it is a folder.
+    access
+        How this server answers for files below ``home``.
+    """
+
+    def address(given: str, how: Hrefs) -> str:
+        where = given
+        if home and given.startswith("{root}/data/"):
+            where = f"{home}/{given.removeprefix('{root}/data/')}"
+        if not where.startswith("s3://") or (how == "s3" and where):
+            return where
+        if storage.published_address(where) is None:
+            if how == "presigned":
+                return SIGNED + where.removeprefix("s3://")
+            if access != "https" and home and where.startswith(f"{home}/"):
+                return f"{{root}}/data/{where.removeprefix(f'{home}/')}"
+        return storage.https_address(where)
+
+    source, landmasks, data = (
+        address(a, hrefs) for a in (addresses.source, addresses.landmasks, addresses.data)
+    )
+    views = ""
+    if data.startswith(SIGNED):
+        # A VRT names its neighbours without a signature: this server knows them by these names.
+        inside = home and data.startswith(f"{SIGNED}{home.removeprefix('s3://')}/")
+        below = data.removeprefix(SIGNED).removeprefix(home.removeprefix("s3://"))
+        views = f"{{root}}/data{below}" if inside else address(addresses.data, "https")
+    return replace(addresses, source=source, landmasks=landmasks, data=data, views=views)
+
+
+def readdress(texts: Sequence[str], hrefs: Hrefs) -> list[str]:
+    """Return items, as JSON texts with their addresses as they were stored, with those asked for.
+
+    Other places of a file (``alternate``) stay as they are, and so do VRTs under a signature, which
+    their neighbours would not have: they get their https address.
+    """
+    if hrefs == "s3":
+        return list(texts)
+
+    def href(match: re.Match[str]) -> str:
+        address = match[1]
+        signs = hrefs == "presigned" and not address.endswith(".vrt")
+        if signs and storage.published_address(address) is None:
+            return f'"href":"{SIGNED}{address.removeprefix("s3://")}"'
+        return f'"href":"{storage.https_address(address)}"'
+
+    return [_STORED.sub(href, text) for text in texts]
+
+
+def sign(texts: Sequence[str], when: Period) -> list[str]:
+    """Return items, as JSON texts, with the addresses signed that are to be.
+
+    Raises
+    ------
+    QueryError
+        If this server has no credentials to sign with.
+    """
+    try:
+        signer = _signer(when)
+    except StorageError as error:
+        raise QueryError(f"hrefs: this server cannot presign ({error})") from error
+    return [_TO_SIGN.sub(lambda m: f'"href":"{signer.sign("s3://" + m[1])}"', text) for text in texts]
+
+
+@lru_cache(maxsize=4)
+def _signer(when: Period) -> Presigner:
+    return Presigner(when)
+
+
+def presigned(address: str, when: Period) -> str:
+    """Return the signed address of one object; raises as :func:`sign` does, but :class:`StorageError`."""
+    return _signer(when).sign(address)

@@ -1,0 +1,143 @@
+"""Where a static tree is written: a folder or a prefix in S3, one small file after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
+
+MARK = ".tessera-stac-tree"
+"""Killed before its root was written, an export leaves this behind: the place is its own."""
+ROOT = "catalog.json"
+_AT_ONCE = 16
+"""Puts at once: each takes a round trip."""
+
+
+class TreePlace(Protocol):
+    """A place for the files of a tree, by path below it."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file whole, unless it says the same already; it is there after :meth:`settle`."""
+
+    def settle(self) -> None:
+        """Wait until all that was put is there."""
+
+    def remove_others(self, written: set[str]) -> None:
+        """Remove the files of an earlier tree."""
+
+
+def tree_place(out: Path | str) -> TreePlace:
+    """Return the place at a local or s3 address: new, empty, or with an earlier tree.
+
+    Raises
+    ------
+    StorageError
+        If it holds something else: the export removes what it does not know.
+    """
+    place: _Folder | _Prefix
+    place = _Prefix(str(out)) if storage.scheme(out) else _Folder(storage.local_path(out))
+    if not place.is_empty() and not (_is_ours(place.read(ROOT)) or place.read(MARK) is not None):
+        raise StorageError(f"{out}: exists, and is not a static tree of an earlier export")
+    place.put(MARK, b"")
+    place.settle()
+    return place
+
+
+def _is_ours(root: bytes | None) -> bool:
+    try:
+        return root is not None and orjson.loads(root)["tessera:tree"] is True
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def is_empty(self) -> bool:
+        return not self._root.exists() or (self._root.is_dir() and not any(self._root.iterdir()))
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self._root / path).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._root / path
+        try:
+            if target.read_bytes() == data:
+                return
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.partial")
+        try:
+            part.write_bytes(data)
+            part.replace(target)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+    def settle(self) -> None:
+        """Every file is there when it has been put."""
+
+    def remove_others(self, written: set[str]) -> None:
+        for folder, _, names in os.walk(self._root, topdown=False):
+            here = Path(folder)
+            for name in names:
+                if (here / name).relative_to(self._root).as_posix() not in written:
+                    (here / name).unlink()
+            if not any(here.iterdir()):
+                here.rmdir()
+
+
+class _Prefix:
+    def __init__(self, address: str) -> None:
+        if storage.scheme(address) != "s3":
+            raise StorageError(f"{address}: cannot write to a web address; give a path or an s3:// address")
+        self._address = address.rstrip("/")
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
+        self._waiting: list[Future[None]] = []
+
+    @cached_property
+    def _there(self) -> dict[str, str]:
+        """ETags by path: of a file put in one piece, its MD5, unless the bucket encrypts with a key."""
+        return storage.s3.list_tags(self._address)
+
+    def is_empty(self) -> bool:
+        return not self._there
+
+    def read(self, path: str) -> bytes | None:
+        if path not in self._there:
+            return None
+        return storage.read_bytes(storage.join(self._address, path))
+
+    def put(self, path: str, data: bytes) -> None:
+        if self._there.get(path) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return
+        if len(self._waiting) >= 50 * _AT_ONCE:
+            self.settle()
+        self._waiting.append(self._pool.submit(self._put, path, data))
+
+    def _put(self, path: str, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile(prefix="tessera-put-") as file:
+            Path(file.name).write_bytes(data)
+            storage.put_file(file.name, storage.join(self._address, path), content_type="application/json")
+
+    def settle(self) -> None:
+        for future in self._waiting:
+            future.result()
+        self._waiting.clear()
+
+    def remove_others(self, written: set[str]) -> None:
+        gone = sorted(set(self._there) - written)
+        storage.s3.remove([storage.join(self._address, path) for path in gone])

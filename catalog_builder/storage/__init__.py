@@ -1,0 +1,283 @@
+"""Local paths, S3 and http(s) behind one set of functions: open, fetch, list, put atomically.
+
+An address is a path, ``s3://bucket/key`` or ``http(s)://…``. Every failure is a
+:class:`~catalog_builder.errors.StorageError` that begins with the address.
+
+S3 is configured as everywhere, by boto3's environment and files and by GDAL's names for the same
+things: :class:`~catalog_builder.storage.s3_client.S3Settings`. Without credentials, or with
+``AWS_NO_SIGN_REQUEST=YES``, requests are anonymous, which is what public buckets want.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from catalog_builder.errors import ChecksumError, StorageError
+from catalog_builder.storage import local, s3, s3_put, web
+from catalog_builder.storage.address import (
+    CHUNK,
+    USER_AGENT,
+    Entry,
+    bucket_key,
+    fail,
+    join,
+    local_path,
+    published_address,
+    scheme,
+)
+from catalog_builder.storage.retry import ATTEMPTS, BACKOFF
+from catalog_builder.storage.s3_client import (
+    S3Settings,
+    gdal_settings,
+    https_address,
+    platform,
+)
+from catalog_builder.storage.stream import stream
+
+__all__ = [
+    "ATTEMPTS",
+    "BACKOFF",
+    "USER_AGENT",
+    "Entry",
+    "S3Settings",
+    "bucket_key",
+    "exists",
+    "fetch_to",
+    "gdal_settings",
+    "https_address",
+    "is_dir",
+    "join",
+    "list_files",
+    "local_copy",
+    "local_path",
+    "open_binary",
+    "platform",
+    "published_address",
+    "put_file",
+    "read_bytes",
+    "s3",
+    "s3_put",
+    "scheme",
+    "size",
+    "write_atomic",
+]
+
+
+def is_dir(address: str | Path) -> bool:
+    """Whether the address is a local folder, or an S3 prefix with something below it."""
+    if not scheme(address):
+        return local_path(address).is_dir()
+    return scheme(address) == "s3" and next(list_files(address), None) is not None
+
+
+def exists(address: str | Path) -> bool:
+    """Whether there is a file at the address."""
+    return _size(address) is not None
+
+
+def size(address: str | Path) -> int:
+    """Return the size of the file at the address in bytes.
+
+    Raises
+    ------
+    StorageError
+        If there is none, or the server does not say.
+    """
+    found = _size(address)
+    if found is None:
+        raise StorageError(f"{address}: no such file")
+    if found < 0:
+        raise StorageError(f"{address}: the server does not tell its size")
+    return found
+
+
+def _size(address: str | Path) -> int | None:
+    """Bytes, -1 if it exists without a known size, None if it does not exist."""
+    kind = scheme(address)
+    if not kind:
+        return local.size(local_path(address))
+    if kind == "s3":
+        found = s3.head(str(address))
+        return None if found is None else found.size
+    return web.size(str(address))
+
+
+def open_binary(address: str | Path) -> BinaryIO:
+    """Open a file for sequential reading; remote ones are streamed and resumed where they broke.
+
+    What comes from S3 is compared at its end with the size and the checksum that the store has of it.
+
+    Returns
+    -------
+    BinaryIO
+        Seekable for local files only. Close it, or use it in a ``with``.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be opened; also from ``read`` if the stream breaks for good.
+    """
+    kind = scheme(address)
+    if not kind:
+        try:
+            return local_path(address).open("rb")
+        except OSError as error:
+            fail(address, error)
+    return stream(str(address), s3.open_at if kind == "s3" else web.open_at)
+
+
+def read_bytes(address: str | Path) -> bytes:
+    """Return a whole (small) file."""
+    with open_binary(address) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            fail(address, error)
+
+
+def fetch_to(address: str | Path, path: str | Path, *, sha256: str = "") -> None:
+    """Copy a file to a local path, which appears only when it is whole.
+
+    Parameters
+    ----------
+    address, path
+        From where to where.
+    sha256
+        What it must be, lower-case hex, where that is known.
+
+    Raises
+    ------
+    ChecksumError
+        If it is another file, or was damaged on the way twice.
+    StorageError
+        If it cannot be read or written.
+    """
+    for again in (True, False):
+        try:
+            with local.write_atomic(local_path(path)) as temporary:
+                _copy(address, temporary, sha256)
+        except ChecksumError:
+            if not again:
+                raise
+        else:
+            return
+
+
+@contextmanager
+def local_copy(address: str | Path) -> Iterator[Path]:
+    """Lend a file as a local path: itself where it is local, else a temporary copy."""
+    if not scheme(address):
+        yield local_path(address)
+        return
+    with tempfile.TemporaryDirectory(prefix="tessera-get-") as folder:
+        path = Path(folder) / "copy"
+        fetch_to(address, path)
+        yield path
+
+
+def _copy(address: str | Path, path: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with open_binary(address) as source, path.open("wb") as target:
+        try:
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+                if sha256:
+                    digest.update(chunk)
+        except OSError as error:
+            fail(address, error)
+    if sha256 and digest.hexdigest() != sha256:
+        raise ChecksumError(f"{address}: SHA-256 is {digest.hexdigest()}, expected {sha256}")
+
+
+def list_files(address: str | Path) -> Iterator[Entry]:
+    """List every file below a local folder or an S3 prefix, in a stable order.
+
+    What has a name that begins with a dot is left out: it is being written, or a catalogue's own.
+    Links to folders are followed unless they lead back to a folder they lie in.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be listed; http addresses cannot.
+    """
+    kind = scheme(address)
+    if not kind:
+        yield from local.list_files(local_path(address))
+    elif kind == "s3":
+        yield from s3.list_files(str(address))
+    else:
+        raise StorageError(f"{address}: a web address cannot be listed; give a manifest or an s3:// address")
+
+
+@contextmanager
+def write_atomic(address: str | Path, *, content_type: str | None = None) -> Iterator[Path]:
+    """Give a local path to write to; on leaving, the file is published at the address in one step.
+
+    Locally the path is a hidden name beside the target, which is flushed to disk and renamed. For S3
+    it is a temporary file that is put. If the block raises, nothing is published and the temporary
+    file is removed.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with write_atomic(f"{folder}/a.txt") as path:
+    ...     _ = path.write_text("whole")
+    >>> os.listdir(folder)
+    ['a.txt']
+    """
+    if scheme(address):
+        with tempfile.TemporaryDirectory(prefix="tessera-put-") as folder:
+            path = Path(folder) / Path(urlsplit(str(address)).path).name
+            yield path
+            put_file(path, address, content_type=content_type)
+        return
+    with local.write_atomic(local_path(address)) as path:
+        yield path
+
+
+def put_file(
+    path: str | Path,
+    address: str | Path,
+    *,
+    content_type: str | None = None,
+    cache_control: str | None = None,
+    immutable: bool = False,
+) -> None:
+    """Publish a local file at a local path or S3 address in one step.
+
+    Parameters
+    ----------
+    path, address
+        From where to where.
+    content_type, cache_control
+        What an object store says of it to clients.
+    immutable
+        In an object store, refuse to put it in the place of other bytes.
+
+    Raises
+    ------
+    ConflictError
+        If there are other bytes in the place of an immutable file.
+    StorageError
+        If it cannot be written; http addresses cannot.
+    """
+    kind = scheme(address)
+    if not kind:
+        local.put(Path(path), local_path(address))
+        return
+    if kind != "s3":
+        raise StorageError(f"{address}: cannot write to a web address; give a path or an s3:// address")
+    s3_put.put(
+        Path(path),
+        str(address),
+        content_type=content_type,
+        cache_control=cache_control,
+        replacing=s3_put.NEW if immutable else None,
+    )

@@ -1,0 +1,304 @@
+"""The S3 client of this process: which store, as whom, and how failures read.
+
+Configured as everywhere, by boto3's environment and files, and by the names that GDAL has for the
+same things, so that one environment serves both (``docs/s3.md``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+from urllib.parse import quote, urlsplit
+
+from catalog_builder.errors import StorageError
+from catalog_builder.storage import retry
+from catalog_builder.storage.address import USER_AGENT, bucket_key, published_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import boto3
+    from botocore.credentials import Credentials
+    from mypy_boto3_s3 import S3Client
+
+_YES = frozenset({"YES", "TRUE", "ON", "1"})
+_NO = frozenset({"NO", "FALSE", "OFF", "0"})
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """Which store, as whom."""
+
+    endpoint: str | None = None
+    """Address of a store that is not Amazon's; None leaves it to boto3's files."""
+    region: str | None = None
+    profile: str | None = None
+    """Section of the credentials and config files."""
+    anonymous: bool = False
+    """Sign nothing, whatever credentials there are."""
+    requester_pays: bool = False
+    """Say in every request that we pay for it."""
+    virtual_hosting: bool | None = None
+    """Whether the bucket is part of the host name; None: at Amazon's, not elsewhere."""
+    conditional: bool = True
+    """Whether the store keeps to ``If-Match`` and ``If-None-Match`` of a put."""
+    timeout: float = 60.0
+    """Seconds to wait for the next byte."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises
+        ------
+        StorageError
+            If a variable has no sense.
+        """
+        env = os.environ.get
+        endpoint = env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL")
+        if not endpoint and (host := env("AWS_S3_ENDPOINT")):
+            plain = env("AWS_HTTPS", "YES").upper() in _NO
+            endpoint = host if "://" in host else f"{'http' if plain else 'https'}://{host}"
+        hosting = env("AWS_VIRTUAL_HOSTING")
+        try:
+            timeout = float(env("TESSERA_S3_TIMEOUT", "60"))
+        except ValueError:
+            raise StorageError(
+                f"TESSERA_S3_TIMEOUT: expected seconds, found '{env('TESSERA_S3_TIMEOUT')}'"
+            ) from None
+        return cls(
+            endpoint=endpoint or None,
+            region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),
+            profile=env("AWS_PROFILE"),
+            anonymous=env("AWS_NO_SIGN_REQUEST", "").upper() in _YES,
+            requester_pays=env("AWS_REQUEST_PAYER", "").lower() == "requester",
+            virtual_hosting=None if hosting is None else hosting.upper() in _YES,
+            conditional=env("TESSERA_S3_CONDITIONAL", "YES").upper() not in _NO,
+            timeout=timeout,
+        )
+
+
+_lock = threading.Lock()
+
+
+def client(settings: S3Settings | None = None) -> S3Client:
+    """Return this process's client; clients are safe among threads, making them is not.
+
+    Raises
+    ------
+    StorageError
+        If the settings name a profile that does not exist, or an endpoint that is none.
+    """
+    with _lock:
+        return made_client(os.getpid(), settings or S3Settings.from_environment())
+
+
+@cache
+def _made_session(_pid: int, settings: S3Settings) -> boto3.session.Session:
+    # 0.2 s to import: only when an address asks for it
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.session.Session(profile_name=settings.profile, region_name=settings.region)
+    except BotoCoreError as error:
+        raise StorageError(f"S3 settings: {error}") from error
+
+
+def credentials(settings: S3Settings) -> Credentials | None:
+    """Return whom requests are signed as; None if there is nobody."""
+    with _lock:
+        return _made_session(os.getpid(), settings).get_credentials()
+
+
+def forget() -> None:
+    """Make clients and credentials anew, from the environment and files as they are now."""
+    made_client.cache_clear()
+    _made_session.cache_clear()
+
+
+@cache
+def made_client(_pid: int, settings: S3Settings) -> S3Client:
+    """Make a client, once a process and settings."""
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    session = _made_session(_pid, settings)
+    try:
+        core = session._session
+        elsewhere = settings.endpoint or core.get_scoped_config().get("endpoint_url")
+        hosting = settings.virtual_hosting if settings.virtual_hosting is not None else not elsewhere
+        mode = core.get_config_variable("retry_mode")
+        made = session.client(
+            "s3",
+            endpoint_url=settings.endpoint,
+            region_name=session.region_name or "us-east-1",
+            config=Config(
+                signature_version=UNSIGNED
+                if settings.anonymous or session.get_credentials() is None
+                else "s3v4",
+                user_agent_extra=USER_AGENT,
+                retries={
+                    "mode": "standard" if mode == "legacy" else mode,
+                    "total_max_attempts": core.get_config_variable("max_attempts") or retry.ATTEMPTS,
+                },
+                connect_timeout=min(15.0, settings.timeout),
+                read_timeout=settings.timeout,
+                max_pool_connections=32,
+                # other stores than Amazon's seldom have a host name per bucket
+                s3={"addressing_style": "virtual" if hosting else "path"},
+            ),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StorageError(f"S3 settings: {error}") from error
+    if settings.requester_pays:
+        # the stubs know no handler that answers
+        made.meta.events.register("provide-client-params.s3", _pay)  # type: ignore[arg-type]
+    return made
+
+
+def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
+    """Say that the requester pays, in every operation that can say it."""
+    shape = model.input_shape
+    if shape is not None and "RequestPayer" in shape.members:
+        return {"RequestPayer": "requester", **params}
+    return params
+
+
+def error_code(error: BaseException) -> str:
+    """Return S3's code of an error, as ``NoSuchKey``; of a HEAD it is the status. Empty if it is another."""
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether an error says that there is no such object."""
+    return error_code(error) in ("404", "NoSuchKey", "NotFound")
+
+
+def is_refused_condition(error: Exception) -> bool:
+    """Whether an error says that the condition of a request does not hold."""
+    return error_code(error) in ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
+
+
+_MEANINGS = {
+    "403": "access denied: which credentials, and what does the bucket's policy allow?",
+    "AccessDenied": "access denied: which credentials, and what does the bucket's policy allow?",
+    "404": "no such object or bucket",
+    "NoSuchKey": "no such object",
+    "NoSuchBucket": "no such bucket",
+    "SlowDown": "the store asks for fewer requests",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "NotImplemented": "the store does not know this request; see TESSERA_S3_CONDITIONAL and"
+    " AWS_REQUEST_CHECKSUM_CALCULATION in docs/s3.md",
+}
+
+
+def fail(address: str | Path, error: Exception) -> NoReturn:
+    """Raise boto3's error as ours: the address, what the store said, and after how many attempts."""
+    if isinstance(error, StorageError):
+        raise error
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    if not response:
+        raise StorageError(f"{address}: {' '.join(str(error).split()) or type(error).__name__}") from error
+    meta = response.get("ResponseMetadata", {})
+    code, status = error_code(error), meta.get("HTTPStatusCode", "")
+    reason = _MEANINGS.get(code) or response["Error"].get("Message") or ""
+    tries = meta.get("RetryAttempts", 0) + 1
+    said = f"HTTP {status}" if str(status) == code else f"HTTP {status} {code}"
+    after = f" (after {tries} attempts)" if tries > 1 else ""
+    raise StorageError(f"{address}: {said}: {reason}{after}") from error
+
+
+def https_address(address: str) -> str:
+    """Return the http(s) address of what an s3 address names: anybody's, if the bucket is public.
+
+    >>> https_address("s3://my-bucket/tiles/a.tif")
+    'https://my-bucket.s3.amazonaws.com/tiles/a.tif'
+    """
+    bucket, key = bucket_key(address)
+    if (published := published_address(address)) is not None:
+        return published
+    base = bucket_url(bucket)
+    return f"{base}/{quote(key, safe='/~{}')}".rstrip("/")
+
+
+def bucket_url(bucket: str) -> str:
+    """Return the address that a bucket's keys are appended to, after a slash."""
+    found = _nameless()
+    endpoint = found.meta.endpoint_url.rstrip("/")
+    parts = urlsplit(endpoint)
+    host = parts.netloc
+    if host.endswith(".amazonaws.com") and not _region():
+        # where the region is not said, the name that leads to all of them
+        host = "s3.amazonaws.com"
+    # a dot is outside of the certificate of *.s3.amazonaws.com
+    if _is_path_style(found) or "." in bucket:
+        return f"{parts.scheme}://{host}/{bucket}"
+    return f"{parts.scheme}://{bucket}.{host}"
+
+
+def platform(address: str) -> tuple[str, str]:
+    """Return the address of the store of an s3 address, as the STAC storage extension has it, and its region.
+
+    Parts that differ between buckets are ``{bucket}`` and ``{region}``; the region may be empty.
+    """
+    bucket, _ = bucket_key(address)
+    if bucket == "tessera":
+        return "https://data.source.coop", ""
+    found = _nameless()
+    url = found.meta.endpoint_url.rstrip("/")
+    host = urlsplit(url).netloc
+    if host.endswith(".amazonaws.com"):
+        region, dot, _ = bucket.partition(".")
+        named = dot and published_address(address) is not None
+        return "https://{bucket}.s3.{region}.amazonaws.com", region if named else found.meta.region_name
+    return (url if _is_path_style(found) else url.replace(host, f"{{bucket}}.{host}")), found.meta.region_name
+
+
+def _nameless() -> S3Client:
+    """Return a client that knows where the store is, without asking anybody for credentials."""
+    return client(replace(S3Settings.from_environment(), anonymous=True))
+
+
+def _region() -> str | None:
+    """Return the region that the environment or the files say."""
+    settings = S3Settings.from_environment()
+    with _lock:
+        return _made_session(os.getpid(), settings).region_name
+
+
+def _is_path_style(found: S3Client) -> bool:
+    config: Any = found.meta.config  # its stubs know no settings
+    return (config.s3 or {}).get("addressing_style") == "path"
+
+
+def is_signing(found: S3Client) -> bool:
+    """Whether a client signs its requests."""
+    config: Any = found.meta.config
+    return isinstance(config.signature_version, str)
+
+
+def gdal_settings() -> dict[str, str]:
+    """Return the settings with which GDAL's ``/vsis3/`` reads from the same store, as the same user.
+
+    Keys are left to GDAL, which reads the same environment and files.
+    """
+    settings, found = S3Settings.from_environment(), client()
+    url = urlsplit(found.meta.endpoint_url)
+    said = {
+        "AWS_REGION": found.meta.region_name,
+        "AWS_VIRTUAL_HOSTING": "FALSE" if _is_path_style(found) else "TRUE",
+    }
+    if not url.netloc.endswith(".amazonaws.com"):
+        said |= {"AWS_S3_ENDPOINT": url.netloc, "AWS_HTTPS": "YES" if url.scheme == "https" else "NO"}
+    if not is_signing(found):
+        said["AWS_NO_SIGN_REQUEST"] = "YES"
+    if settings.requester_pays:
+        said["AWS_REQUEST_PAYER"] = "requester"
+    return said

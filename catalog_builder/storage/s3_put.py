@@ -1,0 +1,228 @@
+"""Writing to S3: checksums that the store verifies, conditions, and large files in parts.
+
+Every file is sent with its SHA-256 (of each part, if it is sent in parts), which the store compares
+with what arrived. Where the store knows no such checksums, ``AWS_REQUEST_CHECKSUM_CALCULATION=
+when_required`` sends ``Content-MD5`` instead, which all know.
+
+A condition makes a put fail with :class:`~catalog_builder.errors.ConflictError` rather than take the
+place of something it did not know of. A lost answer is no conflict: an object that holds our own bytes
+was written by us.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog_builder.errors import ConflictError, StorageError
+from catalog_builder.storage.address import bucket_key, join
+from catalog_builder.storage.s3 import SHA256, head
+from catalog_builder.storage.s3_client import S3Settings, client, fail, is_refused_condition
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+PART_FROM = 100 << 20
+"""Files of so many bytes are sent in parts."""
+PART = 32 << 20
+"""Bytes of a part."""
+MOST_PARTS = 10_000
+"""S3 takes no more; of files beyond 320 GB the parts are larger."""
+SENDERS = 4
+"""Parts that are sent at once: so many are in memory."""
+PROBE = ".tessera-probe"
+"""Object that tells whether the store keeps to conditions; see :func:`check_conditions`."""
+NEW = ""
+"""As the version that a put replaces: there must be none."""
+
+
+def put(
+    local: Path,
+    address: str,
+    *,
+    content_type: str | None = None,
+    cache_control: str | None = None,
+    replacing: str | None = None,
+) -> str:
+    """Put a file; return the ETag that it has now.
+
+    Parameters
+    ----------
+    local, address
+        From where to where.
+    content_type, cache_control
+        What the store says of it to clients.
+    replacing
+        Only in place of the version with this ETag, or, if it is :data:`NEW`, of none. None: of any.
+
+    Raises
+    ------
+    ConflictError
+        If something else is there.
+    StorageError
+        If it cannot be written; then nothing is.
+    """
+    sha256 = _sha256(local)
+    settings = S3Settings.from_environment()
+    if replacing is not None and (not settings.conditional or local.stat().st_size >= PART_FROM):
+        # Before a long upload that would be refused; and where the store keeps to no condition, instead.
+        present = head(address)
+        if present is not None and present.sha256 == sha256:
+            return present.tag
+        _require(address, present.tag if present else NEW, replacing)
+    about: dict[str, Any] = {"Metadata": {SHA256: sha256}}
+    about |= {"ContentType": content_type} if content_type else {}
+    about |= {"CacheControl": cache_control} if cache_control else {}
+    condition: dict[str, Any] = {}
+    if replacing is not None and settings.conditional:
+        condition = {"IfMatch": replacing} if replacing else {"IfNoneMatch": "*"}
+    try:
+        if local.stat().st_size >= PART_FROM:
+            return _put_parts(local, address, about, condition)
+        return _put_whole(local, address, sha256, about, condition)
+    except Exception as error:
+        if not is_refused_condition(error):
+            fail(address, error)
+    present = head(address)
+    if present is not None and present.sha256 == sha256:
+        return present.tag
+    raise ConflictError(f"{address}: {_taken(replacing)}")
+
+
+def copy(source: str, target: str, *, sha256: str, content_type: str, cache_control: str) -> None:
+    """Copy an object within a bucket, in the store: no byte passes through here."""
+    bucket, key = bucket_key(source)
+    about = {
+        "MetadataDirective": "REPLACE",
+        "Metadata": {SHA256: sha256},
+        "ContentType": content_type,
+        "CacheControl": cache_control,
+        # of the whole, also where the source was put in parts and has a hash of hashes
+        **({} if _classic() else {"ChecksumAlgorithm": "SHA256"}),
+    }
+    try:
+        client().copy(
+            {"Bucket": bucket, "Key": key}, bucket_key(target)[0], bucket_key(target)[1], ExtraArgs=about
+        )
+    except Exception as error:
+        fail(target, error)
+
+
+def check_conditions(root: str) -> None:
+    """Make sure that the store keeps to conditions: some accept them and overwrite all the same.
+
+    Asked once a process and root, with an object that stays: one request after the first time.
+
+    Raises
+    ------
+    StorageError
+        If it does not, and the settings do not allow it.
+    """
+    settings = S3Settings.from_environment()
+    if settings.conditional and not _keeps_conditions(root, settings):
+        raise StorageError(
+            f"{root}: this store overwrites a file although it is told not to (If-None-Match), so two"
+            " writers at once could undo each other. With TESSERA_S3_CONDITIONAL=NO it is looked at before"
+            " each put instead; then see to it that only one writes at a time"
+        )
+
+
+@cache
+def _keeps_conditions(root: str, _settings: S3Settings) -> bool:
+    bucket, key = bucket_key(join(root, PROBE))
+    for _ in range(2):
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
+        except Exception as error:
+            if is_refused_condition(error):
+                return True
+            fail(root, error)
+    return False
+
+
+def _require(address: str, present: str, replacing: str) -> None:
+    if present != replacing:
+        raise ConflictError(f"{address}: {_taken(replacing)}")
+
+
+def _taken(replacing: str | None) -> str:
+    if replacing == NEW:
+        return "is there already, with other bytes; nothing was overwritten"
+    return "was changed by another writer meanwhile; nothing was overwritten"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _classic() -> bool:
+    """Whether the store is to be sent no newer checksum than MD5."""
+    config: Any = client().meta.config
+    return bool(config.request_checksum_calculation == "when_required")
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def _put_whole(
+    local: Path, address: str, sha256: str, about: dict[str, Any], condition: dict[str, Any]
+) -> str:
+    bucket, key = bucket_key(address)
+    if _classic():
+        with local.open("rb") as file:
+            check = {"ContentMD5": _base64(hashlib.file_digest(file, "md5").digest())}
+    else:
+        check = {"ChecksumSHA256": _base64(bytes.fromhex(sha256))}
+    with local.open("rb") as body:
+        given = {**about, **check, **condition}
+        return client().put_object(Bucket=bucket, Key=key, Body=body, **given)["ETag"]
+
+
+def _put_parts(local: Path, address: str, about: dict[str, Any], condition: dict[str, Any]) -> str:
+    """Send a file in parts; what was sent is removed if not all of it arrives."""
+    bucket, key = bucket_key(address)
+    classic = _classic()
+    algorithm: dict[str, Any] = {} if classic else {"ChecksumAlgorithm": "SHA256"}
+    upload = client().create_multipart_upload(Bucket=bucket, Key=key, **about, **algorithm)["UploadId"]
+    of: dict[str, Any] = {"Bucket": bucket, "Key": key, "UploadId": upload}
+
+    def send(number: int, data: bytes) -> CompletedPartTypeDef:
+        if classic:
+            check = _base64(hashlib.md5(data, usedforsecurity=False).digest())
+            tag = client().upload_part(**of, PartNumber=number, Body=data, ContentMD5=check)["ETag"]
+            return {"PartNumber": number, "ETag": tag}
+        check = _base64(hashlib.sha256(data).digest())
+        tag = client().upload_part(**of, PartNumber=number, Body=data, ChecksumSHA256=check)["ETag"]
+        return {"PartNumber": number, "ETag": tag, "ChecksumSHA256": check}
+
+    try:
+        with ThreadPoolExecutor(SENDERS) as pool:
+            parts: list[CompletedPartTypeDef] = []
+            waiting = []
+            for number, data in enumerate(_parts(local), 1):
+                waiting.append(pool.submit(send, number, data))
+                if len(waiting) == SENDERS:
+                    parts.append(waiting.pop(0).result())
+            parts += [future.result() for future in waiting]
+        done = client().complete_multipart_upload(**of, MultipartUpload={"Parts": parts}, **condition)
+    except BaseException:
+        # parts that nobody completes are kept, and paid for, until somebody removes them
+        with suppress(Exception):
+            client().abort_multipart_upload(**of)
+        raise
+    return done["ETag"]
+
+
+def _parts(local: Path) -> Iterator[bytes]:
+    size = max(PART, -(-local.stat().st_size // MOST_PARTS))
+    with local.open("rb") as file:
+        while data := file.read(size):
+            yield data
