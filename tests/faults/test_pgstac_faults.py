@@ -19,7 +19,6 @@ from pathlib import Path
 
 import httpx
 import orjson
-import pytest
 
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.publish.extract import extracts
@@ -151,8 +150,7 @@ def _until(condition: object, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("limit", [1])
-def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: Path, limit: int) -> None:
+def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: Path) -> None:
     """The database is told to stop; the reason is a 503 with advice, and the connection is good again."""
     write_manifest(tmp_path / "m", 2022, patch(0, 52, 40, 30))
     build_from(tmp_path / "c", tmp_path / "m")
@@ -160,10 +158,9 @@ def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: P
     load(tmp_path / "c", dsn)
     slow = " OR ".join(f"casei(title) LIKE '%{i}x%'" for i in range(120))
     with pgstac_client(dsn, None, search_seconds=0.15, count_seconds=0.01, pgstac_connections=2) as http:
-        for _ in range(limit):
-            late = http.post("/search", json={"filter": slow, "filter-lang": "cql2-text"})
-            assert late.status_code == 503, late.text
-            assert "narrow" in late.json()["description"]
-            assert late.headers["retry-after"]
+        late = http.post("/search", json={"filter": slow, "filter-lang": "cql2-text"})
+        assert late.status_code == 503, late.text
+        assert "narrow" in late.json()["description"]
+        assert late.headers["retry-after"]
         time.sleep(0.2)
         assert http.get("/collections/tessera-v1/items/grid_0.05_52.05_2022").status_code == 200
