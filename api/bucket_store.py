@@ -109,13 +109,10 @@ class BucketStore(Store):
 
     def metrics(self) -> Iterator[str]:
         """Yield figures in Prometheus' format."""
-        for name, kind, text, value in (
-            ("refresh_failures_total", "counter", "Times that S3 could not be asked.", self._failures),
-            ("checked_timestamp_seconds", "gauge", "When S3 last answered.", f"{self._looked:.0f}"),
-        ):
-            yield f"# HELP tessera_catalogue_{name} {text}"
-            yield f"# TYPE tessera_catalogue_{name} {kind}"
-            yield f"tessera_catalogue_{name} {value}"
+        name = "tessera_catalogue_checked_timestamp_seconds"
+        yield f"# HELP {name} When S3 last answered."
+        yield f"# TYPE {name} gauge"
+        yield f"{name} {self._looked:.0f}"
 
     def _take(self, pointer: Pointer) -> None:
         index = Index(self._catalog.fetch_index(pointer))

@@ -327,11 +327,11 @@ class DaskWorkers(Workers):
         if not threads:
             self._say_once("the Dask cluster has no workers: waiting for some to join")
         else:
-            self._waits = False
+            self._waits = ""
 
     def _say_once(self, text: str) -> None:
-        if not self._waits:
-            self._waits = True
+        if self._waits != text:
+            self._waits = text
             self._news.append(text)
 
     def _ask(self, call: Callable[..., Any], default: Any) -> Any:

@@ -61,7 +61,8 @@ def test_a_database_that_is_not_prepared_says_what_to_do(postgres: Mapping[str, 
         assert ok(http.get("/_mgmt/ping"))
         load(catalog, dsn, migrate=True)
         eventually(http, "/_mgmt/ready", lambda a: a.status_code == 200)
-        assert ok(http.get("/search"))["numberMatched"] == 24
+        # a server that looks in the middle of a load sees its first year, and follows
+        eventually(http, "/search", lambda a: a.json().get("numberMatched") == 24)
         psql(postgres, "UPDATE tessera_stac.meta SET value = '99' WHERE name = 'schema_version'", name)
         late = eventually(http, "/_mgmt/ready", lambda a: a.status_code == 503)
         assert "version 99" in late.json()["description"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.measure import REPORT, Cost, run
-from tests.bench.tables import show, write_planet
+from tests.bench.tables import show
 from tests.catalogs import SHARED
 
 pytestmark = pytest.mark.bench
@@ -61,10 +61,6 @@ def test_build_cost(tmp_path: Path) -> None:
     if SHARED.is_dir():
         rows.append(_build("tessera-stac build, real text manifests", SHARED, tmp_path / "real", 174_929))
         rows.append(_build("the same again, unchanged", SHARED, tmp_path / "real", 174_929))
-    planet = tmp_path / "manifest.parquet"
-    n = write_planet(planet, range(1100, 1545), range(3600))
-    rows.append(_build("tessera-stac build, manifest.parquet", planet, tmp_path / "planet", n))
-    rows.append(_build("the same again, unchanged", planet, tmp_path / "planet", n))
     show(
         "Build: manifest to index, stac-geoparquet and collection",
         [

@@ -19,8 +19,9 @@ from catalog_builder.catalog import CatalogFolder
 from catalog_builder.coverage import year_bits
 from catalog_builder.demo import MANIFESTS
 from catalog_builder.index import SCHEMA_VERSION
+from tests.bench.measure import memory_of_tree
 from tests.bench.planet import CACHE, europe_catalog, planet_catalog
-from tests.bench.serve import Ask, Server, measure, memory_of_tree, tessera
+from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
 from tests.catalogs import SHARED, build_from
 from tests.deploy.nginx_server import lay_out

@@ -129,11 +129,11 @@ def test_an_index_of_another_version_is_refused_with_advice(tmp_path: Path) -> N
     manifest = write_manifest(tmp_path, 2024, patch(0, 52, 4, 3))
     build_from(catalog, manifest)
     with sqlite3.connect((catalog / "index.sqlite").resolve()) as db:
-        db.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(SCHEMA_VERSION + 1),))
+        db.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(SCHEMA_VERSION - 1),))
     done = subprocess.run(tessera_stac("serve", catalog), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert f"index schema {SCHEMA_VERSION + 1}, this program reads {SCHEMA_VERSION}" in line
+    assert f"index schema {SCHEMA_VERSION - 1}, this program reads {SCHEMA_VERSION}" in line
     assert "tessera-stac build" in line
     build_from(catalog, manifest)
     assert _items(catalog) == 12

@@ -155,6 +155,7 @@ SERIES = {
     "TesseraStacCatalogueUnreadable": {
         'tessera_catalogue_refresh_failures_total{instance="%s"}': ("0+60x40", "3x40")
     },
+    "TesseraStacIndexDamaged": {'tessera_index_damaged{instance="%s"}': ("1x40", "0x40")},
     "TesseraStacCatalogueOld": {
         # promtool's clock starts in 1970
         'tessera_catalogue_built_timestamp_seconds{instance="%s"}': ("-2600000x200", "0x200")
