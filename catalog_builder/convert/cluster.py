@@ -78,7 +78,9 @@ class DaskWorkers(Workers):
         self._unfit: dict[str, str] = {}
         self._news: list[str] = []
         self._options = _Pickled()
-        self._waits = self._closed = self._knows = False
+        self._waits = ""
+        """What is waited for, as it was said."""
+        self._closed = self._knows = False
         self._looked = -_LOOK_EVERY
         self._look()
         self._probe(list(self._threads), None)
