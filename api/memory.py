@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
+from functools import cache
+from typing import Any
 
 VARIABLE = "MALLOC_ARENA_MAX"
 """Read by glibc when a process starts; an operator's own value is left alone."""
@@ -25,3 +28,38 @@ def few_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
+
+
+TRIM_SECONDS = 20.0
+"""How often what was freed is given back to the system."""
+
+
+def give_back() -> None:
+    """Give what this process has freed back to the system; without glibc this does nothing.
+
+    Answers of all sizes leave holes that the C library keeps, and a worker under mixed load would grow by
+    megabytes a minute without holding more.
+    """
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+def keep_giving_back() -> None:
+    """Do so every :data:`TRIM_SECONDS`, in a thread of its own, for as long as the process lives."""
+    if _trim() is None:
+        return
+
+    def work() -> None:
+        never = threading.Event()
+        while not never.wait(TRIM_SECONDS):
+            give_back()
+
+    threading.Thread(target=work, daemon=True, name="give memory back").start()
+
+
+@cache
+def _trim() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
