@@ -20,6 +20,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from api.hrefs import Access
+from api.memory import forget_soon
 from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.digest import check_digest, recorded_digest
@@ -166,6 +167,7 @@ class Store:
             old, snapshot = self._snapshot, self._open()
             self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
             old.retire()
+            forget_soon()
         except (OSError, CatalogError) as exc:
             self._refuse(exc)
         finally:

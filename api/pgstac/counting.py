@@ -41,7 +41,8 @@ async def count_items(
     """
 
     async def exactly() -> int:
-        async with database.connection(max(seconds, 0.001)) as db:
+        # a connection may be long in coming when many search; its time begins with the count
+        async with database.connection(seconds, wait=most_seconds) as db:
             return int(await db.fetchval(f"SELECT count(*) FROM items WHERE {await where_of(db, body)}"))
 
     async def about() -> int:

@@ -75,18 +75,22 @@ class Database:
             self._pool.terminate()
 
     @asynccontextmanager
-    async def connection(self, seconds: float) -> AsyncIterator[Any]:
-        """Lend a connection in a transaction that only reads and must end in time."""
+    async def connection(self, seconds: float, wait: float | None = None) -> AsyncIterator[Any]:
+        """Lend a connection in a transaction that only reads and must end in time.
+
+        ``wait`` is how long to wait for a connection that is free, if not as long.
+        """
         if self._pool is None:
             raise UnavailableError("the database is not connected yet; try again")
         began = time.monotonic()
         try:
-            connection = await self._pool.acquire(timeout=max(seconds, 0.05))
+            connection = await self._pool.acquire(timeout=max(seconds if wait is None else wait, 0.05))
         except TimeoutError:
             raise UnavailableError("the database does not answer, or is busy; try again") from None
         try:
             async with connection.transaction(readonly=True):
-                left = max(seconds - (time.monotonic() - began), 0.01)
+                waited = 0.0 if wait is not None else time.monotonic() - began
+                left = max(seconds - waited, 0.001)
                 await connection.execute(f"SET LOCAL statement_timeout = {max(int(left * 1000), 1)}")
                 yield connection
         except asyncpg.InternalClientError:

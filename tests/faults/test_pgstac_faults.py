@@ -164,3 +164,24 @@ def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: P
         assert late.headers["retry-after"]
         time.sleep(0.2)
         assert http.get("/collections/tessera-v1/items/grid_0.05_52.05_2022").status_code == 200
+
+
+def test_more_searches_than_connections(postgres: Mapping[str, str], tmp_path: Path) -> None:
+    """Each search counts beside it; whoever waits for a connection is answered all the same."""
+    write_manifest(tmp_path / "m", 2022, patch(0, 52, 40, 30))
+    build_from(tmp_path / "c", tmp_path / "m")
+    dsn = dsn_of(postgres, new_database(postgres))
+    load(tmp_path / "c", dsn)
+    path = "/search?limit=50&filter=casei(title) LIKE '%52.%' AND casei(id) LIKE '%3%'"
+    with pgstac_client(dsn, None, pgstac_connections=2, count_seconds=0.01) as http:
+        answers: list[int] = []
+
+        def ask() -> None:
+            answers.extend(httpx.get(f"{http.base_url}{path}", timeout=60).status_code for _ in range(5))
+
+        threads = [threading.Thread(target=ask) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [200] * 60
