@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from api.hrefs import Access
-from api.memory import forget_soon
 from api.settings import Settings
 from api.store import Snapshot, Store, warm_up
 from catalog_builder import storage
@@ -121,7 +120,6 @@ class BucketStore(Store):
         self._snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
         if old is not None:
             old.retire()
-            forget_soon()
         self._tag = pointer.tag
 
     def _watch(self, seconds: float) -> None:

@@ -95,6 +95,7 @@ class Snapshot:
         with self._lock:
             self._made.clear()
             self._remembered = 0
+        forget_soon()
 
 
 class Store:
@@ -167,7 +168,6 @@ class Store:
             old, snapshot = self._snapshot, self._open()
             self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
             old.retire()
-            forget_soon()
         except (OSError, CatalogError) as exc:
             self._refuse(exc)
         finally:

@@ -20,7 +20,7 @@ from catalog_builder.cover import Runs, cover
 from catalog_builder.datasets import dataset
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.grid import N_COLS
-from catalog_builder.index import COL_BITS, CollectionRecord, Index, Selection, make_key, tile_rows
+from catalog_builder.index import CELL_BITS, COL_BITS, CollectionRecord, Index, Selection, make_key, tile_rows
 from catalog_builder.items import TileRows, item_columns, item_template
 from catalog_builder.template import JsonRenderer
 
@@ -93,12 +93,8 @@ class Extract:
 
     def cells(self, year: int) -> npt.NDArray[np.int32]:
         """Return the cells of a year (row * 3600 + column), ascending."""
-        parts = []
-        for rows in self.pages(year):
-            key = np.array([r[0] for r in rows], np.int64)
-            cell = key - make_key(self.record.ordinal, year, 0, 0)
-            parts.append((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1)))
-        return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
+        parts = [cells_of(rows) for rows in self.pages(year)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def rows_of(self, cell: npt.NDArray[np.int32], year: int) -> TileRows:
         """Return the tile-years of some cells of a year, in their order."""
@@ -108,6 +104,12 @@ class Extract:
         place = np.empty(len(keys), np.int64)
         place[np.argsort(keys)] = np.arange(len(keys))
         return tile_rows([found[i] for i in place.tolist()])
+
+
+def cells_of(rows: Sequence[Row]) -> npt.NDArray[np.int32]:
+    """Return the cells of the index's rows (row * 3600 + column), in their order."""
+    cell = np.array([r[0] for r in rows], np.int64) & ((1 << CELL_BITS) - 1)
+    return ((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1))).astype(np.int32)
 
 
 def extracts(

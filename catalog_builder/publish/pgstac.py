@@ -19,9 +19,8 @@ import orjson
 
 from catalog_builder.blocks import BLOCK
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.grid import N_COLS
 from catalog_builder.index import CELL_BITS, COL_BITS
-from catalog_builder.publish.extract import Extract, Progress, Row, quiet
+from catalog_builder.publish.extract import Extract, Progress, Row, cells_of, quiet
 from catalog_builder.publish.pgstac_state import Band, Cells, LoadState, item_ids, prepare
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ class _Load:
         batch = _Batch()
         for band, rows in _bands_of(part, year):
             old = before.pop(band, Band.empty(band))
-            new = Band(band, _cells(rows), _digests(rows, seed))
+            new = Band(band, cells_of(rows), _digests(rows, seed))
             changed = np.ones(len(new.cells), np.bool_) if self._force else new.differs_from(old)
             batch.rows += [rows[i] for i in np.flatnonzero(changed).tolist()]
             self._replace(year, old, new, region, batch)
@@ -244,11 +243,6 @@ def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
             now.append(row)
     if now:
         yield band, now
-
-
-def _cells(rows: Sequence[Row]) -> Any:
-    cell = np.array([r[0] for r in rows], np.int64) & ((1 << CELL_BITS) - 1)
-    return ((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1))).astype(np.int32)
 
 
 def _seed(part: Extract) -> bytes:
