@@ -113,7 +113,10 @@ class PgstacStore(Store):
         try:
             mark = await self.database.within(_LOOK_SECONDS, self._read_mark)
             if mark != self._mark:
+                old = self._newest
                 self._newest = await self.database.within(_LOAD_SECONDS, lambda: self._read(mark))
+                if old is not None:
+                    old.retire()
                 self._mark = mark
             self._say("")
         except TesseraError as error:
