@@ -100,9 +100,6 @@ class BucketFiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
         if await only_reading(scope, send):
             path = visible(route_path(scope), scope.get("raw_path") or b"")
             if path is None:

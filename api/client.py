@@ -276,7 +276,7 @@ class TesseraClient(AsyncBaseCoreClient):
         caching = Caching(request, snapshot, self.settings)
         root: str = request.scope["tessera.root"]
         return caching.not_modified() or caching.respond(
-            snapshot.once((name, root, view), lambda: dumps(make(snapshot, root, view))), kind
+            snapshot.remember((name, root, view), lambda: dumps(make(snapshot, root, view))), kind
         )
 
 

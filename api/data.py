@@ -288,9 +288,6 @@ class RangedFiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
         if await only_reading(scope, send):
             asked = route_path(scope)
             path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")

@@ -130,7 +130,7 @@ def _count(
             raise QueryTimeoutError("counting takes longer than this attempt may")
         return found
 
-    return snapshot.once(("count", query.matching), count)
+    return snapshot.remember(("count", query.matching), count)
 
 
 def find_item(snapshot: Snapshot, collection_id: str, item_id: str) -> Row | None:
@@ -204,4 +204,4 @@ def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: F
             template = with_map_links(item_template(*of), record, root)
         return JsonRenderer(template if fields is None else fields.prune(template))
 
-    return snapshot.once(("renderer", ordinal, root, view, fields), make)
+    return snapshot.remember(("renderer", ordinal, root, view, fields), make)

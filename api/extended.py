@@ -101,7 +101,7 @@ class ExtendedClient(TesseraClient):
                 return aggregate(snapshot, select(snapshot, query, self.settings), wanted, seconds)
 
             names = tuple(a.name for a in wanted)
-            found = snapshot.once(("aggregate", query.matching, names), make)
+            found = snapshot.remember(("aggregate", query.matching, names), make)
             return aggregation_document(found, root, within)
 
         return caching.respond(await self._run(answer, inline=False), JSON)

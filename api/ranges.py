@@ -396,7 +396,10 @@ async def send_not_found(scope: Scope, send: Send, description: str) -> None:
 
 
 async def only_reading(scope: Scope, send: Send) -> bool:
-    """Answer OPTIONS (a CORS preflight) and refuse methods that write; True if the caller is to answer."""
+    """Answer OPTIONS (CORS preflight), refuse what writes and WebSockets; True if the caller is to answer."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+        return False
     method = scope["method"]
     if method in ("GET", "HEAD"):
         return True

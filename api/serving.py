@@ -21,7 +21,6 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-from api.memory import keep_giving_back
 from catalog_builder.errors import StorageError
 
 HEAD_SECONDS = 30.0
@@ -159,7 +158,6 @@ def application() -> Any:
     """Return the application, in a worker that ends when its parent is killed."""
     from api.app import create_app
 
-    keep_giving_back()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()

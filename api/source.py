@@ -194,9 +194,6 @@ class RawLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
         if not await only_reading(scope, send):
             return
         asked = route_path(scope)

@@ -31,7 +31,7 @@ LOG = logging.getLogger("tessera_stac")
 T = TypeVar("T")
 
 REMEMBERED = 256
-"""Derived things kept per snapshot; links hold the client's host name, so there is no natural bound."""
+"""Answers to requests kept per snapshot: clients choose what they ask and by which host name."""
 
 
 _WAIT_SECONDS = 0.05
@@ -68,22 +68,41 @@ class Snapshot:
             sorted({year for record in self.collections.values() for year in record.years})
         )
         """Of all collections."""
-        self._made: OrderedDict[Hashable, Any] = OrderedDict()
-        self._remembered = REMEMBERED
+        self._made: dict[Hashable, Any] = {}
+        self._asked: OrderedDict[Hashable, Any] = OrderedDict()
+        self._retired = False
         self._lock = threading.Lock()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` returned for this key before, or now; the least recently used are dropped."""
+        """Return what ``make`` returned for this key before, or now, kept as long as the build is in force.
+
+        For what the catalogue bounds: a thing of its own, or one a collection.
+        """
         with self._lock:
             if key in self._made:
-                self._made.move_to_end(key)
                 found: T = self._made[key]
                 return found
         made = make()
         with self._lock:
-            self._made[key] = made
-            if len(self._made) > self._remembered:
-                self._made.popitem(last=False)
+            # two may have made it at the same time: all go on with the same one
+            return made if self._retired else self._made.setdefault(key, made)
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned for this key before, or now; the least recently used are dropped.
+
+        For what requests bound: apart from :meth:`once`, so that many small answers do not push out a map.
+        """
+        with self._lock:
+            if key in self._asked:
+                self._asked.move_to_end(key)
+                found: T = self._asked[key]
+                return found
+        made = make()
+        with self._lock:
+            if not self._retired:
+                self._asked[key] = made
+                if len(self._asked) > REMEMBERED:
+                    self._asked.popitem(last=False)
         return made
 
     def retire(self) -> None:
@@ -94,7 +113,8 @@ class Snapshot:
         """
         with self._lock:
             self._made.clear()
-            self._remembered = 0
+            self._asked.clear()
+            self._retired = True
         forget_soon()
 
 

@@ -435,7 +435,7 @@ def serve(
     import tempfile
 
     from api import serving
-    from api.memory import few_arenas
+    from api.memory import set_up_malloc
     from api.metrics import FOLDER
     from api.settings import Settings
     from catalog_builder.catalog import open_index
@@ -443,7 +443,7 @@ def serve(
     from catalog_builder.digest import check_digest
     from catalog_builder.storage import scheme
 
-    few_arenas()
+    set_up_malloc()
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
         raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")

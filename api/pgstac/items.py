@@ -95,7 +95,7 @@ def _renderer(snapshot: PgstacSnapshot, cid: str, root: str, view: View) -> Json
         parts = {name: template[name] for name in ("stac_extensions", "assets", "links")}
         return JsonRenderer({**parts, "properties": {"proj:epsg": template["properties"]["proj:epsg"]}})
 
-    return snapshot.once(("stored", cid, root, view), make)
+    return snapshot.remember(("stored", cid, root, view), make)
 
 
 def _slots(items: Sequence[Item]) -> Mapping[str, Any]:

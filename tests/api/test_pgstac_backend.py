@@ -15,11 +15,24 @@ import pytest
 from pypgstac.db import PgstacDB
 from pypgstac.load import Loader, Methods
 
+from api.app import create_app
+from api.settings import Settings
+from catalog_builder.addresses import parse_mirrors
 from tests.api.pages import ids_of, link_of, ok, walk
-from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, load, new_database, pgstac_client
+from tests.backends import (
+    EXPORTED_AT,
+    PGSTAC_GROUP,
+    dsn_of,
+    load,
+    new_database,
+    pgstac_client,
+    serve_pgstac_backend,
+)
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
+from tests.converted import COLLECTION, converted
+from tests.http_server import Server, serve
 
 pytestmark = PGSTAC_GROUP
 
@@ -217,3 +230,37 @@ def test_addresses_are_the_services_own(postgres: Mapping[str, str], database: s
         view = ok(http.get("/search?limit=2&view=bands&bands=3"))["features"][0]
         assert view["assets"]["b003"]["href"].startswith(f"{str(http.base_url).rstrip('/')}/source/v1/2022/")
         assert json.dumps(view).count("EPSG") == 1
+
+
+def test_mirrors_are_those_of_the_index(postgres: Mapping[str, str], database: str, tmp_path: Path) -> None:
+    made = converted()
+    build_from(
+        tmp_path / "catalog",
+        made.root / "source",
+        dataset="synthetic",
+        source_root="https://a.example/src",
+        ledgers=(str(made.catalog / "cogs" / "ledger"),),
+        mirrors=parse_mirrors(["lab=https://lab.example/cogs/", "s3=s3://other/cogs"], "--mirror"),
+        source_mirrors=parse_mirrors(["home=https://home.example/npy"], "--source-mirror"),
+    )
+    dsn = dsn_of(postgres, database)
+    load(tmp_path / "catalog", dsn)
+
+    def answers(server: Server) -> list[Any]:
+        texts = [
+            httpx.get(f"{server.url}{path}", timeout=30).raise_for_status().text.replace(server.url, "")
+            for path in (
+                f"/collections/{COLLECTION}",
+                f"/collections/{COLLECTION}/items?limit=100",
+                f"/search?limit=100&view=bands&bands=0,1&collections={COLLECTION}",
+            )
+        ]
+        return [json.loads(text) for text in texts]
+
+    with serve(create_app(tmp_path / "catalog", Settings())) as server:
+        over_index = answers(server)
+    with serve_pgstac_backend(dsn, tmp_path / "catalog") as server:
+        over_database = answers(server)
+    assert "https://lab.example/cogs" in json.dumps(over_index[1])
+    for ours, theirs in zip(over_index, over_database, strict=True):
+        assert theirs == ours

@@ -13,7 +13,7 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
-from api.store import Store
+from api.store import REMEMBERED, Store
 from tests.api.pages import ids_of, link_of, ok
 from tests.catalogs import build_from, patch, write_manifest
 from tests.http_server import serve
@@ -54,6 +54,21 @@ def test_a_snapshot_in_use_stays_whole(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+def test_answers_do_not_push_out_what_a_build_has_once(tmp_path: Path) -> None:
+    build_from(tmp_path / "catalog", write_manifest(tmp_path / "a", 2024, patch(0, 52, 1, 1)))
+    store = Store(tmp_path / "catalog", 0)
+    snapshot = store.current()
+    map_, answer = snapshot.once("map", object), snapshot.remember(0, object)
+    assert snapshot.remember(0, object) is answer
+    for i in range(1, REMEMBERED + 1):
+        snapshot.remember(i, object)
+    assert snapshot.once("map", object) is map_
+    assert snapshot.remember(0, object) is not answer, "the oldest answer is dropped"
+    snapshot.retire()
+    assert snapshot.once("map", object) is not snapshot.once("map", object)
+    assert snapshot.remember(0, object) is not snapshot.remember(0, object)
 
 
 @pytest.fixture

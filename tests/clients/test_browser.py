@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from api.app import create_app
 from api.browser import DIST
@@ -126,7 +127,9 @@ def test_search_by_map_and_date(server: Server, tab: Tab) -> None:
     date = form.locator(".filter-datetime input")
     date.fill("2024-01-01 00:00:00 ~ 2024-12-31 23:59:59")
     date.press("Enter")
-    form.get_by_label("Filter by spatial extent").check(force=True)
+    # As a user does, by its words: Playwright waits until the calendar no longer covers them.
+    form.get_by_text("Filter by spatial extent").click()
+    expect(form.get_by_label("Filter by spatial extent")).to_be_checked()
     map_ = form.locator(".filter-bbox .map")
     map_.locator("canvas").first.wait_for()
     page.wait_for_timeout(1500)
