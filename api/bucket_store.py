@@ -117,7 +117,10 @@ class BucketStore(Store):
     def _take(self, pointer: Pointer) -> None:
         index = Index(self._catalog.fetch_index(pointer))
         old = getattr(self, "_snapshot", None)
-        self._snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
+        snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
+        if old is not None:
+            snapshot.follow(old)
+        self._snapshot = snapshot
         if old is not None:
             old.retire()
         self._tag = pointer.tag

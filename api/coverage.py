@@ -22,7 +22,7 @@ from api.data import IMMUTABLE
 from api.links import HTML, JSON
 from api.responses import Caching, dumps
 from api.settings import Settings
-from api.store import Snapshot, Store
+from api.store import Renewable, Snapshot, Store
 from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes, years_of
 from catalog_builder.coverage_page import coverage_page, layer
 from catalog_builder.coverage_tiles import CoverageGrid
@@ -31,7 +31,7 @@ from catalog_builder.grid import TileId
 from catalog_builder.index import CollectionRecord
 
 
-class _Lazy:
+class _Lazy(Renewable):
     """The grid of a collection, read once however many map tiles are asked for at the same time."""
 
     def __init__(self, snapshot: Snapshot, record: CollectionRecord) -> None:
@@ -47,6 +47,12 @@ class _Lazy:
         """Return the grid; call it from a thread."""
         with self._lock:
             return self._grid
+
+    def renew(self, snapshot: Snapshot) -> None:
+        """Read the grid of the same collection in another build, if it is there."""
+        record = snapshot.collections.get(self._record.id)
+        if record is not None:
+            _grid(snapshot, record)
 
 
 def add_coverage(app: FastAPI, store: Store, settings: Settings, *, browser: bool) -> None:

@@ -24,13 +24,14 @@ SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": (-1, 8 << 20),
 }
 """An operator's own values are left alone."""
+_LINUX = sys.platform.startswith("linux")
 FORGET_SECONDS = 15.0
 """After a new build was put in force."""
 
 
 def set_up_malloc() -> None:
     """Set up this process, and those it will start; without glibc this does nothing."""
-    if not sys.platform.startswith("linux"):
+    if not _LINUX:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
     for variable, (number, value) in SETTINGS.items():
@@ -44,7 +45,16 @@ def forget_soon() -> None:
     """Collect what a replaced build has left, when the requests that began with it have ended.
 
     Its maps are few objects of many megabytes: Python, which counts objects, would not look for hours.
+    Then two builds were open for a while, and the C library keeps the holes between what is left of both:
+    they are given back.
     """
-    timer = threading.Timer(FORGET_SECONDS, gc.collect)
+
+    def work() -> None:
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _LINUX else None  # glibc's
+        if trim is not None:
+            trim(0)
+
+    timer = threading.Timer(FORGET_SECONDS, work)
     timer.daemon = True
     timer.start()

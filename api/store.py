@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,14 @@ _WAIT_SECONDS = 0.05
 """How long a request waits for a new build to be checked: a small one is in force at once."""
 _RECHECK_SECONDS = 60.0
 """Between two checks of an index that was found good."""
+
+
+class Renewable(ABC):
+    """Something made of a build that takes seconds, see :meth:`Snapshot.once`."""
+
+    @abstractmethod
+    def renew(self, snapshot: Snapshot) -> None:
+        """Make the same of another build."""
 
 
 class Snapshot:
@@ -104,6 +113,16 @@ class Snapshot:
                 if len(self._asked) > REMEMBERED:
                     self._asked.popitem(last=False)
         return made
+
+    def follow(self, old: Snapshot) -> None:
+        """Make what was made of another build and takes seconds: call it before this one is in force.
+
+        Else every request that needs it would wait, each in a thread with a connection of its own.
+        """
+        with old._lock:
+            made = [each for each in old._made.values() if isinstance(each, Renewable)]
+        for each in made:
+            each.renew(self)
 
     def retire(self) -> None:
         """Forget what was made; what is made from now on is not kept.
@@ -186,6 +205,7 @@ class Store:
         """Put a new build in force, unless something is wrong with it: then the old one stays."""
         try:
             old, snapshot = self._snapshot, self._open()
+            snapshot.follow(old)
             self._snapshot, self.refused, self.damage, self._good_until = snapshot, None, None, 0.0
             old.retire()
         except (OSError, CatalogError) as exc:

@@ -570,7 +570,7 @@ class Index:
                     (base, base + (1 << CELL_BITS) - 1, seen),
                 )
                 seen |= year_bits([year])
-                while part := rows.fetchmany(1 << 16):
+                while part := rows.fetchmany(1 << 12):
                     pairs = np.array(part, dtype=np.int64)
                     cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
                     masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from api.app import create_app
 from api.settings import Settings
 from api.store import REMEMBERED, Store
+from catalog_builder.index import Index
 from tests.api.pages import ids_of, link_of, ok
 from tests.catalogs import build_from, patch, write_manifest
 from tests.http_server import serve
@@ -69,6 +72,37 @@ def test_answers_do_not_push_out_what_a_build_has_once(tmp_path: Path) -> None:
     snapshot.retire()
     assert snapshot.once("map", object) is not snapshot.once("map", object)
     assert snapshot.remember(0, object) is not snapshot.remember(0, object)
+
+
+def test_a_new_build_has_its_coverage_map_before_it_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, read = tmp_path / "catalog", []
+    plain = Index.coverage
+
+    def noted(index: Index, ordinal: int) -> Any:
+        read.append(index)
+        return plain(index, ordinal)
+
+    monkeypatch.setattr(Index, "coverage", noted)
+    build_from(catalog, write_manifest(tmp_path / "a", 2023, patch(0, 52, 3, 3)))
+    with (
+        serve(create_app(catalog, Settings(refresh_seconds=0))) as server,
+        httpx.Client(base_url=server.url) as http,
+    ):
+
+        def years() -> list[int]:
+            return [i["year"] for i in ok(http.get("/coverage/at?lon=0.05&lat=52.05"))["items"]]
+
+        assert years() == [2023]
+        old = ok(http.get("/_mgmt/health"))["generation"]
+        build_from(catalog, *(write_manifest(tmp_path / str(y), y, patch(0, 52, 3, 3)) for y in (2023, 2024)))
+        deadline = time.monotonic() + 20
+        while ok(http.get("/_mgmt/health"))["generation"] == old:
+            assert time.monotonic() < deadline
+        assert len(read) == 2, "read before it was asked for"
+        assert years() == [2023, 2024]
+        assert len(read) == 2
 
 
 @pytest.fixture
