@@ -74,8 +74,20 @@ def tree(pid: int) -> list[int]:
 
 def memory(pid: int) -> float:
     """Return the memory of a process, 10**6 bytes; what it shares with others is counted in parts."""
+    return _rollup(pid, "Pss:")
+
+
+def own_memory(pid: int) -> float:
+    """Return what a process holds alone, 10**6 bytes, swapped or not.
+
+    Its part of what is shared is not in it: that changes when another process of the same program starts.
+    """
+    return _rollup(pid, "Anonymous:", "Swap:")
+
+
+def _rollup(pid: int, *names: str) -> float:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(text.split("Pss:")[1].split()[0]) * 1024 / 1e6
+    return sum(int(text.split(f"\n{name}")[1].split()[0]) for name in names) * 1024 / 1e6
 
 
 def memory_of_tree(pid: int) -> float:

@@ -26,7 +26,7 @@ import orjson
 
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.datasets import dataset
-from tests.bench.measure import memory, tree
+from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
 from tests.converted import converted
 from tests.scale.client import Connection, Request, Response
@@ -50,7 +50,7 @@ class Sample:
     at: float
     """Seconds since the start."""
     memory: dict[int, float]
-    """By process, 10**6 bytes, shared parts counted in parts."""
+    """By process, 10**6 bytes that it holds alone."""
     files: dict[int, int]
     """Open file descriptors by process."""
 
@@ -97,27 +97,37 @@ class Log:
         ]
         return rows
 
-    def growth(self, warm: float) -> dict[int, Growth]:
-        """Return what each process' memory did after ``warm`` seconds."""
-        late = [s for s in self.samples if s.at >= warm]
+    def by_minute(self, pid: int) -> list[float]:
+        """Return the median memory of a process in each minute, 10**6 bytes."""
+        minutes = defaultdict(list)
+        for sample in self.samples:
+            if pid in sample.memory:
+                minutes[int(sample.at // 60)].append(sample.memory[pid])
+        return [statistics.median(held) for _, held in sorted(minutes.items())]
+
+    def spans(self, settle: float) -> list[tuple[float, float]]:
+        """Return when no build was made or taken up: from ``settle`` seconds after one to the next."""
+        starts = [settle, *(end + settle for _, end in self.builds)]
+        return list(zip(starts, [*(begun for begun, _ in self.builds), self.seconds], strict=True))
+
+    def growth(self, span: tuple[float, float]) -> dict[int, Growth]:
+        """Return what each process' memory did in a span of the time."""
+        there = [s for s in self.samples if span[0] <= s.at <= span[1]]
         found = {}
-        for pid in late[-1].memory:
-            at = np.array([s.at for s in late if pid in s.memory])
-            held = np.array([s.memory[pid] for s in late if pid in s.memory])
-            files = [s.files[pid] for s in late if pid in s.files]
+        for pid in there[-1].memory if there else ():
+            at = np.array([s.at for s in there if pid in s.memory])
+            held = np.array([s.memory[pid] for s in there if pid in s.memory])
+            files = [s.files[pid] for s in there if pid in s.files]
             slope = float(np.polyfit(at / 60, held, 1)[0]) if len(at) > 1 else 0.0
-            found[pid] = Growth(
-                float(held[0]), float(held[-1]), float(held.max()), slope, min(files), max(files)
-            )
+            found[pid] = Growth(float(np.median(held)), float(held.max()), slope, min(files), max(files))
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A process after the warm-up, 10**6 bytes."""
+    """A process in a span of time, 10**6 bytes."""
 
-    first: float
-    last: float
+    median: float
     most: float
     per_minute: float
     """Slope of the line of least squares."""
@@ -148,23 +158,70 @@ def soak_catalog(out: Path, planet: Path) -> Path:
     return out
 
 
-def run(
-    catalog: Path, manifests: Sequence[Written], seconds: float, *, every: float, clients: int = CLIENTS
-) -> Log:
-    """Let clients ask for some seconds; rebuild from each of the manifests, in turn, meanwhile.
+Change = Callable[[], str]
+"""Puts another build of a catalogue into its place; returns what went wrong, if anything."""
 
-    They ask on until the last rebuild has been served for a moment, but no longer than twice the seconds.
+
+def rebuild(catalog: Path, written: Written) -> Change:
+    """Return what rebuilds a catalogue from manifests, in a process of its own."""
+
+    def change() -> str:
+        command = [sys.executable, "-m", "catalog_builder.cli", "build", *map(str, written.sources)]
+        command += ["--out", str(catalog), "--url", "http://127.0.0.1:8000", "--quiet", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        good = not done.returncode and orjson.loads(done.stdout)["published"]
+        return "" if good else f"rebuild: {done.returncode} {done.stdout} {done.stderr}"
+
+    return change
+
+
+def swaps(catalog: Path, n: int) -> list[Change]:
+    """Return what puts two copies of a catalogue's build in its place in turn, as a build does at its end."""
+    link = catalog / ".current"
+    target, current = link.readlink(), link.resolve()
+    copies = [current.with_name(f"copy-{i}") for i in range(2)]
+    for copy in copies:
+        shutil.copytree(current, copy, copy_function=os.link)
+        (copy / "index.sqlite").unlink()
+        shutil.copy(current / "index.sqlite", copy)  # a file of its own, as a server tells builds by
+
+    def to(copy: Path) -> Change:
+        def change() -> str:
+            new = catalog / ".new"
+            new.symlink_to(target.with_name(copy.name))
+            new.replace(link)
+            return ""
+
+        return change
+
+    return [to(copies[i % 2]) for i in range(n)]
+
+
+def run(
+    catalog: Path,
+    written: Written,
+    changes: Sequence[Change],
+    seconds: float,
+    *,
+    every: float,
+    clients: int = CLIENTS,
+) -> Log:
+    """Let clients ask for some seconds; make changes, spread over the time, meanwhile.
+
+    They ask on until the last change has been served for a moment, but no longer than twice the seconds.
 
     Parameters
     ----------
     catalog
-        From :func:`soak_catalog`, built from the first of the manifests.
-    manifests
-        Of the same tile-years; the first rebuild takes the second, and so on.
+        From :func:`soak_catalog`.
+    written
+        The manifests that it was built from.
+    changes
+        To builds of the same tile-years.
     every
         Seconds between samples of memory and files.
     """
-    oracle = ManifestOracle.read(manifests[0].manifest)
+    oracle = ManifestOracle.read(written.manifest)
     cogs, sources = catalog / "cogs", converted().embeddings
     files = [f"cogs/{p.relative_to(cogs)}" for p in sorted(cogs.rglob("*_embeddings.tif"))]
     local = [f"synthetic/{p.relative_to(sources)}" for p in sorted(sources.rglob("*[0-9].npy"))]
@@ -174,7 +231,7 @@ def run(
         start = time.perf_counter()
         stopped, built = threading.Event(), threading.Event()
         watcher = threading.Thread(target=_watch, args=(server.process.pid, start, every, log, stopped))
-        builder = threading.Thread(target=_rebuild, args=(catalog, manifests[1:], start, seconds, log, built))
+        builder = threading.Thread(target=_change, args=(changes, start, seconds, log, built))
         for thread in (watcher, builder):
             thread.start()
         cpu = time.process_time()
@@ -197,30 +254,22 @@ def _watch(pid: int, start: float, every: float, log: Log, stopped: threading.Ev
         held, files = {}, {}
         for each in tree(pid):
             try:
-                held[each] = memory(each)
+                held[each] = own_memory(each)
                 files[each] = len(list(Path(f"/proc/{each}/fd").iterdir()))
             except (OSError, IndexError):
                 continue
         log.samples.append(Sample(time.perf_counter() - start, held, files))
 
 
-def _rebuild(
-    catalog: Path,
-    manifests: Sequence[Written],
-    start: float,
-    seconds: float,
-    log: Log,
-    built: threading.Event,
+def _change(
+    changes: Sequence[Change], start: float, seconds: float, log: Log, built: threading.Event
 ) -> None:
-    """Rebuild once per manifest, spread over the time."""
-    for i, written in enumerate(manifests, 1):
-        time.sleep(max(start + seconds * i / (len(manifests) + 1) - time.perf_counter(), 0))
+    """Make the changes, spread over the time."""
+    for i, change in enumerate(changes, 1):
+        time.sleep(max(start + seconds * i / (len(changes) + 1) - time.perf_counter(), 0))
         begun = time.perf_counter() - start
-        command = [sys.executable, "-m", "catalog_builder.cli", "build", *map(str, written.sources)]
-        command += ["--out", str(catalog), "--url", "http://127.0.0.1:8000", "--quiet", "--json"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not orjson.loads(done.stdout)["published"]:
-            log.wrong(f"rebuild {i}: {done.returncode} {done.stdout} {done.stderr}")
+        if wrong := change():
+            log.wrong(wrong)
         log.builds.append((begun, time.perf_counter() - start))
     time.sleep(2 * REFRESH)
     built.set()

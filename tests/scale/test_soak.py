@@ -14,7 +14,7 @@ from catalog_builder.grid import Bounds
 from tests.catalogs import build_from
 from tests.scale.land import land_cells
 from tests.scale.manifests import write_manifests
-from tests.scale.soak import run, soak_catalog
+from tests.scale.soak import rebuild, run, soak_catalog
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
 IRELAND = Bounds(-11, 51, -5, 56)
@@ -27,7 +27,7 @@ def test_no_error_and_no_file_left_open(tmp_path: Path) -> None:
     now, later = (write_manifests(tmp_path / name, cell, years) for name, years in (("a", []), ("b", [2025])))
     build_from(tmp_path / "built", *now.sources, url="http://127.0.0.1:8000")
     catalog = soak_catalog(tmp_path / "catalog", tmp_path / "built")
-    log = run(catalog, [now, later, now], SECONDS, every=0.5, clients=8)
+    log = run(catalog, now, [rebuild(catalog, later), rebuild(catalog, now)], SECONDS, every=0.5, clients=8)
     assert not log.errors
     assert len(log.generations) == 3, "both rebuilds were served"
     assert log.statuses[400] > 0
