@@ -97,11 +97,11 @@ class Log:
         ]
         return rows
 
-    def by_minute(self, pid: int) -> list[float]:
-        """Return the median memory of a process in each minute, 10**6 bytes."""
+    def by_minute(self, pid: int, since: float = 0) -> list[float]:
+        """Return the median memory of a process in each minute from a second on, 10**6 bytes."""
         minutes = defaultdict(list)
         for sample in self.samples:
-            if pid in sample.memory:
+            if pid in sample.memory and since <= sample.at < self.seconds:
                 minutes[int(sample.at // 60)].append(sample.memory[pid])
         return [statistics.median(held) for _, held in sorted(minutes.items())]
 
