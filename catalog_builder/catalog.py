@@ -149,6 +149,8 @@ class CatalogFolder:
             finally:
                 if work.exists():
                     shutil.rmtree(work, ignore_errors=True)
+                # Closing is not enough: a process that another thread starts just now holds the file too.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _number_in_force(self) -> int | None:
         current = self.current

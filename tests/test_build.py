@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pystac
@@ -231,6 +232,25 @@ def test_two_builds_at_once_are_refused(manifests: Path, tmp_path: Path) -> None
             build_from(out, manifests)
         version.wanted = False
     build_from(out, manifests)
+
+
+def test_a_build_is_over_though_another_process_holds_its_lock_file(tmp_path: Path) -> None:
+    folder = CatalogFolder(tmp_path / "catalog")
+    with folder.new_version():
+        # What a process has that was forked meanwhile and did not start its program yet.
+        inherited = os.dup(next(int(p.name) for p in Path("/dev/fd").iterdir() if _is_lock(p)))
+    try:
+        with folder.new_version():
+            pass
+    finally:
+        os.close(inherited)
+
+
+def _is_lock(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).endswith("catalog/.versions/.lock")
+    except OSError:  # the one that lists them
+        return False
 
 
 def test_a_synthetic_dataset_needs_to_know_where_its_files_are(tmp_path: Path) -> None:

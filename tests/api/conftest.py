@@ -33,7 +33,8 @@ def catalog(manifests: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def server(catalog: Path, serve_on: Serve) -> Iterator[Server]:
-    with serve_on(catalog) as running:
+    # Ten thousand items of a database take seconds, and more where other tests run beside them.
+    with serve_on(catalog, search_seconds=60) as running:
         yield running
 
 
