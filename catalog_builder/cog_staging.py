@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,7 @@ Row = tuple[Any, ...]
 
 
 class CogStaging:
-    """A file of spilled rows.
+    """A file of spilled rows. Safe to read from several threads: a build writes index and parquet at once.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ class CogStaging:
         self._db = sqlite3.connect(
             Path(self._dir.name) / "cogs.sqlite", isolation_level=None, check_same_thread=False
         )
+        # Python's sqlite3 hands one prepared statement to two threads that run the same text at once.
+        self._lock = threading.Lock()
         self.columns = tuple(columns)
         # Of use to this process alone, and thrown away with it: nothing is journalled.
         self._db.executescript(
@@ -84,23 +87,29 @@ class CogStaging:
     def years(self) -> list[int]:
         """Return the years that have rows, ascending."""
         found: list[int] = []
-        slot = -1
-        while row := self._db.execute("SELECT slot FROM cog WHERE slot > ? LIMIT 1", (slot,)).fetchone():
-            found.append(row[0] // _CELLS)
-            slot = (found[-1] + 1) * _CELLS - 1
+        slot, sql = -1, "SELECT slot FROM cog WHERE slot > ? LIMIT 1"
+        with self._lock:
+            while row := self._db.execute(sql, (slot,)).fetchone():
+                found.append(row[0] // _CELLS)
+                slot = (found[-1] + 1) * _CELLS - 1
         return found
 
     def cells(self, year: int) -> npt.NDArray[np.int32]:
         """Return the cells of a year that are converted, ascending."""
-        rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
-        return np.fromiter((slot - year * _CELLS for (slot,) in rows), np.int32)
+        with self._lock:
+            rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
+            return np.fromiter((slot - year * _CELLS for (slot,) in rows), np.int32)
 
     def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
         """Yield facts (all, or some) of a year's cells, ascending, in batches of :data:`BATCH`."""
         sql = f"SELECT {', '.join(columns or self.columns)} FROM cog WHERE slot BETWEEN ? AND ?"
-        found = self._db.execute(sql, self._span(year))
-        while batch := found.fetchmany(BATCH):
+        with self._lock:
+            found = self._db.execute(sql, self._span(year))
+            batch = found.fetchmany(BATCH)
+        while batch:
             yield batch
+            with self._lock:
+                batch = found.fetchmany(BATCH)
 
     def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Row]:
         """Return the facts of some cells of a year, in their order.
@@ -112,7 +121,9 @@ class CogStaging:
         """
         slots = (cell.astype(np.int64) + year * _CELLS).tolist()
         sql = f"SELECT slot, {', '.join(self.columns)} FROM json_each(?) j CROSS JOIN cog ON slot = j.value"
-        found = {slot: facts for slot, *facts in self._db.execute(sql, (orjson.dumps(slots).decode(),))}
+        with self._lock:
+            rows = self._db.execute(sql, (orjson.dumps(slots).decode(),)).fetchall()
+        found = {slot: facts for slot, *facts in rows}
         return [tuple(found[slot]) for slot in slots]
 
     @staticmethod
