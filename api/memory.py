@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 import threading
+from typing import Any
 
 # Variable that glibc reads when a process starts: (its number for mallopt, see malloc.h; the value).
 SETTINGS = {
@@ -33,12 +34,17 @@ def set_up_malloc() -> None:
     """Set up this process, and those it will start; without glibc this does nothing."""
     if not _LINUX:
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
+    mallopt = _libc("mallopt")
     for variable, (number, value) in SETTINGS.items():
         if variable not in os.environ:
             os.environ[variable] = str(value)
             if mallopt is not None:
                 mallopt(number, value)
+
+
+def _libc(function: str) -> Any:
+    """Return a function of glibc; None where the C library is another one that lacks it."""
+    return getattr(ctypes.CDLL(None), function, None) if _LINUX else None
 
 
 def forget_soon() -> None:
@@ -51,7 +57,7 @@ def forget_soon() -> None:
 
     def work() -> None:
         gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _LINUX else None  # glibc's
+        trim = _libc("malloc_trim")
         if trim is not None:
             trim(0)
 
