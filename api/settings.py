@@ -125,7 +125,10 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=4, ge=1, description="Searches that may run at once beside the event loop.")
     refresh_seconds: float = Field(
-        default=1.0, ge=0, description="How often, at most, to look whether the catalogue was built anew."
+        default=1.0,
+        ge=0,
+        description="How often, at most, to look whether the catalogue was built anew. With 0 each request"
+        " looks, and waits until a new build is in force; otherwise it is answered from the one before.",
     )
     cache_seconds: int = Field(
         default=60, ge=0, description="`max-age` of answers; 0 makes caches ask each time."

@@ -145,7 +145,7 @@ class Store:
     folder
         The catalogue.
     refresh_seconds
-        How often, at most, to look whether it was built anew.
+        How often, at most, to look whether it was built anew; with 0 whoever asks waits for a new build.
     failed
         Called whenever a look finds a catalogue that cannot be read.
 
@@ -177,7 +177,10 @@ class Store:
         warm_up()
 
     def current(self) -> Snapshot:
-        """Return the newest snapshot; looks at most every ``refresh_seconds``."""
+        """Return the newest snapshot; looks at most every ``refresh_seconds``.
+
+        While a new build is being opened it is the one before, unless ``refresh_seconds`` is 0.
+        """
         now = time.monotonic()
         if now - self._looked >= self._refresh:
             self._looked = now
@@ -186,11 +189,15 @@ class Store:
             except (OSError, CatalogError) as exc:
                 self._refuse(exc)  # in the middle of a change, or gone: what is open stays good
                 return self._snapshot
-            if identity != self._identity and self._opening is None:
+            opening = self._opening
+            if identity != self._identity and opening is None:
                 # Not here: reading a large index for its digest takes a second or two.
                 self._opening = opening = threading.Thread(target=self._renew, args=(identity,), daemon=True)
                 opening.start()
-                opening.join(_WAIT_SECONDS)
+            elif self._refresh:
+                return self._snapshot
+            if opening is not None:
+                opening.join(_WAIT_SECONDS if self._refresh else None)
         return self._snapshot
 
     def health(self) -> dict[str, Any]:

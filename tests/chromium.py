@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 # WebGL in software, as a machine without a graphics card needs it; nothing that phones home.
 FLAGS = [
@@ -22,6 +22,9 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PATIENCE = 60_000
+"""Milliseconds that a page has for anything a test waits for: other tests share the machine."""
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ def open_tab(width: int = 1280, height: int = 900, *, mobile: bool = False) -> I
         context = browser.new_context(
             viewport={"width": width, "height": height}, has_touch=mobile, is_mobile=mobile
         )
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         tab = Tab(page)
 

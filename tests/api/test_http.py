@@ -19,6 +19,7 @@ from tests.api.pages import ok
 from tests.backends import Serve
 from tests.figures import samples
 from tests.http_server import serve
+from tests.waiting import until
 
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",
          "/collections/tessera-v1/items?limit=3",
@@ -196,7 +197,8 @@ def test_a_search_beyond_the_time_limit_is_503_with_advice(catalog: Path) -> Non
         assert set(late.json()) == {"code", "description"}
         assert "narrow" in late.json()["description"]
         assert int(late.headers["retry-after"]) > 0
-        ok(http.get("/search?bbox=0,52,0.1,52.1"))
+        # Short by far, but on a busy machine it may be late too.
+        until(lambda: http.get("/search?bbox=0,52,0.1,52.1").status_code == 200)
 
 
 def test_a_count_beyond_its_budget_is_an_estimate(catalog: Path, oracle: Oracle) -> None:

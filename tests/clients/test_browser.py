@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import re
 import runpy
 import subprocess
 import sys
@@ -80,12 +81,21 @@ def test_landing_page_lists_the_collection(server: Server, tab: Tab) -> None:
 
 
 def test_collection_shows_items_with_thumbnails(server: Server, tab: Tab) -> None:
+    server.clear()
     tab.page.goto(at(server, f"collections/{COLLECTION}"))
-    tab.page.locator(".items img").nth(2).wait_for()
-    tab.page.wait_for_function(
-        "[...document.querySelectorAll('.items img')].filter(i => i.naturalWidth > 50).length == 3"
-    )
+    pictures = tab.page.locator(".items .item-card img")
+    pictures.nth(3).wait_for(state="attached")
+    for n in range(4):
+        # The browser draws a grey picture of its own until a card comes near the window.
+        picture = pictures.nth(n)
+        picture.scroll_into_view_if_needed()
+        expect(picture).not_to_have_attribute("src", re.compile("^data:"))
+        expect(picture).to_have_js_property("complete", value=True)
+        assert picture.evaluate("i => i.naturalWidth") > 50
     assert tab.page.locator(".items .item-card").count() == 4
+    asked = {r.path for r in server.log}
+    assert sum(p.endswith("_thumbnail.png") for p in asked) == 3
+    assert sum(p.endswith("/preview.png") for p in asked) == 1
 
 
 def draws_on_the_map(tab: Tab) -> bool:

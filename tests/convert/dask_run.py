@@ -30,9 +30,9 @@ from catalog_builder.convert.run import run
 from catalog_builder.convert.source import Plan, Wanted, plan
 from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.errors import ClusterError
+from tests.waiting import until
 
 POISON = "tile-3"
-PATIENCE = 60.0
 
 
 # --- jobs -------------------------------------------------------------------------------------------
@@ -135,9 +135,9 @@ def joining(folder: Path) -> dict[str, Any]:
         windows = [workers.window]
 
         def join() -> None:
-            _wait(lambda: any("waiting" in line for line in said.lines))
+            until(lambda: any("waiting" in line for line in said.lines))
             started.enter_context(_worker(file, 3))
-            _wait(lambda: workers.live == 1)
+            until(lambda: workers.live == 1)
             windows.append(workers.window)
             for first in (lacks, older):
                 started.enter_context(_worker(file, 1, first))
@@ -155,7 +155,7 @@ def elsewhere(folder: Path) -> dict[str, Any]:
     os.chdir(folder)
     with _scheduler(folder) as file, _worker(file, 1, cwd="/"):
         workers, _ = connect(file)
-        _wait(lambda: bool(workers.watch()) or workers.live > 0)
+        until(lambda: bool(workers.watch()) or workers.live > 0)
         try:
             run(numbered(24), Options("out"), workers, convert=nap)
         except ClusterError as error:
@@ -172,7 +172,7 @@ def orphaned(folder: Path) -> dict[str, Any]:
         pid = int((folder / "scheduler.pid").read_text())
 
         def kill() -> None:
-            _wait(lambda: len(_ledger(out)) >= 3)
+            until(lambda: len(_ledger(out)) >= 3)
             os.kill(pid, signal.SIGKILL)
 
         threading.Thread(target=kill, daemon=True).start()
@@ -198,9 +198,9 @@ def restarted(folder: Path) -> dict[str, Any]:
         workers, _ = connect(file)
 
         def replace() -> None:
-            _wait(lambda: len(_ledger(out)) >= 3)
+            until(lambda: len(_ledger(out)) >= 3)
             first.close()
-            _wait(lambda: any("does not answer" in line for line in said.lines))
+            until(lambda: any("does not answer" in line for line in said.lines))
             started.enter_context(_worker(started.enter_context(_scheduler(folder, port)), 2))
 
         thread = threading.Thread(target=replace)
@@ -229,14 +229,6 @@ def _ledger(out: Path) -> dict[str, LedgerRow]:
     return {}
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("it did not happen")
-        time.sleep(0.05)
-
-
 @contextmanager
 def _scheduler(folder: Path, port: int = 0) -> Iterator[str]:
     """Run a scheduler of its own; give its scheduler file."""
@@ -245,7 +237,7 @@ def _scheduler(folder: Path, port: int = 0) -> Iterator[str]:
     command = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
     with _process([*command, "--no-dashboard", "--scheduler-file", str(file)]) as process:
         (folder / "scheduler.pid").write_text(str(process.pid))
-        _wait(lambda: file.exists() and bool(file.read_text()))
+        until(lambda: file.exists() and bool(file.read_text()))
         yield str(file)
 
 

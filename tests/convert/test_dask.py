@@ -24,6 +24,7 @@ from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from tests.convert.making import contents, write_column
+from tests.waiting import until
 
 pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
@@ -49,10 +50,7 @@ def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 
 def _assert_none_left(process: subprocess.Popen[str]) -> None:
     """Assert that no process outlives its run, but for the moment that it takes to see that it is over."""
-    end = time.monotonic() + 20
-    while left := _of_group(process.pid):
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
+    until(lambda: not _of_group(process.pid))
 
 
 def _of_group(group: int) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conformance.pgstac_server import wait_for
 from tests.conformance.postgres import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -75,9 +75,7 @@ def serve_catalog(catalog: Path, *arguments: object, workers: int = 1, **env: st
     port = free_port()
     command = tessera_stac("serve", catalog, "--port", port, "--workers", workers, *arguments)
     with serving(command, port, **env) as running:
-        deadline = time.monotonic() + 60
-        while len(running.workers()) < workers and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: len(running.workers()) >= workers, "fewer workers than asked for")
         yield running
 
 

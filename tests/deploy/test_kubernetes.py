@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tests.conformance.postgres import free_port
 from tests.converted import CONVERTED
 from tests.deploy.kustomize import Manifest, pod_templates, render
 from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
+from tests.waiting import until
 
 HOME = DEPLOY / "kubernetes"
 FOLDERS = ("base", "convert", "overlays/s3", "overlays/pgstac")
@@ -159,10 +159,7 @@ def test_the_probes_ask_what_the_server_answers(catalog: Path) -> None:
         annotations = _one("base", "Deployment", "api")["spec"]["template"]["metadata"]["annotations"]
         assert "tessera_requests_total" in httpx.get(f"{running.url}{annotations['prometheus.io/path']}").text
         assert annotations["prometheus.io/port"] == str(port["containerPort"])
-        deadline = time.monotonic() + 30
-        while len(running.workers()) < 2:  # one of them was ready first
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: len(running.workers()) == 2)  # one of them was ready first
 
 
 def test_the_build_job_runs(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from api.metrics import ERRORS
 from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.processes import DEPLOY, ROOT, Running, program, serve_catalog
 from tests.figures import Figures, samples
+from tests.waiting import until
 
 MONITORING = DEPLOY / "monitoring"
 RULES: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]
@@ -51,9 +51,7 @@ def test_any_worker_answers_for_all(server: Running) -> None:
         )
     httpx.get(f"{server.url}/search?limit=none")
     # An answer is counted as it ends, which a quick client may be ahead of.
-    deadline = time.monotonic() + 20
-    while _searches(_scrape(server)) < 40 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: _scrape(server)["tessera_request_seconds_count", ("/search",)] == 41)
     scrapes = [_scrape(server) for _ in range(12)]
     assert {_searches(s) for s in scrapes} == {40}
     for figures in scrapes:
@@ -77,9 +75,7 @@ def test_a_killed_worker_takes_no_counts_with_it(server: Running) -> None:
     before = _scrape(server)
     victim, kept = server.workers()
     os.kill(victim, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while (len(server.workers()) < 2 or victim in server.workers()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: len(server.workers()) == 2 and victim not in server.workers())
     for _ in range(6):
         after = _scrape(server)
         assert _searches(after) >= _searches(before)

@@ -30,6 +30,7 @@ from tests.conftest import plain_environment
 from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
 from tests.deploy.nginx_server import CONFIG, Site, certificate, lay_out, nginx
 from tests.deploy.processes import serve_catalog
+from tests.waiting import ended, until
 
 pytestmark = pytest.mark.xdist_group("nginx")
 
@@ -411,13 +412,14 @@ def test_a_server_takes_another_s_place_and_no_request_fails(small: Path, tmp_pa
         threads = [threading.Thread(target=ask, args=(site.plain, n)) for n in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
-        os.kill(old.pid, signal.SIGTERM)
-        time.sleep(2)
-        before = len(answers)
-        time.sleep(0.5)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert len(answers) > before > 50, "answered before, while and after"
+        try:
+            until(lambda: len(answers) > 50)
+            os.kill(old.pid, signal.SIGTERM)
+            until(lambda: ended(old.pid))
+            before = len(answers)
+            until(lambda: len(answers) > before + 50)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         assert set(answers) == {200}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -11,6 +10,7 @@ import httpx
 from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.processes import open_indexes, serve_catalog
 from tests.figures import samples
+from tests.waiting import until
 
 ROWS = 3
 FIRST, LAST = 3, 9
@@ -57,9 +57,8 @@ def test_workers_follow_without_a_failed_request_or_an_open_file_left(tmp_path: 
         for n in range(FIRST + 1, LAST + 1):
             build_from(catalog, manifests[n])
         current = {str((catalog / "index.sqlite").resolve())}
-        deadline = time.monotonic() + 30
-        while any(open_indexes(pid) != current for pid in workers) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: all(open_indexes(pid) == current for pid in workers), "old indexes stay open")
+        until(lambda: wrong or LAST in answers)
         stop.set()
         for thread in threads:
             thread.join()

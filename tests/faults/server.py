@@ -88,8 +88,13 @@ def raw(port: int, data: bytes, seconds: float = 20) -> bytes:
     """Send bytes as they are and return everything that comes back until the server closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as sock:
         sock.sendall(data)
-        answer = b""
-        with contextlib.suppress(ConnectionResetError):
-            while part := sock.recv(65536):
-                answer += part
-        return answer
+        return until_closed(sock)
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """Return everything that comes until the server closes; an answer is not one packet."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := sock.recv(65536):
+            answer += part
+    return answer

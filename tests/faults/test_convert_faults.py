@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from catalog_builder.grid import TileId
 from catalog_builder.sample import write_geotiff_tile
 from catalog_builder.synthetic import SampleTile
 from tests.convert.making import POLAR, YEAR, sample, write_pair
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TWIN = TileId(lat_i=8995, lon_i=605)
@@ -354,11 +354,7 @@ def _many(root: Path) -> Path:
 
 
 def _wait_for_rows(out: Path, n: int) -> None:
-    for _ in range(600):
-        if (out / "ledger").is_dir() and len(latest(read_rows(out / "ledger"))) >= n:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the run does not get on")
+    until(lambda: (out / "ledger").is_dir() and len(latest(read_rows(out / "ledger"))) >= n)
 
 
 def test_interrupt_finishes_what_is_in_hand(tmp_path: Path) -> None:
@@ -386,11 +382,7 @@ def test_killed_parent_leaves_no_workers(tmp_path: Path) -> None:
     _wait_for_rows(out, 1)
     process.kill()
     process.communicate()
-    for _ in range(100):
-        if not _processes_of(mark):
-            break
-        time.sleep(0.1)
-    assert _processes_of(mark) == []
+    until(lambda: not _processes_of(mark))
     done = len(latest(read_rows(out / "ledger")))
     report = _run(source, out)
     assert report.exit_code == 0

@@ -26,6 +26,7 @@ from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, load, new_database
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
+from tests.waiting import until
 
 pytestmark = PGSTAC_GROUP
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "8"))
@@ -113,20 +114,20 @@ def test_the_database_restarts_under_load(tmp_path: Path) -> None:
             dsn = dsn_of(env, new_database(env, template=None))
             load(tmp_path / "c", dsn, migrate=True)
             port = int(env["PGPORT"])
-        with pgstac_client(dsn, None, refresh_seconds=0.1, search_seconds=5) as http:
+        with pgstac_client(dsn, None, refresh_seconds=0.1, search_seconds=15) as http:
             with _asking(str(http.base_url), clients=4) as answers:
                 for how in ("stopped", "killed", "stopped", "killed"):
                     with running(folder / "pg", port=port) as env:
                         before = len(answers)
-                        _until(lambda since=before: _good(answers[since:]) >= 30)
+                        until(lambda since=before: _good(answers[since:]) >= 30)
                         if how == "killed":
                             os.kill(int(env["POSTGRES_PID"]), signal.SIGKILL)
-                            _until(lambda: not Path(f"/proc/{env['POSTGRES_PID']}").exists())
+                            until(lambda: not Path(f"/proc/{env['POSTGRES_PID']}").exists())
                     before = len(answers)
-                    _until(lambda since=before: len(answers) > since + 4)
+                    until(lambda since=before: len(answers) > since + 4)
                 with running(folder / "pg", port=port):
                     before = len(answers)
-                    _until(lambda since=before: _good(answers[since:]) >= 30)
+                    until(lambda since=before: _good(answers[since:]) >= 30)
             statuses = Counter(a.status_code for a in answers)
             assert set(statuses) == {200, 503}, statuses
             for answer in answers:
@@ -143,13 +144,6 @@ def _good(answers: list[httpx.Response]) -> int:
     return sum(a.status_code == 200 and a.url.path != "/collections" for a in answers)
 
 
-def _until(condition: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: Path) -> None:
     """The database is told to stop; the reason is a 503 with advice, and the connection is good again."""
     write_manifest(tmp_path / "m", 2022, patch(0, 52, 40, 30))
@@ -162,8 +156,8 @@ def test_a_search_beyond_the_time_limit(postgres: Mapping[str, str], tmp_path: P
         assert late.status_code == 503, late.text
         assert "narrow" in late.json()["description"]
         assert late.headers["retry-after"]
-        time.sleep(0.2)
-        assert http.get("/collections/tessera-v1/items/grid_0.05_52.05_2022").status_code == 200
+        # On a busy machine a short search may be late too.
+        until(lambda: http.get("/collections/tessera-v1/items/grid_0.05_52.05_2022").status_code == 200)
 
 
 def test_more_searches_than_connections(postgres: Mapping[str, str], tmp_path: Path) -> None:

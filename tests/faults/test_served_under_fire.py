@@ -24,8 +24,9 @@ from api.settings import Settings
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.forks import ROUNDS
-from tests.faults.server import Served, raw, serving
+from tests.faults.server import Served, raw, serving, until_closed
 from tests.http_server import Server, serve
+from tests.waiting import ended, until
 
 CONNECTIONS = 10_000
 
@@ -37,21 +38,6 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "catalog" / "cogs").mkdir()
     (folder / "catalog" / "cogs" / "large.tif").write_bytes(bytes(8_000_000))
     return folder / "catalog"
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def _soon(what: object, seconds: float = 30) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.05)
 
 
 def test_killed_workers_are_replaced_and_a_killed_parent_leaves_none(tmp_path: Path) -> None:
@@ -72,13 +58,13 @@ def test_killed_workers_are_replaced_and_a_killed_parent_leaves_none(tmp_path: P
             thread.start()
         try:
             for n in range(max(ROUNDS // 2, 2)):
-                _soon(lambda: len(served.workers()) == 2)
+                until(lambda: len(served.workers()) == 2)
                 victim = rng.choice(served.workers())
                 time.sleep(rng.uniform(0, 0.3))
                 os.kill(victim, signal.SIGKILL)
                 build_from(catalog, manifests[(n + 1) % 2])
                 assert served.get("/").status_code == 200
-                _soon(lambda gone=victim: gone not in served.workers() and len(served.workers()) == 2)
+                until(lambda gone=victim: gone not in served.workers() and len(served.workers()) == 2)
         finally:
             stop.set()
             for thread in threads:
@@ -88,7 +74,7 @@ def test_killed_workers_are_replaced_and_a_killed_parent_leaves_none(tmp_path: P
         workers = served.workers()
         served.process.send_signal(signal.SIGKILL)
         served.process.wait()
-        _soon(lambda: all(_ended(pid) for pid in workers))
+        until(lambda: all(ended(pid) for pid in workers))
         before = (catalog / "index.sqlite").read_bytes()
         with serving(catalog, port=served.port) as again:  # the port is free
             assert again.get("/search?limit=1").json()["numberMatched"] in (16, 20)
@@ -149,7 +135,7 @@ def test_ten_thousand_open_connections(catalog: Path) -> None:
         print(f"{used / CONNECTIONS:.0f} bytes a connection")
         assert used < CONNECTIONS * 50_000
         stack.close()
-        _soon(lambda: len(os.listdir(f"/proc/{served.process.pid}/fd")) < 200)  # noqa: PTH208
+        until(lambda: len(os.listdir(f"/proc/{served.process.pid}/fd")) < 200)  # noqa: PTH208
         assert served.get("/search?limit=3").content == expected
 
 
@@ -175,7 +161,7 @@ def test_connections_beyond_the_limit_are_refused_and_files_run_out(catalog: Pat
             ]
             refused = [s for s in idle[128:] if _is_refused(s)]
             assert len(refused) > 100
-        _soon(lambda: served.get("/search?limit=1").status_code == 200)
+        until(lambda: served.get("/search?limit=1").status_code == 200)
         assert process.poll() is None
     finally:
         process.kill()
@@ -184,8 +170,8 @@ def test_connections_beyond_the_limit_are_refused_and_files_run_out(catalog: Pat
 
 def _is_refused(sock: socket.socket) -> bool:
     try:
-        answer = sock.recv(4096)
-    except OSError:
+        answer = until_closed(sock)
+    except TimeoutError:
         return False
     return answer.startswith(b"HTTP/1.1 503 ") and b"too many connections" in answer
 
@@ -219,14 +205,15 @@ def test_slow_heads_are_408(impatient: Server) -> None:
 
 
 def _drip(sock: socket.socket, data: bytes) -> bytes:
-    """Send a byte at a time until the server answers; return what it says."""
+    """Send a byte at a time until the server answers; return all it says until it closes."""
     sock.settimeout(0.05)
     for n in range(len(data)):
         with contextlib.suppress(OSError):
             sock.send(data[n : n + 1])
         with contextlib.suppress(TimeoutError):
             answer = sock.recv(65536)
-            return answer if answer else b"closed"
+            sock.settimeout(20)
+            return answer + until_closed(sock)
     raise AssertionError("the server waits for ever")
 
 

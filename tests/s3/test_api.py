@@ -30,6 +30,7 @@ from tests.converted import COLLECTION, FIRST, converted
 from tests.http_server import serve
 from tests.s3.converted import built
 from tests.s3_store import Store, environment, s3_store
+from tests.waiting import until
 
 READER = Path(__file__).parents[1] / "gdal_reader.py"
 ITEM = f"/collections/{COLLECTION}/items/{FIRST.name}_2024"
@@ -342,10 +343,7 @@ def test_the_background_looks_by_itself(home: tuple[Store, str], tmp_path: Path)
     build([str(write_manifest(tmp_path / "a", 2024, patch(0, 52, 1, 1)))], out, BuildOptions(dataset("v1")))
     watching = BucketStore(out, 0.05)
     build([str(write_manifest(tmp_path / "b", 2024, patch(0, 52, 2, 1)))], out, BuildOptions(dataset("v1")))
-    deadline = time.monotonic() + 30
-    while sum(r.n_items for r in watching.current().collections.values()) != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: sum(r.n_items for r in watching.current().collections.values()) == 2)
     watching.close()
 
 

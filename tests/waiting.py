@@ -1,0 +1,31 @@
+"""Waiting for what comes about by itself, by condition: a length of time is too short on a busy machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE = 60.0
+"""Seconds that anything has; a test that passes needs a fraction of it."""
+
+
+def until(condition: Callable[[], object], what: object = "it does not come about") -> None:
+    """Return when a condition holds.
+
+    Raises
+    ------
+        AssertionError: It does not hold in time; ``what`` says what was waited for.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process is over, though its parent may not have taken note of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
