@@ -20,6 +20,7 @@ from catalog_builder.coverage import year_bits
 from catalog_builder.demo import MANIFESTS
 from tests.bench.measure import memory_of_tree
 from tests.bench.planet import PLANET, europe_catalog, planet_catalog
+from tests.bench.searches import in_box
 from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
 from tests.catalogs import SHARED, build_from
@@ -57,9 +58,8 @@ def _asks(catalog: Path) -> dict[str, list[Ask]]:
         row, col = divmod(int(cells[at]), 3600)
         west, south = min(max(col / 10 - 180.5, -180), 179), min(max(row / 10 - 90.5, -90), 89)
         year = rng.choice([y for y in record.years if int(masks[at]) & year_bits([y])])
-        box = f"{west:.3f},{south:.3f},{west + 1:.3f},{south + 1:.3f}"
-        when = f"{year}-01-01T00:00:00Z/{year}-12-31T23:59:59Z"
-        boxes.append(Ask(f"/search?collections={record.id}&bbox={box}&datetime={when}&limit=100"))
+        box = (west, south, west + 1, south + 1)
+        boxes.append(Ask(in_box(box, year, more=f"&collections={record.id}")))
     with tessera(catalog) as server:
         pages = [json.loads(server.ask(Ask(box.path.replace("limit=100", "limit=1")))) for box in boxes]
     ids = [f["id"] for page in pages for f in page["features"]]

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -17,6 +17,7 @@ from catalog_builder.catalog import CatalogFolder
 from tests.bench.measure import memory_of_tree
 from tests.bench.peers import pgstac, pgstac_database, rustac, tessera_on_pgstac
 from tests.bench.planet import europe_catalog
+from tests.bench.searches import Box, in_box, interval, pages
 from tests.bench.serve import Ask, Rate, Server, measure, tessera
 from tests.bench.tables import show
 from tests.scale.manifests import YEARS
@@ -52,15 +53,11 @@ def coast(corners: Sequence[tuple[float, float]], per_side: int = 250) -> list[l
     return [*ring, ring[0]]
 
 
-def _interval(year: int) -> str:
-    return f"{year}-01-01T00:00:00Z/{year}-12-31T23:59:59Z"
-
-
-def _boxes(side: float, seed: int = 1) -> Iterator[tuple[str, int]]:
+def _boxes(side: float, seed: int = 1) -> Iterator[tuple[Box, int]]:
     rng = random.Random(seed)
     for _ in range(N):
         west, south = rng.uniform(-10, 20.9 - side), rng.uniform(35, 71 - side)
-        yield f"{west:.4f},{south:.4f},{west + side:.4f},{south + side:.4f}", rng.choice(YEARS)
+        yield (west, south, west + side, south + side), rng.choice(YEARS)
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,7 @@ def _everywhere(asks: list[Ask], *but: str) -> dict[str, Callable[[Server], list
 
 def _page_50(server: Server) -> list[Ask]:
     """Walk to the 50th page of a search; return the requests for pages 41 to 50."""
-    ask = f"/search?bbox=0,45,10,55&datetime={_interval(2021)}&limit=100"
-    asks = []
-    for _ in range(50):
-        asks.append(Ask(ask))
-        links = json.loads(server.get(ask))["links"]
-        href = urlsplit(next(x["href"] for x in links if x["rel"] == "next"))
-        ask = f"{href.path}?{href.query}"
-    return asks[40:]
+    return pages(server, in_box((0, 45, 10, 55), 2021), 41, 50)
 
 
 def _matched(body: bytes) -> int:
@@ -95,11 +85,11 @@ def _matched(body: bytes) -> int:
 
 
 def _kinds() -> list[Kind]:
-    small = [Ask(f"/search?bbox={b}&datetime={_interval(y)}&limit=100") for b, y in _boxes(1)]
+    small = [Ask(in_box(b, y)) for b, y in _boxes(1)]
     country = {"type": "Polygon", "coordinates": [coast(FRANCE)]}
     polygons = [
         Ask.post(
-            {"intersects": country, "datetime": _interval(y), "limit": 100, "collections": ["tessera-v1"]}
+            {"intersects": country, "datetime": interval(y), "limit": 100, "collections": ["tessera-v1"]}
         )
         for y in YEARS
     ]
@@ -109,18 +99,13 @@ def _kinds() -> list[Kind]:
         f"_{rng.randrange(350, 710) / 10 + 0.05:.2f}_{rng.choice(YEARS)}"
         for _ in range(N)
     ]
-    sorted_ = [
-        Ask(f"/search?bbox={b}&datetime={_interval(y)}&limit=100&sortby=-properties.tessera:utm_zone")
-        for b, y in _boxes(10, 3)
-    ]
-    by_id = [Ask(f"/search?bbox={b}&datetime={_interval(y)}&limit=100&sortby=-id") for b, y in _boxes(10, 3)]
+    by_zone = "&sortby=-properties.tessera:utm_zone"
+    sorted_ = [Ask(in_box(b, y, more=by_zone)) for b, y in _boxes(10, 3)]
+    by_id = [Ask(in_box(b, y, more="&sortby=-id")) for b, y in _boxes(10, 3)]
     text = quote('"tessera:utm_zone" = 31 AND "tessera:year" >= 2023 AND "tessera:coverage" = \'full\'')
-    filters = [
-        Ask(f"/search?bbox={b}&filter-lang=cql2-text&filter={text}&limit=100") for b, _ in _boxes(10, 4)
-    ]
+    filters = [Ask(in_box(b, more=f"&filter-lang=cql2-text&filter={text}")) for b, _ in _boxes(10, 4)]
     counted = [
-        {"bbox": [float(v) for v in b.split(",")], "datetime": _interval(y), "limit": 1}
-        for b, y in _boxes(10, 5)
+        {"bbox": [round(v, 4) for v in b], "datetime": interval(y), "limit": 1} for b, y in _boxes(10, 5)
     ]
     return [
         Kind("1 degree box, one year, 100 items", _everywhere(small)),

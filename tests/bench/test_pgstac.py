@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -19,6 +19,7 @@ from catalog_builder.catalog import CatalogFolder
 from tests.backends import dsn_of, load
 from tests.bench.measure import memory_of_tree
 from tests.bench.peers import DATABASE, pgstac, tessera_on_pgstac
+from tests.bench.searches import Box, in_box, pages
 from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
 from tests.catalogs import SHARED, build_from
@@ -30,39 +31,27 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
 
 def _asks() -> dict[str, Callable[[Server], list[Ask]]]:
     rng = random.Random(11)
-    when = "2024-01-01T00:00:00Z/2024-12-31T23:59:59Z"
 
-    def boxes(side: float) -> list[str]:
+    def boxes(side: float) -> list[Box]:
         corners = [(rng.uniform(-9, 1 - side), rng.uniform(50, 58 - side)) for _ in range(50)]
-        return [f"{w:.3f},{s:.3f},{w + side:.3f},{s + side:.3f}" for w, s in corners]
+        return [(w, s, w + side, s + side) for w, s in corners]
 
     one, five = boxes(1), boxes(5)
     text = quote('"tessera:utm_zone" = 30 AND "tessera:coverage" = \'full\'')
 
     def items(server: Server) -> list[Ask]:
-        page = json.loads(server.get(f"/search?bbox=-5,50,1,55&datetime={when}&limit=100"))
+        page = json.loads(server.get(in_box((-5, 50, 1, 55), 2024)))
         return [Ask(f"/collections/tessera-v1/items/{f['id']}") for f in page["features"]]
 
-    def deep(server: Server) -> list[Ask]:
-        at, asks = f"/search?bbox=-10,48,2,60&datetime={when}&limit=100", []
-        for _ in range(10):
-            asks.append(Ask(at))
-            found = json.loads(server.get(at))["links"]
-            href = urlsplit(next(x["href"] for x in found if x["rel"] == "next"))
-            at = f"{href.path}?{href.query}"
-        return asks[5:]
-
     return {
-        "1 degree box, one year, 100 items": lambda _: [
-            Ask(f"/search?bbox={b}&datetime={when}&limit=100") for b in one
-        ],
+        "1 degree box, one year, 100 items": lambda _: [Ask(in_box(b, 2024)) for b in one],
         "an item": items,
-        "pages 6 to 10 of 100 items": deep,
+        "pages 6 to 10 of 100 items": lambda server: pages(server, in_box((-10, 48, 2, 60), 2024), 6, 10),
         "5 degree box with a CQL2 filter": lambda _: [
-            Ask(f"/search?bbox={b}&filter-lang=cql2-text&filter={text}&limit=100") for b in five
+            Ask(in_box(b, more=f"&filter-lang=cql2-text&filter={text}")) for b in five
         ],
         "5 degree box sorted by id, descending": lambda _: [
-            Ask(f"/search?bbox={b}&datetime={when}&limit=100&sortby=-id") for b in five
+            Ask(in_box(b, 2024, more="&sortby=-id")) for b in five
         ],
     }
 

@@ -21,6 +21,7 @@ import pytest
 from catalog_builder.grid import Bounds
 from tests.bench.measure import Cost, memory_of_tree, run_verb
 from tests.bench.planet import PLANET, REPLACED_YEAR, URL, boxes, planet_catalog, planet_manifests
+from tests.bench.searches import comma, in_box, interval, pages
 from tests.bench.serve import Server, tessera
 from tests.bench.tables import show
 from tests.chromium import open_tab
@@ -172,16 +173,8 @@ def _times(calls: list[Callable[[], object]], warm: int = 20) -> list[str]:
     return [f"{statistics.median(times):.2f}", f"{times[int(len(times) * 0.95)]:.2f}", f"{times[-1]:.1f}"]
 
 
-def _interval(year: int) -> str:
-    return f"{year}-01-01T00:00:00Z/{year}-12-31T23:59:59Z"
-
-
 def test_search(server: Server) -> None:
     start_up, before = server.start_up, (server.own_memory_mb(), memory_of_tree(server.process.pid))
-
-    def query(box: tuple[float, ...], year: int | None, limit: int = 100, more: str = "") -> str:
-        when = f"&datetime={_interval(year)}" if year else ""
-        return f"/search?bbox={','.join(f'{v:.4f}' for v in box)}{when}&limit={limit}{more}"
 
     rows = []
 
@@ -190,28 +183,25 @@ def test_search(server: Server) -> None:
         size = statistics.median(len(server.get(p, **headers)) for p in paths[:20])
         rows.append([name, *times, f"{size / 1e3:,.0f}"])
 
-    small = [query(*b) for b in boxes(N)]
+    small = [in_box(*b) for b in boxes(N)]
     measure("1 x 1 degree, one year, limit 100", small)
     measure("the same, gzip", small, **{"Accept-Encoding": "gzip"})
-    measure("the same, limit 10", [query(*b, limit=10) for b in boxes(N)])
-    measure("10 x 10 degrees, all years, limit 100", [query(b, None) for b, _ in boxes(N, 10)])
-    measure("60 x 60 degrees, all years, limit 100", [query(b, None) for b, _ in boxes(N, 60)])
+    measure("the same, limit 10", [in_box(*b, limit=10) for b in boxes(N)])
+    measure("10 x 10 degrees, all years, limit 100", [in_box(b, None) for b, _ in boxes(N, 10)])
+    measure("60 x 60 degrees, all years, limit 100", [in_box(b, None) for b, _ in boxes(N, 60)])
     zone = '&filter="tessera:utm_zone"<>32'.replace('"', "%22").replace("<", "%3C").replace(">", "%3E")
-    measure("10 x 10 degrees, a filter on the zone", [query(b, y, more=zone) for b, y in boxes(N, 10, 2)])
+    measure("10 x 10 degrees, a filter on the zone", [in_box(b, y, more=zone) for b, y in boxes(N, 10, 2)])
     partial = "&filter=%22tessera:coverage%22='partial'"
-    measure("10 x 10 degrees, a filter on coverage", [query(b, y, more=partial) for b, y in boxes(N, 10, 3)])
+    measure("10 x 10 degrees, a filter on coverage", [in_box(b, y, more=partial) for b, y in boxes(N, 10, 3)])
     newest = "&sortby=-datetime"
-    measure("10 x 10 degrees, newest first", [query(b, None, more=newest) for b, _ in boxes(N, 10, 4)])
+    measure("10 x 10 degrees, newest first", [in_box(b, None, more=newest) for b, _ in boxes(N, 10, 4)])
     by_id = "&sortby=-id"
-    measure("10 x 10 degrees, sorted by id", [query(b, y, more=by_id) for b, y in boxes(N, 10, 5)])
-    measure("the whole world, one year, limit 100", [f"/search?datetime={_interval(2020)}&limit=100"] * N)
+    measure("10 x 10 degrees, sorted by id", [in_box(b, y, more=by_id) for b, y in boxes(N, 10, 5)])
+    measure("the whole world, one year, limit 100", [f"/search?datetime={interval(2020)}&limit=100"] * N)
     ids = [f["id"] for f in json.loads(server.get(small[0]))["features"]]
     measure("by id", [f"/search?ids={ids[i % len(ids)]}" for i in range(N)])
-    deep = f"/search?bbox=-180,20,180,60&datetime={_interval(2021)}&limit=100"
-    for _ in range(50):
-        links = json.loads(server.get(deep))["links"]
-        deep = next(x["href"] for x in links if x["rel"] == "next").partition(f":{server.port}")[2]
-    measure("page 50 of a continent-wide search", [deep] * N)
+    (deep,) = pages(server, in_box((-180, 20, 180, 60), 2021), 50, 50)
+    measure("page 50 of a continent-wide search", [deep.path] * N)
     measure("aggregate a 10 degree box by year", [_aggregate("year_frequency", b) for b, _ in boxes(N, 10)])
     # Answers are remembered: the first is what a world costs.
     for name in ("year", "utm_zone", "grid_degree", "coverage"):
@@ -226,7 +216,7 @@ def test_search(server: Server) -> None:
 
 
 def _aggregate(name: str, box: tuple[float, ...] | None = None) -> str:
-    inside = "" if box is None else f"&bbox={','.join(f'{v:.4f}' for v in box)}"
+    inside = "" if box is None else f"&bbox={comma(box)}"
     return f"/aggregate?aggregations={name}{inside}"
 
 
