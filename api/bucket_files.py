@@ -47,7 +47,7 @@ class ObjectContent:
     address: str
     size: int
     etag: str
-    last_modified: str | None = None
+    modified: int | None = None
     _ahead: tuple[int, bytes] = field(default=(0, b""))
 
     def read_now(self, span: Span) -> None:

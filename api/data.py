@@ -21,8 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import formatdate
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -116,9 +114,9 @@ class FileContent:
         return f'"{self.mtime_ns:x}-{self.size:x}"'
 
     @property
-    def last_modified(self) -> str:
-        """HTTP date; of a file from the future now, as RFC 9110 (8.8.2.1) has it."""
-        return _http_date(min(self.mtime_ns // 1_000_000_000, int(time.time())))
+    def modified(self) -> int:
+        """When it changed, in seconds since 1970."""
+        return self.mtime_ns // 1_000_000_000
 
     def read_now(self, span: Span) -> bytes | None:
         """Return the bytes if the page cache has them all, else None."""
@@ -158,11 +156,6 @@ class FileContent:
         now = os.fstat(self.fd)
         if now.st_size != self.size or now.st_mtime_ns != self.mtime_ns:
             raise ContentChangedError("the file was changed while it was read, try again")
-
-
-@lru_cache(maxsize=4096)
-def _http_date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
 
 
 @contextmanager

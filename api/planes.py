@@ -41,9 +41,9 @@ class Planes:
         return f'{self.source.etag[:-1]}-planes"'
 
     @property
-    def last_modified(self) -> str:
-        """The file's."""
-        return self.source.last_modified
+    def modified(self) -> int:
+        """When the file changed."""
+        return self.source.modified
 
     def read_now(self, span: Span) -> bytes | None:
         """Return nothing: cutting is work for a thread."""

@@ -21,8 +21,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -38,6 +41,8 @@ CHUNK = 256 * 1024
 """Bytes per read and per ASGI message: what one slow client can hold in memory."""
 MAX_RANGES = 256
 """Ranges in one request."""
+_SETTLED_SECONDS = 10
+"""How long ago a file must have changed for its Last-Modified to be said."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -99,8 +104,8 @@ class Content(Protocol):
         """Strong entity tag, with its quotes."""
 
     @property
-    def last_modified(self) -> str | None:
-        """HTTP date, or None."""
+    def modified(self) -> int | None:
+        """When it changed, in seconds since 1970, or None."""
 
     def read_now(self, span: Span) -> bytes | None:
         """Return the bytes if they are at hand without waiting for a disk; None if not."""
@@ -114,7 +119,7 @@ class Document:
     """A small generated body: a :class:`Content` whose validator is its hash."""
 
     body: bytes
-    last_modified: str | None = None
+    modified: int | None = None
 
     @property
     def size(self) -> int:
@@ -217,17 +222,18 @@ async def respond(
         (b"etag", content.etag.encode()),
         (b"cache-control", cache_control.encode()),
     ]
-    if content.last_modified is not None:
-        headers.append((b"last-modified", content.last_modified.encode()))
+    date = _last_modified(content)
+    if date is not None:
+        headers.append((b"last-modified", date.encode()))
     if asked:
-        refused = _precondition(asked, content)
+        refused = _precondition(asked, content, date)
         if refused is not None:
             await _send(send, refused, headers)
             return
     kind = (b"content-type", media_type.encode())
     head = scope["method"] == "HEAD"
     spans: list[Span] | None = None
-    if b"range" in asked and not head and _if_range(asked, content):
+    if b"range" in asked and not head and _if_range(asked, content, date):
         try:
             spans = parse_range(asked[b"range"], content.size, max_ranges)
         except RangeError as error:
@@ -330,31 +336,48 @@ def _content_range(span: Span, size: int) -> str:
     return f"bytes {span.start}-{span.stop - 1}/{size}"
 
 
-def _precondition(asked: dict[bytes, str], content: Content) -> int | None:
-    """Return 412 or 304 where a precondition says so (RFC 9110, 13.2.2), else None."""
+def _last_modified(content: Content) -> str | None:
+    """Return the HTTP date to say; None if it changed just now, or in the future.
+
+    Last-Modified must not be later than Date (RFC 9110, 8.8.2.1), and servers renew theirs now and then.
+    """
+    if content.modified is None or content.modified > time.time() - _SETTLED_SECONDS:
+        return None
+    return _http_date(content.modified)
+
+
+@lru_cache(4096)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+def _precondition(asked: dict[bytes, str], content: Content, date: str | None) -> int | None:
+    """Return 412 or 304 where a precondition says so (RFC 9110, 13.2.2), else None.
+
+    ``date`` is the Last-Modified that is said: clients send it as it is, and it need not be parsed.
+    """
     if b"if-match" in asked:
         if not _lists(asked[b"if-match"], content.etag, weak=False):
             return 412
     elif (
-        b"if-unmodified-since" in asked
-        and content.last_modified is not None
-        and asked[b"if-unmodified-since"] != content.last_modified
-        and _later(content.last_modified, asked[b"if-unmodified-since"])
+        (limit := asked.get(b"if-unmodified-since"))
+        and content.modified is not None
+        and limit != date
+        and _after(content.modified, limit)
     ):
         return 412
     if b"if-none-match" in asked:
         return 304 if _lists(asked[b"if-none-match"], content.etag, weak=True) else None
     since = asked.get(b"if-modified-since")
-    if since is not None and content.last_modified is not None:
-        same = since == content.last_modified  # what every client sends: no need to parse it
-        return 304 if same or _later(since, content.last_modified) else None
+    if since is not None and content.modified is not None:
+        return 304 if since == date or _after(content.modified, since) is False else None
     return None
 
 
-def _if_range(asked: dict[bytes, str], content: Content) -> bool:
+def _if_range(asked: dict[bytes, str], content: Content, date: str | None) -> bool:
     """Whether the range still applies: no If-Range, or a strong validator that is ours."""
     validator = asked.get(b"if-range")
-    return validator is None or validator in (content.etag, content.last_modified)
+    return validator is None or validator in (content.etag, date)
 
 
 def _lists(header: str, etag: str, *, weak: bool) -> bool:
@@ -363,14 +386,13 @@ def _lists(header: str, etag: str, *, weak: bool) -> bool:
     return "*" in tags or etag in tags or (weak and f"W/{etag}" in tags)
 
 
-def _later(a: str, b: str) -> bool:
-    """Whether HTTP date ``a`` is later than ``b``; False if either is no date (then it is ignored)."""
-    from email.utils import parsedate_to_datetime  # rarely needed
-
+def _after(modified: int, date: str) -> bool | None:
+    """Whether a change came after an HTTP date; None if that is no date (then it is ignored)."""
     try:
-        return parsedate_to_datetime(a) > parsedate_to_datetime(b)
-    except (TypeError, ValueError):  # TypeError: one of them without a time zone
-        return False
+        limit = parsedate_to_datetime(date)
+        return None if limit.tzinfo is None else modified > limit.timestamp()
+    except (OverflowError, ValueError):
+        return None
 
 
 async def send_error(

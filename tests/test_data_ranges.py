@@ -50,6 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (top / "root-twin" / "x.txt").write_text("secret")
     (root / "twin.txt").symlink_to("../root-twin/x.txt")
     os.mkfifo(root / "fifo")
+    for name in ("a~b/small.tif", "large.bin"):
+        os.utime(root / name, (1.7e9, 1.7e9))
     return root
 
 
@@ -221,6 +223,7 @@ def test_preconditions(web: httpx.Client) -> None:
     first = web.get("a~b/small.tif")
     etag, date = first.headers["etag"], first.headers["last-modified"]
     assert etag.startswith('"')
+    assert date == "Tue, 14 Nov 2023 22:13:20 GMT"
     early, late = formatdate(0, usegmt=True), formatdate(time.time() + 1e6, usegmt=True)
 
     def status(**headers: str) -> int:

@@ -63,7 +63,7 @@ def test_copies_with_other_times_have_the_same_etags(tmp_path: Path) -> None:
 
 
 def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
-    """RFC 9110, 8.8.2.1: no Last-Modified is later than the answer; what is newer is never a 304."""
+    """RFC 9110, 8.8.2.1: no Last-Modified is later than Date, which servers renew once in a while."""
     catalog = tmp_path / "catalog"
     build_from(catalog, write_manifest(tmp_path / "a", 2024, patch(0, 52, 3, 3)))
     file = catalog / "cogs" / "a.tif"
@@ -71,14 +71,17 @@ def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
     file.write_bytes(b"first one")
     url = "/data/cogs/a.tif"
     with serve(create_app(catalog)) as server, httpx.Client(base_url=server.url) as http:
-        for seconds in (time.time() + 400 * DAY, 2.0**33, 0, -DAY, 1):
+        for seconds in (time.time() + 400 * DAY, 2.0**33, time.time(), time.time() - 60, 0, -DAY, 1):
             _at(file, seconds)
             answer = http.get(url)
             assert answer.status_code == 200
-            said = parsedate_to_datetime(answer.headers["last-modified"])
-            assert said <= parsedate_to_datetime(answer.headers["date"])
+            if seconds > time.time() - 5:
+                assert "last-modified" not in answer.headers
+            else:
+                said = parsedate_to_datetime(answer.headers["last-modified"])
+                assert said.timestamp() == int(seconds)
             assert http.get(url, headers={"if-none-match": answer.headers["etag"]}).status_code == 304
-            # a range is continued by ETag, and not by a date that was replaced
+            # a range is continued by ETag
             part = {"range": "bytes=0-1", "if-range": answer.headers["etag"]}
             assert http.get(url, headers=part).status_code == 206
         _at(file, time.time() + 400 * DAY)
@@ -92,7 +95,7 @@ def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
             url,
             headers={
                 "if-none-match": before.headers["etag"],
-                "if-modified-since": before.headers["last-modified"],
+                "if-modified-since": formatdate(usegmt=True),
             },
         )
         assert (after.status_code, after.content) == (200, b"other one")
