@@ -29,6 +29,15 @@ def _is_local(address: object) -> bool:
         return host in ("localhost", "")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to run where groups are not kept together: each process would start its own servers."""
+    if getattr(config.option, "loadgroup", False):
+        apart = [i.nodeid for i in items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid]
+        if apart:
+            raise pytest.UsageError(f"pytest-xdist does not keep groups of tests together: {apart[0]}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def loopback_only() -> Iterator[None]:
     """Refuse connections that Python makes to other machines: a test needs none."""

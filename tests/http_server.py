@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.serving import IDLE_SECONDS
+from tests.waiting import until
 
 
 @dataclass(slots=True)
@@ -83,15 +85,19 @@ def serve(app: ASGIApp, **config: object) -> Iterator[Server]:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.bind(("127.0.0.1", 0))
     server = Server(sock.getsockname()[1])
-    options = {"lifespan": "off", "log_level": "critical", "access_log": False, **config}
+    options = {
+        "lifespan": "off",
+        "log_level": "critical",
+        "access_log": False,
+        # As we serve; after uvicorn's 5 s a client on a busy machine may ask in the moment it closes.
+        "timeout_keep_alive": IDLE_SECONDS,
+        **config,
+    }
     running = uvicorn.Server(uvicorn.Config(logged(app, server.log), **options))  # type: ignore[arg-type]
     thread = threading.Thread(target=lambda: asyncio.run(running.serve([sock])), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not running.started:
-        if time.monotonic() > deadline or not thread.is_alive():
-            raise RuntimeError("the test server did not start")
-        time.sleep(0.01)
+    until(lambda: running.started or not thread.is_alive())
+    assert running.started, "the test server did not start"
     try:
         yield server
     finally:

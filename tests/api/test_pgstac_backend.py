@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
 from tests.converted import COLLECTION, converted
 from tests.http_server import Server, serve
+from tests.waiting import until
 
 pytestmark = PGSTAC_GROUP
 
@@ -50,16 +50,17 @@ def catalog(tmp_path: Path) -> Path:
     return tmp_path / "catalog"
 
 
-def eventually(http: httpx.Client, path: str, good: Any, seconds: float = 20) -> httpx.Response:
+def eventually(http: httpx.Client, path: str, good: Callable[[httpx.Response], bool]) -> httpx.Response:
     """Ask until an answer is good; every one on the way must be an answer with a reason."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = http.get(path)
-        if good(answer):
-            return answer
-        assert answer.status_code in (200, 404, 503), answer.text
-        assert time.monotonic() < deadline, answer.text
-        time.sleep(0.05)
+    answers: list[httpx.Response] = []
+
+    def asked() -> bool:
+        answers.append(http.get(path))
+        assert answers[-1].status_code in (200, 404, 503), answers[-1].text
+        return good(answers[-1])
+
+    until(asked)
+    return answers[-1]
 
 
 def test_a_database_that_is_not_prepared_says_what_to_do(postgres: Mapping[str, str], catalog: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from api.serving import IDLE_SECONDS
 from tests.conformance.postgres import free_port, missing
 from tests.environments import environment
 
@@ -37,6 +38,7 @@ def pgstac_command(port: int) -> list[str]:
     return [
         str(pgstac_python()), "-m", "uvicorn", "--factory", "stac_fastapi.pgstac.app:create_app",
         "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning",
+        "--timeout-keep-alive", str(IDLE_SECONDS),
     ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tests.conformance.postgres import free_port
 from tests.deploy.processes import DEPLOY, program
+from tests.waiting import until
 
 CONFIG = DEPLOY / "nginx"
 SNIPPETS = ("locations.conf", "cors.conf", "proxy.conf", "raw-lane.conf")
@@ -119,12 +119,13 @@ def nginx(laid_out: tuple[list[str], Site]) -> Iterator[Site]:
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return
+    def listens() -> bool:
         assert process.poll() is None, "nginx ended"
-        time.sleep(0.05)
-    raise AssertionError("nginx does not listen")
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return False
+
+    until(listens, "nginx does not listen")
 
 
 def certificate(folder: Path) -> None:

@@ -12,7 +12,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,13 +79,13 @@ def http(place: Place) -> Iterator[httpx.Client]:
 
 def _logged(place: Place, **wanted: Any) -> list[dict[str, Any]]:
     """Return the lines of the access log that have these values, when there are some."""
-    for _ in range(100):
+
+    def found() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in place.site.log.read_text().splitlines()]
-        found = [line for line in lines if wanted.items() <= line.items()]
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"no line with {wanted}")
+        return [line for line in lines if wanted.items() <= line.items()]
+
+    until(found, f"no line with {wanted}")
+    return found()
 
 
 def test_http_leads_to_tls_and_keeps_the_method(place: Place, http: httpx.Client) -> None:

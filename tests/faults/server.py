@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,12 +35,13 @@ class Served:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        for _ in range(600):
+
+        def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                self.get("/_mgmt/ping")
-                return
-            time.sleep(0.05)
-        raise AssertionError("the server does not answer")
+                return self.get("/_mgmt/ping").is_success
+            return False
+
+        until(answers, "the server does not answer")
 
     def workers(self) -> list[int]:
         """Return the process ids that serve, from the parent's children."""
