@@ -190,13 +190,12 @@ class Store:
                 self._refuse(exc)  # in the middle of a change, or gone: what is open stays good
                 return self._snapshot
             opening = self._opening
-            if identity != self._identity and opening is None:
+            begun = opening is None and identity != self._identity
+            if begun:
                 # Not here: reading a large index for its digest takes a second or two.
                 self._opening = opening = threading.Thread(target=self._renew, args=(identity,), daemon=True)
                 opening.start()
-            elif self._refresh:
-                return self._snapshot
-            if opening is not None:
+            if opening is not None and (begun or not self._refresh):
                 opening.join(_WAIT_SECONDS if self._refresh else None)
         return self._snapshot
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
+
+from tests.needs import lacks
 
 # WebGL in software, as a machine without a graphics card needs it; nothing that phones home.
 FLAGS = [
@@ -45,19 +45,12 @@ def executable() -> str | None:
     )
 
 
-def needed(reason: str) -> None:
-    """Skip a test for want of something; in CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @contextmanager
 def open_tab(width: int = 1280, height: int = 900, *, mobile: bool = False) -> Iterator[Tab]:
     """Open a tab for the length of a ``with`` block."""
     path = executable()
     if path is None:
-        needed("Chromium is not installed (Debian: apt-get install chromium)")
+        lacks("Chromium is not installed (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         context = browser.new_context(

@@ -10,17 +10,18 @@ PATIENCE = 60.0
 """Seconds that anything has; a test that passes needs a fraction of it."""
 
 
-def until(condition: Callable[[], object], what: object = "it does not come about") -> None:
-    """Return when a condition holds.
+def until[T](condition: Callable[[], T | None], what: object = "it does not come about") -> T:
+    """Return what a condition is, when it holds.
 
     Raises
     ------
         AssertionError: It does not hold in time; ``what`` says what was waited for.
     """
     deadline = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
+    return found
 
 
 def ended(pid: int) -> bool:

@@ -52,15 +52,13 @@ def catalog(tmp_path: Path) -> Path:
 
 def eventually(http: httpx.Client, path: str, good: Callable[[httpx.Response], bool]) -> httpx.Response:
     """Ask until an answer is good; every one on the way must be an answer with a reason."""
-    answers: list[httpx.Response] = []
 
-    def asked() -> bool:
-        answers.append(http.get(path))
-        assert answers[-1].status_code in (200, 404, 503), answers[-1].text
-        return good(answers[-1])
+    def asked() -> httpx.Response | None:
+        answer = http.get(path)
+        assert answer.status_code in (200, 404, 503), answer.text
+        return answer if good(answer) else None
 
-    until(asked)
-    return answers[-1]
+    return until(asked)
 
 
 def test_a_database_that_is_not_prepared_says_what_to_do(postgres: Mapping[str, str], catalog: Path) -> None:

@@ -20,9 +20,10 @@ from playwright.sync_api import expect
 from api.app import create_app
 from api.browser import DIST
 from api.settings import Settings
-from tests.chromium import Tab, needed, open_tab
+from tests.chromium import Tab, open_tab
 from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
 from tests.http_server import Server, serve
+from tests.needs import lacks
 
 ROOT = Path(__file__).parents[2]
 TITLE = "Synthetic tiles in TESSERA's formats (not real data)"
@@ -38,7 +39,7 @@ def dist() -> Path:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not (DIST / "index.html").exists():
             if (reason := runpy.run_path(str(script))["missing_tool"]()) is not None:
-                needed(reason)
+                lacks(reason)
             subprocess.run([sys.executable, script], check=True)
     return DIST
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from api.serving import IDLE_SECONDS
 from tests.conformance.postgres import free_port, missing
 from tests.environments import environment
+from tests.needs import lacks
 
 LOCK = Path(__file__).parent / "pgstac.lock"
 
@@ -26,11 +25,8 @@ def pgstac_python() -> Path:
 
 def need_postgres() -> None:
     """Skip the test where PostgreSQL is not installed; fail it in CI, which must have it."""
-    reason = missing()
-    if reason and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    if reason := missing():
+        lacks(reason)
 
 
 def pgstac_command(port: int) -> list[str]:

@@ -24,7 +24,8 @@ from rio_cogeo import cog_validate
 from catalog_builder.convert import tiff
 from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.errors import ConvertError
-from tests.convert.conftest import VALIDATE, unavailable
+from tests.convert.conftest import VALIDATE
+from tests.needs import lacks
 
 UTM = {"crs_epsg": 32631, "transform": (10.0, 0.0, 300930.0, 0.0, -10.0, 5776130.0)}
 SIZES = [(1, 1), (16, 16), (17, 33), (40, 7), (100, 70)]
@@ -386,7 +387,7 @@ def test_gdal_command_line(tmp_path: Path) -> None:
     """Whatever GDAL is installed reads the same values; before 3.7 int8 is a signed Byte."""
     translate, info = shutil.which("gdal_translate"), shutil.which("gdalinfo")
     if translate is None or info is None:
-        unavailable("no GDAL command line (Debian: gdal-bin)")
+        lacks("no GDAL command line (Debian: gdal-bin)")
     values = raster((150, 70, 5), "int8")
     levels = pyramid(values, 64)
     for interleave in LAYOUTS:

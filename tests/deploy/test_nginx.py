@@ -84,8 +84,7 @@ def _logged(place: Place, **wanted: Any) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in place.site.log.read_text().splitlines()]
         return [line for line in lines if wanted.items() <= line.items()]
 
-    until(found, f"no line with {wanted}")
-    return found()
+    return until(found, f"no line with {wanted}")
 
 
 def test_http_leads_to_tls_and_keeps_the_method(place: Place, http: httpx.Client) -> None:

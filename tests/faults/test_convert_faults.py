@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from catalog_builder.grid import TileId
 from catalog_builder.sample import write_geotiff_tile
 from catalog_builder.synthetic import SampleTile
 from tests.convert.making import POLAR, YEAR, sample, write_pair
+from tests.faults.disk import disk
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -230,22 +230,10 @@ def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
     assert all(TWIN.name in p.name for p in _visible(tmp_path / "out"))
 
 
-@contextmanager
-def _mounted(path: Path, options: str) -> Iterator[None]:
-    path.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
 def test_full_disk(tmp_path: Path) -> None:
     """There is room for one tile: the other fails with the system's words, and leaves nothing."""
     root = _twins(tmp_path / "src")
-    with _mounted(tmp_path / "disk", "size=14m"):
+    with disk(tmp_path / "disk", "size=14m"):
         report = _run(root, tmp_path / "disk", ledger=tmp_path / "ledger")
         assert (report.converted, len(report.failed)) == (1, 1)
         assert "No space left on device" in report.failed[0].reason
@@ -256,7 +244,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 def test_read_only_target(tmp_path: Path) -> None:
     root = _twins(tmp_path / "src")
-    with _mounted(tmp_path / "disk", "ro"):
+    with disk(tmp_path / "disk", "ro"):
         report = _run(root, tmp_path / "disk", ledger=tmp_path / "ledger")
         assert report.converted == 0
         assert all("Read-only file system" in r.reason for r in report.failed)

@@ -6,28 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
+from tests.faults.disk import disk
 from tests.faults.server import serving
-
-
-@contextmanager
-def disk(path: Path, options: str) -> Iterator[Path]:
-    """Mount a small disk; skip where that is not allowed."""
-    path.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {made.stderr.decode().strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def _command(*args: object) -> subprocess.CompletedProcess[str]:
