@@ -58,6 +58,7 @@ MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff",
     ".tiff": "image/tiff; application=geotiff",
     ".vrt": VRT_MEDIA_TYPE,
+    ".xml": "application/xml",
     ".npy": "application/x-npy",  # not registered, but what tile servers use
     ".parquet": "application/vnd.apache.parquet",
     ".json": "application/json",

@@ -1,16 +1,19 @@
 """The raw lane: every tile-year readable by range, before anything is converted.
 
-Upstream's ``.npy`` is an uncompressed array behind a short header, so a generated VRT lets GDAL read
-any window of it in place (design, decision 12). GDAL 3.12 reads a raw band only from a file beside
-or below its VRT, so one folder holds both, per tile-year::
+Upstream's ``.npy`` is an uncompressed array behind a short header, so generated documents let GDAL read
+any window of it in place (design, decision 12). GDAL reads an array only from a file beside its
+description, so one folder holds both, per tile-year::
 
-    /source/<dataset>/<year>/<grid>/            an index of the folder, which GDAL reads too
-                                    <grid>.vrt         codes, 128 x Int8        generated
-                                    <grid>_scales.vrt  scales, Float32          generated
-                                    <grid>_f32.vrt     embeddings, 128 x Float32, generated
-                                    <grid>_b005.vrt    one of its bands, 0 to 127  generated
-                                    <grid>_planes.vrt  codes, band after band      generated,
-                                    <grid>_planes.bin      where the source is local
+    /source/<dataset>/<year>/<grid>/            an index that GDAL reads, where the source is local
+                                    <grid>_f32.vrt     embeddings, 128 x Float32   generated
+                                    <grid>.vrt         codes, 128 x Int8           generated
+                                    <grid>_scales.vrt  scales, Float32             generated
+                                    <grid>_b005.vrt    one band, Float32, 0 to 127 generated; it reads
+                                    <grid>_scales.xml  labels of the scales        generated
+                                    <grid>.xml         and codes                   generated
+                                    <grid>_planes.xml      or, where the source is local, of
+                                    <grid>_planes.bin      the codes, band after band
+                                    <label>.aux.xml    where a label's array lies on the ground
                                     <grid>.npy         codes       } by range where the source is a
                                     <grid>_scales.npy  scales      } local folder, by redirect to
                                     <grid>.tiff        landmask    } where it is published if not
@@ -25,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Literal
 from urllib.parse import quote
@@ -35,7 +38,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.bucket_files import BucketFiles
 from api.converted import Cogs
-from api.data import REVALIDATE, RangedFiles, open_below, visible
+from api.data import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
 from api.npy import ArrayHeader, SourceMismatchError, read_header, require
 from api.planes import Planes
 from api.ranges import (
@@ -52,16 +55,14 @@ from api.ranges import (
 from catalog_builder.datasets import Dataset, source_path
 from catalog_builder.errors import GridError, TesseraError
 from catalog_builder.grid import Raster, TileId
+from catalog_builder.raw_label import NPY_HEADER, RawArray, label_sidecar, raw_label
 from catalog_builder.storage import https_address
 from catalog_builder.vrt import (
     N_BANDS,
-    NPY_HEADER,
     RAW_STRIP,
-    VRT_MEDIA_TYPE,
     Source,
     band_vrt,
     f32_vrt,
-    planes_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
     tessera_metadata,
@@ -78,16 +79,31 @@ REDIRECT_CACHE_CONTROL = "public, max-age=3600"
 """Where a dataset is published changes with a rebuild of the catalogue, if ever."""
 
 Kind = Literal[
-    "codes_vrt", "scales_vrt", "f32_vrt", "planes_vrt", "planes", "codes", "scales", "landmask", "index"
+    "f32_vrt",
+    "codes_vrt",
+    "scales_vrt",
+    "band_vrt",
+    "codes_label",
+    "scales_label",
+    "planes_label",
+    "sidecar",
+    "planes",
+    "codes",
+    "scales",
+    "landmask",
+    "index",
 ]
-Asked = Kind | int
-"""What a path names; a number is the view of that band."""
 
 SUFFIXES: dict[str, Kind] = {
+    "_f32.vrt": "f32_vrt",
     ".vrt": "codes_vrt",
     "_scales.vrt": "scales_vrt",
-    "_f32.vrt": "f32_vrt",
-    "_planes.vrt": "planes_vrt",
+    ".xml": "codes_label",
+    ".xml.aux.xml": "sidecar",
+    "_scales.xml": "scales_label",
+    "_scales.xml.aux.xml": "sidecar",
+    "_planes.xml": "planes_label",
+    "_planes.xml.aux.xml": "sidecar",
     "_planes.bin": "planes",
     ".npy": "codes",
     "_scales.npy": "scales",
@@ -99,6 +115,15 @@ _PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3
 
 
 _BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a path names."""
+
+    kind: Kind
+    band: int = 0
+    """Of ``band_vrt``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +150,16 @@ class TileYear:
         return source_path(self.year, self.tile.name, suffix)
 
 
-def _kind(suffix: str | None, folder: bool) -> Asked | None:
+def _asked(suffix: str | None, folder: bool) -> Asked | None:
     """Return what a path names, by what follows ``<grid>`` in it; None if nothing of ours."""
     if suffix is None:
-        return "index"
+        return Asked("index")
     if folder:
         return None
     if band := _BAND.fullmatch(suffix):
-        return int(band[1])
-    return SUFFIXES.get(suffix)
+        return Asked("band_vrt", int(band[1]))
+    kind = SUFFIXES.get(suffix)
+    return None if kind is None else Asked(kind)
 
 
 def is_local(root: str) -> bool:
@@ -196,11 +222,11 @@ class RawLane:
         """Answer one request."""
         if not await only_reading(scope, send):
             return
-        asked = route_path(scope)
-        path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")
+        route = route_path(scope)
+        path = visible(route.removesuffix("/"), scope.get("raw_path") or b"")
         match = None if path is None else _PATH.fullmatch(path)
-        kind = None if match is None else _kind(match[4], asked.endswith("/"))
-        if match is None or kind is None:
+        asked = None if match is None else _asked(match[4], route.endswith("/"))
+        if match is None or asked is None:
             await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
             return
         try:
@@ -211,18 +237,23 @@ class RawLane:
         except TesseraError as error:
             await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"1")])
             return
+        kind = asked.kind
         if isinstance(found, str):
             await send_not_found(scope, send, found)
-        elif kind in ("planes_vrt", "planes") and found.source.root not in self._files:
+        elif kind in ("planes_label", "planes") and found.source.root not in self._files:
             await send_not_found(scope, send, "bands are cut out only of files on the server's own disk")
         elif kind == "planes":
             await self._planes(found, scope, receive, send)
         elif kind in ("codes", "scales", "landmask"):
             await self._file(found, kind, scope, receive, send)
-        elif kind == "index" and not asked.endswith("/"):
+        elif kind == "index" and found.source.root not in self._files:
+            # With an index GDAL would not ask for an array's size, and so not learn of the redirect: it
+            # would be redirected anew for every range.
+            await send_not_found(scope, send, "folders of files that lie elsewhere have no index")
+        elif kind == "index" and not route.endswith("/"):
             await send_redirect(send, f"{quote(match[3])}/", VRT_CACHE_CONTROL)
         else:
-            await self._generated(found, kind, scope, receive, send)
+            await self._generated(found, asked, scope, receive, send)
 
     def _find(self, directory: str, year: int, name: str) -> TileYear | str:
         """Return the tile-year, or why there is none."""
@@ -267,19 +298,21 @@ class RawLane:
             await send_error(scope, send, 409, "SourceMismatch", str(error))
 
     async def _generated(
-        self, found: TileYear, kind: Asked, scope: Scope, receive: Receive, send: Send
+        self, found: TileYear, asked: Asked, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer a VRT or the index."""
+        """Answer a view, a label or the index."""
         folder = public_path(scope).rpartition("/")[0]
         try:
-            cogs = await anyio.to_thread.run_sync(self._cogs, found, scope) if isinstance(kind, int) else None
-            if cogs is not None and isinstance(kind, int):
+            cogs = None
+            if asked.kind == "band_vrt":
+                cogs = await anyio.to_thread.run_sync(self._cogs, found, scope)
+            if cogs is not None:
                 metadata = tessera_metadata(found.source.dataset, found.tile, found.year, cogs.grid)
-                body = cogs.band_vrt(kind, metadata)
+                body = cogs.band_vrt(asked.band, metadata)
             elif found.source.root in self._files:  # reads headers: not on the event loop
-                body = await anyio.to_thread.run_sync(self._document, found, kind, folder)
+                body = await anyio.to_thread.run_sync(self._document, found, asked, folder)
             else:
-                body = self._document(found, kind, folder)
+                body = self._document(found, asked, folder)
         except FileNotFoundError as error:
             await send_not_found(scope, send, f"the source has no {error}")
             return
@@ -290,10 +323,10 @@ class RawLane:
             reason = "the source cannot be read at the moment, try again"
             await send_error(scope, send, 503, "Unavailable", reason, [(b"retry-after", b"1")])
             return
-        media_type = "text/html; charset=utf-8" if kind == "index" else VRT_MEDIA_TYPE
+        kind = MEDIA_TYPES[".html"] if asked.kind == "index" else media_type(route_path(scope))
         cache_control = REVALIDATE if found.source.root in self._files else VRT_CACHE_CONTROL
         document = Document(body.encode())
-        await respond(scope, receive, send, document, media_type=media_type, cache_control=cache_control)
+        await respond(scope, receive, send, document, media_type=kind, cache_control=cache_control)
 
     def _cogs(self, found: TileYear, scope: Scope) -> Cogs | None:
         """Return the COGs of a tile-year, if there are some."""
@@ -302,8 +335,8 @@ class RawLane:
         item_id = f"{found.tile.name}_{found.year}"
         return self._converted(found.source.dataset, item_id, scope.get("tessera.root", ""))
 
-    def _document(self, found: TileYear, kind: Asked, folder: str) -> str:
-        """Return the text of a VRT, or of the index of a folder given by its public path.
+    def _document(self, found: TileYear, asked: Asked, folder: str) -> str:
+        """Return the text of a view or label, or of the index of a folder given by its public path.
 
         Raises
         ------
@@ -312,28 +345,35 @@ class RawLane:
         SourceMismatchError
             If it is there and is not the tile's array.
         """
+        kind = asked.kind
         raster = found.tile.raster()
         name = found.tile.name
         metadata = tessera_metadata(found.source.dataset, found.tile, found.year)
         if kind == "index":
             return self._index(found, folder)
-        if kind == "planes_vrt":
-            self._codes(found, raster)
-            return planes_vrt(raster, f"{name}_planes.bin", metadata)
-        if kind == "codes_vrt":
-            return raw_codes_vrt(raster, f"{name}.npy", metadata, offset=self._codes(found, raster))
+        if kind == "sidecar":
+            return label_sidecar(raster)
+        if kind in ("codes_vrt", "codes_label", "planes_label"):
+            array = RawArray(f"{name}.npy", raster.shape, "Int8", N_BANDS, self._codes(found, raster))
+            if kind == "codes_vrt":
+                return raw_codes_vrt(raster, array, metadata)
+            if kind == "planes_label":
+                array = replace(array, href=f"{name}_planes.bin", offset=0, planar=True)
+            return raw_label(array)
         offset, bands, big_endian = self._scales(found, raster)
+        array = RawArray(f"{name}_scales.npy", raster.shape, "Float32", bands, offset, big_endian)
         if kind == "scales_vrt":
-            return raw_scales_vrt(
-                raster, f"{name}_scales.npy", metadata, offset=offset, bands=bands, big_endian=big_endian
-            )
+            return raw_scales_vrt(raster, array, metadata)
+        if kind == "scales_label":
+            return raw_label(array)
         self._codes(found, raster)
-        codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
-        if isinstance(kind, int):
-            if found.source.root in self._files:
-                codes = Source(f"{name}_planes.vrt", "Int8")
-            return band_vrt(raster, codes, scales, kind, metadata)
-        return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
+        if kind == "f32_vrt":
+            codes = Source(f"{name}.vrt", "Int8", bands=N_BANDS)
+            scales = Source(f"{name}_scales.vrt", "Float32", bands=bands)
+            return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
+        scales = Source(f"{name}_scales.xml", "Float32", bands=bands)
+        label = "_planes.xml" if found.source.root in self._files else ".xml"
+        return band_vrt(raster, Source(f"{name}{label}", "Int8", bands=N_BANDS), scales, asked.band, metadata)
 
     def _codes(self, found: TileYear, raster: Raster) -> int:
         """Return the offset of the codes, checked where the file is local."""
@@ -363,30 +403,26 @@ class RawLane:
 
         GDAL fetches it when it opens a file, unless ``GDAL_DISABLE_READDIR_ON_OPEN`` says otherwise,
         and then asks neither for sidecar files that are not there, nor for sizes that the page states.
-        Of a file elsewhere no size is stated: then GDAL asks for it, and learns of the redirect.
         """
-        local = found.source.root in self._files
         lines = []
         for suffix, kind in SUFFIXES.items():
-            if kind.startswith("planes") and not local:
-                continue
-            size: int | None = None
             date = f"01-Jan-{found.year}"  # GDAL's parser wants one; a view is as old as its subject
+            size = "-"
             try:
-                if kind.endswith("_vrt"):
-                    size = len(self._document(found, kind, folder).encode())
+                if kind == "sidecar" or kind.endswith(("_vrt", "_label")):
+                    size = str(len(self._document(found, Asked(kind), folder).encode()))
                 elif kind == "planes":
                     height, width = found.tile.raster().shape
-                    size = height * width * N_BANDS
-                elif kind != "landmask" and local:
+                    size = str(height * width * N_BANDS)
+                elif kind != "landmask":
                     with open_below(self._files[found.source.root].root, found.path(suffix)) as content:
-                        size = content.size
-                elif kind == "landmask" and found.source.landmasks is None:
+                        size = str(content.size)
+                elif found.source.landmasks is None:
                     continue
             except (FileNotFoundError, SourceMismatchError):
                 continue
             name = f"{found.tile.name}{suffix}"
-            lines.append(f'<a href="{name}">{name}</a> {date} 00:00 {"-" if size is None else size:>15}')
+            lines.append(f'<a href="{name}">{name}</a> {date} 00:00 {size:>15}')
         # GDAL takes what a listing does not name for absent
         bands = [f"{found.tile.name}_b{band:03d}.vrt" for band in range(N_BANDS)]
         lines += [f'<a href="{name}">{name}</a> {date} 00:00 {"-":>15}' for name in bands]

@@ -6,7 +6,8 @@ Three kinds of document, all pure functions from a description to XML:
   disk (an uncompressed array behind a short header), so GDAL reads any window of them by range.
 * :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
   the two are: raw views, or COGs (:func:`cog_f32_vrt`).
-* :func:`band_vrt` is the same for one band, for clients that take one band per asset.
+* :func:`band_vrt` is the same for one band, for clients that take one band per asset. What it reads of
+  raw arrays are labels: see :mod:`catalog_builder.raw_label` for why.
 
 Values equal numpy's ``codes.astype("f4") * scales[..., None]`` bit for bit: ``mul`` works in
 float64, where int8 x float32 is exact (8 + 24 bits), and rounding that once to float32 is what a
@@ -26,11 +27,10 @@ from typing import Literal
 
 from catalog_builder.datasets import Dataset
 from catalog_builder.grid import Grid, Raster, TileId
+from catalog_builder.raw_label import RawArray, placement
 
 N_BANDS = 128
 """Dimensions of an embedding vector."""
-NPY_HEADER = 128
-"""Bytes before the array in a ``.npy`` that numpy wrote for these shapes (format 1.0, 64-aligned)."""
 VRT_MEDIA_TYPE = "image/x.vrt"
 """Media type of a VRT, as items say it: none is registered."""
 RAW_STRIP = 64
@@ -40,28 +40,6 @@ RAW_STRIP = 64
 Metadata = Mapping[str, str]
 
 _PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">PIXEL</MDI></Metadata>\n'
-
-
-@dataclass(frozen=True, slots=True)
-class RawArray:
-    """A C-order array in a file: ``(height, width, bands)``, or ``(height, width)`` with one band."""
-
-    href: str
-    """File beside or below the VRT: GDAL 3.12 refuses a raw band's file anywhere else."""
-    dtype: Literal["Int8", "Float32"]
-    """GDAL's name of the element type."""
-    bands: int
-    """Length of the last axis; 1 for an array of two axes."""
-    offset: int = NPY_HEADER
-    """Bytes before the first element."""
-    big_endian: bool = False
-    planar: bool = False
-    """Whether it is ``(bands, height, width)`` instead."""
-
-    @property
-    def item_size(self) -> int:
-        """Bytes of one element."""
-        return 1 if self.dtype == "Int8" else 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +53,7 @@ class Source:
     block: tuple[int, int] | None = None
     """(height, width) of its blocks. With it GDAL opens the view without opening the source."""
     bands: int = 1
-    """How many bands it has: scales have one, or one per band of the codes."""
+    """How many bands it has: 128, or one for all bands of the view."""
 
 
 def tessera_metadata(dataset: Dataset, tile: TileId, year: int, grid: Grid = "utm") -> dict[str, str]:
@@ -107,79 +85,48 @@ def band_name(band: int) -> str:
     return f"Tessera_Band_{band}"
 
 
-def raw_codes_vrt(
-    raster: Raster, href: str, metadata: Metadata | None = None, *, offset: int = NPY_HEADER
-) -> str:
+def raw_codes_vrt(raster: Raster, array: RawArray, metadata: Metadata | None = None) -> str:
     """Return a VRT of 128 Int8 bands over an embedding ``.npy``, int8 ``(height, width, 128)``.
 
     Parameters
     ----------
     raster
         The tile's grid; its shape must be the array's.
-    href
-        Name of the ``.npy``, beside or below the VRT.
+    array
+        The ``.npy``, beside the VRT.
     metadata
         Dataset tags, see :func:`tessera_metadata`.
-    offset
-        Bytes before the array.
     """
-    names = [band_name(b) for b in range(N_BANDS)]
-    return raw_vrt(raster, RawArray(href, "Int8", N_BANDS, offset), names, metadata)
+    return _raw_vrt(raster, array, [band_name(b) for b in range(N_BANDS)], metadata)
 
 
-def planes_vrt(raster: Raster, href: str, metadata: Metadata | None = None) -> str:
-    """Return a VRT of 128 Int8 bands over raw int8 ``(128, height, width)``, without a header."""
-    names = [band_name(b) for b in range(N_BANDS)]
-    return raw_vrt(raster, RawArray(href, "Int8", N_BANDS, offset=0, planar=True), names, metadata)
-
-
-def raw_scales_vrt(
-    raster: Raster,
-    href: str,
-    metadata: Metadata | None = None,
-    *,
-    offset: int = NPY_HEADER,
-    bands: int = 1,
-    big_endian: bool = False,
-) -> str:
+def raw_scales_vrt(raster: Raster, array: RawArray, metadata: Metadata | None = None) -> str:
     """Return a VRT of Float32 scales over ``_scales.npy``: ``(height, width)`` or ``(height, width, 128)``.
 
     No NoDataValue: the values are upstream's own (0 where a pixel was not processed).
     """
-    names = ["scale"] if bands == 1 else [f"scale_{b}" for b in range(bands)]
-    return raw_vrt(raster, RawArray(href, "Float32", bands, offset, big_endian), names, metadata)
+    names = ["scale"] if array.bands == 1 else [f"scale_{b}" for b in range(array.bands)]
+    return _raw_vrt(raster, array, names, metadata)
 
 
-def raw_vrt(
-    raster: Raster, array: RawArray, descriptions: Sequence[str], metadata: Metadata | None = None
-) -> str:
-    """Return a VRT over an uncompressed array.
-
-    Raises
-    ------
-    ValueError
-        If there is not one description per band, or ``href`` could leave the VRT's folder.
-    """
-    if len(descriptions) != array.bands:
-        raise ValueError(f"expected {array.bands} band descriptions, found {len(descriptions)}")
-    if array.href.startswith("/") or ".." in array.href.split("/") or "://" in array.href:
-        raise ValueError(f"'{array.href}' is not beside or below the VRT: GDAL 3.12 refuses to read it")
-    pixel = array.item_size if array.planar else array.bands * array.item_size
-    step = array.item_size * (raster.width * raster.height if array.planar else 1)
+def _raw_vrt(raster: Raster, array: RawArray, descriptions: Sequence[str], metadata: Metadata | None) -> str:
+    """Return a VRT over an uncompressed array, pixel by pixel."""
+    size = array.item_size
+    pixel = array.bands * size
     order = "<ByteOrder>MSB</ByteOrder>" if array.big_endian else "<ByteOrder>LSB</ByteOrder>"
     common = (  # what is the same in 128 bands
         f"<PixelOffset>{pixel}</PixelOffset><LineOffset>{pixel * raster.width}</LineOffset>"
-        + (order if array.item_size > 1 else "")
+        + (order if size > 1 else "")
         + "</VRTRasterBand>"
     )
     name = f'<SourceFilename relativeToVRT="1">{escape(array.href)}</SourceFilename>'
     body = "\n".join(
         f'<VRTRasterBand dataType="{array.dtype}" band="{i + 1}" subClass="VRTRawRasterBand">'
         f"<Description>{escape(text)}</Description>{name}"
-        f"<ImageOffset>{array.offset + i * step}</ImageOffset>{common}"
+        f"<ImageOffset>{array.offset + i * size}</ImageOffset>{common}"
         for i, text in enumerate(descriptions)
     )
-    return _document(raster, metadata, body, pixel_interleaved=array.bands > 1 and not array.planar)
+    return _document(raster, metadata, body, pixel_interleaved=array.bands > 1)
 
 
 def f32_vrt(
@@ -199,13 +146,13 @@ def f32_vrt(
     raster
         Grid and shape of both sources and of the view.
     codes
-        The int8 raster.
+        The int8 raster: 128 bands, or the one that the view has.
     scales
-        The float32 raster: one band, or one per band of ``codes``.
+        The float32 raster: one band, or one per band of an embedding.
     metadata
         Dataset tags.
     bands
-        Which bands of ``codes`` the view has, counted from 0.
+        Which bands of an embedding the view has, counted from 0.
     overviews
         Reduction factors (2, 4, 8) at which *both* sources have an overview: a reduced read of the
         view takes codes and scales of the same level. See :func:`cog_f32_vrt`.
@@ -228,7 +175,8 @@ def f32_vrt(
         f'<VRTRasterBand dataType="Float32" band="{i + 1}"{block} subClass="VRTDerivedRasterBand">'
         f"<Description>{band_name(b)}</Description>"
         "<PixelFunctionType>mul</PixelFunctionType>"
-        f"{_source(raster, codes, b + 1)}{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
+        f"{_source(raster, codes, b + 1 if codes.bands > 1 else 1)}"
+        f"{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
         "</VRTRasterBand>"
         for i, b in enumerate(bands)
     )
@@ -340,16 +288,12 @@ def _document(
     raster: Raster, metadata: Metadata | None, body: str, *, pixel_interleaved: bool = False
 ) -> str:
     """Wrap bands in a VRTDataset with the raster's size, CRS and transform."""
-    t = raster.transform
-    # repr() gives the shortest text that parses to the same double
-    transform = ", ".join(repr(float(v)) for v in (t.c, t.a, t.b, t.f, t.d, t.e))
     tags = "".join(
         f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in (metadata or {}).items()
     )
     return (
         f'<VRTDataset rasterXSize="{raster.width}" rasterYSize="{raster.height}">\n'
-        f'<SRS dataAxisToSRSAxisMapping="1,2">EPSG:{raster.epsg}</SRS>\n'
-        f"<GeoTransform>{transform}</GeoTransform>\n"
+        + placement(raster)
         + (f"<Metadata>{tags}</Metadata>\n" if tags else "")
         + (_PIXEL_INTERLEAVED if pixel_interleaved else "")
         + body

@@ -114,15 +114,16 @@ def pixels(server: Server) -> int:
 
 
 def views(server: Server) -> list[int]:
-    """Length of each view that was sent, in GETs per view."""
+    """Length of each document that was sent: views, labels and their sidecars."""
     total: Counter[str] = Counter()
     for r in server.log:
-        if r.path.endswith(".vrt"):
+        if r.path.endswith((".vrt", ".xml")):
             total[r.path] += r.sent
     return sorted(n for n in total.values() if n)
 
 
 # window, GETs and bytes of arrays: 5 GETs are those of the three views
+DOCUMENTS = 5
 POLAR_READS = [
     ((50, 100, 1, 1), 7, 65_536),
     ((50, 100, 64, 64), 13, 1_638_400),
@@ -165,19 +166,11 @@ def test_redirect_to_another_origin(
     server, origin = elsewhere
     origin.clear()
     read(server, raw, window, settings)
-    # GDAL learns from the redirect of a HEAD where an array is, and asks there for every range. With the
-    # index it has no need to ask for the size of the scales, so for those each range is redirected.
-    redirected = Counter((r.method, r.path.endswith("_scales.npy")) for r in server.log if r.status == 301)
-    assert redirected[("HEAD", False)] == 1
-    assert redirected[("GET", False)] == 0
-    if settings:
-        assert redirected[("HEAD", True)] == 1
-        assert redirected[("GET", True)] == 0
-    else:
-        assert redirected[("HEAD", True)] == 0
-        assert redirected[("GET", True)] == sum(r.path.endswith("_scales.npy") for r in origin.log) < 20
-    assert counts(server)[("GET", 206)] == 5
-    assert counts(origin)[("GET", 206)] == gets - 5
+    # GDAL learns from the redirect of a HEAD where an array is, and asks there for every range.
+    redirected = [(r.method, r.path) for r in server.log if r.status == 301]
+    assert sorted(redirected) == [("HEAD", f"{FOLDER}{NAME}.npy"), ("HEAD", f"{FOLDER}{NAME}_scales.npy")]
+    assert counts(server)[("GET", 206)] == DOCUMENTS
+    assert counts(origin)[("GET", 206)] == gets - DOCUMENTS
     assert (pixels(server), pixels(origin)) == (0, sent)
 
 
@@ -210,13 +203,22 @@ def test_a_tile_of_full_size(
 
 
 def test_views_over_http(web: httpx.Client) -> None:
-    for suffix in (".vrt", "_scales.vrt", "_f32.vrt"):
+    view = ("image/x.vrt", '<VRTDataset rasterXSize="180" rasterYSize="1121">')
+    label = ("application/xml", '<?xml version="1.0" encoding="UTF-8"?>\n<Product_Observational ')
+    for suffix, (media_type, start) in {
+        ".vrt": view,
+        "_scales.vrt": view,
+        "_f32.vrt": view,
+        ".xml": label,
+        "_planes.xml": label,
+        "_scales.xml.aux.xml": ("application/xml", "<PAMDataset>"),
+    }.items():
         answer = web.get(f"{FOLDER}{NAME}{suffix}")
         assert answer.status_code == 200
-        assert answer.headers["content-type"] == "image/x.vrt"
+        assert answer.headers["content-type"] == media_type
         assert answer.headers["access-control-allow-origin"] == "*"
-        assert answer.text.startswith('<VRTDataset rasterXSize="180" rasterYSize="1121">')
-        assert "EPSG:32631" in answer.text
+        assert answer.text.startswith(start)
+        assert ("EPSG:32631" in answer.text) == (media_type == "image/x.vrt" or suffix.endswith(".aux.xml"))
         head = web.head(f"{FOLDER}{NAME}{suffix}")
         assert (head.content, head.headers["content-length"]) == (b"", str(len(answer.content)))
         etag = {"If-None-Match": answer.headers["etag"]}
@@ -254,14 +256,22 @@ def test_index(web: httpx.Client, raw: RawTile) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert f"<title>Index of {FOLDER[:-1]}</title>" in answer.text
     listed = dict(re.findall(r'<a href="([^"]+)">.* (\d+|-)$', answer.text, re.MULTILINE))
-    views = (".vrt", "_scales.vrt", "_f32.vrt", "_planes.vrt", "_planes.bin")
-    files = (*views, ".npy", "_scales.npy", ".tiff")
+    labels = (".xml", "_scales.xml", "_planes.xml")
+    views = (".vrt", "_scales.vrt", "_f32.vrt", *labels, *(f"{label}.aux.xml" for label in labels))
+    files = (*views, "_planes.bin", ".npy", "_scales.npy", ".tiff")
     assert set(listed) == {NAME + s for s in (*files, *(f"_b{band:03d}.vrt" for band in range(128)))}
     for name, size in listed.items():
         if size != "-":
             assert web.head(FOLDER + name).headers["content-length"] == size, name
     answer = web.get(FOLDER[:-1])
     assert (answer.status_code, answer.headers["location"]) == (301, f"{NAME}/")
+
+
+def test_no_index_of_files_elsewhere(elsewhere: tuple[Server, Server]) -> None:
+    """With one, GDAL would not ask for sizes, and would be redirected for every range."""
+    answer = httpx.get(f"{elsewhere[0].url}{FOLDER}", trust_env=False)
+    assert answer.status_code == 404
+    assert "no index" in answer.json()["description"]
 
 
 def test_index_behind_a_proxy(raw: RawTile) -> None:
@@ -438,7 +448,7 @@ def test_planes_are_the_array_transposed(
     assert int(head.headers["content-length"]) == len(whole)
     assert head.headers["etag"] != web.head(f"{FOLDER}{NAME}.npy").headers["etag"]
     remote, _ = elsewhere
-    for suffix in ("_planes.bin", "_planes.vrt"):
+    for suffix in ("_planes.bin", "_planes.xml"):
         assert httpx.get(f"{remote.url}{FOLDER}{NAME}{suffix}", trust_env=False).status_code == 404
 
 
@@ -454,6 +464,93 @@ def test_one_band_costs_one_band(local: Server, raw: RawTile, gdal_python: Path,
     codes = sum(r.sent for r in local.log if r.path.endswith("_planes.bin"))
     assert height * width <= codes <= height * width + 4 * 16_384
     assert not [r for r in local.log if r.path.endswith(f"{NAME}.npy")]
+
+
+_OPEN_HERE_READ_THERE = """
+import json, sys, threading, numpy, rasterio
+from concurrent.futures import ThreadPoolExecutor
+from rasterio.windows import Window
+count, first, window, out, *urls = sys.argv[1:]
+rounds = []
+for _ in range(int(count)):
+    opened = [rasterio.open(url, sharing=False) for url in urls]
+    if int(first):
+        for ds in opened:
+            ds.read(window=Window(0, 0, 1, 1))
+    ready = threading.Barrier(len(opened))
+    def read(ds):
+        ready.wait()
+        return ds.read(window=Window(*json.loads(window)))
+    with ThreadPoolExecutor(len(opened)) as pool:
+        rounds.append(list(pool.map(read, opened)))
+    for ds in opened:
+        ds.close()
+numpy.save(out, numpy.array(rounds))
+"""
+
+
+def opened_here_read_there(
+    python: Path,
+    tmp_path: Path,
+    urls: list[str],
+    window: tuple[int, int, int, int],
+    *,
+    rounds: int,
+    first_pixel: bool,
+) -> Any:
+    """Open all in one thread, and read each in another: (rounds, urls, bands, rows, columns).
+
+    ``first_pixel`` is read in the thread that opens: only then does GDAL open what a view reads.
+    """
+    out = tmp_path / "o.npy"
+    asked = [str(rounds), str(int(first_pixel)), json.dumps(window)]
+    command = [python, "-c", _OPEN_HERE_READ_THERE, *asked, out, *urls]
+    done = subprocess.run(command, env=plain_environment(**EMPTY_DIR), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return np.load(out)
+
+
+@pytest.mark.parametrize("where", ["local", "elsewhere"])
+def test_bands_opened_in_one_thread_and_read_in_others(
+    request: pytest.FixtureRequest, where: str, raw: RawTile, gdal_python: Path, tmp_path: Path
+) -> None:
+    """As stackstac does; GDAL's own raw bands would give rows of one band as another's."""
+    fixture = request.getfixturevalue(where)
+    server: Server = fixture if where == "local" else fixture[0]
+    window = (0, 0, *raw.codes.shape[1::-1])
+    bands = [0, 1, 64, 127]
+    urls = [f"/vsicurl/{server.url}{FOLDER}{NAME}_b{band:03d}.vrt" for band in bands]
+    wanted = np.moveaxis(raw.product(*window)[..., bands], -1, 0)[:, None]
+    for found in opened_here_read_there(gdal_python, tmp_path, urls, window, rounds=12, first_pixel=True):
+        assert same_bits(found, wanted)
+
+
+def test_one_view_opened_often_in_one_thread_and_read_in_others(
+    local: Server, raw: RawTile, gdal_python: Path, tmp_path: Path
+) -> None:
+    """What GDAL advises for reading a file in several threads: a dataset for each thread."""
+    window = (17, 40, 60, 100)
+    wanted = np.moveaxis(raw.product(*window), -1, 0)
+    urls = [f"/vsicurl/{local.url}{FOLDER}{NAME}_f32.vrt"] * 3
+    for found in opened_here_read_there(gdal_python, tmp_path, urls, window, rounds=6, first_pixel=False):
+        for one in found:
+            assert same_bits(one, wanted)
+
+
+def test_a_label_says_where_its_array_lies(local: Server, raw: RawTile, gdal_python: Path) -> None:
+    """So an array is readable as it is, by what GDAL finds beside it."""
+    code = (
+        "import sys, json, rasterio\n"
+        "with rasterio.open(sys.argv[1]) as ds:\n"
+        "    print(json.dumps([ds.count, ds.dtypes[0], ds.crs.to_epsg(), list(ds.transform)[:6]]))\n"
+    )
+    raster = raw.tile.raster()
+    for suffix, bands, dtype in (("_planes", 128, "int8"), ("", 128, "int8"), ("_scales", 1, "float32")):
+        url = f"/vsicurl/{local.url}{FOLDER}{NAME}{suffix}.xml"
+        command = [gdal_python, "-W", "error", "-c", code, url]
+        done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [bands, dtype, raster.epsg, list(raster.transform)[:6]]
 
 
 def test_one_band_of_a_source_elsewhere(

@@ -16,9 +16,9 @@ from affine import Affine
 
 from catalog_builder.datasets import dataset
 from catalog_builder.grid import Raster, TileId
+from catalog_builder.raw_label import RawArray, label_sidecar, raw_label
 from catalog_builder.vrt import (
     RAW_STRIP,
-    RawArray,
     Source,
     band_name,
     band_vrt,
@@ -27,7 +27,6 @@ from catalog_builder.vrt import (
     gdal_path,
     raw_codes_vrt,
     raw_scales_vrt,
-    raw_vrt,
     tessera_metadata,
 )
 from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
@@ -57,12 +56,17 @@ def _write_views(made: RawTile) -> None:
     raster, name = made.tile.raster(), made.tile.name
     tags = tessera_metadata(dataset("v1"), made.tile, made.year)
     bands = 1 if made.scales.ndim == 2 else 128
-    codes, scales = Source(f"{name}.vrt", "Int8"), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+    codes = RawArray(f"{name}.npy", raster.shape, "Int8", 128)
+    scales = RawArray(f"{name}_scales.npy", raster.shape, "Float32", bands)
+    raw = Source(f"{name}.vrt", "Int8", bands=128), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+    labels = Source(f"{name}.xml", "Int8", bands=128), Source(f"{name}_scales.xml", "Float32", bands=bands)
     views = {
-        f"{name}.vrt": raw_codes_vrt(raster, f"{name}.npy", tags),
-        f"{name}_scales.vrt": raw_scales_vrt(raster, f"{name}_scales.npy", tags, bands=bands),
-        f"{name}_f32.vrt": f32_vrt(raster, codes, scales, tags, strip=RAW_STRIP),
-        f"{name}_b005.vrt": band_vrt(raster, codes, scales, 5, tags),
+        f"{name}.vrt": raw_codes_vrt(raster, codes, tags),
+        f"{name}_scales.vrt": raw_scales_vrt(raster, scales, tags),
+        f"{name}_f32.vrt": f32_vrt(raster, *raw, tags, strip=RAW_STRIP),
+        f"{name}.xml": raw_label(codes),
+        f"{name}_scales.xml": raw_label(scales),
+        f"{name}_b005.vrt": band_vrt(raster, *labels, 5, tags),
     }
     for file, text in views.items():
         (made.folder / file).write_text(text)
@@ -134,9 +138,14 @@ def test_big_endian_scales_and_another_offset(tmp_path: Path) -> None:
     raster = Raster(32631, Affine(10, 0, 300000, 0, -10, 5800000), 3, 4)
     scales = np.arange(12, dtype=">f4").reshape(3, 4)
     (tmp_path / "s.bin").write_bytes(b"x" * 77 + scales.tobytes())
-    (tmp_path / "s.vrt").write_text(raw_scales_vrt(raster, "s.bin", offset=77, big_endian=True))
-    with rasterio.open(tmp_path / "s.vrt") as ds:
-        assert np.array_equal(ds.read(1), scales.astype(np.float32))
+    array = RawArray("s.bin", raster.shape, "Float32", 1, offset=77, big_endian=True)
+    (tmp_path / "s.xml").write_text(raw_label(array))
+    (tmp_path / "s.xml.aux.xml").write_text(label_sidecar(raster))
+    (tmp_path / "s.vrt").write_text(raw_scales_vrt(raster, array))
+    for name in ("s.xml", "s.vrt"):
+        with rasterio.open(tmp_path / name) as ds:
+            assert np.array_equal(ds.read(1), scales.astype(np.float32))
+            assert (ds.crs.to_epsg(), ds.transform) == (32631, raster.transform)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +215,7 @@ def test_hrefs() -> None:
 
 
 def test_no_derived_band_has_nodata() -> None:
-    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8"), Source("s.tif", "Float32"))
+    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32"))
     assert "NoData" not in text
 
 
@@ -223,16 +232,14 @@ def test_metadata() -> None:
     assert band_name(0) == "Tessera_Band_0"
 
 
-@pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/../../b.npy", "https://example.org/a.npy"])
-def test_raw_file_must_be_beside_the_view(href: str) -> None:
-    with pytest.raises(ValueError, match="not beside or below"):
-        raw_codes_vrt(POLAR.raster(), href)
+@pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/b.npy", "https://example.org/a.npy", ".."])
+def test_an_array_must_be_beside_its_description(href: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a file beside"):
+        RawArray(href, (1, 1), "Int8", 128)
 
 
 def test_bad_bands() -> None:
-    sources = Source("q.tif", "Int8"), Source("s.tif", "Float32")
+    sources = Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32")
     for bands in ((), (128,), (-1, 3)):
         with pytest.raises(ValueError, match="bands must be"):
             f32_vrt(POLAR.raster(), *sources, bands=bands)
-    with pytest.raises(ValueError, match="expected 2 band descriptions"):
-        raw_vrt(POLAR.raster(), RawArray("a.npy", "Int8", 2), ["one"])

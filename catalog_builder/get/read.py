@@ -22,14 +22,13 @@ from catalog_builder.errors import StorageError
 from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.plan import Mask, Part, Window
 from catalog_builder.items import N_BANDS
+from catalog_builder.raw_label import NPY_HEADER
 
 if TYPE_CHECKING:
     import httpx
 
 NODATA_CODE = -128
 """Code of a pixel without data; its scale is NaN."""
-NPY_HEADER = 128
-"""Bytes before the array in the files that upstream publishes; read and checked, not assumed."""
 GAP = 16 * 1024
 """Bytes that are rather read than asked around."""
 MAX_RANGE = 8 << 20

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,20 +78,24 @@ def serve_catalog(catalog: Path, *arguments: object, workers: int = 1, **env: st
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            yield child
-            yield from _descendants(child)
+    children: list[int] = []
+    with suppress(OSError):  # it ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (task / "children").read_text().split())
+    for child in children:
+        yield child
+        yield from _descendants(child)
 
 
 def open_indexes(pid: int) -> set[str]:
-    """Return the index files that a process has open, those that were deleted too."""
+    """Return the index files that a process has open, those that were deleted too; none if it is over."""
     found = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        try:
+    descriptors: list[Path] = []
+    with suppress(OSError):
+        descriptors += Path(f"/proc/{pid}/fd").iterdir()
+    for fd in descriptors:
+        with suppress(OSError):  # closed meanwhile
             target = str(fd.readlink())
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        if "index.sqlite" in target:
-            found.add(target)
+            if "index.sqlite" in target:
+                found.add(target)
     return found
