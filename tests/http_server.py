@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.serving import IDLE_SECONDS
+from tests.ports import free_port
 from tests.waiting import until
 
 
@@ -83,8 +84,8 @@ def serve(app: ASGIApp, **config: object) -> Iterator[Server]:
     """
     # With the protocol named, asyncio sets TCP_NODELAY; without it each answer waits 40 ms for an ACK.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.bind(("127.0.0.1", 0))
-    server = Server(sock.getsockname()[1])
+    server = Server(free_port())
+    sock.bind(("127.0.0.1", server.port))
     options = {
         "lifespan": "off",
         "log_level": "critical",

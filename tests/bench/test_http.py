@@ -24,6 +24,7 @@ from tests.bench.tables import show
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
 from tests.convert.test_requests import READER, RECOMMENDED
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
@@ -80,9 +81,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, Pat
     root = tmp_path_factory.mktemp("nginx")
     data = root / "data"
     data.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # As root it would hand its requests to a user who may not read our temporary folder.
     user = "user root;" if os.getuid() == 0 else ""
     (root / "nginx.conf").write_text(CONFIG.format(root=root, port=port, data=data, user=user))

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from api.serving import IDLE_SECONDS
-from tests.conformance.postgres import free_port, missing
+from tests.conformance.postgres import missing
 from tests.environments import environment
 from tests.needs import lacks
+from tests.ports import free_port
 
 LOCK = Path(__file__).parent / "pgstac.lock"
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from catalog_builder.convert.run import run
 from catalog_builder.convert.source import Plan, Wanted, plan
 from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.errors import ClusterError
+from tests.ports import free_port
 from tests.waiting import until
 
 POISON = "tile-3"
@@ -188,9 +188,7 @@ def orphaned(folder: Path) -> dict[str, Any]:
 def restarted(folder: Path) -> dict[str, Any]:
     """Kill the scheduler in the middle, and start another at its address."""
     said, out = Said(), folder / "out"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with ExitStack() as started:
         first = ExitStack()
         file = first.enter_context(_scheduler(folder, port))

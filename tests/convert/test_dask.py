@@ -24,7 +24,7 @@ from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from tests.convert.making import contents, write_column
-from tests.waiting import until
+from tests.waiting import group, until
 
 pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
@@ -50,20 +50,7 @@ def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 
 def _assert_none_left(process: subprocess.Popen[str]) -> None:
     """Assert that no process outlives its run, but for the moment that it takes to see that it is over."""
-    until(lambda: not _of_group(process.pid))
-
-
-def _of_group(group: int) -> list[str]:
-    """Return the processes of a group that still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(pgrp) == group and state != "Z":
-            found.append(stat.parent.name)
-    return found
+    until(lambda: not group(process.pid))
 
 
 def _inline(source: Path, out: Path) -> Path:

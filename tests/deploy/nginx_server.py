@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.postgres import free_port
 from tests.deploy.processes import DEPLOY, program
+from tests.ports import free_port
 from tests.waiting import until
 
 CONFIG = DEPLOY / "nginx"

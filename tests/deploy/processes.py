@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance.pgstac_server import wait_for
-from tests.conformance.postgres import free_port
 from tests.needs import lacks
+from tests.ports import free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.catalogs import build_from, patch, write_manifest
-from tests.conformance.postgres import free_port
 from tests.deploy.container_files import (
     COMPOSE,
     compose,
@@ -30,6 +29,7 @@ from tests.deploy.container_files import (
     stages,
 )
 from tests.deploy.processes import ROOT, serving, tessera_stac
+from tests.ports import free_port
 
 TARGETS = ("api", "pgstac")
 

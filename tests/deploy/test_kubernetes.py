@@ -18,10 +18,10 @@ import yaml
 from catalog_builder.datasets import dataset
 from catalog_builder.sample import sample_set
 from tests.catalogs import build_from, patch, write_manifest
-from tests.conformance.postgres import free_port
 from tests.converted import CONVERTED
 from tests.deploy.kustomize import Manifest, pod_templates, render
 from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
+from tests.ports import free_port
 from tests.waiting import until
 
 HOME = DEPLOY / "kubernetes"

@@ -13,9 +13,10 @@ import pytest
 
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
-from tests.conformance.postgres import PROGRAMS, free_port, psql, running
+from tests.conformance.postgres import PROGRAMS, psql, running
 from tests.deploy.container_files import compose
 from tests.deploy.processes import ROOT, serving, tessera_stac
+from tests.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("pgstac")
 

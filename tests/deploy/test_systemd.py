@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.catalogs import patch, write_manifest
-from tests.conformance.postgres import free_port
 from tests.deploy.processes import DEPLOY, ROOT, program, serving, tessera_stac
+from tests.ports import free_port
 from tests.waiting import until
 
 UNITS = DEPLOY / "systemd"

@@ -39,6 +39,8 @@ class Run:
     killed: bool
     code: int
     seconds: float
+    group: int
+    """Its process group: its own processes outlive it for a moment when it is killed."""
     said: str
     """What it printed to both streams."""
 
@@ -131,8 +133,14 @@ def _main() -> None:
             os.close(ends)
             seconds = time.monotonic() - started
             said.seek(0)
-            answer = {"killed": killed, "code": os.waitstatus_to_exitcode(status), "seconds": seconds}
-            print(json.dumps({**answer, "said": said.read()}), flush=True)
+            answer = {
+                "killed": killed,
+                "code": os.waitstatus_to_exitcode(status),
+                "seconds": seconds,
+                "group": child,
+                "said": said.read(),
+            }
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -52,12 +53,6 @@ class Served:
                 if int(stat[1]) == self.process.pid and b"spawn_main" in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextlib.contextmanager

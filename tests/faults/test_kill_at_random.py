@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import YEAR, sample, write_pair
 from tests.faults.forks import ROUNDS, Runner, delays, runner
+from tests.waiting import group, until
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 
@@ -112,19 +112,26 @@ def test_convert_killed_at_random_moments(tmp_path: Path, run: Runner) -> None:
     arguments = ("convert", source, "--workers", 2, "--quiet", "--out")
     seconds = run.good(*arguments, tmp_path / "expected").seconds
     wanted = {k: v for k, v in _content(tmp_path / "expected").items() if not k.startswith("ledger")}
-    killed = 0
+    groups = set()
+
+    def wait() -> None:
+        """Wait for the workers of killed runs: they finish a rename that was begun."""
+        until(lambda: not any(map(group, groups)), "workers outlive their parent")
+
     for delay in delays(seconds, max(ROUNDS // 3, 2)):
         done = run.run(*arguments, out, delay=delay)
-        killed += done.killed
+        if done.killed:
+            groups.add(done.group)
         if (out / "ledger").is_dir():
             assert validate_results(str(out), pixels=False).sound
         for name, data in _content(out).items():
             assert name.startswith("ledger") or data == wanted[name]
         if not done.killed or len(_content(out)) > len(wanted):
+            wait()
             shutil.rmtree(out)
-    time.sleep(2)  # workers look for their parent once a second, and finish a rename that was begun
+    wait()
     run.good(*arguments, out)
     assert {k: v for k, v in _content(out).items() if not k.startswith("ledger")} == wanted
     assert validate_results(str(out)).sound
     assert not (out / ".staging").exists()
-    assert killed
+    assert groups
