@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.ports import free_port
@@ -75,8 +75,9 @@ def running(
     finally:
         # SIGINT is PostgreSQL's fast stop; the process we started may be runuser, so ask the server itself.
         pid = data / "postmaster.pid"
-        if process.poll() is None and pid.exists():
-            os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
+        if process.poll() is None:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it is over; runuser may not know it yet
+                os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
         process.wait(60)
         log.close()
 
