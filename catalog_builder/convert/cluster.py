@@ -31,6 +31,8 @@ from catalog_builder.errors import ClusterError
 
 _LOOK_EVERY = 1.0
 """Seconds between looks at the cluster."""
+_UNREAD = 3
+"""How often a tile is done again because its result was lost on the way, as when a scheduler dies."""
 ANSWER = 20.0
 """Seconds that a scheduler may take to answer, or to come back."""
 
@@ -48,6 +50,8 @@ class _Ticket:
     """Workers it may go to; None for all."""
     deaths: int = 0
     """How often it was given up because its workers died."""
+    unread: int = 0
+    """How often its end was reported, but could not be fetched."""
 
 
 class DaskWorkers(Workers):
@@ -210,9 +214,9 @@ class DaskWorkers(Workers):
                 result = task.result(timeout=60)
             elif status == "error":
                 error = task.exception(timeout=60)
-        except Exception as found:  # lost between its end and our asking
-            error = found
-            status = "lost" if self._client.status != "running" else "error"
+        except Exception as found:  # not the tile's: what became of it cannot be fetched, or read
+            ticket.unread += 1
+            error, status = found, "error" if ticket.unread > _UNREAD else "lost"
         with self._lock:
             if ticket.task is not task or self._closed:
                 return

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,33 @@ def poison(job: Job, options: Options) -> Result:
     return nap(job, options)
 
 
+@dataclass(frozen=True)
+class Unreadable(Result):
+    """A result that cannot be read where it arrives, for so many times."""
+
+    counted: str = ""
+    times: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read, (self.row, self.counted, self.times)
+
+
+def _read(row: LedgerRow, counted: str, times: int) -> Result:
+    """Read a result, after failing: a file's length is how often it did."""
+    with Path(counted).open("ab") as file:
+        if file.tell() < times:
+            file.write(b"x")
+            raise OSError("lost on the way")
+    return Result(row)
+
+
+def unread(job: Job, options: Options) -> Result:
+    """Send results of which one cannot be read at first, and one never."""
+    times = {"tile-1": 2, "tile-2": 1000}.get(job.id, 0)
+    counted = str(_mark(job, options).parent.parent / f"{job.id}.unread")
+    return Unreadable(nap(job, options).row, counted=counted, times=times)
+
+
 # --- scenarios --------------------------------------------------------------------------------------
 
 
@@ -118,6 +146,14 @@ def poisoned(folder: Path) -> dict[str, Any]:
     said = Said()
     workers, _ = start_local(2, 1 << 30)
     report = run(numbered(12), Options(str(folder / "out")), workers, convert=poison, report=said)
+    return _answer(report, said)
+
+
+def mislaid(folder: Path) -> dict[str, Any]:
+    """Lose results between their end and the client."""
+    said = Said()
+    workers, _ = start_local(2, 1 << 30)
+    report = run(numbered(6), Options(str(folder / "out")), workers, convert=unread, report=said)
     return _answer(report, said)
 
 

@@ -82,6 +82,14 @@ def test_a_tile_that_kills_every_worker_is_one_failure(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / ".staging").exists()
 
 
+def test_a_result_that_is_lost_on_the_way_is_no_failure_of_its_tile(tmp_path: Path) -> None:
+    """As when the scheduler dies while one is fetched; one that never arrives is a failure, and named."""
+    said, _ = _finish(_start("mislaid", tmp_path))
+    assert said["converted"] == 5
+    assert list(said["failed"]) == ["tile-2"]
+    assert "lost on the way" in said["failed"]["tile-2"]
+
+
 def test_workers_that_join_are_used_if_they_can_be(tmp_path: Path) -> None:
     said, _ = _finish(_start("joining", tmp_path))
     assert said["failed"] == {}
