@@ -354,18 +354,18 @@ class RawLane:
         if kind == "sidecar":
             return label_sidecar(raster)
         if kind in ("codes_vrt", "codes_label", "planes_label"):
-            array = RawArray(f"{name}.npy", raster.shape, "Int8", N_BANDS, self._codes(found, raster))
+            array = RawArray(f"{name}.npy", "Int8", N_BANDS, self._codes(found, raster))
             if kind == "codes_vrt":
                 return raw_codes_vrt(raster, array, metadata)
             if kind == "planes_label":
                 array = replace(array, href=f"{name}_planes.bin", offset=0, planar=True)
-            return raw_label(array)
+            return raw_label(raster, array)
         offset, bands, big_endian = self._scales(found, raster)
-        array = RawArray(f"{name}_scales.npy", raster.shape, "Float32", bands, offset, big_endian)
+        array = RawArray(f"{name}_scales.npy", "Float32", bands, offset, big_endian)
         if kind == "scales_vrt":
             return raw_scales_vrt(raster, array, metadata)
         if kind == "scales_label":
-            return raw_label(array)
+            return raw_label(raster, array)
         self._codes(found, raster)
         if kind == "f32_vrt":
             codes = Source(f"{name}.vrt", "Int8", bands=N_BANDS)

@@ -27,7 +27,6 @@ from catalog_builder.grid import Raster
 NPY_HEADER = 128
 """Bytes before the array in a ``.npy`` that numpy wrote for these shapes (format 1.0, 64-aligned)."""
 
-
 _ELEMENTS = {
     ("Int8", False): "SignedByte",
     ("Int8", True): "SignedByte",
@@ -48,8 +47,6 @@ class RawArray:
 
     href: str
     """File beside the document: GDAL reads an array nowhere else."""
-    shape: tuple[int, int]
-    """(height, width)."""
     dtype: Literal["Int8", "Float32"]
     """GDAL's name of the element type."""
     bands: int
@@ -70,10 +67,9 @@ class RawArray:
         return 1 if self.dtype == "Int8" else 4
 
 
-def raw_label(array: RawArray) -> str:
-    """Return the label of an array, for a file beside it."""
-    height, width = array.shape
-    axes = [("Line", height), ("Sample", width)]
+def raw_label(raster: Raster, array: RawArray) -> str:
+    """Return the label of an array of a raster's shape, for a file beside it."""
+    axes = [("Line", raster.height), ("Sample", raster.width)]
     if array.bands > 1:
         axes.insert(0 if array.planar else 2, ("Band", array.bands))
     kind = f"Array_{len(axes)}D_Image"

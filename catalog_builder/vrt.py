@@ -53,7 +53,7 @@ class Source:
     block: tuple[int, int] | None = None
     """(height, width) of its blocks. With it GDAL opens the view without opening the source."""
     bands: int = 1
-    """How many bands it has: 128, or one for all bands of the view."""
+    """How many bands it has: scales have one, or one per band of the codes."""
 
 
 def tessera_metadata(dataset: Dataset, tile: TileId, year: int, grid: Grid = "utm") -> dict[str, str]:
@@ -146,13 +146,13 @@ def f32_vrt(
     raster
         Grid and shape of both sources and of the view.
     codes
-        The int8 raster: 128 bands, or the one that the view has.
+        The int8 raster.
     scales
-        The float32 raster: one band, or one per band of an embedding.
+        The float32 raster: one band, or one per band of ``codes``.
     metadata
         Dataset tags.
     bands
-        Which bands of an embedding the view has, counted from 0.
+        Which bands of ``codes`` the view has, counted from 0.
     overviews
         Reduction factors (2, 4, 8) at which *both* sources have an overview: a reduced read of the
         view takes codes and scales of the same level. See :func:`cog_f32_vrt`.
@@ -175,8 +175,7 @@ def f32_vrt(
         f'<VRTRasterBand dataType="Float32" band="{i + 1}"{block} subClass="VRTDerivedRasterBand">'
         f"<Description>{band_name(b)}</Description>"
         "<PixelFunctionType>mul</PixelFunctionType>"
-        f"{_source(raster, codes, b + 1 if codes.bands > 1 else 1)}"
-        f"{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
+        f"{_source(raster, codes, b + 1)}{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
         "</VRTRasterBand>"
         for i, b in enumerate(bands)
     )

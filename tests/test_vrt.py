@@ -56,16 +56,16 @@ def _write_views(made: RawTile) -> None:
     raster, name = made.tile.raster(), made.tile.name
     tags = tessera_metadata(dataset("v1"), made.tile, made.year)
     bands = 1 if made.scales.ndim == 2 else 128
-    codes = RawArray(f"{name}.npy", raster.shape, "Int8", 128)
-    scales = RawArray(f"{name}_scales.npy", raster.shape, "Float32", bands)
+    codes = RawArray(f"{name}.npy", "Int8", 128)
+    scales = RawArray(f"{name}_scales.npy", "Float32", bands)
     raw = Source(f"{name}.vrt", "Int8", bands=128), Source(f"{name}_scales.vrt", "Float32", bands=bands)
     labels = Source(f"{name}.xml", "Int8", bands=128), Source(f"{name}_scales.xml", "Float32", bands=bands)
     views = {
         f"{name}.vrt": raw_codes_vrt(raster, codes, tags),
         f"{name}_scales.vrt": raw_scales_vrt(raster, scales, tags),
         f"{name}_f32.vrt": f32_vrt(raster, *raw, tags, strip=RAW_STRIP),
-        f"{name}.xml": raw_label(codes),
-        f"{name}_scales.xml": raw_label(scales),
+        f"{name}.xml": raw_label(raster, codes),
+        f"{name}_scales.xml": raw_label(raster, scales),
         f"{name}_b005.vrt": band_vrt(raster, *labels, 5, tags),
     }
     for file, text in views.items():
@@ -138,8 +138,8 @@ def test_big_endian_scales_and_another_offset(tmp_path: Path) -> None:
     raster = Raster(32631, Affine(10, 0, 300000, 0, -10, 5800000), 3, 4)
     scales = np.arange(12, dtype=">f4").reshape(3, 4)
     (tmp_path / "s.bin").write_bytes(b"x" * 77 + scales.tobytes())
-    array = RawArray("s.bin", raster.shape, "Float32", 1, offset=77, big_endian=True)
-    (tmp_path / "s.xml").write_text(raw_label(array))
+    array = RawArray("s.bin", "Float32", 1, offset=77, big_endian=True)
+    (tmp_path / "s.xml").write_text(raw_label(raster, array))
     (tmp_path / "s.xml.aux.xml").write_text(label_sidecar(raster))
     (tmp_path / "s.vrt").write_text(raw_scales_vrt(raster, array))
     for name in ("s.xml", "s.vrt"):
@@ -215,7 +215,7 @@ def test_hrefs() -> None:
 
 
 def test_no_derived_band_has_nodata() -> None:
-    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32"))
+    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8"), Source("s.tif", "Float32"))
     assert "NoData" not in text
 
 
@@ -235,11 +235,11 @@ def test_metadata() -> None:
 @pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/b.npy", "https://example.org/a.npy", ".."])
 def test_an_array_must_be_beside_its_description(href: str) -> None:
     with pytest.raises(ValueError, match="not the name of a file beside"):
-        RawArray(href, (1, 1), "Int8", 128)
+        RawArray(href, "Int8", 128)
 
 
 def test_bad_bands() -> None:
-    sources = Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32")
+    sources = Source("q.tif", "Int8"), Source("s.tif", "Float32")
     for bands in ((), (128,), (-1, 3)):
         with pytest.raises(ValueError, match="bands must be"):
             f32_vrt(POLAR.raster(), *sources, bands=bands)
