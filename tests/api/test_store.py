@@ -19,6 +19,7 @@ from catalog_builder.index import Index
 from tests.api.pages import ids_of, link_of, ok
 from tests.catalogs import build_from, patch, write_manifest
 from tests.http_server import serve
+from tests.needs import lacks
 from tests.waiting import until
 
 
@@ -116,7 +117,7 @@ def no_collection() -> Iterator[None]:
 def test_old_builds_are_let_go(tmp_path: Path) -> None:
     """Nothing of them stays open, whatever was asked of them: a nightly build must not fill the server."""
     if not Path("/proc/self/fd").is_dir():
-        pytest.skip("this system does not list open files in /proc")
+        lacks("this system does not list open files in /proc")
     catalog = tmp_path / "catalog"
 
     def open_indexes() -> set[str]:

@@ -256,7 +256,7 @@ def test_the_kernel_drops_clients_that_stop_reading(catalog: Path) -> None:
     from api.serving import STALLED_SECONDS, listen
 
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
-        pytest.skip("no TCP_USER_TIMEOUT on this system")
+        lacks("no TCP_USER_TIMEOUT on this system")
     with listen("127.0.0.1", 0) as sock:
         sock.listen()
         with socket.create_connection(sock.getsockname()):

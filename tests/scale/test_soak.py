@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from catalog_builder.grid import Bounds
 from tests.catalogs import build_from
+from tests.needs import lacks
 from tests.scale.land import land_cells
 from tests.scale.manifests import write_manifests
 from tests.scale.soak import rebuild, run, soak_catalog
@@ -22,7 +21,7 @@ IRELAND = Bounds(-11, 51, -5, 56)
 
 def test_no_error_and_no_file_left_open(tmp_path: Path) -> None:
     if not Path("/proc/self/smaps_rollup").exists():
-        pytest.skip("this system does not tell in /proc what a process holds")
+        lacks("this system does not tell in /proc what a process holds")
     cell = land_cells(IRELAND)
     now, later = (write_manifests(tmp_path / name, cell, years) for name, years in (("a", []), ("b", [2025])))
     build_from(tmp_path / "built", *now.sources, url="http://127.0.0.1:8000")
