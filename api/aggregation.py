@@ -11,11 +11,11 @@ import orjson
 
 from api.queryables import QUERYABLES, quoted
 from api.store import Snapshot
-from catalog_builder import grid
 from catalog_builder.blocks import BLOCK
-from catalog_builder.coverage import COVERAGE_NAMES
 from catalog_builder.errors import QueryError
 from catalog_builder.index import COL_BITS, RANGES_SQL, CollectionRecord, Selection, ranges_json, where_sql
+from catalog_builder.tile import grid
+from catalog_builder.tile.years import COVERAGE_NAMES
 
 Counts = dict[Any, int]
 _MASK = (1 << COL_BITS) - 1

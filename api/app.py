@@ -57,9 +57,9 @@ from catalog_builder.errors import (  # noqa: E402
     TesseraError,
     UnavailableError,
 )
-from catalog_builder.grid import TileId  # noqa: E402
 from catalog_builder.index import make_key  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
+from catalog_builder.tile.grid import TileId  # noqa: E402
 
 
 def create_app(catalog: Path | str | None = None, settings: Settings | None = None) -> FastAPI:

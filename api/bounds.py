@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from api.area import at_least, complement
-from catalog_builder.cover import Runs
+from catalog_builder.tile.cell_sets import at_least, complement
+from catalog_builder.tile.cover import Runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from api.search import Query
 from api.settings import Settings
 from api.text import mentions
 from api.times import parse_instant
-from catalog_builder import grid
 from catalog_builder.errors import QueryError
+from catalog_builder.tile import grid
 
 PROPERTIES: dict[str, dict[str, Any]] = {
     "id": {"type": "string", "title": "Id"},

@@ -10,9 +10,10 @@ from api.engine import item_documents
 from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
-from catalog_builder.datasets import Dataset
-from catalog_builder.grid import Grid, Raster
-from catalog_builder.items import MEDIA_COG, N_BANDS
+from catalog_builder.items import MEDIA_COG
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Grid, Raster
 from catalog_builder.vrt import Metadata, Source, band_vrt, plain_band_vrt
 
 BLOCK = 128

@@ -23,16 +23,17 @@ import numpy as np
 import orjson
 
 from api import cql2_space, cql2_time
-from api.area import check_length, from_mask
+from api.area import check_length
 from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.queryables import Kind, Queryable, queryable
 from api.settings import Settings
 from api.store import Snapshot
-from catalog_builder import grid
-from catalog_builder.cover import Runs
 from catalog_builder.errors import GridError, QueryError
-from catalog_builder.grid import TileId
 from catalog_builder.index import CELL_BITS, COL_BITS, YEAR_BITS, make_key
+from catalog_builder.tile import grid
+from catalog_builder.tile.cell_sets import from_mask
+from catalog_builder.tile.cover import Runs
+from catalog_builder.tile.grid import TileId
 
 MOST_NESTED = 100
 """Levels of a filter; the parsers recurse."""

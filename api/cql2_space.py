@@ -1,7 +1,7 @@
 """The spatial functions of CQL2: which cells stand in a relation to a geometry.
 
 An item's geometry is its cell, so a function of ``geometry`` and a literal is a set of cells, found
-once. Intersection is :func:`catalog_builder.cover.cover`; the other relations test the cells that
+once. Intersection is :func:`catalog_builder.tile.cover.cover`; the other relations test the cells that
 intersect, with shapely.
 """
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from api.area import Area, complement, parse_bbox, parse_geometry
-from catalog_builder import grid
-from catalog_builder.cover import Runs
+from api.area import Area, parse_bbox, parse_geometry
 from catalog_builder.errors import QueryError
+from catalog_builder.tile import grid
+from catalog_builder.tile.cell_sets import complement
+from catalog_builder.tile.cover import Runs
 
 MOST_TESTED = 500_000
 """Cells that are tested one by one; shapely does about a million a second."""

@@ -42,13 +42,14 @@ from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.catalog import COGS
 from catalog_builder.convert.visual import Basis, Sample, colours, fit_basis, load_basis, sample_pixels
-from catalog_builder.datasets import source_path
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
 from catalog_builder.gdal import gdal_environment, gdal_path
-from catalog_builder.grid import TileId
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import MEDIA_COG, N_BANDS
+from catalog_builder.items import MEDIA_COG
 from catalog_builder.storage import join
+from catalog_builder.tile.datasets import source_path
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import TileId
 
 TILE = 256
 _KEPT_RAW = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from catalog_builder.errors import QueryError
-from catalog_builder.items import N_BANDS
+from catalog_builder.tile.files import N_BANDS
 
 Rescale = tuple[tuple[float, float], ...]
 Bands = tuple[int, int, int]

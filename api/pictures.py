@@ -35,10 +35,10 @@ from api.picture_style import style_of
 from api.responses import Caching, dumps
 from api.settings import Settings
 from api.store import Snapshot, Store
-from catalog_builder.cover import cover_box
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.index import CollectionRecord
+from catalog_builder.tile.cover import cover_box
+from catalog_builder.tile.grid import Bounds, TileId
 
 if TYPE_CHECKING:
     from api.picture_sources import Pictures

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from api.store import Snapshot
 from api.times import year_span
-from catalog_builder.coverage import COVERAGE_NAMES, year_bits
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import N_COLS, N_ROWS
 from catalog_builder.index import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS, CollectionRecord
 from catalog_builder.items import Has
+from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.years import COVERAGE_NAMES, year_bits
 
 Kind = Literal["number", "text", "boolean", "instant", "geometry"]
 Axis = Literal["collection", "year", "zone", "tile-year"]
@@ -105,7 +105,7 @@ def _title(snapshot: Snapshot) -> str:
 
 
 def _coverage(snapshot: Snapshot) -> str:
-    """Return SQL of the class that :func:`catalog_builder.coverage.coverage_codes` gives."""
+    """Return SQL of the class that :func:`catalog_builder.tile.years.coverage_codes` gives."""
     full, latest, partial = map(quoted, COVERAGE_NAMES)
     cases = " ".join(
         f"WHEN {r.ordinal} THEN CASE t.mask WHEN {year_bits(r.years)} THEN {full}"

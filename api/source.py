@@ -52,11 +52,11 @@ from api.ranges import (
     send_not_found,
     send_redirect,
 )
-from catalog_builder.datasets import Dataset, source_path
 from catalog_builder.errors import GridError, TesseraError
-from catalog_builder.grid import Raster, TileId
 from catalog_builder.raw_label import NPY_HEADER, RawArray, label_sidecar, raw_label
 from catalog_builder.storage import https_address
+from catalog_builder.tile.datasets import Dataset, source_path
+from catalog_builder.tile.grid import Raster, TileId
 from catalog_builder.vrt import (
     N_BANDS,
     RAW_STRIP,

@@ -22,11 +22,11 @@ from fastapi import FastAPI
 
 from api.hrefs import Access
 from api.memory import forget_soon
-from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.digest import check_digest, recorded_digest
 from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
 from catalog_builder.index import CollectionRecord, Index, Selection
+from catalog_builder.tile import grid
 
 LOG = logging.getLogger("tessera_stac")
 T = TypeVar("T")

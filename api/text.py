@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.area import from_mask
 from api.bounds import NOTHING, Bound
 from api.cql2 import item_keys
 from api.store import Snapshot
-from catalog_builder import grid
 from catalog_builder.errors import GridError
-from catalog_builder.grid import TileId
+from catalog_builder.tile import grid
+from catalog_builder.tile.cell_sets import from_mask
+from catalog_builder.tile.grid import TileId
 
 _DEGREES = re.compile(r"-?\d{1,3}\.\d5")
 

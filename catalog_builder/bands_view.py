@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import grid
 from catalog_builder.addresses import Addresses
-from catalog_builder.datasets import Dataset
 from catalog_builder.errors import QueryError
-from catalog_builder.items import FILE, N_BANDS, PROJECTION, Has, item_template
+from catalog_builder.items import FILE, PROJECTION, Has, item_template
 from catalog_builder.template import Number, Text, When
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
 
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 """The last version that has ``raster:bands``, which stackstac reads."""

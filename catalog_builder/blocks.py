@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import grid
-from catalog_builder.cover import Runs
+from catalog_builder.tile import grid
+from catalog_builder.tile.cover import Runs
 
 BLOCK = 10
 """Cells of a side of a block: 1 degree."""

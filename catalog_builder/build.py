@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import grid, storage
+from catalog_builder import storage
 from catalog_builder.addresses import Addresses, Bucket, Mirrors
 from catalog_builder.bucket import BucketCatalog
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
@@ -37,8 +37,6 @@ from catalog_builder.collection import (
     write_coverage_picture,
 )
 from catalog_builder.convert.ledger import LEDGER
-from catalog_builder.coverage import year_bits
-from catalog_builder.datasets import Dataset
 from catalog_builder.digest import STATE, check_digest, write_digest
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.index import CollectionRecord, Index
@@ -48,7 +46,10 @@ from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
 from catalog_builder.manifests.part import Selection
 from catalog_builder.merge import MergeReport, Staging
 from catalog_builder.publish.geoparquet import write_items
-from catalog_builder.tiles import cells
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.table import cells
+from catalog_builder.tile.years import year_bits
 from catalog_builder.year_rows import Landmasks, YearRows
 
 Progress = Callable[[str, int, int], None]

@@ -18,8 +18,8 @@ from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraE
 
 if TYPE_CHECKING:
     from catalog_builder.build import BuildReport
-    from catalog_builder.grid import Bounds
     from catalog_builder.index import CollectionRecord, Index
+    from catalog_builder.tile.grid import Bounds
 
 app = typer.Typer(
     name="tessera-stac",
@@ -95,7 +95,7 @@ def parse_bbox(text: str | None) -> Bounds | None:
     QueryError
         If it is not four numbers on the globe.
     """
-    from catalog_builder.grid import Bounds, split_antimeridian
+    from catalog_builder.tile.grid import Bounds, split_antimeridian
 
     if text is None:
         return None
@@ -178,7 +178,7 @@ def build(
     from catalog_builder.addresses import parse_mirrors
     from catalog_builder.build import BuildOptions
     from catalog_builder.build import build as run
-    from catalog_builder.datasets import dataset as find
+    from catalog_builder.tile.datasets import dataset as find
 
     options = BuildOptions(
         dataset=find(dataset),
@@ -285,7 +285,7 @@ def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
 
 def _collection(index: Index, name: str | None) -> CollectionRecord:
     """Return the collection a user means: the one named, or the only or first real one."""
-    from catalog_builder.datasets import dataset as find
+    from catalog_builder.tile.datasets import dataset as find
 
     if name is None:
         real = [r for r in index.collections.values() if not r.dataset.is_synthetic]
@@ -321,7 +321,7 @@ def coverage(
     from catalog_builder.coverage import coverage_table, touching
     from catalog_builder.coverage_map import coverage_png
     from catalog_builder.coverage_page import coverage_html, grid_of
-    from catalog_builder.region import region_from
+    from catalog_builder.tile.region import region_from
 
     index = open_index(catalog)
     record = _collection(index, dataset)
@@ -388,9 +388,9 @@ def preview(
 ) -> None:
     """Draw a region in false colour: one PCA for all tiles, read from overviews only."""
     from catalog_builder import console
-    from catalog_builder.get.region_file import region_of
     from catalog_builder.preview import preview as draw
     from catalog_builder.preview import write_preview
+    from catalog_builder.tile.region_file import region_of
 
     with console.progress("tiles", quiet=quiet) as report:
         picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
@@ -507,7 +507,7 @@ def export(
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
     from catalog_builder.publish.extract import extracts
-    from catalog_builder.region import region_from
+    from catalog_builder.tile.region import region_from
 
     if (to is None) != pgstac:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
@@ -554,8 +554,8 @@ def sample(
 ) -> None:
     """Make realistic synthetic tiles in upstream's own formats (not TESSERA data)."""
     from catalog_builder import console
-    from catalog_builder.grid import TileId
     from catalog_builder.sample import DEFAULT_SET, sample_set
+    from catalog_builder.tile.grid import TileId
 
     wanted = []
     for text in tile or []:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from catalog_builder.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import N_COLS, N_ROWS
 
 BATCH = 1 << 14
 """Rows held at a time."""

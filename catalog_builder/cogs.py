@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from catalog_builder.cog_staging import BATCH, CogStaging
 from catalog_builder.convert.ledger import ROLES, LedgerRow, decode_statistics, read_rows
-from catalog_builder.datasets import Dataset
-from catalog_builder.grid import N_COLS
 from catalog_builder.index import COG_COLUMNS, Index, split_key
 from catalog_builder.items import STATISTICS, Has
 from catalog_builder.manifests.part import Selection
 from catalog_builder.template import BandNumbers
-from catalog_builder.tiles import SHA256, TILE_SCHEMA, rows_cols
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile.table import SHA256, TILE_SCHEMA, rows_cols
 
 _FILE_FACTS = tuple(
     (f"{role}_{fact}", kind)

@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pystac
 import shapely
 
-from catalog_builder import grid
-from catalog_builder.coverage import COVERAGE_NAMES, coverage_codes
 from catalog_builder.coverage_map import coverage_png
-from catalog_builder.datasets import Dataset
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import MEDIA_PARQUET, N_BANDS, item_template
+from catalog_builder.items import MEDIA_PARQUET, item_template
 from catalog_builder.template import constant_part
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes
 
 CATALOG_ID = "tessera-stac"
 CATALOG_TITLE = "TESSERA embeddings"

@@ -1,65 +1,23 @@
 """Which tile has which years: the classes, a table, and the tiles of a region.
 
-Tiles come as two arrays: ``cell``, int32 ``row * 3600 + column`` (see :func:`catalog_builder.tiles.cells`),
+Tiles come as two arrays: ``cell``, int32 ``row * 3600 + column`` (see
+:func:`catalog_builder.tile.table.cells`),
 and ``mask``, uint32 with bit i for the year 2000 + i. The map is drawn by
 :mod:`catalog_builder.coverage_map`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from shapely.geometry.base import BaseGeometry
 
-FIRST_YEAR = 2000
-"""Year of bit 0."""
-COVERAGE_NAMES = ("full", "latest", "partial")
-"""Values of the item property ``tessera:coverage``, by code."""
+from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits, years_of
 
 Cells = npt.NDArray[np.int32]
-Masks = npt.NDArray[np.uint32]
-
-
-def coverage_codes(mask: Masks, years: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Classify tiles by their years, as upstream's coverage map does, tested in this order.
-
-    0 ``full``: every year of the collection; 1 ``latest``: only its newest year; 2 ``partial``:
-    anything else. With a single-year collection everything is full (geotessera
-    ``visualization.py``, the same rule from 0.5.1 to 0.11).
-
-    Parameters
-    ----------
-    mask
-        Years of each tile, bit i = year 2000 + i.
-    years
-        All years of the collection; other bits are ignored.
-
-    Returns
-    -------
-    ndarray
-        uint8 codes, indices of :data:`COVERAGE_NAMES`, shaped like ``mask``.
-    """
-    every = np.uint32(year_bits(years))
-    newest = np.uint32(year_bits([max(years)])) if years else np.uint32(0)
-    present = mask & every
-    return np.where(present == every, 0, np.where(present == newest, 1, 2)).astype(np.uint8)
-
-
-def year_bits(years: Iterable[int]) -> int:
-    """Return the mask of some years."""
-    return sum(1 << (year - FIRST_YEAR) for year in set(years))
-
-
-def years_of(mask: int) -> tuple[int, ...]:
-    """Return the years of a mask, ascending.
-
-    >>> years_of(year_bits([2024, 2017]))
-    (2017, 2024)
-    """
-    return tuple(FIRST_YEAR + bit for bit in range(32) if mask >> bit & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +65,6 @@ def coverage_table(mask: Masks, years: Sequence[int]) -> CoverageTable:
 
 def touching(cell: Cells, region: BaseGeometry) -> npt.NDArray[np.bool_]:
     """Say which tiles share a point with a region, (n,)."""
-    from catalog_builder.cover import cover
+    from catalog_builder.tile.cover import cover
 
     return np.isin(cell, cover(region).cells())

@@ -21,11 +21,12 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.cover import Runs, cover
-from catalog_builder.coverage import COVERAGE_NAMES, Cells, Masks, coverage_codes, coverage_table, year_bits
+from catalog_builder.coverage import Cells, coverage_table
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import N_COLS, N_ROWS
 from catalog_builder.storage import write_atomic
+from catalog_builder.tile.cover import Runs, cover
+from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits
 
 Color = tuple[int, int, int]
 

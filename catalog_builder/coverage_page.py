@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from catalog_builder.coverage import COVERAGE_NAMES, Cells, Masks, touching
+from catalog_builder.coverage import Cells, touching
 from catalog_builder.coverage_map import ALPHA, COLORS
 from catalog_builder.coverage_tiles import (
     ELSEWHERE,
@@ -29,6 +29,7 @@ from catalog_builder.coverage_tiles import (
 )
 from catalog_builder.errors import QueryError
 from catalog_builder.storage import write_atomic
+from catalog_builder.tile.years import COVERAGE_NAMES, Masks
 
 _WEB = Path(__file__).with_name("web")
 

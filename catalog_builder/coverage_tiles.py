@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catalog_builder.coverage import COVERAGE_NAMES, Cells, Masks, coverage_codes, year_bits
+from catalog_builder.coverage import Cells
 from catalog_builder.coverage_map import ALPHA, COLORS
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits
 
 TILE = 256
 """Pixels of a side."""

@@ -14,10 +14,10 @@ from catalog_builder.catalog import COGS
 from catalog_builder.console import progress, say
 from catalog_builder.convert.cli import convert
 from catalog_builder.convert.visual import load_basis
-from catalog_builder.datasets import SYNTHETIC, dataset
 from catalog_builder.errors import ConvertError
-from catalog_builder.grid import TileId
 from catalog_builder.sample import DEFAULT_SET, sample_set
+from catalog_builder.tile.datasets import SYNTHETIC, dataset
+from catalog_builder.tile.grid import TileId
 
 MANIFESTS = Path(__file__).parent / "data" / "sample-manifests"
 """The real manifests that come with the package; see PROVENANCE.md there."""

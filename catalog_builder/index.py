@@ -25,12 +25,8 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from catalog_builder import grid
 from catalog_builder.addresses import Addresses
 from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
-from catalog_builder.cover import Runs
-from catalog_builder.coverage import year_bits
-from catalog_builder.datasets import Dataset, dataset
 from catalog_builder.errors import (
     CatalogError,
     DamagedIndexError,
@@ -38,8 +34,13 @@ from catalog_builder.errors import (
     QueryTimeoutError,
     SchemaVersionError,
 )
-from catalog_builder.items import Has, TileRows, npy_size, scales_size, url_path
-from catalog_builder.tiles import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
+from catalog_builder.items import Has, TileRows, url_path
+from catalog_builder.tile import grid
+from catalog_builder.tile.cover import Runs
+from catalog_builder.tile.datasets import Dataset, dataset
+from catalog_builder.tile.files import npy_size, scales_size
+from catalog_builder.tile.table import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
+from catalog_builder.tile.years import year_bits
 
 SCHEMA_VERSION = 2
 """Raised whenever the tables change; an index of another version is refused with a message."""

@@ -24,7 +24,7 @@ from catalog_builder.index import (
     CollectionRecord,
     make_key,
 )
-from catalog_builder.tiles import rows_cols
+from catalog_builder.tile.table import rows_cols
 
 IntArray = npt.NDArray[np.integer]
 

@@ -19,17 +19,17 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import grid
 from catalog_builder.addresses import Addresses, alternate
-from catalog_builder.coverage import COVERAGE_NAMES, FIRST_YEAR, coverage_codes, years_of
-from catalog_builder.datasets import Dataset
 from catalog_builder.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.years import COVERAGE_NAMES, FIRST_YEAR, coverage_codes, years_of
 
 STAC_VERSION = "1.1.0"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
-N_BANDS = 128
 BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
 """The embedding's dimensions; they have no meaning one by one."""
 
@@ -77,16 +77,6 @@ class Has(enum.IntFlag):
     """With statistics per band."""
     COG_SOURCE_GRID = 32768
     """On upstream's published corner, not on the 10 m lattice."""
-
-
-def npy_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return the bytes of an int8 (H, W, 128) .npy file: its header is 128 bytes."""
-    return N_BANDS * height.astype(np.int64) * width + 128
-
-
-def scales_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return the bytes of a float32 (H, W) .npy file."""
-    return 4 * height.astype(np.int64) * width + 128
 
 
 def item_template(

@@ -34,10 +34,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import TesseraError
-from catalog_builder.grid import TileId
 from catalog_builder.manifests.part import Part
 from catalog_builder.manifests.problems import Kind, ProblemLog
-from catalog_builder.tiles import LANDMASK_SCHEMA, TILE_SCHEMA, cells
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
 _SPILL_ROWS = 1 << 17
 """Rows of a year held before they are written: one big batch reads back faster than many small."""

@@ -37,7 +37,7 @@ from catalog_builder.coverage_page import fill_page
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.find import TileYear, find
-from catalog_builder.items import N_BANDS
+from catalog_builder.tile.files import N_BANDS
 
 MAX_SIDE = 8192
 """Pixels; more is a job for `tessera-stac get`."""

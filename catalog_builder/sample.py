@@ -36,12 +36,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.datasets import SYNTHETIC, dataset, source_path
 from catalog_builder.errors import StorageError
-from catalog_builder.grid import TileId
 from catalog_builder.sample_geotiff import EMBEDDINGS_DIR, SYNTHETIC_TAG, write_geotiff_tile
 from catalog_builder.storage import write_atomic
 from catalog_builder.synthetic import GENERATOR, SampleTile, make_tile
+from catalog_builder.tile.datasets import SYNTHETIC, dataset, source_path
+from catalog_builder.tile.grid import TileId
 
 __all__ = [
     "DEFAULT_SET",

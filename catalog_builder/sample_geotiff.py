@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from catalog_builder.datasets import SYNTHETIC, Dataset, dataset
-from catalog_builder.grid import TileId
 from catalog_builder.storage import write_atomic
 from catalog_builder.synthetic import N_BANDS, SampleTile
+from catalog_builder.tile.datasets import SYNTHETIC, Dataset, dataset
+from catalog_builder.tile.grid import TileId
 
 EMBEDDINGS_DIR = "global_0.1_degree_representation"
 """Folder of the embeddings in upstream's layouts."""

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import GridError
-from catalog_builder.grid import PIXEL, TileId
+from catalog_builder.tile.grid import PIXEL, TileId
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_builder import grid, storage
+from catalog_builder import storage
 from catalog_builder.catalog import CATALOG_JSON, COGS, open_index
 from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
@@ -24,6 +24,7 @@ from catalog_builder.digest import check_digest
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.index import Index, Selection
 from catalog_builder.publish.extract import Extract
+from catalog_builder.tile import grid
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

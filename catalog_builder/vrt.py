@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from catalog_builder.datasets import Dataset
-from catalog_builder.grid import Grid, Raster, TileId
 from catalog_builder.raw_label import RawArray, placement
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.grid import Grid, Raster, TileId
 
 N_BANDS = 128
 """Dimensions of an embedding vector."""

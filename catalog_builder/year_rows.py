@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder import grid, index
+from catalog_builder import index
 from catalog_builder.cog_staging import CogStaging
 from catalog_builder.cogs import YearCogs
 from catalog_builder.index_writer import IndexRows
-from catalog_builder.items import Has, TileRows, npy_size, scales_size, url_path
-from catalog_builder.tiles import cells, rows_cols
+from catalog_builder.items import Has, TileRows, url_path
+from catalog_builder.tile import grid
+from catalog_builder.tile.files import npy_size, scales_size
+from catalog_builder.tile.table import cells, rows_cols
 
 _BATCH = 1 << 16
 """Rows turned into Python objects at a time."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.datasets import source_path
-from catalog_builder.grid import TileId
+from catalog_builder.tile.datasets import source_path
+from catalog_builder.tile.grid import TileId
 
 POLAR = TileId.from_name("grid_0.05_83.65")
 """A small tile, 1121 x 180."""

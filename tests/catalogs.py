@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from catalog_builder.build import BuildOptions, BuildReport, build
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import TileId
 from catalog_builder.index import Index, Selection, tile_rows
 from catalog_builder.items import item_columns, item_template
 from catalog_builder.template import JsonRenderer
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 from tests.tables import text_manifest
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "manifests-2025-07"

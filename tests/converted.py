@@ -19,9 +19,9 @@ from catalog_builder.convert.run import run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.visual import store_basis
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import TileId
 from catalog_builder.sample import sample_set
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 
 FIRST = TileId.from_name("grid_15.65_78.25")
 NEIGHBOUR = TileId.from_name("grid_15.75_78.25")

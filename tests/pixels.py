@@ -9,8 +9,8 @@ import numpy.typing as npt
 import rasterio
 from rasterio.merge import merge
 
-from catalog_builder.datasets import source_path
-from catalog_builder.grid import TileId
+from catalog_builder.tile.datasets import source_path
+from catalog_builder.tile.grid import TileId
 from tests.converted import FIRST, NEIGHBOUR, Converted
 
 YEARS = {2022: (FIRST,), 2023: (FIRST,), 2024: (FIRST, NEIGHBOUR)}

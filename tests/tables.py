@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from catalog_builder.grid import TileId
-from catalog_builder.tiles import LANDMASK_SCHEMA, TILE_SCHEMA
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA
 
 
 def digest(text: str) -> bytes:

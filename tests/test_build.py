@@ -12,11 +12,11 @@ import pytest
 
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.index import Selection
 from catalog_builder.manifests import Kind
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import Bounds, TileId
 from tests.catalogs import SHARED, api_items, build_from, patch, write_manifest
 
 TILES = patch(0, 52, 5, 4)

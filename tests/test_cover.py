@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.cover import Runs, cover, cover_box
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds
+from catalog_builder.tile.cover import Runs, cover, cover_box
+from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds
 
 unhurried = settings(deadline=None)  # the machine may be busy
 

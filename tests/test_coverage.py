@@ -13,19 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catalog_builder.cover import cover
-from catalog_builder.coverage import (
-    COVERAGE_NAMES,
-    coverage_codes,
-    coverage_table,
-    touching,
-    year_bits,
-    years_of,
-)
+from catalog_builder.coverage import coverage_table, touching
 from catalog_builder.coverage_map import coverage_png
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import TileId
-from catalog_builder.region import region_from
+from catalog_builder.tile.cover import cover
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.region import region_from
+from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, year_bits, years_of
 
 GREEN, BLUE, ORANGE = (97, 158, 100), (97, 98, 183), (250, 182, 100)
 """Upstream's colours at 60 % on the map's ground."""

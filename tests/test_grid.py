@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from catalog_builder.errors import GridError
-from catalog_builder.grid import (
+from catalog_builder.tile.grid import (
     LAT_EDGES,
     LON_EDGES,
     N_COLS,

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from catalog_builder import index as ix
 from catalog_builder.addresses import Addresses
-from catalog_builder.coverage import year_bits
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, QueryTimeoutError
-from catalog_builder.grid import N_COLS, Bounds, rows_cols_touching
 from catalog_builder.index import CollectionRecord, Index, Selection, make_key
 from catalog_builder.index_writer import IndexRows, IndexWriter
 from catalog_builder.items import Has
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import N_COLS, Bounds, rows_cols_touching
+from catalog_builder.tile.years import year_bits
 
 YEARS = (2019, 2020, 2024)
 FIRST_ROW, FIRST_COL, SIDE = 1415, 1790, 37

@@ -18,13 +18,13 @@ import rasterio.warp
 import shapely
 import stac_geoparquet.arrow
 
-from catalog_builder import grid
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.datasets import DATASETS, dataset
-from catalog_builder.grid import TileId
-from catalog_builder.items import N_BANDS
 from catalog_builder.manifests import Part
 from catalog_builder.publish.geoparquet import ROW_GROUP, z_order
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import DATASETS, dataset
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import TileId
 from tests.catalogs import api_items, build_from, patch, write_manifest
 from tests.tables import digest, landmask_table, tile_table
 

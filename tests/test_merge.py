@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from catalog_builder import merge as merge_module
 from catalog_builder.errors import ManifestError, TesseraError
-from catalog_builder.grid import TileId
 from catalog_builder.manifests import Part, ProblemLog
 from catalog_builder.merge import Staging
-from catalog_builder.tiles import LANDMASK_SCHEMA, TILE_SCHEMA, cells
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
 Row = dict[str, Any]
 NPY = ("npy_size", "npy_sha256", "scales_size", "scales_sha256")

@@ -25,9 +25,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from api.source import RawLane, SourceRoot, is_local, public_address
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import QueryTimeoutError
-from catalog_builder.grid import TileId
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
 from tests.conftest import plain_environment
 from tests.http_server import Server, serve

@@ -12,7 +12,7 @@ import pytest
 
 from api.app import create_app
 from catalog_builder.demo import prepare
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
 from tests.http_server import serve
 from tests.snippets import STRICT
 

@@ -14,9 +14,7 @@ import rasterio
 import zstandard
 from pyproj import Transformer
 
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import GridError, StorageError
-from catalog_builder.grid import TileId
 from catalog_builder.sample import (
     DEFAULT_SET,
     SampleTile,
@@ -26,6 +24,8 @@ from catalog_builder.sample import (
     write_geotiff_tile,
     write_npy_tile,
 )
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 
 CAMBRIDGE = TileId.from_name("grid_0.15_52.15")
 POLAR = TileId.from_name("grid_15.05_83.65")  # the smallest full tiles there are

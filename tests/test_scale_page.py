@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from catalog_builder.datasets import DATASETS
-from catalog_builder.grid import N_COLS, rasters
-from catalog_builder.items import npy_size, scales_size
+from catalog_builder.tile.datasets import DATASETS
+from catalog_builder.tile.files import npy_size, scales_size
+from catalog_builder.tile.grid import N_COLS, rasters
 from tests.scale.land import land_cells
 from tests.scale.manifests import YEARS
 

@@ -14,9 +14,9 @@ import pytest
 import rasterio
 from affine import Affine
 
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import Raster, TileId
 from catalog_builder.raw_label import RawArray, label_sidecar, raw_label
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import Raster, TileId
 from catalog_builder.vrt import (
     RAW_STRIP,
     Source,

@@ -18,9 +18,9 @@ from api.search import Query
 from api.settings import Settings
 from api.text import collections_that_mention, own_bounds
 from api.times import Interval, year_span
-from catalog_builder import grid
-from catalog_builder.grid import TileId
 from catalog_builder.index import split_key
+from catalog_builder.tile import grid
+from catalog_builder.tile.grid import TileId
 
 TIES = ("datetime", "collection", "id")
 """What decides between items that an order leaves equal, and the order where none is asked for."""

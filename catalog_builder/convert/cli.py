@@ -165,7 +165,7 @@ def convert(
     from catalog_builder.convert.run import run
     from catalog_builder.convert.source import Wanted
     from catalog_builder.convert.source import plan as make_plan
-    from catalog_builder.datasets import dataset as find
+    from catalog_builder.tile.datasets import dataset as find
 
     part = parse_shard(shard)
     target = _target(sources, out)
@@ -296,7 +296,7 @@ def _bases(plan: Plan, options: Options, pool: Workers, *, fit: bool, quiet: boo
     from catalog_builder import console
     from catalog_builder.convert.fit import fit_visual
     from catalog_builder.convert.visual import load_basis, store_basis
-    from catalog_builder.datasets import DATASETS
+    from catalog_builder.tile.datasets import DATASETS
 
     if fit:
         for basis in fit_visual(plan, options, pool, console.say):

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from catalog_builder.datasets import Dataset, dataset
-from catalog_builder.grid import Bounds, TileId
+from catalog_builder.tile.datasets import Dataset, dataset
+from catalog_builder.tile.grid import Bounds, TileId
 
 if TYPE_CHECKING:
     from catalog_builder.convert.overviews import Method
     from catalog_builder.convert.tiff import Compression, Interleave, Predictor
     from catalog_builder.convert.visual import Basis
-    from catalog_builder.grid import Grid
+    from catalog_builder.tile.grid import Grid
 
 type Kind = Literal["npy", "geotiff"]
 type Profile = Literal["native", "float32"]

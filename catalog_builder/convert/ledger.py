@@ -33,8 +33,8 @@ import pyarrow as pa
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.grid import TileId
 from catalog_builder.items import STATISTICS
+from catalog_builder.tile.grid import TileId
 
 LEDGER = "ledger"
 """Folder of the ledger below the output, by default."""

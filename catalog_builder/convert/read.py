@@ -22,9 +22,9 @@ from catalog_builder import storage
 from catalog_builder.convert import quantize
 from catalog_builder.convert.job import Job, Options, SourceFile
 from catalog_builder.convert.ledger import SourceRow
-from catalog_builder.datasets import Dataset, dataset, dataset_of
 from catalog_builder.errors import ConvertError, DatasetError, GridError
-from catalog_builder.grid import PIXEL, Raster, TileId
+from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
+from catalog_builder.tile.grid import PIXEL, Raster, TileId
 
 if TYPE_CHECKING:
     import rasterio

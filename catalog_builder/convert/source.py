@@ -18,10 +18,10 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.convert.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
 from catalog_builder.convert.job import Job, Plan, SourceFile, Wanted
-from catalog_builder.datasets import Dataset, source_path
 from catalog_builder.errors import ConvertError, DatasetError
-from catalog_builder.grid import TileId
 from catalog_builder.manifests.part import Selection
+from catalog_builder.tile.datasets import Dataset, source_path
+from catalog_builder.tile.grid import TileId
 
 __all__ = ["Plan", "Wanted", "in_shard", "plan"]
 

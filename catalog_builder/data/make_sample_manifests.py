@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.storage import write_atomic
+from catalog_builder.tile.grid import Bounds, TileId
 
 BOX = Bounds(-11.0, 49.0, 2.0, 61.0)
 """Britain and Ireland: west, south, east, north in degrees."""

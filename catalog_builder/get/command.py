@@ -7,9 +7,9 @@ from typing import Any, cast, get_args
 
 from catalog_builder.bands_view import parse_bands
 from catalog_builder.errors import QueryError
-from catalog_builder.get.region_file import region_of
 from catalog_builder.get.run import Options, Report
 from catalog_builder.get.write import FORMATS, Dtype
+from catalog_builder.tile.region_file import region_of
 
 
 def options_from(

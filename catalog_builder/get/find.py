@@ -12,11 +12,12 @@ from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
-from catalog_builder.datasets import DATASETS, Dataset
-from catalog_builder.datasets import dataset as dataset_named
 from catalog_builder.errors import CatalogError, DatasetError, GridError
-from catalog_builder.grid import Raster, TileId
-from catalog_builder.items import MEDIA_COG, N_BANDS
+from catalog_builder.items import MEDIA_COG
+from catalog_builder.tile.datasets import DATASETS, Dataset
+from catalog_builder.tile.datasets import dataset as dataset_named
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Raster, TileId
 
 _HERE = "catalog:"
 """Stands for the catalogue's address in hrefs of a folder's items."""
@@ -108,10 +109,10 @@ def _from_catalog(
     catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
     from catalog_builder.catalog import open_index
-    from catalog_builder.cover import cover
     from catalog_builder.index import Selection, tile_rows
     from catalog_builder.items import item_columns, item_template
     from catalog_builder.template import JsonRenderer
+    from catalog_builder.tile.cover import cover
 
     index = open_index(catalog)
     record = index.collections[_choose(index.collections, name).collection_id]

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from catalog_builder.datasets import Dataset
 from catalog_builder.errors import DatasetError, StorageError
 from catalog_builder.storage import write_atomic
+from catalog_builder.tile.datasets import Dataset
 
 METADATA_FILE = "tessera_metadata.json"
 """Its name in geotessera 0.9 and later, with the same keys."""

@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.datasets import Dataset
 from catalog_builder.errors import StorageError
 from catalog_builder.get.read import NODATA_CODE, Pixels, Values
-from catalog_builder.grid import PIXEL, Raster
-from catalog_builder.items import N_BANDS
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import PIXEL, Raster
 
 Format = Literal["geotiff", "cog", "netcdf", "zarr", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -11,7 +11,7 @@ module                             reads
 :mod:`~.listing`                   the data itself: a folder, a bucket, a saved listing
 =================================  ==========================================================
 
-All yield :class:`Part` with the schemas of :mod:`catalog_builder.tiles`, and report what is wrong to a
+All yield :class:`Part` with the schemas of :mod:`catalog_builder.tile.table`, and report what is wrong to a
 :class:`ProblemLog`.
 """
 
@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalog_builder.datasets import Dataset
-from catalog_builder.grid import Bounds
 from catalog_builder.manifests.part import Part, Selection
 from catalog_builder.manifests.problems import Kind, Problem, ProblemLog
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.grid import Bounds
 
 __all__ = ["Kind", "Part", "Problem", "ProblemLog", "read_manifests"]
 

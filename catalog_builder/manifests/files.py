@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.grid import N_COLS, TileId
 from catalog_builder.manifests.names import FileKind
 from catalog_builder.manifests.part import (
     N_CELLS,
@@ -27,6 +26,7 @@ from catalog_builder.manifests.part import (
     times,
 )
 from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.tile.grid import N_COLS, TileId
 
 IndexArray = npt.NDArray[np.int64]
 

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder import storage
-from catalog_builder.datasets import Dataset, dataset_of
 from catalog_builder.errors import DatasetError, StorageError
 from catalog_builder.manifests.files import Files, Pairer, landmasks_of
 from catalog_builder.manifests.names import FileKind, Names, flaw, parse_paths
@@ -29,7 +28,8 @@ from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.manifests.text import read_text
 from catalog_builder.storage import Entry
-from catalog_builder.tiles import cells
+from catalog_builder.tile.datasets import Dataset, dataset_of
+from catalog_builder.tile.table import cells
 
 SIDECAR = "tessera_metadata.json"
 BATCH_FILES = 1 << 16

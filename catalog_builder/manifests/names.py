@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import GridError
-from catalog_builder.grid import N_COLS, N_ROWS, TileId
 from catalog_builder.manifests.problems import Kind
+from catalog_builder.tile.grid import N_COLS, N_ROWS, TileId
 
 
 class FileKind(IntEnum):

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.datasets import Dataset
-from catalog_builder.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, split_antimeridian
-from catalog_builder.tiles import LANDMASK_SCHEMA, TILE_SCHEMA
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, split_antimeridian
+from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA
 
 N_CELLS = N_ROWS * N_COLS
 UNKNOWN = -1
@@ -31,9 +31,9 @@ class Part:
     dataset: Dataset | None
     """What the manifest itself says (version and variant columns, sidecar, address); None if silent."""
     tiles: pa.Table | None = None
-    """Tile-years, :data:`~catalog_builder.tiles.TILE_SCHEMA`."""
+    """Tile-years, :data:`~catalog_builder.tile.table.TILE_SCHEMA`."""
     landmasks: pa.Table | None = None
-    """:data:`~catalog_builder.tiles.LANDMASK_SCHEMA`."""
+    """:data:`~catalog_builder.tile.table.LANDMASK_SCHEMA`."""
     root: str | None = None
     """Address below which ``<year>/<grid>/<grid>.npy`` lie, when the source is the data itself."""
 

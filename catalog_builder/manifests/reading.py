@@ -9,9 +9,9 @@ from lzma import LZMAError
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from catalog_builder.datasets import DATASETS, Dataset
 from catalog_builder.manifests.part import Selection
 from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.tile.datasets import DATASETS, Dataset
 
 CHUNK = 8 << 20
 """Bytes of text taken at a time."""

@@ -22,7 +22,6 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from catalog_builder import storage
-from catalog_builder.datasets import Dataset
 from catalog_builder.errors import StorageError
 from catalog_builder.manifests import manifest_parquet, registry_parquet
 from catalog_builder.manifests.columns import open_parquet
@@ -39,6 +38,7 @@ from catalog_builder.manifests.saved import looks_like_tile, saved_entries
 from catalog_builder.manifests.sniff import HEAD, Form, sniff
 from catalog_builder.manifests.text import read_master, read_text
 from catalog_builder.storage import Entry
+from catalog_builder.tile.datasets import Dataset
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
 """Files of these names in a folder are meant to be manifests; others may be anything."""

@@ -20,12 +20,12 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.grid import N_COLS
 from catalog_builder.manifests.files import Files, IndexArray, Pairer, landmasks_of
 from catalog_builder.manifests.names import FileKind, flaw, parse_paths
 from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, Part
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading, text_chunks
+from catalog_builder.tile.grid import N_COLS
 
 _BLOCK = re.compile(
     r"(?:(?:embeddings|registry)_(?P<year>\d{4})|landmasks|registry_tiles)"

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import orjson
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.cover import Runs, cover
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import DatasetError, QueryError
-from catalog_builder.grid import N_COLS
 from catalog_builder.index import CELL_BITS, COL_BITS, CollectionRecord, Index, Selection, make_key, tile_rows
 from catalog_builder.items import TileRows, item_columns, item_template
 from catalog_builder.template import JsonRenderer
+from catalog_builder.tile.cover import Runs, cover
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import N_COLS
 
 PAGE = 2000
 """Items read and rendered at a time: 10 MB of JSON."""

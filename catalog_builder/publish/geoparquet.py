@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog_builder import grid
 from catalog_builder.items import TileRows, item_columns
 from catalog_builder.template import ArrowRenderer, Columns
-from catalog_builder.tiles import rows_cols
+from catalog_builder.tile import grid
+from catalog_builder.tile.table import rows_cols
 
 ROW_GROUP = 20_000
 """Items of a row group: the STAC community recommends 10 to 50 thousand."""

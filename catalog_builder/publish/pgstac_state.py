@@ -23,8 +23,8 @@ import numpy.typing as npt
 import zstandard
 
 from catalog_builder.errors import StorageError
-from catalog_builder.grid import N_COLS, TileId
 from catalog_builder.index import CollectionRecord
+from catalog_builder.tile.grid import N_COLS, TileId
 
 SCHEMA_VERSION = 1
 """Raised whenever the tables or the operators change; a server refuses a database of another version."""

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.area import at_least, complement, from_mask
 from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
-from catalog_builder.cover import Runs
-from catalog_builder.grid import N_COLS, N_ROWS
+from catalog_builder.tile.cell_sets import at_least, complement, from_mask
+from catalog_builder.tile.cover import Runs
+from catalog_builder.tile.grid import N_COLS, N_ROWS
 
 ROWS = [0, 1, 2, 899, 900, N_ROWS - 1]
 EDGES = [0, 1, 2, 9, 10, 60, 1800, N_COLS - 2, N_COLS - 1]

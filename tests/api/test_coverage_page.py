@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog_builder.coverage import coverage_codes, year_bits
 from catalog_builder.coverage_page import coverage_html, embedded, grid_of
 from catalog_builder.coverage_tiles import LEVELS, MAX_ZOOM, NOTHING, CoverageGrid
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.years import coverage_codes, year_bits
 from tests.api.oracle import Oracle
 from tests.chromium import Tab, open_tab
 from tests.http_server import Server

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_builder.coverage import year_bits
-from catalog_builder.grid import N_COLS
 from catalog_builder.index import SCHEMA_VERSION
+from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile.years import year_bits
 from tests.catalogs import build_from
 from tests.scale.land import land_cells
 from tests.scale.manifests import LANDMASKS, MANIFEST, YEARS, Written, write_manifest, write_manifests

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from catalog_builder.catalog import CatalogFolder
-from catalog_builder.coverage import year_bits
 from catalog_builder.demo import MANIFESTS
+from catalog_builder.tile.years import year_bits
 from tests.bench.measure import memory_of_tree
 from tests.bench.planet import PLANET, europe_catalog, planet_catalog
 from tests.bench.searches import in_box

@@ -20,9 +20,9 @@ from catalog_builder.convert.job import Options
 from catalog_builder.convert.run import run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import TileId
 from catalog_builder.sample import sample_set
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 from tests.bench.tables import show
 from tests.clients.test_gdal import RECOMMENDED
 from tests.conftest import plain_environment

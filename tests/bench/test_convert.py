@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.grid import TileId
 from catalog_builder.sample import write_geotiff_tile
+from catalog_builder.tile.grid import TileId
 from tests.bench.measure import REPORT, run
 from tests.bench.tables import show
 from tests.convert.making import sample, write_pair

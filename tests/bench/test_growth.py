@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import shapely
 
-from catalog_builder.cover import cover
-from catalog_builder.coverage import year_bits
-from catalog_builder.datasets import DATASETS, Dataset
-from catalog_builder.grid import N_COLS
 from catalog_builder.index import CollectionRecord, Index, Selection, make_key
 from catalog_builder.index_writer import IndexRows, IndexWriter
 from catalog_builder.items import Addresses, Has
+from catalog_builder.tile.cover import cover
+from catalog_builder.tile.datasets import DATASETS, Dataset
+from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile.years import year_bits
 from tests.bench.planet import boxes
 from tests.bench.tables import show
 from tests.scale.land import land_cells

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.grid import TileId
 from catalog_builder.sample import write_geotiff_tile
+from catalog_builder.tile.grid import TileId
 from tests.bench.tables import show
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair

@@ -18,7 +18,7 @@ import duckdb
 import httpx
 import pytest
 
-from catalog_builder.grid import Bounds
+from catalog_builder.tile.grid import Bounds
 from tests.bench.measure import Cost, memory_of_tree, run_verb
 from tests.bench.planet import PLANET, REPLACED_YEAR, URL, boxes, planet_catalog, planet_manifests
 from tests.bench.searches import comma, in_box, interval, pages

@@ -11,9 +11,9 @@ import numpy as np
 from catalog_builder.convert.job import Job, Options
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.tile import Result, convert_tile
-from catalog_builder.grid import TileId
 from catalog_builder.sample import make_tile, write_npy_tile
 from catalog_builder.synthetic import SampleTile
+from catalog_builder.tile.grid import TileId
 
 POLAR = TileId.from_name("grid_0.05_89.95")
 """The smallest tiles there are: close to the pole a tenth of a degree of longitude is some metres."""

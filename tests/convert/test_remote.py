@@ -124,6 +124,6 @@ def test_from_the_web(tmp_path: Path) -> None:
 
 
 def _synthetic() -> object:
-    from catalog_builder.datasets import dataset
+    from catalog_builder.tile.datasets import dataset
 
     return dataset("synthetic")

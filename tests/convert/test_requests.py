@@ -17,7 +17,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from catalog_builder.convert.ledger import LedgerRow
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
 from tests.http_server import Server, serve
@@ -131,7 +131,7 @@ def _item(served: Served) -> str:
     from catalog_builder.build import BuildOptions, build
     from catalog_builder.catalog import CatalogFolder
     from catalog_builder.convert.ledger import LedgerWriter
-    from catalog_builder.datasets import dataset
+    from catalog_builder.tile.datasets import dataset
     from tests.catalogs import api_items
 
     with LedgerWriter(served.out / "ledger") as ledger:

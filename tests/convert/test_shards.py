@@ -19,9 +19,9 @@ from catalog_builder.convert.ledger import LedgerRow, latest, read_rows
 from catalog_builder.convert.run import run
 from catalog_builder.convert.source import Wanted, in_shard, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import TileId
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 from tests.convert.making import COLUMN, contents, write_column
 from tests.deploy.shards import EMBEDDINGS, at_once
 

@@ -12,10 +12,10 @@ from affine import Affine
 
 from catalog_builder.convert.job import Options
 from catalog_builder.convert.source import Wanted, in_shard, plan
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import ConvertError, DatasetError
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.sample import sample_set, write_geotiff_tile
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import Bounds, TileId
 from tests.convert.making import POLAR, YEAR, convert_one, jobs_of, sample, write_pair
 
 OTHER = TileId.from_name("grid_0.15_89.95")

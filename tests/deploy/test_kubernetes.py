@@ -15,8 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from catalog_builder.datasets import dataset
 from catalog_builder.sample import sample_set
+from catalog_builder.tile.datasets import dataset
 from tests.catalogs import build_from, patch, write_manifest
 from tests.converted import CONVERTED
 from tests.deploy.kustomize import Manifest, pod_templates, render

@@ -22,10 +22,10 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.verify import validate_results
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
-from catalog_builder.datasets import dataset
-from catalog_builder.grid import TileId
 from catalog_builder.sample import write_geotiff_tile
 from catalog_builder.synthetic import SampleTile
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import TileId
 from tests.convert.making import POLAR, YEAR, sample, write_pair
 from tests.faults.disk import disk
 from tests.waiting import until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from catalog_builder.convert.verify import validate_results
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import YEAR, sample, write_pair

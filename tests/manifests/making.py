@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.manifests import Part, ProblemLog, read_manifests
+from catalog_builder.tile.grid import Bounds, TileId
 
 Tile = tuple[int, str]
 """A year and a tile's name."""

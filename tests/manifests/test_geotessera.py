@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
 from tests.manifests.making import TILES, make_tree, masks_in, path_of, read, rows_in, tiles_in
 
 registry_cli = pytest.importorskip("geotessera.registry_cli")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.datasets import dataset
+from catalog_builder.tile.datasets import dataset
 from tests.manifests.making import (
     TILES,
     digest,

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import ManifestError
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.manifests import ProblemLog
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import Bounds, TileId
 from tests.manifests.making import (
     TILES,
     degrees,

@@ -14,10 +14,10 @@ import pytest
 
 import catalog_builder.data
 from catalog_builder.data import make_sample_manifests
-from catalog_builder.grid import N_COLS
 from catalog_builder.manifests import ProblemLog, read_manifests
 from catalog_builder.merge import Staging
-from catalog_builder.tiles import cells
+from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile.table import cells
 from tests.manifests.making import BRITAIN
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "manifests-2025-07"

@@ -21,9 +21,9 @@ import pytest
 import zstandard
 from moto.server import ThreadedMotoServer
 
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import ManifestError, StorageError
 from catalog_builder.manifests import ProblemLog
+from catalog_builder.tile.datasets import dataset
 from tests.manifests.making import (
     TILES,
     digest,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder.errors import ManifestError
-from catalog_builder.grid import Bounds, TileId
 from catalog_builder.manifests import ProblemLog
 from catalog_builder.manifests import reading as reading_module
+from catalog_builder.tile.grid import Bounds, TileId
 from tests.manifests.making import (
     TILES,
     digest,

@@ -16,9 +16,9 @@ import shapely
 
 from catalog_builder.catalog import CatalogFolder
 from catalog_builder.errors import StorageError
-from catalog_builder.grid import TileId
 from catalog_builder.publish.extract import Extract, extracts
 from catalog_builder.publish.pgstac import load_pgstac
+from catalog_builder.tile.grid import TileId
 from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, new_database
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.postgres import psql

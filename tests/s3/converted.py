@@ -6,7 +6,7 @@ import mimetypes
 from pathlib import Path
 
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.datasets import dataset
+from catalog_builder.tile.datasets import dataset
 from tests.converted import converted
 from tests.s3_store import Store
 

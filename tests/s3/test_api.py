@@ -21,8 +21,8 @@ from api.bucket_store import BucketStore
 from api.hrefs import _signer
 from api.settings import Settings
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, StorageError
+from catalog_builder.tile.datasets import dataset
 from tests.catalogs import patch, write_manifest
 from tests.conformance.extension_schemas import SCHEMAS
 from tests.conftest import plain_environment

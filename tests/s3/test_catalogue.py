@@ -19,9 +19,9 @@ from catalog_builder import storage
 from catalog_builder.bucket import POINTER, BucketCatalog
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog import CatalogFolder, is_catalog, open_index
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.index import Index, Selection
+from catalog_builder.tile.datasets import dataset
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import api_items, build_from, patch, write_manifest
 from tests.s3_store import Asked, Store, times

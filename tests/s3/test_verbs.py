@@ -25,11 +25,11 @@ from catalog_builder.convert.ledger import latest, read_rows
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
-from catalog_builder.datasets import dataset
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.publish.export import export
 from catalog_builder.publish.extract import extracts
 from catalog_builder.publish.tree_place import MARK
+from catalog_builder.tile.datasets import dataset
 from tests.catalogs import api_items, build_from, patch, write_manifest
 from tests.converted import FIRST, NEIGHBOUR, converted
 from tests.pixels import tile_values

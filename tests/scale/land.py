@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.grid import N_COLS, N_ROWS, Bounds
+from catalog_builder.tile.grid import N_COLS, N_ROWS, Bounds
 from tests.api.oracle import Oracle
 from tests.catalogs import SHARED
 from tests.environments import environment

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_builder.coverage import year_bits
-from catalog_builder.grid import N_COLS, N_ROWS, rasters
-from catalog_builder.items import npy_size, scales_size
+from catalog_builder.tile.files import npy_size, scales_size
+from catalog_builder.tile.grid import N_COLS, N_ROWS, rasters
+from catalog_builder.tile.years import year_bits
 
 YEARS = tuple(range(2017, 2026))
 MANIFEST, LANDMASKS = "manifest.parquet", "landmasks.parquet"

@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.datasets import dataset
+from catalog_builder.tile.datasets import dataset
 from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
 from tests.converted import converted

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from api.app import create_app
-from catalog_builder.grid import Bounds
+from catalog_builder.tile.grid import Bounds
 from tests.catalogs import build_from
 from tests.http_server import serve
 from tests.scale import checks

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from catalog_builder.grid import Bounds
+from catalog_builder.tile.grid import Bounds
 from tests.catalogs import build_from
 from tests.needs import lacks
 from tests.scale.land import land_cells

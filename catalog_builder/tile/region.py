@@ -11,8 +11,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import GridError, QueryError, StorageError
-from catalog_builder.grid import Bounds, split_antimeridian
 from catalog_builder.storage import exists, read_bytes, scheme
+from catalog_builder.tile.grid import Bounds, split_antimeridian
 
 _NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
 """What can only be meant as a bbox: digits and commas."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.grid import N_COLS
+from catalog_builder.tile.grid import N_COLS
 
 SHA256 = pa.binary(32)
 

@@ -22,7 +22,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import QueryError
-from catalog_builder.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, rows_cols_touching
+from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, rows_cols_touching
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -75,7 +75,7 @@ def cover_box(bounds: Bounds) -> Runs:
     """Return the cells that share a point with a box, edges included: one run a row.
 
     The box must have west <= east; split one that crosses the antimeridian first
-    (:func:`catalog_builder.grid.split_antimeridian`).
+    (:func:`catalog_builder.tile.grid.split_antimeridian`).
     """
     rows, cols = rows_cols_touching(bounds)
     n = len(rows) if cols else 0
