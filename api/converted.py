@@ -11,10 +11,10 @@ from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
 from catalog_builder.items import MEDIA_COG
+from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster
-from catalog_builder.vrt import Metadata, Source, band_vrt, plain_band_vrt
 
 BLOCK = 128
 """Rows and columns of the converter's blocks; says how many overviews a COG has, no more."""

@@ -40,7 +40,7 @@ from api.ranges import (
     send_error,
     send_not_found,
 )
-from catalog_builder.vrt import VRT_MEDIA_TYPE
+from catalog_builder.raster.vrt import VRT_MEDIA_TYPE
 
 REVALIDATE = "public, max-age=0, must-revalidate"
 """Cache-Control of what may change: keep it, but ask with its ETag before each use. ``no-cache`` would

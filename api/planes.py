@@ -14,7 +14,7 @@ import numpy as np
 
 from api.data import FileContent
 from api.ranges import Span
-from catalog_builder.vrt import N_BANDS
+from catalog_builder.raster.vrt import N_BANDS
 
 STRIP = 1 << 16
 """Pixels that are read at a time: 8 MB."""

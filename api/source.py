@@ -53,11 +53,8 @@ from api.ranges import (
     send_redirect,
 )
 from catalog_builder.errors import GridError, TesseraError
-from catalog_builder.raw_label import NPY_HEADER, RawArray, label_sidecar, raw_label
-from catalog_builder.storage import https_address
-from catalog_builder.tile.datasets import Dataset, source_path
-from catalog_builder.tile.grid import Raster, TileId
-from catalog_builder.vrt import (
+from catalog_builder.raster.label import NPY_HEADER, RawArray, label_sidecar, raw_label
+from catalog_builder.raster.vrt import (
     N_BANDS,
     RAW_STRIP,
     Source,
@@ -67,6 +64,9 @@ from catalog_builder.vrt import (
     raw_scales_vrt,
     tessera_metadata,
 )
+from catalog_builder.storage import https_address
+from catalog_builder.tile.datasets import Dataset, source_path
+from catalog_builder.tile.grid import Raster, TileId
 
 Convert = Callable[[Dataset, str, str], Cogs | None]
 """``convert(dataset, item id, root of the service)``: the COGs of a tile-year, if it is converted."""

@@ -35,8 +35,8 @@ from catalog_builder.convert.visual import (
 )
 from catalog_builder.coverage_page import fill_page
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.find import TileYear, find
+from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.tile.files import N_BANDS
 
 MAX_SIDE = 8192

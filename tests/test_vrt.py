@@ -14,10 +14,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from catalog_builder.raw_label import RawArray, label_sidecar, raw_label
-from catalog_builder.tile.datasets import dataset
-from catalog_builder.tile.grid import Raster, TileId
-from catalog_builder.vrt import (
+from catalog_builder.raster.label import RawArray, label_sidecar, raw_label
+from catalog_builder.raster.vrt import (
     RAW_STRIP,
     Source,
     band_name,
@@ -29,6 +27,8 @@ from catalog_builder.vrt import (
     raw_scales_vrt,
     tessera_metadata,
 )
+from catalog_builder.tile.datasets import dataset
+from catalog_builder.tile.grid import Raster, TileId
 from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
 from tests.conftest import HERE, plain_environment
 

@@ -18,7 +18,7 @@ from catalog_builder.convert.publish import write_file
 from catalog_builder.convert.read import Source
 from catalog_builder.convert.visual import BASIS_FILE, colours, colours_of_values, thumbnail
 from catalog_builder.items import STATISTICS
-from catalog_builder.vrt import cog_f32_vrt, tessera_metadata
+from catalog_builder.raster.vrt import cog_f32_vrt, tessera_metadata
 
 VISUAL_BLOCK = 256
 _SUFFIXES = {

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.gdal import gdal_environment, gdal_path
 from catalog_builder.get.plan import Mask, Part, Window
-from catalog_builder.raw_label import NPY_HEADER
+from catalog_builder.raster.gdal import gdal_environment, gdal_path
+from catalog_builder.raster.label import NPY_HEADER
 from catalog_builder.tile.files import N_BANDS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Information Model 1.x, ``Array_2D_Image`` and ``Array_3D_Image``): name of the f
 array, element type, axes. GDAL has a driver for it since 2.2 that opens the label, never looks for
 siblings, and reads it by range. CRS and transform are in a GDAL sidecar, ``<label>.aux.xml``:
 without one GDAL would look for it under five names. Names of bands and tags are in the views
-(:mod:`catalog_builder.vrt`).
+(:mod:`catalog_builder.raster.vrt`).
 
 **Why not VRTRawRasterBand everywhere.** GDAL keeps one file handle for all raw bands that a thread opens
 on one file (``CPLOpenShared``), also among datasets. Where these are then read in several threads, as

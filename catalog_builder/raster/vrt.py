@@ -7,7 +7,7 @@ Three kinds of document, all pure functions from a description to XML:
 * :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
   the two are: raw views, or COGs (:func:`cog_f32_vrt`).
 * :func:`band_vrt` is the same for one band, for clients that take one band per asset. What it reads of
-  raw arrays are labels: see :mod:`catalog_builder.raw_label` for why.
+  raw arrays are labels: see :mod:`catalog_builder.raster.label` for why.
 
 Values equal numpy's ``codes.astype("f4") * scales[..., None]`` bit for bit: ``mul`` works in
 float64, where int8 x float32 is exact (8 + 24 bits), and rounding that once to float32 is what a
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from catalog_builder.raw_label import RawArray, placement
+from catalog_builder.raster.label import RawArray, placement
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
