@@ -49,7 +49,6 @@ from api.source import RawLane, SourceRoot  # noqa: E402
 from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog import COGS  # noqa: E402
-from catalog_builder.convert.ledger import LEDGER  # noqa: E402
 from catalog_builder.errors import (  # noqa: E402
     CatalogError,
     QueryError,
@@ -58,6 +57,7 @@ from catalog_builder.errors import (  # noqa: E402
     UnavailableError,
 )
 from catalog_builder.index import make_key  # noqa: E402
+from catalog_builder.item.roles import LEDGER  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402
 

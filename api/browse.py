@@ -16,7 +16,7 @@ from api.links import GEOJSON, JSON, Link, link
 from api.store import Snapshot
 from catalog_builder.blocks import BLOCK
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import STAC_VERSION
+from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.tile.cover import Runs
 
 _AREA = re.compile(r"(-?\d{1,3}),(-?\d{1,2}),(10|1)", re.ASCII)

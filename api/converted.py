@@ -10,7 +10,7 @@ from api.engine import item_documents
 from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.convert.overviews import level_shapes
-from catalog_builder.items import MEDIA_COG
+from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS

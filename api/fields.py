@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catalog_builder.template import When
+from catalog_builder.item.template import When
 
 DEFAULT = (
     "type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox", "links", "assets",

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from catalog_builder import storage
-from catalog_builder.addresses import SIGNED, Addresses
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.item.addresses import SIGNED, Addresses
 from catalog_builder.storage.presign import Period, Presigner
 
 Hrefs = Literal["https", "s3", "presigned"]

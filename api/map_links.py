@@ -13,9 +13,9 @@ from typing import Any
 
 from api.links import JSON, Link, link
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import Has
+from catalog_builder.item.item import Has
+from catalog_builder.item.template import Choice, Text
 from catalog_builder.storage import scheme
-from catalog_builder.template import Choice, Text
 
 WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.json"
 PNG = "image/png"

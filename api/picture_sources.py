@@ -44,7 +44,7 @@ from catalog_builder.catalog import COGS
 from catalog_builder.convert.visual import Basis, Sample, colours, fit_basis, load_basis, sample_pixels
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import MEDIA_COG
+from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join
 from catalog_builder.tile.datasets import source_path

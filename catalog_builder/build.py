@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import storage
-from catalog_builder.addresses import Addresses, Bucket, Mirrors
 from catalog_builder.bucket import BucketCatalog
 from catalog_builder.catalog import COGS, INDEX, CatalogFolder
 from catalog_builder.cog_staging import CogStaging
@@ -36,16 +35,17 @@ from catalog_builder.collection import (
     write_catalog,
     write_coverage_picture,
 )
-from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.digest import STATE, check_digest, write_digest
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.index import CollectionRecord, Index
 from catalog_builder.index_writer import IndexWriter
-from catalog_builder.items import item_template, url_path
+from catalog_builder.item.addresses import Addresses, Bucket, Mirrors
+from catalog_builder.item.item import item_template, url_path
+from catalog_builder.item.parquet import write_items
+from catalog_builder.item.roles import LEDGER
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
 from catalog_builder.manifests.part import Selection
 from catalog_builder.merge import MergeReport, Staging
-from catalog_builder.publish.geoparquet import write_items
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.table import cells

@@ -175,9 +175,9 @@ def build(
 ) -> None:
     """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
     from catalog_builder import console
-    from catalog_builder.addresses import parse_mirrors
     from catalog_builder.build import BuildOptions
     from catalog_builder.build import build as run
+    from catalog_builder.item.addresses import parse_mirrors
     from catalog_builder.tile.datasets import dataset as find
 
     options = BuildOptions(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched, repeat
 from typing import Any
@@ -18,21 +18,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog_builder.cog_staging import BATCH, CogStaging
-from catalog_builder.convert.ledger import ROLES, LedgerRow, decode_statistics, read_rows
-from catalog_builder.index import COG_COLUMNS, Index, split_key
-from catalog_builder.items import STATISTICS, Has
+from catalog_builder.convert.ledger import LedgerRow, read_rows
+from catalog_builder.index import Index, split_key
+from catalog_builder.item.converted import COG_COLUMNS, cog_slots
+from catalog_builder.item.item import Has
+from catalog_builder.item.roles import ROLES
 from catalog_builder.manifests.part import Selection
-from catalog_builder.template import BandNumbers
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import N_COLS
-from catalog_builder.tile.table import SHA256, TILE_SCHEMA, rows_cols
+from catalog_builder.tile.table import TILE_SCHEMA, rows_cols
 
-_FILE_FACTS = tuple(
-    (f"{role}_{fact}", kind)
-    for role in ROLES
-    for fact, kind in (("size", pa.int64()), ("sha256", SHA256), ("header", pa.int32()))
-    if fact != "header" or role not in ("vrt", "thumbnail")
-)
 FACTS = ("flags", "valid_fraction", *COG_COLUMNS)
 """What is kept of a converted tile-year: its :class:`Has` flags, its valid fraction, the index's columns."""
 
@@ -235,38 +230,3 @@ def _number(sha256: bytes | None) -> int:
 _BESIDE = len(FACTS) - len(COG_COLUMNS)
 """Facts that the index keeps with the tile, not with its COGs."""
 _NOTHING = (None,) * len(FACTS)
-
-
-def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.integer]) -> dict[str, Any]:
-    """Return the item's slots that come from conversion.
-
-    Parameters
-    ----------
-    columns
-        :data:`COG_COLUMNS` and ``valid_fraction``, None where a tile-year is not converted.
-    flags
-        :class:`Has` of each.
-    """
-    slots: dict[str, Any] = {
-        "cog": _hex(columns["content"]),
-        "visual": _hex(columns["visual_content"]),
-        "valid_fraction": [np.nan if v is None else v for v in columns["valid_fraction"]],
-        "band_statistics": [_statistics(v) for v in columns["statistics"]],
-    }
-    for name, kind in _FILE_FACTS:
-        slots[f"cog_{name}"] = _hex(columns[name]) if kind == SHA256 else [v or 0 for v in columns[name]]
-    # The float32 view is a VRT beside a native pair, and the COG itself in the float32 profile.
-    floats = (flags & int(Has.COG_FLOAT)) != 0
-    for fact in ("size", "sha256"):
-        pairs = zip(floats.tolist(), slots[f"cog_embeddings_{fact}"], slots[f"cog_vrt_{fact}"], strict=True)
-        slots[f"cog_f32_{fact}"] = [own if is_float else view for is_float, own, view in pairs]
-    slots["cog_f32_header"] = slots["cog_embeddings_header"]
-    return slots
-
-
-def _hex(values: Sequence[bytes | None]) -> list[str]:
-    return [v.hex() if v else "" for v in values]
-
-
-def _statistics(blob: bytes | None) -> BandNumbers | None:
-    return None if blob is None else BandNumbers(STATISTICS, lambda: decode_statistics(blob))

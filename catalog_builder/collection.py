@@ -19,8 +19,8 @@ import shapely
 
 from catalog_builder.coverage_map import coverage_png
 from catalog_builder.index import CollectionRecord
-from catalog_builder.items import MEDIA_PARQUET, item_template
-from catalog_builder.template import constant_part
+from catalog_builder.item.item import MEDIA_PARQUET, item_template
+from catalog_builder.item.template import constant_part
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS

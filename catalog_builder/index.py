@@ -25,7 +25,6 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from catalog_builder.addresses import Addresses
 from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.errors import (
     CatalogError,
@@ -34,7 +33,9 @@ from catalog_builder.errors import (
     QueryTimeoutError,
     SchemaVersionError,
 )
-from catalog_builder.items import Has, TileRows, url_path
+from catalog_builder.item.addresses import Addresses
+from catalog_builder.item.converted import COG_COLUMNS
+from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.datasets import Dataset, dataset
@@ -67,19 +68,6 @@ CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 """
 
-COG_COLUMNS = (
-    "content",
-    "visual_content",
-    *(f"{role}_{fact}" for role in ("embeddings", "scales") for fact in ("size", "sha256", "header")),
-    "vrt_size",
-    "vrt_sha256",
-    *(f"visual_{fact}" for fact in ("size", "sha256", "header")),
-    "thumbnail_size",
-    "thumbnail_sha256",
-    "source",
-    "statistics",
-)
-"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.FACTS`."""
 
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
@@ -675,7 +663,7 @@ def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
     flags = np.array(has, dtype=np.int32)
     converted: dict[str, Any] = {}
     if (flags & int(Has.COG)).any():
-        from catalog_builder.cogs import cog_slots
+        from catalog_builder.item.converted import cog_slots
 
         columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
         converted = cog_slots(columns, flags)

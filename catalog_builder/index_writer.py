@@ -15,15 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.blocks import BLOCK
-from catalog_builder.index import (
-    COG_COLUMNS,
-    COL_BITS,
-    NO_TIME,
-    SCHEMA,
-    SCHEMA_VERSION,
-    CollectionRecord,
-    make_key,
-)
+from catalog_builder.index import COL_BITS, NO_TIME, SCHEMA, SCHEMA_VERSION, CollectionRecord, make_key
+from catalog_builder.item.converted import COG_COLUMNS
 from catalog_builder.tile.table import rows_cols
 
 IntArray = npt.NDArray[np.integer]

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from catalog_builder import storage
 from catalog_builder.catalog import CATALOG_JSON, COGS, open_index
-from catalog_builder.convert.ledger import LEDGER
 from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
 from catalog_builder.digest import check_digest
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.index import Index, Selection
+from catalog_builder.item.roles import LEDGER
 from catalog_builder.publish.extract import Extract
 from catalog_builder.tile import grid
 

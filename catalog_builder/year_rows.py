@@ -19,7 +19,7 @@ from catalog_builder import index
 from catalog_builder.cog_staging import CogStaging
 from catalog_builder.cogs import YearCogs
 from catalog_builder.index_writer import IndexRows
-from catalog_builder.items import Has, TileRows, url_path
+from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
 from catalog_builder.tile.table import cells, rows_cols

@@ -10,8 +10,8 @@ import orjson
 
 from catalog_builder.build import BuildOptions, BuildReport, build
 from catalog_builder.index import Index, Selection, tile_rows
-from catalog_builder.items import item_columns, item_template
-from catalog_builder.template import JsonRenderer
+from catalog_builder.item.item import item_columns, item_template
+from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.tables import text_manifest

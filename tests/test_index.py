@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder import index as ix
-from catalog_builder.addresses import Addresses
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.index import CollectionRecord, Index, Selection, make_key
 from catalog_builder.index_writer import IndexRows, IndexWriter
-from catalog_builder.items import Has
+from catalog_builder.item.addresses import Addresses
+from catalog_builder.item.item import Has
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import N_COLS, Bounds, rows_cols_touching
 from catalog_builder.tile.years import year_bits

@@ -19,8 +19,8 @@ import shapely
 import stac_geoparquet.arrow
 
 from catalog_builder.catalog import CatalogFolder
+from catalog_builder.item.parquet import ROW_GROUP, z_order
 from catalog_builder.manifests import Part
-from catalog_builder.publish.geoparquet import ROW_GROUP, z_order
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import DATASETS, dataset
 from catalog_builder.tile.files import N_BANDS

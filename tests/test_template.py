@@ -9,7 +9,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_builder.template import ArrowRenderer, Flag, Instant, JsonRenderer, Number, Numbers, Text, When
+from catalog_builder.item.template import (
+    ArrowRenderer,
+    Flag,
+    Instant,
+    JsonRenderer,
+    Number,
+    Numbers,
+    Text,
+    When,
+)
 
 TEMPLATE: dict[str, Any] = {
     "id": Text("a{name}b{n}%"),

@@ -1,6 +1,6 @@
 """Items as they are stored, shown as the index shows its own: links, pictures, views, fields, addresses.
 
-An item of ours was made from the template of :mod:`catalog_builder.items`, without links and for the
+An item of ours was made from the template of :mod:`catalog_builder.item.item`, without links and for the
 address it was loaded for. What a request adds is rendered from the same templates.
 """
 
@@ -17,9 +17,9 @@ from api.links import GEOJSON, link
 from api.map_links import MAP_SLOTS, with_map_links
 from api.pgstac.snapshot import PgstacSnapshot
 from api.view import View
-from catalog_builder.bands_view import READABLE, bands_template
-from catalog_builder.items import Has, item_template
-from catalog_builder.template import JsonRenderer
+from catalog_builder.item.bands_view import READABLE, bands_template
+from catalog_builder.item.item import Has, item_template
+from catalog_builder.item.template import JsonRenderer
 
 Item = dict[str, Any]
 

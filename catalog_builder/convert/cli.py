@@ -161,10 +161,10 @@ def convert(
     from catalog_builder.convert import progress
     from catalog_builder.convert.estimate import estimate
     from catalog_builder.convert.job import Options
-    from catalog_builder.convert.ledger import LEDGER
     from catalog_builder.convert.run import run
     from catalog_builder.convert.source import Wanted
     from catalog_builder.convert.source import plan as make_plan
+    from catalog_builder.item.roles import LEDGER
     from catalog_builder.tile.datasets import dataset as find
 
     part = parse_shard(shard)

@@ -18,7 +18,6 @@ import secrets
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -26,21 +25,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.items import STATISTICS
+from catalog_builder.item.roles import ROLES
 from catalog_builder.tile.grid import TileId
 
-LEDGER = "ledger"
-"""Folder of the ledger below the output, by default."""
 SUFFIX = ".jsonl"
-ROLES = ("embeddings", "scales", "vrt", "visual", "thumbnail")
-"""Files of a tile-year, in the order in which they are published."""
 _PUT_EVERY = 30.0
 """Seconds between copies of a ledger that lives on S3."""
 
@@ -117,7 +110,7 @@ class LedgerRow:
     """Smallest dequantised value of a pixel that counts in statistics."""
     maximum: float | None = None
     statistics: str = ""
-    """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.items.STATISTICS`;
+    """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.item.item.STATISTICS`;
     empty if no pixel is valid."""
     dtype: str = ""
     bands: int | None = None
@@ -249,32 +242,6 @@ LEDGER_SCHEMA = pa.schema(
     ]
 )
 """One row per job, in the order of :class:`LedgerRow`; hashes are binary."""
-
-
-def encode_statistics(values: npt.NDArray[np.float32]) -> str:
-    """Pack statistics, float32 (4, bands), into base64 text of about 1.5 kB for 128 bands.
-
-    Values are kept to six significant digits, their bytes grouped by significance, then deflated.
-    Empty text where there are none (NaN).
-    """
-    if not np.isfinite(values).all():
-        return ""
-    plain = np.array([float(f"{v:.6g}") for v in values.ravel().tolist()], dtype="<f4")
-    planes = plain.view(np.uint8).reshape(-1, 4).T.tobytes()
-    return base64.b64encode(zlib.compress(planes, 9)).decode()
-
-
-def decode_statistics(blob: str | bytes) -> npt.NDArray[np.float32]:
-    """Unpack :func:`encode_statistics` (text), or the bytes in it (as index and table hold them).
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (4, bands), rows as :data:`STATISTICS`.
-    """
-    raw = base64.b64decode(blob) if isinstance(blob, str) else blob
-    planes = np.frombuffer(zlib.decompress(raw), np.uint8).reshape(4, -1)
-    return np.ascontiguousarray(planes.T).view("<f4").astype(np.float32).reshape(len(STATISTICS), -1)
 
 
 def now() -> str:

@@ -13,11 +13,12 @@ import numpy.typing as npt
 from catalog_builder.convert import overviews, quantize
 from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.convert.job import Options, tile_folder
-from catalog_builder.convert.ledger import FileRow, LedgerRow, encode_statistics
+from catalog_builder.convert.ledger import FileRow, LedgerRow
 from catalog_builder.convert.publish import write_file
 from catalog_builder.convert.read import Source
 from catalog_builder.convert.visual import BASIS_FILE, colours, colours_of_values, thumbnail
-from catalog_builder.items import STATISTICS
+from catalog_builder.item.item import STATISTICS
+from catalog_builder.item.statistics import encode_statistics
 from catalog_builder.raster.vrt import cog_f32_vrt, tessera_metadata
 
 VISUAL_BLOCK = 256

@@ -20,13 +20,14 @@ from typing import Any
 from catalog_builder import storage
 from catalog_builder.convert.done import Done
 from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LEDGER, LedgerRow, LedgerWriter, now
+from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, now
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.run_lock import staging_of
 from catalog_builder.convert.source import Plan
 from catalog_builder.convert.tile import Result, convert_tile
 from catalog_builder.convert.workers import WorkerDiedError, Workers
 from catalog_builder.errors import ClusterError, StorageError
+from catalog_builder.item.roles import LEDGER
 
 _TICK = 0.5
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from catalog_builder.bands_view import parse_bands
 from catalog_builder.errors import QueryError
 from catalog_builder.get.run import Options, Report
 from catalog_builder.get.write import FORMATS, Dtype
+from catalog_builder.item.bands_view import parse_bands
 from catalog_builder.tile.region_file import region_of
 
 

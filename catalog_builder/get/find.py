@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.errors import CatalogError, DatasetError, GridError
-from catalog_builder.items import MEDIA_COG
+from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.tile.datasets import DATASETS, Dataset
 from catalog_builder.tile.datasets import dataset as dataset_named
 from catalog_builder.tile.files import N_BANDS
@@ -110,8 +110,8 @@ def _from_catalog(
 ) -> list[TileYear]:
     from catalog_builder.catalog import open_index
     from catalog_builder.index import Selection, tile_rows
-    from catalog_builder.items import item_columns, item_template
-    from catalog_builder.template import JsonRenderer
+    from catalog_builder.item.item import item_columns, item_template
+    from catalog_builder.item.template import JsonRenderer
     from catalog_builder.tile.cover import cover
 
     index = open_index(catalog)

@@ -18,8 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.index import CELL_BITS, COL_BITS, CollectionRecord, Index, Selection, make_key, tile_rows
-from catalog_builder.items import TileRows, item_columns, item_template
-from catalog_builder.template import JsonRenderer
+from catalog_builder.item.item import TileRows, item_columns, item_template
+from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile.cover import Runs, cover
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import N_COLS

@@ -16,7 +16,7 @@ from pypgstac.load import Loader, Methods
 
 from api.app import create_app
 from api.settings import Settings
-from catalog_builder.addresses import parse_mirrors
+from catalog_builder.item.addresses import parse_mirrors
 from tests.api.pages import ids_of, link_of, ok, walk
 from tests.backends import (
     EXPORTED_AT,

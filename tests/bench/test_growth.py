@@ -17,7 +17,7 @@ import shapely
 
 from catalog_builder.index import CollectionRecord, Index, Selection, make_key
 from catalog_builder.index_writer import IndexRows, IndexWriter
-from catalog_builder.items import Addresses, Has
+from catalog_builder.item.item import Addresses, Has
 from catalog_builder.tile.cover import cover
 from catalog_builder.tile.datasets import DATASETS, Dataset
 from catalog_builder.tile.grid import N_COLS

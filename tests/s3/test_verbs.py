@@ -16,7 +16,6 @@ import rasterio
 from typer.testing import CliRunner
 
 from catalog_builder import storage
-from catalog_builder.addresses import parse_mirrors
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog import open_index
 from catalog_builder.cli import app
@@ -26,6 +25,7 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.source import Wanted, plan
 from catalog_builder.convert.workers import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export
 from catalog_builder.publish.extract import extracts
 from catalog_builder.publish.tree_place import MARK

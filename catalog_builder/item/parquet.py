@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog_builder.items import TileRows, item_columns
-from catalog_builder.template import ArrowRenderer, Columns
+from catalog_builder.item.item import TileRows, item_columns
+from catalog_builder.item.template import ArrowRenderer, Columns
 from catalog_builder.tile import grid
 from catalog_builder.tile.table import rows_cols
 
@@ -51,7 +51,7 @@ def write_items(
     rows_at
         Gives the tile-years at some positions of ``cell``.
     template
-        From :func:`catalog_builder.items.item_template`.
+        From :func:`catalog_builder.item.item.item_template`.
     years
         All years of the collection.
     collection

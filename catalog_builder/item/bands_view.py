@@ -1,7 +1,7 @@
 """The item as clients see it that take one band per asset: 128 float32 assets ``b000`` … ``b127``.
 
 stackstac reads exactly one band of each asset, and of the projection fields only ``proj:epsg``. This
-is a second template over the same columns as :func:`catalog_builder.items.item_template`; the API
+is a second template over the same columns as :func:`catalog_builder.item.item.item_template`; the API
 serves it as ``?view=bands``. Each asset is a VRT that the server generates; it multiplies code and
 scale as they are read, so no pixel is stored twice.
 
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.addresses import Addresses
 from catalog_builder.errors import QueryError
-from catalog_builder.items import FILE, PROJECTION, Has, item_template
-from catalog_builder.template import Number, Text, When
+from catalog_builder.item.addresses import Addresses
+from catalog_builder.item.item import FILE, PROJECTION, Has, item_template
+from catalog_builder.item.template import Number, Text, When
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
@@ -33,7 +33,7 @@ RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 MEDIA_BAND = "image/vnd.stac.geotiff"
 """stackstac and odc-stac take an asset for a raster by its type; of a VRT's own they know nothing."""
 READABLE = 1 << 24
-"""Flag of rows that have bands to read; beside those of :class:`~catalog_builder.items.Has`."""
+"""Flag of rows that have bands to read; beside those of :class:`~catalog_builder.item.item.Has`."""
 
 _RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 
@@ -113,7 +113,7 @@ def bands_template(
     Parameters
     ----------
     dataset, addresses, root, grid_kind
-        As of :func:`catalog_builder.items.item_template`, whose columns fill the slots.
+        As of :func:`catalog_builder.item.item.item_template`, whose columns fill the slots.
     bands
         Which assets it has, counted from 0.
     """

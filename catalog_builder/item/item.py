@@ -19,8 +19,8 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.addresses import Addresses, alternate
-from catalog_builder.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
+from catalog_builder.item.addresses import Addresses, alternate
+from catalog_builder.item.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
@@ -337,8 +337,8 @@ class TileRows:
     """:class:`Has` of each row."""
     facts: Mapping[str, Any]
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
-    landmask_sha256, geotiff (quoted path), geotiff_size; those of :func:`catalog_builder.cogs.cog_slots`
-    if any row is converted; numpy, Arrow or lists. Values only count where ``has`` says so."""
+    landmask_sha256, geotiff (quoted path), geotiff_size; those of
+    :func:`catalog_builder.item.converted.cog_slots` if any row is converted; numpy, Arrow or lists. Values only count where ``has`` says so."""
 
 
 def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""What an item says of its COGs: the facts that are kept of a converted tile-year, as slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog_builder.item.item import STATISTICS, Has
+from catalog_builder.item.roles import ROLES
+from catalog_builder.item.statistics import decode_statistics
+from catalog_builder.item.template import BandNumbers
+from catalog_builder.tile.table import SHA256
+
+COG_COLUMNS = (
+    "content",
+    "visual_content",
+    *(f"{role}_{fact}" for role in ("embeddings", "scales") for fact in ("size", "sha256", "header")),
+    "vrt_size",
+    "vrt_sha256",
+    *(f"visual_{fact}" for fact in ("size", "sha256", "header")),
+    "thumbnail_size",
+    "thumbnail_sha256",
+    "source",
+    "statistics",
+)
+"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.FACTS`."""
+
+_FILE_FACTS = tuple(
+    (f"{role}_{fact}", kind)
+    for role in ROLES
+    for fact, kind in (("size", pa.int64()), ("sha256", SHA256), ("header", pa.int32()))
+    if fact != "header" or role not in ("vrt", "thumbnail")
+)
+
+
+def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.integer]) -> dict[str, Any]:
+    """Return the item's slots that come from conversion.
+
+    Parameters
+    ----------
+    columns
+        :data:`COG_COLUMNS` and ``valid_fraction``, None where a tile-year is not converted.
+    flags
+        :class:`Has` of each.
+    """
+    slots: dict[str, Any] = {
+        "cog": _hex(columns["content"]),
+        "visual": _hex(columns["visual_content"]),
+        "valid_fraction": [np.nan if v is None else v for v in columns["valid_fraction"]],
+        "band_statistics": [_statistics(v) for v in columns["statistics"]],
+    }
+    for name, kind in _FILE_FACTS:
+        slots[f"cog_{name}"] = _hex(columns[name]) if kind == SHA256 else [v or 0 for v in columns[name]]
+    # The float32 view is a VRT beside a native pair, and the COG itself in the float32 profile.
+    floats = (flags & int(Has.COG_FLOAT)) != 0
+    for fact in ("size", "sha256"):
+        pairs = zip(floats.tolist(), slots[f"cog_embeddings_{fact}"], slots[f"cog_vrt_{fact}"], strict=True)
+        slots[f"cog_f32_{fact}"] = [own if is_float else view for is_float, own, view in pairs]
+    slots["cog_f32_header"] = slots["cog_embeddings_header"]
+    return slots
+
+
+def _hex(values: Sequence[bytes | None]) -> list[str]:
+    return [v.hex() if v else "" for v in values]
+
+
+def _statistics(blob: bytes | None) -> BandNumbers | None:
+    return None if blob is None else BandNumbers(STATISTICS, lambda: decode_statistics(blob))
