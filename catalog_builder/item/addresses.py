@@ -1,7 +1,8 @@
 """Where a collection's files are: at one place, in S3 or not, and at others that hold the same.
 
 The STAC extensions for both are written here, in the parts that
-:func:`catalog_builder.item.item.item_template` puts into its assets: ``storage`` says of an ``s3://`` address how to reach its store, ``alternate-assets``
+:func:`catalog_builder.item.item.item_template` puts into its assets:
+``storage`` says of an ``s3://`` address how to reach its store, ``alternate-assets``
 lists a file's other places.
 """
 

@@ -338,7 +338,8 @@ class TileRows:
     facts: Mapping[str, Any]
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
     landmask_sha256, geotiff (quoted path), geotiff_size; those of
-    :func:`catalog_builder.item.converted.cog_slots` if any row is converted; numpy, Arrow or lists. Values only count where ``has`` says so."""
+    :func:`catalog_builder.item.converted.cog_slots` if any row is converted; numpy, Arrow or lists. Values
+    only count where ``has`` says so."""
 
 
 def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:
