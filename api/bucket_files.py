@@ -28,7 +28,7 @@ from api.ranges import (
 )
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.storage.presign import period
+from catalog_builder.storage.s3.presign import period
 
 BLOCK = 4 << 20
 """Bytes that are asked for at a time where a client reads on."""
@@ -67,7 +67,7 @@ class ObjectContent:
             reads_on = span.start == at + len(data) and at + len(data) > 0
             stop = min(max(span.stop, span.start + BLOCK), self.size) if reads_on else span.stop
             try:
-                data = storage.s3.read_range(self.address, span.start, stop, self.etag)
+                data = storage.s3.objects.read_range(self.address, span.start, stop, self.etag)
             except StorageError as error:
                 raise ContentChangedError(str(error)) from error
             at = span.start
@@ -95,7 +95,7 @@ class BucketFiles:
         self._access = access
         self._seconds = presign_seconds
         self._cache_control = cache_control
-        self._heads: OrderedDict[str, storage.s3.Head] = OrderedDict()
+        self._heads: OrderedDict[str, storage.s3.objects.Head] = OrderedDict()
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ class BucketFiles:
         try:
             head = self._heads.get(path) if "immutable" in control else None
             if head is None:
-                head = await anyio.to_thread.run_sync(storage.s3.head, address, limiter=self._limiter)
+                head = await anyio.to_thread.run_sync(storage.s3.objects.head, address, limiter=self._limiter)
         except StorageError as error:
             await self._unavailable(error, scope, send)
             return

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from catalog_builder import storage
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import SIGNED, Addresses
-from catalog_builder.storage.presign import Period, Presigner
+from catalog_builder.storage.s3.presign import Period, Presigner
 
 Hrefs = Literal["https", "s3", "presigned"]
 HREFS: tuple[Hrefs, ...] = get_args(Hrefs)

@@ -37,7 +37,6 @@ from titiler.core.utils import render_image
 
 from api.engine import item_documents
 from api.picture_style import Bands, Rescale, Style
-from api.source import is_local
 from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.catalog import COGS
@@ -47,6 +46,7 @@ from catalog_builder.index import CollectionRecord
 from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join
+from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId

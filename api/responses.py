@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.links import JSON
 from api.settings import Settings
 from api.store import Snapshot
-from catalog_builder.storage.presign import Period
+from catalog_builder.storage.s3.presign import Period
 
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),

@@ -65,6 +65,7 @@ from catalog_builder.raster.vrt import (
     tessera_metadata,
 )
 from catalog_builder.storage import https_address
+from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import Raster, TileId
 
@@ -160,11 +161,6 @@ def _asked(suffix: str | None, folder: bool) -> Asked | None:
         return Asked("band_vrt", int(band[1]))
     kind = SUFFIXES.get(suffix)
     return None if kind is None else Asked(kind)
-
-
-def is_local(root: str) -> bool:
-    """Whether a root is a folder of this machine, not an address."""
-    return "://" not in root
 
 
 def public_address(root: str) -> str:

@@ -135,7 +135,7 @@ class BucketCatalog:
             If the store does not answer.
         """
         address = storage.join(self.address, POINTER)
-        found = storage.s3.read_tagged(address, known)
+        found = storage.s3.objects.read_tagged(address, known)
         if found is None:
             return None
         try:
@@ -253,12 +253,12 @@ class BucketCatalog:
         pointer = version / POINTER
         pointer.write_text(json.dumps(document, indent=1))
         try:
-            storage.s3_put.put(
+            storage.s3.put.put(
                 pointer,
                 storage.join(self.address, POINTER),
                 content_type=_TYPES[".json"],
                 cache_control=_CHANGING,
-                replacing=before.tag if before else storage.s3_put.NEW,
+                replacing=before.tag if before else storage.s3.put.NEW,
             )
         except ConflictError as error:
             raise ConflictError(
@@ -297,11 +297,11 @@ class BucketCatalog:
                 if name == INDEX or name.startswith(f"{STATE}/"):
                     continue
                 target = storage.join(self.address, name)
-                there = storage.s3.head(target)
+                there = storage.s3.objects.head(target)
                 if there is None or there.sha256 != file.sha256:
                     source = storage.join(self.address, file.key)
                     kind = _TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
-                    storage.s3_put.copy(
+                    storage.s3.put.copy(
                         source, target, sha256=file.sha256, content_type=kind, cache_control=_CHANGING
                     )
             self._remove({name for name in found.previous if name not in found.files})
@@ -311,7 +311,7 @@ class BucketCatalog:
     def _remove(self, names: set[str]) -> None:
         """Remove what nobody reads any more; without the permission to, it stays."""
         with suppress(StorageError):
-            storage.s3.remove([storage.join(self.address, name) for name in sorted(names)])
+            storage.s3.objects.remove([storage.join(self.address, name) for name in sorted(names)])
 
 
 def _is_whole(path: Path) -> bool:

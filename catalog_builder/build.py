@@ -168,7 +168,7 @@ def build(
     if kind != "s3":
         raise CatalogError(f"{out}: a catalogue is built into a folder or an s3:// address")
     bucket = BucketCatalog(str(out))
-    storage.s3_put.check_conditions(bucket.address)
+    storage.s3.put.check_conditions(bucket.address)
     with tempfile.TemporaryDirectory(prefix="tessera-build-") as temporary:
         folder = Path(temporary)
         progress("fetching the present catalogue", 0, 0)

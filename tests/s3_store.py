@@ -30,8 +30,9 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from catalog_builder.storage import retry, s3_put
-from catalog_builder.storage.s3_client import forget
+from catalog_builder.storage import retry
+from catalog_builder.storage.s3 import put as s3_put
+from catalog_builder.storage.s3.client import forget
 
 KEY, SECRET = "TESTKEY", "test-secret"
 REGION = "eu-west-2"

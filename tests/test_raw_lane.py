@@ -24,8 +24,9 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from api.source import RawLane, SourceRoot, is_local, public_address
+from api.source import RawLane, SourceRoot, public_address
 from catalog_builder.errors import QueryTimeoutError
+from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile

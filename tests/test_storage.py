@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.storage import retry
-from catalog_builder.storage.s3_client import forget
+from catalog_builder.storage.s3.client import forget
 
 BODY = bytes(range(256)) * 20_000
 

@@ -122,7 +122,7 @@ def run(
     begin = time.perf_counter()
     tally = _Tally()
     if storage.scheme(options.out) == "s3":
-        storage.s3_put.check_conditions(options.out)
+        storage.s3.put.check_conditions(options.out)
     done = Done(ledger, options)
     with staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)

@@ -255,7 +255,7 @@ class _Remote:
         import httpx
 
         if self._target.startswith("s3://"):
-            data = storage.s3.read_range(self._target, start, stop)
+            data = storage.s3.objects.read_range(self._target, start, stop)
             self._meter.add(len(data))
             return data
         reason = ""

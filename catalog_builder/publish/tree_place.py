@@ -111,7 +111,7 @@ class _Prefix:
     @cached_property
     def _there(self) -> dict[str, str]:
         """ETags by path: of a file put in one piece, its MD5, unless the bucket encrypts with a key."""
-        return storage.s3.list_tags(self._address)
+        return storage.s3.objects.list_tags(self._address)
 
     def is_empty(self) -> bool:
         return not self._there
@@ -140,4 +140,4 @@ class _Prefix:
 
     def remove_others(self, written: set[str]) -> None:
         gone = sorted(set(self._there) - written)
-        storage.s3.remove([storage.join(self._address, path) for path in gone])
+        storage.s3.objects.remove([storage.join(self._address, path) for path in gone])

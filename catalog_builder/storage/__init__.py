@@ -4,7 +4,7 @@ An address is a path, ``s3://bucket/key`` or ``http(s)://…``. Every failure is
 :class:`~catalog_builder.errors.StorageError` that begins with the address.
 
 S3 is configured as everywhere, by boto3's environment and files and by GDAL's names for the same
-things: :class:`~catalog_builder.storage.s3_client.S3Settings`. Without credentials, or with
+things: :class:`~catalog_builder.storage.s3.client.S3Settings`. Without credentials, or with
 ``AWS_NO_SIGN_REQUEST=YES``, requests are anonymous, which is what public buckets want.
 """
 
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from catalog_builder.errors import ChecksumError, StorageError
-from catalog_builder.storage import local, s3, s3_put, web
+from catalog_builder.storage import local, s3, web
 from catalog_builder.storage.address import (
     CHUNK,
     USER_AGENT,
@@ -32,12 +32,7 @@ from catalog_builder.storage.address import (
     scheme,
 )
 from catalog_builder.storage.retry import ATTEMPTS, BACKOFF
-from catalog_builder.storage.s3_client import (
-    S3Settings,
-    gdal_settings,
-    https_address,
-    platform,
-)
+from catalog_builder.storage.s3.client import S3Settings, gdal_settings, https_address, platform
 from catalog_builder.storage.stream import stream
 
 __all__ = [
@@ -62,7 +57,6 @@ __all__ = [
     "put_file",
     "read_bytes",
     "s3",
-    "s3_put",
     "scheme",
     "size",
     "write_atomic",
@@ -103,7 +97,7 @@ def _size(address: str | Path) -> int | None:
     if not kind:
         return local.size(local_path(address))
     if kind == "s3":
-        found = s3.head(str(address))
+        found = s3.objects.head(str(address))
         return None if found is None else found.size
     return web.size(str(address))
 
@@ -129,7 +123,7 @@ def open_binary(address: str | Path) -> BinaryIO:
             return local_path(address).open("rb")
         except OSError as error:
             fail(address, error)
-    return stream(str(address), s3.open_at if kind == "s3" else web.open_at)
+    return stream(str(address), s3.objects.open_at if kind == "s3" else web.open_at)
 
 
 def read_bytes(address: str | Path) -> bytes:
@@ -210,7 +204,7 @@ def list_files(address: str | Path) -> Iterator[Entry]:
     if not kind:
         yield from local.list_files(local_path(address))
     elif kind == "s3":
-        yield from s3.list_files(str(address))
+        yield from s3.objects.list_files(str(address))
     else:
         raise StorageError(f"{address}: a web address cannot be listed; give a manifest or an s3:// address")
 
@@ -274,10 +268,10 @@ def put_file(
         return
     if kind != "s3":
         raise StorageError(f"{address}: cannot write to a web address; give a path or an s3:// address")
-    s3_put.put(
+    s3.put.put(
         Path(path),
         str(address),
         content_type=content_type,
         cache_control=cache_control,
-        replacing=s3_put.NEW if immutable else None,
+        replacing=s3.put.NEW if immutable else None,
     )

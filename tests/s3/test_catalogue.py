@@ -163,7 +163,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from catalog_builder.storage import s3_put, s3
+from catalog_builder.storage.s3 import objects, put as s3_put
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.datasets import dataset
 left = [int(sys.argv[1])]
@@ -176,7 +176,7 @@ def dying(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
     return call
-s3_put.put, s3_put.copy, s3.remove = dying(s3_put.put), dying(s3_put.copy), dying(s3.remove)
+s3_put.put, s3_put.copy, objects.remove = dying(s3_put.put), dying(s3_put.copy), dying(objects.remove)
 build([sys.argv[2]], sys.argv[3], BuildOptions(dataset("v1")))
 """
 

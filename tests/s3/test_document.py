@@ -11,7 +11,7 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
-from catalog_builder.storage.s3_client import S3Settings
+from catalog_builder.storage.s3.client import S3Settings
 from tests.conftest import plain_environment
 from tests.http_server import serve
 from tests.s3_store import Store
@@ -52,7 +52,7 @@ def test_the_policy_is_json() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("file", ["storage/s3_client.py", "storage/s3_put.py", "bucket.py"])
+@pytest.mark.parametrize("file", ["storage/s3/client.py", "storage/s3/put.py", "bucket.py"])
 def test_every_variable_is_documented(file: str) -> None:
     import re
 

@@ -9,8 +9,8 @@ import pytest
 
 from catalog_builder import storage
 from catalog_builder.errors import ChecksumError, ConflictError, StorageError
-from catalog_builder.storage import s3_put
-from catalog_builder.storage.s3_client import S3Settings, client, forget
+from catalog_builder.storage.s3 import put as s3_put
+from catalog_builder.storage.s3.client import S3Settings, client, forget
 from tests.s3_store import Store, times
 
 BODY = bytes(range(256)) * 4096
@@ -26,9 +26,9 @@ def _use_everything(store: Store, folder: Path) -> None:
     )
     assert storage.size(f"{store.root}/x/a.bin") == len(BODY)
     assert storage.read_bytes(f"{store.root}/x/b.bin") == BODY
-    assert storage.s3.read_range(f"{store.root}/x/a.bin", 5, 9) == BODY[5:9]
+    assert storage.s3.objects.read_range(f"{store.root}/x/a.bin", 5, 9) == BODY[5:9]
     assert {e.path for e in storage.list_files(f"{store.root}/x")} == {"a.bin", "b.bin"}
-    storage.s3.remove([f"{store.root}/x/a.bin", f"{store.root}/x/b.bin"])
+    storage.s3.objects.remove([f"{store.root}/x/a.bin", f"{store.root}/x/b.bin"])
     assert not store.stored("x/")
 
 

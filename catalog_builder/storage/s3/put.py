@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from catalog_builder.errors import ConflictError, StorageError
 from catalog_builder.storage.address import bucket_key, join
-from catalog_builder.storage.s3 import SHA256, head
-from catalog_builder.storage.s3_client import S3Settings, client, fail, is_refused_condition
+from catalog_builder.storage.s3.client import S3Settings, client, fail, is_refused_condition
+from catalog_builder.storage.s3.objects import SHA256, head
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from catalog_builder.errors import ChecksumError, StorageError
 from catalog_builder.storage import retry
 from catalog_builder.storage.address import CHUNK, Entry, bucket_key
-from catalog_builder.storage.s3_client import client, error_code, fail, is_missing
+from catalog_builder.storage.s3.client import client, error_code, fail, is_missing
 from catalog_builder.storage.stream import Opened
 
 if TYPE_CHECKING:

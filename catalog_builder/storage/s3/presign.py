@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from catalog_builder.errors import StorageError
 from catalog_builder.storage.address import bucket_key
-from catalog_builder.storage.s3_client import S3Settings, bucket_url, client, credentials
+from catalog_builder.storage.s3.client import S3Settings, bucket_url, client, credentials
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 
