@@ -5,8 +5,8 @@ module                             reads
 =================================  ==========================================================
 :mod:`~.text`                      text registries: one file a year (geotessera 0.1.0), 5 degree
                                    blocks (0.2 to 0.6), ``SHA256`` and ``SHA256SUM`` files
-:mod:`~.registry_parquet`          ``registry.parquet``, ``landmasks.parquet`` (0.6 to 0.8)
-:mod:`~.manifest_parquet`          ``manifest.parquet``, ``landmasks.parquet`` of s3scan (0.9 and
+:mod:`~.parquet.registry`          ``registry.parquet``, ``landmasks.parquet`` (0.6 to 0.8)
+:mod:`~.parquet.manifest`          ``manifest.parquet``, ``landmasks.parquet`` of s3scan (0.9 and
                                    later), the inventory of file-scan
 :mod:`~.listing`                   the data itself: a folder, a bucket, a saved listing
 =================================  ==========================================================

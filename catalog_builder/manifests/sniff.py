@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-from catalog_builder.manifests.saved import looks_like_entry
+from catalog_builder.manifests.listing.saved import looks_like_entry
 from catalog_builder.manifests.text import has_registry_name, is_master_line, is_registry_line
 
 HEAD = 1 << 16

@@ -23,9 +23,10 @@ import zstandard
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.manifests import manifest_parquet, registry_parquet
-from catalog_builder.manifests.columns import open_parquet
-from catalog_builder.manifests.listing import SIDECAR, read_listing, read_sidecar
+from catalog_builder.manifests.listing.listing import SIDECAR, read_listing, read_sidecar
+from catalog_builder.manifests.listing.saved import looks_like_tile, saved_entries
+from catalog_builder.manifests.parquet import manifest, registry
+from catalog_builder.manifests.parquet.columns import open_parquet
 from catalog_builder.manifests.part import Part, Selection
 from catalog_builder.manifests.problems import Kind, ProblemLog
 from catalog_builder.manifests.reading import (
@@ -34,7 +35,6 @@ from catalog_builder.manifests.reading import (
     dataset_in,
     dataset_of_address,
 )
-from catalog_builder.manifests.saved import looks_like_tile, saved_entries
 from catalog_builder.manifests.sniff import HEAD, Form, sniff
 from catalog_builder.manifests.text import read_master, read_text
 from catalog_builder.storage import Entry
@@ -291,11 +291,11 @@ _KNOWN_COLUMNS = (
 def _parquet_reader(names: set[str]) -> Any:
     located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
     if "year" in names and "grid_size" in names and (located or "grid_path" in names):
-        return manifest_parquet.read_manifest
+        return manifest.read_manifest
     if located and {"year", "hash"} <= names:
-        return registry_parquet.read_registry
+        return registry.read_registry
     if located and "year" not in names and ("file_size" in names or "hash" in names):
-        return registry_parquet.read_landmasks
+        return registry.read_landmasks
     return None
 
 

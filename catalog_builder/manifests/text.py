@@ -20,8 +20,8 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.manifests.files import Files, IndexArray, Pairer, landmasks_of
-from catalog_builder.manifests.names import FileKind, flaw, parse_paths
+from catalog_builder.manifests.listing.files import Files, IndexArray, Pairer, landmasks_of
+from catalog_builder.manifests.listing.names import FileKind, flaw, parse_paths
 from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, Part
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading, text_chunks

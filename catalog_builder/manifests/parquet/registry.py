@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog_builder.manifests.columns import Rows, read_rows, tile_slot
+from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
 from catalog_builder.manifests.part import (
     BoolArray,
     Hashes,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.manifests.names import FileKind
+from catalog_builder.manifests.listing.names import FileKind
 from catalog_builder.manifests.part import (
     N_CELLS,
     UNKNOWN,
@@ -36,7 +36,7 @@ class Files:
     """Files that a manifest names, one array element a file."""
 
     kind: npt.NDArray[np.uint8]
-    """:class:`~catalog_builder.manifests.names.FileKind`."""
+    """:class:`~catalog_builder.manifests.listing.names.FileKind`."""
     year: npt.NDArray[np.int16]
     cell: npt.NDArray[np.int32]
     size: IndexArray

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_builder.manifests.files import IndexArray
-from catalog_builder.manifests.names import FileKind, parse_paths
+from catalog_builder.manifests.listing.files import IndexArray
+from catalog_builder.manifests.listing.names import FileKind, parse_paths
 from catalog_builder.manifests.part import N_CELLS, UNKNOWN, BoolArray, Hashes
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading

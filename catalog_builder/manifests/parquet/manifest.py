@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalog_builder.errors import DatasetError
-from catalog_builder.manifests.columns import Rows, read_rows, tile_slot
+from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
+from catalog_builder.manifests.parquet.registry import wanted
 from catalog_builder.manifests.part import BoolArray, Part, sizes, tile_table, times
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
-from catalog_builder.manifests.registry_parquet import wanted
 from catalog_builder.tile.datasets import Dataset, dataset_of
 
 COLUMNS = ("year", "grid_size")

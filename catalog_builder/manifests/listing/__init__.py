@@ -1,0 +1,1 @@
+"""The data itself as a manifest: a folder, a bucket, or a saved listing of either."""

@@ -1,0 +1,1 @@
+"""Manifests in Parquet: geotessera's registries, and the manifests of s3scan and file-scan."""
