@@ -11,9 +11,12 @@ import orjson
 
 from api.queryables import QUERYABLES, quoted
 from api.store import Snapshot
-from catalog_builder.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.keys import COL_BITS, ranges_json
+from catalog_builder.catalog.index.reader import RANGES_SQL, where_sql
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import QueryError
-from catalog_builder.index import COL_BITS, RANGES_SQL, CollectionRecord, Selection, ranges_json, where_sql
 from catalog_builder.tile import grid
 from catalog_builder.tile.years import COVERAGE_NAMES
 

@@ -48,7 +48,8 @@ from api.settings import Settings  # noqa: E402
 from api.source import RawLane, SourceRoot  # noqa: E402
 from api.store import Snapshot, Store  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
-from catalog_builder.catalog import COGS  # noqa: E402
+from catalog_builder.catalog.folder import COGS  # noqa: E402
+from catalog_builder.catalog.index.keys import make_key  # noqa: E402
 from catalog_builder.errors import (  # noqa: E402
     CatalogError,
     QueryError,
@@ -56,7 +57,6 @@ from catalog_builder.errors import (  # noqa: E402
     TesseraError,
     UnavailableError,
 )
-from catalog_builder.index import make_key  # noqa: E402
 from catalog_builder.item.roles import LEDGER  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402

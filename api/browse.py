@@ -14,8 +14,8 @@ from stac_fastapi.types.errors import NotFoundError
 
 from api.links import GEOJSON, JSON, Link, link
 from api.store import Snapshot
-from catalog_builder.blocks import BLOCK
-from catalog_builder.index import CollectionRecord
+from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.tile.cover import Runs
 

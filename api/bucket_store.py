@@ -19,9 +19,9 @@ from api.hrefs import Access
 from api.settings import Settings
 from api.store import Snapshot, Store, warm_up
 from catalog_builder import storage
-from catalog_builder.bucket import POINTER, BucketCatalog, Pointer
+from catalog_builder.catalog.bucket import POINTER, BucketCatalog, Pointer
+from catalog_builder.catalog.index.reader import Index
 from catalog_builder.errors import CatalogError, StorageError
-from catalog_builder.index import Index
 
 LOG = logging.getLogger("tessera_stac")
 

@@ -38,8 +38,8 @@ from api.search import Query
 from api.settings import Settings
 from api.store import Snapshot, Store
 from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
+from catalog_builder.catalog.index.selection import Count
 from catalog_builder.errors import QueryTimeoutError
-from catalog_builder.index import Count
 from catalog_builder.storage.s3.presign import Period, period
 
 T = TypeVar("T")

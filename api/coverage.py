@@ -23,10 +23,10 @@ from api.links import HTML, JSON
 from api.responses import Caching, dumps
 from api.settings import Settings
 from api.store import Renewable, Snapshot, Store
-from catalog_builder.coverage_page import coverage_page, layer
-from catalog_builder.coverage_tiles import CoverageGrid
+from catalog_builder.catalog.coverage.page import coverage_page, layer
+from catalog_builder.catalog.coverage.tiles import CoverageGrid
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
-from catalog_builder.index import CollectionRecord
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of
 

@@ -28,8 +28,8 @@ from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.queryables import Kind, Queryable, queryable
 from api.settings import Settings
 from api.store import Snapshot
+from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS, make_key
 from catalog_builder.errors import GridError, QueryError
-from catalog_builder.index import CELL_BITS, COL_BITS, YEAR_BITS, make_key
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask
 from catalog_builder.tile.cover import Runs

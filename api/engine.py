@@ -23,8 +23,10 @@ from api.store import Snapshot
 from api.text import bounds_of
 from api.times import year_span
 from api.view import View
+from catalog_builder.catalog.index.item_rows import tile_rows
+from catalog_builder.catalog.index.keys import CELL_BITS, YEAR_BITS
+from catalog_builder.catalog.index.selection import Count, Selection
 from catalog_builder.errors import QueryTimeoutError
-from catalog_builder.index import CELL_BITS, YEAR_BITS, Count, Selection, tile_rows
 from catalog_builder.item.bands_view import bands_template, readable_flags
 from catalog_builder.item.item import item_columns, item_template
 from catalog_builder.item.template import JsonRenderer

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from api.links import JSON, Link, link
-from catalog_builder.index import CollectionRecord
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import Has
 from catalog_builder.item.template import Choice, Text
 from catalog_builder.storage import scheme

@@ -19,12 +19,13 @@ from api.parameters import Sort
 from api.queryables import QUERYABLES
 from api.settings import Settings
 from api.store import Snapshot
+from catalog_builder.catalog.index.keys import CELL_BITS, split_key
+from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.sorting import Term, sorted_page, values_of
 from catalog_builder.errors import QueryError
-from catalog_builder.index import CELL_BITS, Selection, split_key
-from catalog_builder.sorting import Term, sorted_page, values_of
 
 Row = tuple[Any, ...]
-"""As :meth:`catalog_builder.index.Index.page` gives it; the key is first."""
+"""As :meth:`catalog_builder.catalog.index.reader.Index.page` gives it; the key is first."""
 Pair = tuple[int, int]
 """Collection ordinal and year."""
 

@@ -35,8 +35,8 @@ from api.picture_style import style_of
 from api.responses import Caching, dumps
 from api.settings import Settings
 from api.store import Snapshot, Store
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
-from catalog_builder.index import CollectionRecord
 from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from api.store import Snapshot
 from api.times import year_span
+from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
-from catalog_builder.index import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS, CollectionRecord
 from catalog_builder.item.item import Has
 from catalog_builder.tile.grid import N_COLS, N_ROWS
 from catalog_builder.tile.years import COVERAGE_NAMES, year_bits

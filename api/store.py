@@ -22,10 +22,12 @@ from fastapi import FastAPI
 
 from api.hrefs import Access
 from api.memory import forget_soon
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.digest import check_digest, recorded_digest
+from catalog_builder.catalog.digest import check_digest, recorded_digest
+from catalog_builder.catalog.folder import CatalogFolder
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
-from catalog_builder.index import CollectionRecord, Index, Selection
 from catalog_builder.tile import grid
 
 LOG = logging.getLogger("tessera_stac")

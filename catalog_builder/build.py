@@ -1,9 +1,9 @@
 """From manifests to a catalogue: read, merge, compare with the last build, write, swap.
 
 Nothing of the old catalogue is touched: a new version is written beside it and takes its place in
-one rename (:mod:`catalog_builder.catalog`). Years whose items did not change are linked, not
+one rename (:mod:`catalog_builder.catalog.folder`). Years whose items did not change are linked, not
 written again. A catalogue in S3 is built in a folder of this machine, which begins as a copy of what
-a build compares with, and is then published (:mod:`catalog_builder.bucket`).
+a build compares with, and is then published (:mod:`catalog_builder.catalog.bucket`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import storage
-from catalog_builder.bucket import BucketCatalog
-from catalog_builder.catalog import COGS, INDEX, CatalogFolder
-from catalog_builder.cog_staging import CogStaging
-from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
-from catalog_builder.collection import (
+from catalog_builder.catalog.bucket import BucketCatalog
+from catalog_builder.catalog.collection import (
     api_document,
     make_collection,
     static_document,
     write_catalog,
     write_coverage_picture,
 )
-from catalog_builder.digest import STATE, check_digest, write_digest
+from catalog_builder.catalog.digest import STATE, check_digest, write_digest
+from catalog_builder.catalog.folder import COGS, INDEX, CatalogFolder
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.writer import IndexWriter
+from catalog_builder.cog_staging import CogStaging
+from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
-from catalog_builder.index import CollectionRecord, Index
-from catalog_builder.index_writer import IndexWriter
 from catalog_builder.item.addresses import Addresses, Bucket, Mirrors
 from catalog_builder.item.item import item_template, url_path
 from catalog_builder.item.parquet import write_items

@@ -18,7 +18,8 @@ from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraE
 
 if TYPE_CHECKING:
     from catalog_builder.build import BuildReport
-    from catalog_builder.index import CollectionRecord, Index
+    from catalog_builder.catalog.index.reader import Index
+    from catalog_builder.catalog.index.record import CollectionRecord
     from catalog_builder.tile.grid import Bounds
 
 app = typer.Typer(
@@ -249,7 +250,7 @@ def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
     import json
 
     from catalog_builder import console
-    from catalog_builder.catalog import open_index
+    from catalog_builder.catalog.open import open_index
 
     index = open_index(catalog)
     data, lines = [], []
@@ -317,10 +318,10 @@ def coverage(
     from dataclasses import asdict
 
     from catalog_builder import console
-    from catalog_builder.catalog import open_index
-    from catalog_builder.coverage import coverage_table, touching
-    from catalog_builder.coverage_map import coverage_png
-    from catalog_builder.coverage_page import coverage_html, grid_of
+    from catalog_builder.catalog.coverage.page import coverage_html, grid_of
+    from catalog_builder.catalog.coverage.picture import coverage_png
+    from catalog_builder.catalog.coverage.table import coverage_table, touching
+    from catalog_builder.catalog.open import open_index
     from catalog_builder.tile.region import region_from
 
     index = open_index(catalog)
@@ -438,9 +439,9 @@ def serve(
     from api.memory import set_up_malloc
     from api.metrics import FOLDER
     from api.settings import Settings
-    from catalog_builder.catalog import open_index
+    from catalog_builder.catalog.digest import check_digest
+    from catalog_builder.catalog.open import open_index
     from catalog_builder.console import say
-    from catalog_builder.digest import check_digest
     from catalog_builder.storage import scheme
 
     set_up_malloc()
@@ -503,10 +504,10 @@ def export(
 ) -> None:
     """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
     from catalog_builder import console
-    from catalog_builder.catalog import open_index
+    from catalog_builder.catalog.extract import extracts
+    from catalog_builder.catalog.open import open_index
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
-    from catalog_builder.publish.extract import extracts
     from catalog_builder.tile.region import region_from
 
     if (to is None) != pgstac:
@@ -670,7 +671,7 @@ def validate(
     from multiprocessing import get_context
 
     from catalog_builder import console, storage
-    from catalog_builder.catalog import is_catalog
+    from catalog_builder.catalog.open import is_catalog
     from catalog_builder.convert.verify import validate_results
     from catalog_builder.validate import CatalogReport, report_data, report_text, validate_catalog
 

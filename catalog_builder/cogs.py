@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.catalog.index.reader import Index
 from catalog_builder.cog_staging import BATCH, CogStaging
 from catalog_builder.convert.ledger import LedgerRow, read_rows
-from catalog_builder.index import Index, split_key
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
 from catalog_builder.item.roles import ROLES
@@ -206,7 +207,7 @@ class YearCogs:
         return result
 
     def index_facts(self) -> Iterator[tuple[npt.NDArray[np.int64], list[tuple[Any, ...]]]]:
-        """Yield positions and facts for :class:`~catalog_builder.index_writer.IndexRows`."""
+        """Yield positions and facts for :class:`~catalog_builder.catalog.index.writer.IndexRows`."""
         (positions,) = np.nonzero(self.at >= 0)
         for start in range(0, len(positions), BATCH):
             part = positions[start : start + BATCH]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.catalog import COGS
+from catalog_builder.catalog.folder import COGS
 from catalog_builder.console import progress, say
 from catalog_builder.convert.cli import convert
 from catalog_builder.convert.visual import load_basis

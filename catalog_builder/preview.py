@@ -24,6 +24,7 @@ from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
+from catalog_builder.catalog.coverage.page import fill_page
 from catalog_builder.convert.visual import (
     BASIS_FILE,
     Basis,
@@ -33,7 +34,6 @@ from catalog_builder.convert.visual import (
     fit_basis,
     sample_pixels,
 )
-from catalog_builder.coverage_page import fill_page
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.get.find import TileYear, find
 from catalog_builder.raster.gdal import gdal_environment, gdal_path

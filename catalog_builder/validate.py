@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from catalog_builder import storage
-from catalog_builder.catalog import CATALOG_JSON, COGS, open_index
+from catalog_builder.catalog.digest import check_digest
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.catalog.folder import CATALOG_JSON, COGS
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.open import open_index
 from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
-from catalog_builder.digest import check_digest
 from catalog_builder.errors import CatalogError, StorageError
-from catalog_builder.index import Index, Selection
 from catalog_builder.item.roles import LEDGER
-from catalog_builder.publish.extract import Extract
 from catalog_builder.tile import grid
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder import index
+from catalog_builder.catalog.index.schema import NO_TIME, SOURCE_COLUMNS
+from catalog_builder.catalog.index.writer import IndexRows
 from catalog_builder.cog_staging import CogStaging
 from catalog_builder.cogs import YearCogs
-from catalog_builder.index_writer import IndexRows
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
@@ -157,7 +157,7 @@ class YearRows:
     def index_rows(self) -> IndexRows:
         """Return the rows for the index; only what the template cannot derive is stored."""
         (odd,) = np.nonzero((self.has & int(Has.HASHES | Has.GEOTIFF) != 0) | self.misfit)
-        mtime = self.table["mtime"].cast(pa.int64()).fill_null(index.NO_TIME).to_numpy()
+        mtime = self.table["mtime"].cast(pa.int64()).fill_null(NO_TIME).to_numpy()
         rows = IndexRows(self.cell, self.mask, self.has, mtime, self._source_facts(odd))
         if self.cogs is None:
             return rows
@@ -169,7 +169,7 @@ class YearRows:
         for start in range(0, len(at), _BATCH):
             part = at[start : start + _BATCH]
             facts = self.table.take(pa.array(part))
-            yield part, zip(*(facts[n].to_pylist() for n in index.SOURCE_COLUMNS), strict=True)
+            yield part, zip(*(facts[n].to_pylist() for n in SOURCE_COLUMNS), strict=True)
 
 
 class Landmasks:

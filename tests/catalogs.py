@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 
 from catalog_builder.build import BuildOptions, BuildReport, build
-from catalog_builder.index import Index, Selection, tile_rows
+from catalog_builder.catalog.index.item_rows import tile_rows
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.item.item import item_columns, item_template
 from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile.datasets import dataset

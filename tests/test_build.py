@@ -11,9 +11,9 @@ import pystac.validation
 import pytest
 
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.catalog import CatalogFolder
+from catalog_builder.catalog.folder import CatalogFolder
+from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError
-from catalog_builder.index import Selection
 from catalog_builder.manifests import Kind
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from catalog_builder.coverage_map import ALPHA, COLORS
+from catalog_builder.catalog.coverage.picture import ALPHA, COLORS
 from tests.catalogs import build_from, patch, write_manifest
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catalog_builder.coverage import coverage_table, touching
-from catalog_builder.coverage_map import coverage_png
+from catalog_builder.catalog.coverage.picture import coverage_png
+from catalog_builder.catalog.coverage.table import coverage_table, touching
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.cover import cover
 from catalog_builder.tile.grid import TileId

@@ -10,12 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_builder import index as ix
+from catalog_builder.catalog.index.keys import make_key, split_key
+from catalog_builder.catalog.index.reader import PAGE_SQL, RANGES_SQL, Index
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.schema import NO_TIME
+from catalog_builder.catalog.index.selection import Count, Selection
+from catalog_builder.catalog.index.writer import IndexRows, IndexWriter
 from catalog_builder.errors import CatalogError, QueryTimeoutError
-from catalog_builder.index import CollectionRecord, Index, Selection, make_key
-from catalog_builder.index_writer import IndexRows, IndexWriter
 from catalog_builder.item.addresses import Addresses
 from catalog_builder.item.item import Has
+from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import N_COLS, Bounds, rows_cols_touching
 from catalog_builder.tile.years import year_bits
@@ -60,7 +64,7 @@ def index(tiles: dict[int, np.ndarray], tmp_path_factory: pytest.TempPathFactory
                         cell.astype(np.int32),
                         np.full(n, year_bits(YEARS), np.uint32),
                         np.full(n, int(Has.NPY), np.int32),
-                        np.full(n, ix.NO_TIME),
+                        np.full(n, NO_TIME),
                     ),
                 )
     return Index(path)
@@ -77,10 +81,10 @@ def all_keys(tiles: dict[int, np.ndarray]) -> list[int]:
     ]
 
 
-def _runs(bounds: Bounds) -> ix.Runs:
+def _runs(bounds: Bounds) -> Runs:
     rows, cols = rows_cols_touching(bounds)
     row = np.arange(rows.start, rows.stop)
-    return ix.Runs(row, np.full(len(row), cols.start), np.full(len(row), cols.stop - 1))
+    return Runs(row, np.full(len(row), cols.start), np.full(len(row), cols.stop - 1))
 
 
 boxes = st.builds(
@@ -103,7 +107,7 @@ def _matches(keys: list[int], wanted: dict[str, object]) -> list[int]:
     bounds = wanted["bounds"]
     out = []
     for key in keys:
-        ordinal, year, row, col = ix.split_key(key)
+        ordinal, year, row, col = split_key(key)
         if ordinal not in wanted["ordinals"] or (wanted["years"] is not None and year not in wanted["years"]):
             continue
         if bounds is not None:
@@ -123,7 +127,7 @@ def test_pages_and_counts_equal_brute_force(
     expected = _matches(all_keys, wanted)
     runs = None if wanted["bounds"] is None else _runs(wanted["bounds"])
     selection = Selection(wanted["ordinals"], wanted["years"], runs)
-    assert index.count(selection) == ix.Count(len(expected), exact=True)
+    assert index.count(selection) == Count(len(expected), exact=True)
     forwards, after = [], None
     pages = []
     while page := index.page(selection, limit, after):
@@ -177,7 +181,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 
 def test_the_page_query_walks_keys_and_sorts_nothing(index: Index) -> None:
     """A sort would read every match before the first row."""
-    sql = ix.PAGE_SQL.format(tiles=ix.RANGES_SQL) + " LIMIT ?"
+    sql = PAGE_SQL.format(tiles=RANGES_SQL) + " LIMIT ?"
     with index.lend(None, Selection([1])) as db:
         plan = " | ".join(r[3] for r in db.execute("EXPLAIN QUERY PLAN " + sql, ("[[0, 1]]", 1)))
     assert "TEMP B-TREE" not in plan

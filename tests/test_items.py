@@ -18,7 +18,7 @@ import rasterio.warp
 import shapely
 import stac_geoparquet.arrow
 
-from catalog_builder.catalog import CatalogFolder
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.item.parquet import ROW_GROUP, z_order
 from catalog_builder.manifests import Part
 from catalog_builder.tile import grid

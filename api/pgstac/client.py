@@ -31,7 +31,7 @@ from api.pgstac.translate import search_body
 from api.responses import ContentCaching
 from api.search import Query
 from api.view import View
-from catalog_builder.index import Count
+from catalog_builder.catalog.index.selection import Count
 
 Json = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from api.pgstac.database import Database
+from catalog_builder.catalog.index.selection import Count
 from catalog_builder.errors import QueryTimeoutError
-from catalog_builder.index import Count
 
 
 async def where_of(connection: Any, body: Mapping[str, Any]) -> str:

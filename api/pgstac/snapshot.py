@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from api.store import Snapshot
-from catalog_builder.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.catalog.index.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError
-from catalog_builder.index import CollectionRecord, Index, split_key
 from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.years import year_bits

@@ -20,8 +20,8 @@ from api.pgstac.database import Database
 from api.pgstac.snapshot import LoadedTiles, PgstacSnapshot, masks_of, records_of
 from api.settings import Settings
 from api.store import Store, warm_up
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError, TesseraError, UnavailableError
-from catalog_builder.index import CollectionRecord
 from catalog_builder.publish.pgstac_state import SCHEMA_VERSION, unpack_cells
 
 LOG = logging.getLogger("tessera_stac.pgstac")

@@ -18,7 +18,7 @@ from api.search import Query
 from api.settings import Settings
 from api.text import collections_that_mention, own_bounds
 from api.times import Interval, year_span
-from catalog_builder.index import split_key
+from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import TileId
 

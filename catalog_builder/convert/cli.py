@@ -253,7 +253,8 @@ def _target(sources: list[str], out: str | None) -> str:
     if out is not None:
         return out.rstrip("/") or "/"
     from catalog_builder import storage
-    from catalog_builder.catalog import COGS, is_catalog
+    from catalog_builder.catalog.folder import COGS
+    from catalog_builder.catalog.open import is_catalog
 
     if len(sources) == 1 and is_catalog(sources[0]):
         source = sources[0]

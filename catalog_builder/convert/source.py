@@ -68,7 +68,7 @@ def in_shard(job: str, shard: tuple[int, int] | None) -> bool:
 
 
 def _plan_one(source: str, wanted: Wanted) -> Plan:
-    from catalog_builder.catalog import is_catalog
+    from catalog_builder.catalog.open import is_catalog
 
     remote = bool(storage.scheme(source))
     if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_catalog(source):
@@ -161,7 +161,7 @@ def _published_landmasks(ds: Dataset, root: str) -> str | None:
 
 def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
     """Plan the tile-years of a catalogue."""
-    from catalog_builder.catalog import open_index
+    from catalog_builder.catalog.open import open_index
 
     index = open_index(address)
     records = [r for r in index.collections.values() if wanted.dataset is None or r.dataset == wanted.dataset]

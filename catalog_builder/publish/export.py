@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.errors import QueryError
-from catalog_builder.publish.extract import Extract, Progress, quiet
 
 FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder import storage
+from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.item.item import MEDIA_PARQUET
 from catalog_builder.item.parquet import write_items
-from catalog_builder.publish.extract import Extract, Progress, quiet
 from catalog_builder.publish.ndjson import replaced
 
 

@@ -13,8 +13,8 @@ from typing import IO
 import zstandard
 
 from catalog_builder import storage
+from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.errors import StorageError
-from catalog_builder.publish.extract import Extract, Progress, quiet
 
 STDOUT = "-"
 

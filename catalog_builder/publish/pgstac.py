@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import orjson
 
-from catalog_builder.blocks import BLOCK
+from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, quiet
+from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.index import CELL_BITS, COL_BITS
-from catalog_builder.publish.extract import Extract, Progress, Row, cells_of, quiet
 from catalog_builder.publish.pgstac_state import Band, Cells, LoadState, item_ids, prepare
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import StorageError
-from catalog_builder.index import CollectionRecord
 from catalog_builder.tile.grid import N_COLS, TileId
 
 SCHEMA_VERSION = 1

@@ -25,11 +25,11 @@ from typing import Any
 
 import orjson
 
-from catalog_builder.collection import CATALOG_DESCRIPTION, CATALOG_ID, CATALOG_TITLE
+from catalog_builder.catalog.collection import CATALOG_DESCRIPTION, CATALOG_ID, CATALOG_TITLE
+from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.index import split_key
 from catalog_builder.item.item import STAC_VERSION
-from catalog_builder.publish.extract import Extract, Progress, quiet
 from catalog_builder.publish.tree_place import MARK, ROOT, TreePlace, tree_place
 from catalog_builder.tile.grid import COLS_PER_ZONE
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog_builder.coverage_page import coverage_html, embedded, grid_of
-from catalog_builder.coverage_tiles import LEVELS, MAX_ZOOM, NOTHING, CoverageGrid
+from catalog_builder.catalog.coverage.page import coverage_html, embedded, grid_of
+from catalog_builder.catalog.coverage.tiles import LEVELS, MAX_ZOOM, NOTHING, CoverageGrid
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.years import coverage_codes, year_bits

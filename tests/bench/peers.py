@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.publish.extract import extracts
+from catalog_builder.catalog.extract import extracts
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.publish.pgstac import load_pgstac
 from tests.bench.planet import CACHE, europe_catalog
 from tests.bench.serve import Server

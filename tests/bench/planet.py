@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalog_builder.index import SCHEMA_VERSION
+from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.tile.grid import N_COLS
 from catalog_builder.tile.years import year_bits
 from tests.catalogs import build_from

@@ -78,7 +78,7 @@ def test_build_cost(tmp_path: Path) -> None:
 def test_the_usual_way(tmp_path: Path) -> None:
     import json
 
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog.folder import CatalogFolder
     from tests.catalogs import api_items, build_from, patch, write_manifest
 
     build_from(tmp_path / "c", write_manifest(tmp_path, 2024, patch(0, 52, 1, 1)), url="http://host")

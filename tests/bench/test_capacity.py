@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog_builder.catalog import CatalogFolder
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.demo import MANIFESTS
 from catalog_builder.tile.years import year_bits
 from tests.bench.measure import memory_of_tree

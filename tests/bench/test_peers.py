@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from catalog_builder.catalog import CatalogFolder
+from catalog_builder.catalog.folder import CatalogFolder
 from tests.bench.measure import memory_of_tree
 from tests.bench.peers import pgstac, pgstac_database, rustac, tessera_on_pgstac
 from tests.bench.planet import europe_catalog

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from catalog_builder.catalog import CatalogFolder
+from catalog_builder.catalog.folder import CatalogFolder
 from tests.backends import dsn_of, load
 from tests.bench.measure import memory_of_tree
 from tests.bench.peers import DATABASE, pgstac, tessera_on_pgstac

@@ -16,8 +16,8 @@ import orjson
 import pytest
 
 from api.app import create_app
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.publish.extract import extracts
+from catalog_builder.catalog.extract import extracts
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.publish.pgstac import load_pgstac
 from tests.backends import PGSTAC_GROUP, dsn_of, new_database, serve_pgstac_backend
 from tests.catalogs import build_from, patch, write_manifest

@@ -129,7 +129,7 @@ def _item(served: Served) -> str:
     import orjson
 
     from catalog_builder.build import BuildOptions, build
-    from catalog_builder.catalog import CatalogFolder
+    from catalog_builder.catalog.folder import CatalogFolder
     from catalog_builder.convert.ledger import LedgerWriter
     from catalog_builder.tile.datasets import dataset
     from tests.catalogs import api_items

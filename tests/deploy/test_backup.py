@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.index import SCHEMA_VERSION
+from catalog_builder.catalog.folder import CatalogFolder
+from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.publish.extract import extracts
+from catalog_builder.catalog.extract import extracts
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.publish.static import write_static
 
 

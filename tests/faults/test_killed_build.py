@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pystac
 
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.index import Selection
+from catalog_builder.catalog.folder import CatalogFolder
+from catalog_builder.catalog.index.selection import Selection
 from tests.catalogs import build_from, patch, write_manifest
 
 SCRIPT = Path(__file__).with_name("killed_build.py")

@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 import orjson
 
-from catalog_builder.catalog import CatalogFolder
-from catalog_builder.publish.extract import extracts
+from catalog_builder.catalog.extract import extracts
+from catalog_builder.catalog.folder import CatalogFolder
 from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, load, new_database, pgstac_client
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres

@@ -16,11 +16,13 @@ import pystac
 import pytest
 
 from catalog_builder import storage
-from catalog_builder.bucket import POINTER, BucketCatalog
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.catalog import CatalogFolder, is_catalog, open_index
+from catalog_builder.catalog.bucket import POINTER, BucketCatalog
+from catalog_builder.catalog.folder import CatalogFolder
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.open import is_catalog, open_index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
-from catalog_builder.index import Index, Selection
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import api_items, build_from, patch, write_manifest

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from catalog_builder import storage
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.catalog import open_index
+from catalog_builder.catalog.extract import extracts
+from catalog_builder.catalog.open import open_index
 from catalog_builder.cli import app
 from catalog_builder.convert.job import Options
 from catalog_builder.convert.ledger import latest, read_rows
@@ -27,7 +28,6 @@ from catalog_builder.convert.workers import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export
-from catalog_builder.publish.extract import extracts
 from catalog_builder.publish.tree_place import MARK
 from catalog_builder.tile.datasets import dataset
 from tests.catalogs import api_items, build_from, patch, write_manifest

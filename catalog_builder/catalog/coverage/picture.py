@@ -21,7 +21,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.coverage import Cells, coverage_table
+from catalog_builder.catalog.coverage.table import Cells, coverage_table
 from catalog_builder.errors import QueryError
 from catalog_builder.storage import write_atomic
 from catalog_builder.tile.cover import Runs, cover
@@ -65,7 +65,7 @@ def coverage_png(
     target
         Path, s3:// address (both written in one step), or an open binary file.
     cell, mask
-        The tiles and their years, see :mod:`catalog_builder.coverage`.
+        The tiles and their years, see :mod:`catalog_builder.catalog.coverage.table`.
     years
         The years that count; tiles with none of them are left out.
     region

@@ -1,6 +1,6 @@
 """Writing the search index, in bulk: one year of a collection after another, sorted by cell.
 
-What the tables mean, and reading them, is in :mod:`catalog_builder.index`.
+What the tables mean, and reading them, is in :mod:`catalog_builder.catalog.index.reader`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.blocks import BLOCK
-from catalog_builder.index import COL_BITS, NO_TIME, SCHEMA, SCHEMA_VERSION, CollectionRecord, make_key
+from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.keys import COL_BITS, make_key
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.schema import NO_TIME, SCHEMA, SCHEMA_VERSION
 from catalog_builder.item.converted import COG_COLUMNS
 from catalog_builder.tile.table import rows_cols
 

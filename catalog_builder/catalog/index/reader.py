@@ -11,179 +11,46 @@ any geometry is exact and cheap: whole blocks are summed, only cells at the rim 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 
-from catalog_builder.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
+from catalog_builder.catalog.index.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
+from catalog_builder.catalog.index.keys import (
+    CELL_BITS,
+    COL_BITS,
+    YEAR_BITS,
+    Keys,
+    key_spans,
+    make_key,
+    past,
+    ranges_json,
+    split_key,
+)
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.schema import SOURCE_COLUMNS, check_version
+from catalog_builder.catalog.index.selection import Count, Selection
 from catalog_builder.errors import (
     CatalogError,
     DamagedIndexError,
     QueryError,
     QueryTimeoutError,
-    SchemaVersionError,
 )
-from catalog_builder.item.addresses import Addresses
 from catalog_builder.item.converted import COG_COLUMNS
-from catalog_builder.item.item import Has, TileRows, url_path
+from catalog_builder.item.item import Has
 from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs
-from catalog_builder.tile.datasets import Dataset, dataset
 from catalog_builder.tile.files import npy_size, scales_size
 from catalog_builder.tile.table import LANDMASK_SCHEMA, SHA256, TILE_SCHEMA
 from catalog_builder.tile.years import year_bits
-
-SCHEMA_VERSION = 2
-"""Raised whenever the tables change; an index of another version is refused with a message."""
-
-COL_BITS, ROW_BITS, YEAR_BITS = 12, 11, 12
-CELL_BITS = ROW_BITS + COL_BITS
-
-SCHEMA = """
-CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
-  document TEXT NOT NULL);
--- mask: years of the tile; has: flags; mtime: seconds since 1970; valid_fraction: of a converted tile,
--- here and not in cog, so that a filter on it reads one table
-CREATE TABLE tile(key INTEGER PRIMARY KEY, mask INTEGER NOT NULL, has INTEGER NOT NULL, mtime INTEGER,
-  valid_fraction REAL);
--- only rows with hashes, with sizes that are not the formula's, or with a GeoTIFF
-CREATE TABLE source(key INTEGER PRIMARY KEY, npy_size INTEGER, npy_sha256 BLOB, scales_size INTEGER,
-  scales_sha256 BLOB, geotiff TEXT, geotiff_size INTEGER);
--- key without the year
-CREATE TABLE landmask(key INTEGER PRIMARY KEY, size INTEGER, sha256 BLOB);
--- converted tile-years: parts of the names, sizes and hashes of their files, packed statistics
-CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
--- tile-years per 1 degree block: key with row and column divided by 10
-CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
-"""
-
-
-SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
-"""Facts of the table ``source``, in its order; the names are the TileTable's."""
-
-NO_TIME = np.iinfo(np.int64).min
-"""Stands for an unknown time in arrays."""
-
-IntArray = npt.NDArray[np.integer]
-Keys = npt.NDArray[np.int64]
-
-
-def make_key(ordinal: int, year: int, row: int, col: int) -> int:
-    """Return the key of a tile-year."""
-    return ((ordinal << YEAR_BITS | year) << CELL_BITS) | row << COL_BITS | col
-
-
-def split_key(key: int) -> tuple[int, int, int, int]:
-    """Return (collection ordinal, year, row, column) of a key."""
-    cell = key & ((1 << CELL_BITS) - 1)
-    high = key >> CELL_BITS
-    return high >> YEAR_BITS, high & ((1 << YEAR_BITS) - 1), cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionRecord:
-    """What the index knows of a collection beside its tiles."""
-
-    ordinal: int
-    """Place in the order of collections, from 1."""
-    dataset: Dataset
-    years: tuple[int, ...]
-    """Years that any of its tiles has, ascending."""
-    addresses: Addresses
-    grid: grid.Grid
-    source_root: str
-    """Where the server finds the source files: a local folder, or an address to redirect to."""
-    landmask_root: str
-    counts: tuple[int, ...]
-    """Tile-years per year."""
-    n_tiles: int
-    """Distinct tiles."""
-
-    @property
-    def id(self) -> str:
-        """Collection id."""
-        return self.dataset.collection_id
-
-    @property
-    def n_items(self) -> int:
-        """Tile-years."""
-        return sum(self.counts)
-
-    def to_json(self) -> str:
-        """Serialise; the inverse of :meth:`from_json`."""
-        return json.dumps({**asdict(self), "dataset": self.dataset.directory})
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        d = json.loads(text)
-        d["dataset"] = dataset(d["dataset"])
-        d["addresses"] = Addresses.from_json(d["addresses"])
-        for name in ("years", "counts"):
-            d[name] = tuple(d[name])
-        return cls(**d)
-
-
-def key_spans(runs: Runs) -> tuple[Keys, Keys]:
-    """Return first and last cell keys of each run; whole rows that follow each other are merged."""
-    lo = (runs.row.astype(np.int64) << COL_BITS) | runs.first_col
-    hi = (runs.row.astype(np.int64) << COL_BITS) | runs.last_col
-    if len(lo) < 2:
-        return lo, hi
-    # No key lies between the last column of a row and the first of the next.
-    joined = (
-        (runs.first_col[1:] == 0)
-        & (runs.last_col[:-1] == grid.N_COLS - 1)
-        & (runs.row[1:] == runs.row[:-1] + 1)
-    )
-    if not joined.any():
-        return lo, hi
-    starts = np.concatenate([[True], ~joined])
-    return lo[starts], hi[np.concatenate([~joined, [True]])]
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which tile-years a search asks for; every part narrows it."""
-
-    ordinals: Sequence[int]
-    """Collections, ascending."""
-    years: Sequence[int] | None = None
-    """Years, ascending; None is all."""
-    runs: Runs | None = None
-    """Cells; None is all."""
-    keys: Sequence[int] | None = None
-    """Exactly these keys (from ids), narrowed by the rest; None is all."""
-    where: str = ""
-    """SQL condition over ``t`` (tile) from a white list, with ``?`` for its values."""
-    values: tuple[Any, ...] = ()
-    cell_sets: tuple[Runs, ...] = ()
-    """Sets of cells that ``where`` asks about as ``in_cells(i, t.key)``."""
-    order: Sequence[tuple[int, int]] | None = None
-    """The (ordinal, year) in the order to walk them, within the other parts; None is ascending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A number of matches."""
-
-    n: int
-    exact: bool = True
-    """False: counting stopped at its time limit, and ``n`` is extrapolated from what it had seen."""
-    at_least: int = 0
-    """If not exact: how many it had found."""
-
 
 PAGE_SQL = f"""
 SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s.scales_sha256,
@@ -263,7 +130,7 @@ class Index:
             raise CatalogError(
                 f"{path}: not a tessera-stac index, or damaged ({exc}); run 'tessera-stac build' again"
             ) from exc
-        _check_version(path, meta.get("schema_version", "none"))
+        check_version(path, meta.get("schema_version", "none"))
         self.meta: dict[str, str] = meta
         try:
             self.collections = {r.id: r for r in (CollectionRecord.from_json(rec) for rec, _ in records)}
@@ -464,7 +331,7 @@ class Index:
                 if waiting and (ordinal, year) != split_key(after)[:2]:
                     continue
                 if waiting or selection.order is None:
-                    ranges = _past(ranges, after, backwards)
+                    ranges = past(ranges, after, backwards)
                 waiting = False
             if backwards:
                 ranges = ranges[::-1]
@@ -508,7 +375,7 @@ class Index:
         keys = keys[keep]
         ranges = np.column_stack([keys, keys])
         if after is not None:
-            ranges = _past(ranges, after, backwards)
+            ranges = past(ranges, after, backwards)
         if len(ranges):
             yield ranges[::-1] if backwards else ranges
 
@@ -621,82 +488,7 @@ class Index:
         ).cast(LANDMASK_SCHEMA)
 
 
-def _check_version(path: Path, found: str) -> None:
-    if found == str(SCHEMA_VERSION):
-        return
-    newer = found.isascii() and found.isdigit() and int(found) > SCHEMA_VERSION
-    advice = (
-        "it was made by a newer tessera-stac: update this one"
-        if newer
-        else "it was made by an older tessera-stac: run 'tessera-stac build' again"
-    )
-    raise SchemaVersionError(
-        f"{path}: index schema {found[:40]}, this program reads {SCHEMA_VERSION}; {advice}", newer=newer
-    )
-
-
 def where_sql(*conditions: str) -> str:
     """Return the WHERE clause of conditions, empty ones left out."""
     used = [c for c in conditions if c]
     return " WHERE " + " AND ".join(used) if used else ""
-
-
-def _past(ranges: Keys, after: int, backwards: bool) -> Keys:
-    """Return what of ascending ranges lies beyond a key."""
-    if backwards:
-        ranges = ranges[ranges[:, 0] < after]
-        return np.column_stack([ranges[:, 0], np.minimum(ranges[:, 1], after - 1)])
-    ranges = ranges[ranges[:, 1] > after]
-    return np.column_stack([np.maximum(ranges[:, 0], after + 1), ranges[:, 1]])
-
-
-def ranges_json(ranges: Keys) -> str:
-    """Return key ranges (n, 2) as :data:`RANGES_SQL` takes them."""
-    return orjson.dumps(np.ascontiguousarray(ranges), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
-    """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
-    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha, valid, *cog) = (
-        zip(*page, strict=True) if page else ((),) * (13 + len(COG_COLUMNS))
-    )
-    flags = np.array(has, dtype=np.int32)
-    converted: dict[str, Any] = {}
-    if (flags & int(Has.COG)).any():
-        from catalog_builder.item.converted import cog_slots
-
-        columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
-        converted = cog_slots(columns, flags)
-    key = np.array(keys, dtype=np.int64)
-    cell = key & ((1 << CELL_BITS) - 1)
-    row = (cell >> COL_BITS).astype(np.int32)
-    col = (cell & ((1 << COL_BITS) - 1)).astype(np.int32)
-    raster = grid.rasters(row, col)
-    by_formula = npy_size(raster.height, raster.width).tolist()
-    scales_by_formula = scales_size(raster.height, raster.width).tolist()
-    return TileRows(
-        row=row,
-        col=col,
-        year=((key >> CELL_BITS) & ((1 << YEAR_BITS) - 1)).astype(np.int32),
-        mask=np.array(mask, dtype=np.uint32),
-        has=flags,
-        facts={
-            **converted,
-            "npy_size": [f if v is None else v for v, f in zip(n_size, by_formula, strict=True)],
-            "scales_size": [f if v is None else v for v, f in zip(s_size, scales_by_formula, strict=True)],
-            "npy_sha256": [v.hex() if v else "" for v in n_sha],
-            "scales_sha256": [v.hex() if v else "" for v in s_sha],
-            "mtime": rfc3339(mtime),
-            "geotiff": [url_path(v) if v else "" for v in geotiff],
-            "geotiff_size": [v or 0 for v in g_size],
-            "landmask_size": [v or 0 for v in l_size],
-            "landmask_sha256": [v.hex() if v else "" for v in l_sha],
-        },
-    )
-
-
-def rfc3339(seconds: Sequence[int | None]) -> list[str]:
-    """Return times (seconds since 1970, UTC) as RFC 3339 text; empty where there is none."""
-    known = np.array([s or 0 for s in seconds], dtype="datetime64[s]")
-    texts = np.datetime_as_string(known, timezone="UTC").tolist() if len(known) else []
-    return [t if s is not None else "" for t, s in zip(texts, seconds, strict=True)]

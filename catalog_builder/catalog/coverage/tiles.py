@@ -2,8 +2,8 @@
 
 The planet's cells fit into 26 MB: one uint32 each, bit i for the year 2000 + i. A tile is a look-up in
 it, so nothing is prepared and a new build shows at once. Cells are coloured as on the printed map
-(:mod:`catalog_builder.coverage_map`). Where a pixel holds several cells it shows the class that most of
-them have, the more opaque the more of its cells have a tile: a lone tile still shows.
+(:mod:`catalog_builder.catalog.coverage.picture`). Where a pixel holds several cells it shows the class that
+most of them have, the more opaque the more of its cells have a tile: a lone tile still shows.
 
 ``web/coverage.js`` draws the same from an embedded grid; a test compares the two.
 """
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catalog_builder.coverage import Cells
-from catalog_builder.coverage_map import ALPHA, COLORS
+from catalog_builder.catalog.coverage.picture import ALPHA, COLORS
+from catalog_builder.catalog.coverage.table import Cells
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.grid import N_COLS, N_ROWS
 from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits
@@ -54,7 +54,7 @@ class CoverageGrid:
         Parameters
         ----------
         cell, mask
-            The tiles and their years, see :mod:`catalog_builder.coverage`.
+            The tiles and their years, see :mod:`catalog_builder.catalog.coverage.table`.
         years
             The collection's years, ascending; other bits are ignored.
         """

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from catalog_builder.index import PAGE_SQL, RANGES_SQL, Index, Selection, ranges_json, where_sql
+from catalog_builder.catalog.index.keys import ranges_json
+from catalog_builder.catalog.index.reader import PAGE_SQL, RANGES_SQL, Index, where_sql
+from catalog_builder.catalog.index.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from catalog_builder import storage
-from catalog_builder.catalog import CATALOG_JSON, INDEX, CatalogFolder
-from catalog_builder.digest import STATE, check_digest, note_digest
+from catalog_builder.catalog.digest import STATE, check_digest, note_digest
+from catalog_builder.catalog.folder import CATALOG_JSON, INDEX, CatalogFolder
+from catalog_builder.catalog.index.reader import Index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
-from catalog_builder.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

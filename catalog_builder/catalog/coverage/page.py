@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from catalog_builder.coverage import Cells, touching
-from catalog_builder.coverage_map import ALPHA, COLORS
-from catalog_builder.coverage_tiles import (
+from catalog_builder.catalog.coverage.picture import ALPHA, COLORS
+from catalog_builder.catalog.coverage.table import Cells, touching
+from catalog_builder.catalog.coverage.tiles import (
     ELSEWHERE,
     ELSEWHERE_ALPHA,
     LEVELS,
@@ -31,7 +31,7 @@ from catalog_builder.errors import QueryError
 from catalog_builder.storage import write_atomic
 from catalog_builder.tile.years import COVERAGE_NAMES, Masks
 
-_WEB = Path(__file__).with_name("web")
+_WEB = Path(__file__).parents[2] / "web"
 
 
 def coverage_html(

@@ -3,7 +3,7 @@
 Tiles come as two arrays: ``cell``, int32 ``row * 3600 + column`` (see
 :func:`catalog_builder.tile.table.cells`),
 and ``mask``, uint32 with bit i for the year 2000 + i. The map is drawn by
-:mod:`catalog_builder.coverage_map`.
+:mod:`catalog_builder.catalog.coverage.picture`.
 """
 
 from __future__ import annotations

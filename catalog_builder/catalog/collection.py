@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pystac
 import shapely
 
-from catalog_builder.coverage_map import coverage_png
-from catalog_builder.index import CollectionRecord
+from catalog_builder.catalog.coverage.picture import coverage_png
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import MEDIA_PARQUET, item_template
 from catalog_builder.item.template import constant_part
 from catalog_builder.tile import grid

@@ -1,0 +1,1 @@
+"""A catalogue: its folder or bucket, the search index, collections and coverage."""

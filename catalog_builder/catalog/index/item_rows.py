@@ -1,0 +1,61 @@
+"""Rows of the index as the columns from which items are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS
+from catalog_builder.item.converted import COG_COLUMNS
+from catalog_builder.item.item import Has, TileRows, url_path
+from catalog_builder.tile import grid
+from catalog_builder.tile.files import npy_size, scales_size
+
+
+def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
+    """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
+    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha, valid, *cog) = (
+        zip(*page, strict=True) if page else ((),) * (13 + len(COG_COLUMNS))
+    )
+    flags = np.array(has, dtype=np.int32)
+    converted: dict[str, Any] = {}
+    if (flags & int(Has.COG)).any():
+        from catalog_builder.item.converted import cog_slots
+
+        columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
+        converted = cog_slots(columns, flags)
+    key = np.array(keys, dtype=np.int64)
+    cell = key & ((1 << CELL_BITS) - 1)
+    row = (cell >> COL_BITS).astype(np.int32)
+    col = (cell & ((1 << COL_BITS) - 1)).astype(np.int32)
+    raster = grid.rasters(row, col)
+    by_formula = npy_size(raster.height, raster.width).tolist()
+    scales_by_formula = scales_size(raster.height, raster.width).tolist()
+    return TileRows(
+        row=row,
+        col=col,
+        year=((key >> CELL_BITS) & ((1 << YEAR_BITS) - 1)).astype(np.int32),
+        mask=np.array(mask, dtype=np.uint32),
+        has=flags,
+        facts={
+            **converted,
+            "npy_size": [f if v is None else v for v, f in zip(n_size, by_formula, strict=True)],
+            "scales_size": [f if v is None else v for v, f in zip(s_size, scales_by_formula, strict=True)],
+            "npy_sha256": [v.hex() if v else "" for v in n_sha],
+            "scales_sha256": [v.hex() if v else "" for v in s_sha],
+            "mtime": rfc3339(mtime),
+            "geotiff": [url_path(v) if v else "" for v in geotiff],
+            "geotiff_size": [v or 0 for v in g_size],
+            "landmask_size": [v or 0 for v in l_size],
+            "landmask_sha256": [v.hex() if v else "" for v in l_sha],
+        },
+    )
+
+
+def rfc3339(seconds: Sequence[int | None]) -> list[str]:
+    """Return times (seconds since 1970, UTC) as RFC 3339 text; empty where there is none."""
+    known = np.array([s or 0 for s in seconds], dtype="datetime64[s]")
+    texts = np.datetime_as_string(known, timezone="UTC").tolist() if len(known) else []
+    return [t if s is not None else "" for t, s in zip(texts, seconds, strict=True)]

@@ -1,0 +1,55 @@
+"""What the index knows of a collection beside its tiles."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from catalog_builder.item.addresses import Addresses
+from catalog_builder.tile import grid
+from catalog_builder.tile.datasets import Dataset, dataset
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """What the index knows of a collection beside its tiles."""
+
+    ordinal: int
+    """Place in the order of collections, from 1."""
+    dataset: Dataset
+    years: tuple[int, ...]
+    """Years that any of its tiles has, ascending."""
+    addresses: Addresses
+    grid: grid.Grid
+    source_root: str
+    """Where the server finds the source files: a local folder, or an address to redirect to."""
+    landmask_root: str
+    counts: tuple[int, ...]
+    """Tile-years per year."""
+    n_tiles: int
+    """Distinct tiles."""
+
+    @property
+    def id(self) -> str:
+        """Collection id."""
+        return self.dataset.collection_id
+
+    @property
+    def n_items(self) -> int:
+        """Tile-years."""
+        return sum(self.counts)
+
+    def to_json(self) -> str:
+        """Serialise; the inverse of :meth:`from_json`."""
+        return json.dumps({**asdict(self), "dataset": self.dataset.directory})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        d = json.loads(text)
+        d["dataset"] = dataset(d["dataset"])
+        d["addresses"] = Addresses.from_json(d["addresses"])
+        for name in ("years", "counts"):
+            d[name] = tuple(d[name])
+        return cls(**d)

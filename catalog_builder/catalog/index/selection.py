@@ -1,0 +1,41 @@
+"""What a search asks the index for, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catalog_builder.tile.cover import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tile-years a search asks for; every part narrows it."""
+
+    ordinals: Sequence[int]
+    """Collections, ascending."""
+    years: Sequence[int] | None = None
+    """Years, ascending; None is all."""
+    runs: Runs | None = None
+    """Cells; None is all."""
+    keys: Sequence[int] | None = None
+    """Exactly these keys (from ids), narrowed by the rest; None is all."""
+    where: str = ""
+    """SQL condition over ``t`` (tile) from a white list, with ``?`` for its values."""
+    values: tuple[Any, ...] = ()
+    cell_sets: tuple[Runs, ...] = ()
+    """Sets of cells that ``where`` asks about as ``in_cells(i, t.key)``."""
+    order: Sequence[tuple[int, int]] | None = None
+    """The (ordinal, year) in the order to walk them, within the other parts; None is ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of matches."""
+
+    n: int
+    exact: bool = True
+    """False: counting stopped at its time limit, and ``n`` is extrapolated from what it had seen."""
+    at_least: int = 0
+    """If not exact: how many it had found."""
