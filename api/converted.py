@@ -9,7 +9,7 @@ from affine import Affine
 from api.engine import item_documents
 from api.store import Snapshot
 from api.view import Shown
-from catalog_builder.convert.overviews import level_shapes
+from catalog_builder.convert.encode.overviews import level_shapes
 from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset

@@ -41,7 +41,14 @@ from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.convert.visual import Basis, Sample, colours, fit_basis, load_basis, sample_pixels
+from catalog_builder.convert.encode.colours import (
+    Basis,
+    Sample,
+    colours,
+    fit_basis,
+    load_basis,
+    sample_pixels,
+)
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
 from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.gdal import gdal_environment, gdal_path

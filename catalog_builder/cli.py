@@ -672,7 +672,7 @@ def validate(
 
     from catalog_builder import console, storage
     from catalog_builder.catalog.open import is_catalog
-    from catalog_builder.convert.verify import validate_results
+    from catalog_builder.convert.tile.verify import validate_results
     from catalog_builder.validate import CatalogReport, report_data, report_text, validate_catalog
 
     with (

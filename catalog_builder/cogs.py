@@ -1,6 +1,7 @@
 """Converted tile-years as the catalogue knows them: from ledgers, into the index, out into items.
 
-A converted tile's files are named by its tile, year and content (:mod:`catalog_builder.convert.tile`), so
+A converted tile's files are named by its tile, year and content
+(:mod:`catalog_builder.convert.tile.convert`), so
 eight digits stand for all paths. This module is the one place that says which facts are kept of it.
 """
 
@@ -20,7 +21,8 @@ import pyarrow as pa
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.cog_staging import BATCH, CogStaging
-from catalog_builder.convert.ledger import LedgerRow, read_rows
+from catalog_builder.convert.ledger.ledger import read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
 from catalog_builder.item.roles import ROLES

@@ -13,7 +13,7 @@ from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.console import progress, say
 from catalog_builder.convert.cli import convert
-from catalog_builder.convert.visual import load_basis
+from catalog_builder.convert.encode.colours import load_basis
 from catalog_builder.errors import ConvertError
 from catalog_builder.sample import DEFAULT_SET, sample_set
 from catalog_builder.tile.datasets import SYNTHETIC, dataset

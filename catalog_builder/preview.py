@@ -1,6 +1,6 @@
 """A false-colour picture of a region and year: PNG, GeoTIFF, or a web map in one file.
 
-All tiles are coloured by one basis (:mod:`catalog_builder.convert.visual`): the one stored with the
+All tiles are coloured by one basis (:mod:`catalog_builder.convert.encode.colours`): the one stored with the
 converted tiles, or one fitted on the pixels that are drawn. What is read of a tile is the part in the
 region, from the overview that fits the picture: of its ``visual`` where it has one, else of its
 embeddings; of a local ``.npy`` every n-th pixel. Arrays elsewhere are left out: they have no overviews,
@@ -25,7 +25,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.catalog.coverage.page import fill_page
-from catalog_builder.convert.visual import (
+from catalog_builder.convert.encode.colours import (
     BASIS_FILE,
     Basis,
     Sample,

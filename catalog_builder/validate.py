@@ -23,7 +23,7 @@ from catalog_builder.catalog.folder import CATALOG_JSON, COGS
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.catalog.open import open_index
-from catalog_builder.convert.verify import TileCheck, ValidationReport, validate_results
+from catalog_builder.convert.tile.verify import TileCheck, ValidationReport, validate_results
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.item.roles import LEDGER
 from catalog_builder.tile import grid
@@ -79,7 +79,7 @@ def validate_catalog(
         Whether to compare every pixel of the converted tiles with their sources; their files' sizes
         and SHA-256 are checked either way.
     executor, progress
-        See :func:`catalog_builder.convert.verify.validate_results`.
+        See :func:`catalog_builder.convert.tile.verify.validate_results`.
 
     Raises
     ------

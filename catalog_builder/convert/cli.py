@@ -12,11 +12,11 @@ import typer
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
-    from catalog_builder.convert.estimate import Estimate
-    from catalog_builder.convert.job import Options
+    from catalog_builder.convert.plan.estimate import Estimate
+    from catalog_builder.convert.plan.job import Options
+    from catalog_builder.convert.plan.sources import Plan
     from catalog_builder.convert.run import RunReport
-    from catalog_builder.convert.source import Plan
-    from catalog_builder.convert.workers import Workers
+    from catalog_builder.convert.workers.processes import Workers
 
 
 class Profile(StrEnum):
@@ -159,11 +159,11 @@ def convert(
     from catalog_builder import console, storage
     from catalog_builder.cli import parse_bbox, parse_years
     from catalog_builder.convert import progress
-    from catalog_builder.convert.estimate import estimate
-    from catalog_builder.convert.job import Options
+    from catalog_builder.convert.plan.estimate import estimate
+    from catalog_builder.convert.plan.job import Options
+    from catalog_builder.convert.plan.sources import Wanted
+    from catalog_builder.convert.plan.sources import plan as make_plan
     from catalog_builder.convert.run import run
-    from catalog_builder.convert.source import Wanted
-    from catalog_builder.convert.source import plan as make_plan
     from catalog_builder.item.roles import LEDGER
     from catalog_builder.tile.datasets import dataset as find
 
@@ -264,9 +264,9 @@ def _target(sources: list[str], out: str | None) -> str:
 
 def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
     """Return the workers, how many they are, and a line about them."""
-    from catalog_builder.convert import workers as w
-    from catalog_builder.convert.cluster_start import LOCAL, connect, start_local
     from catalog_builder.convert.progress import size
+    from catalog_builder.convert.workers import processes as w
+    from catalog_builder.convert.workers.dask_start import LOCAL, connect, start_local
 
     if dask is not None and dask != LOCAL:
         if asked is not None:
@@ -295,8 +295,8 @@ def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) 
 def _bases(plan: Plan, options: Options, pool: Workers, *, fit: bool, quiet: bool) -> tuple[Any, ...]:
     """Return the colours that are stored, or fit them first."""
     from catalog_builder import console
-    from catalog_builder.convert.fit import fit_visual
-    from catalog_builder.convert.visual import load_basis, store_basis
+    from catalog_builder.convert.encode.colours import load_basis, store_basis
+    from catalog_builder.convert.tile.fit_colours import fit_visual
     from catalog_builder.tile.datasets import DATASETS
 
     if fit:

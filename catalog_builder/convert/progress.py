@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from catalog_builder.convert.ledger import LedgerRow
+    from catalog_builder.convert.ledger.rows import LedgerRow
 
 _EVERY = 10.0
 """Seconds between lines in a log."""

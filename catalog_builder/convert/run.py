@@ -18,14 +18,15 @@ from types import FrameType
 from typing import Any
 
 from catalog_builder import storage
-from catalog_builder.convert.done import Done
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, now
+from catalog_builder.convert.ledger.ledger import LedgerWriter
+from catalog_builder.convert.ledger.rows import LedgerRow, now
+from catalog_builder.convert.plan.done import Done
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.sources import Plan
 from catalog_builder.convert.progress import Quiet, Reporter
-from catalog_builder.convert.run_lock import staging_of
-from catalog_builder.convert.source import Plan
-from catalog_builder.convert.tile import Result, convert_tile
-from catalog_builder.convert.workers import WorkerDiedError, Workers
+from catalog_builder.convert.tile.convert import Result, convert_tile
+from catalog_builder.convert.workers.processes import WorkerDiedError, Workers
+from catalog_builder.convert.workers.run_lock import staging_of
 from catalog_builder.errors import ClusterError, StorageError
 from catalog_builder.item.roles import LEDGER
 

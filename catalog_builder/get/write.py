@@ -167,7 +167,7 @@ def _cog(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
     levels = _pyramid(mosaic, name)
 
     def to(path: Path) -> None:
-        from catalog_builder.convert.cog import write_cog
+        from catalog_builder.convert.encode.cog import write_cog
 
         write_cog(
             path,
@@ -185,7 +185,7 @@ def _cog(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
 
 def _pyramid(mosaic: Mosaic, name: str) -> Sequence[npt.NDArray[Any]]:
     """Return full resolution and overviews, averaged over vectors, not over codes."""
-    from catalog_builder.convert.overviews import masked_pyramid, quantized_pyramid
+    from catalog_builder.convert.encode.overviews import masked_pyramid, quantized_pyramid
 
     pixels = mosaic.pixels
     if isinstance(pixels, Values):

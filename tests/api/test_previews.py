@@ -16,7 +16,7 @@ from PIL import Image
 from pyproj import Transformer
 
 from api.picture_style import Style, parse_bands, parse_rescale
-from catalog_builder.convert.visual import colours, load_basis
+from catalog_builder.convert.encode.colours import colours, load_basis
 from catalog_builder.errors import QueryError
 from tests.api.pages import ok
 from tests.backends import Serve

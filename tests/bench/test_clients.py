@@ -16,10 +16,10 @@ import pytest
 
 from api.app import create_app
 from catalog_builder.build import BuildOptions, build
-from catalog_builder.convert.job import Options
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.sample import sample_set
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId

@@ -21,14 +21,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from catalog_builder.convert import cluster_start
-from catalog_builder.convert.cluster_start import connect, start_local
-from catalog_builder.convert.job import Job, Options, SourceFile
-from catalog_builder.convert.ledger import LedgerRow, latest, now, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow, now
+from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.plan.sources import Plan, Wanted, plan
 from catalog_builder.convert.progress import Quiet
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Plan, Wanted, plan
-from catalog_builder.convert.tile import Result, convert_tile
+from catalog_builder.convert.tile.convert import Result, convert_tile
+from catalog_builder.convert.workers import dask_start
+from catalog_builder.convert.workers.dask_start import connect, start_local
 from catalog_builder.errors import ClusterError
 from tests.ports import free_port
 from tests.waiting import until
@@ -201,7 +202,7 @@ def elsewhere(folder: Path) -> dict[str, Any]:
 
 def orphaned(folder: Path) -> dict[str, Any]:
     """Kill the scheduler in the middle."""
-    cluster_start.ANSWER = 1.0
+    dask_start.ANSWER = 1.0
     out = folder / "out"
     with _scheduler(folder) as file, _worker(file, 2):
         workers, _ = connect(file)

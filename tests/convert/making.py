@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.tile import Result, convert_tile
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.sources import Wanted, plan
+from catalog_builder.convert.tile.convert import Result, convert_tile
 from catalog_builder.sample import make_tile, write_npy_tile
 from catalog_builder.synthetic import SampleTile
 from catalog_builder.tile.grid import TileId

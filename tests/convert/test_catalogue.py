@@ -16,9 +16,9 @@ from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.selection import Selection
-from catalog_builder.convert.ledger import LedgerWriter, latest, read_rows, read_table
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.visual import Sample, fit_basis, load_basis, sample_pixels, store_basis
+from catalog_builder.convert.encode.colours import Sample, fit_basis, load_basis, sample_pixels, store_basis
+from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows, read_table
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.errors import ConvertError
 from catalog_builder.item.statistics import decode_statistics
 from catalog_builder.tile.datasets import dataset

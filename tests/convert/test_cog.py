@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rio_cogeo import cog_validate
 
-from catalog_builder.convert import tiff
-from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
+from catalog_builder.convert.encode import tiff
+from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.errors import ConvertError
 from tests.convert.conftest import VALIDATE
 from tests.needs import lacks

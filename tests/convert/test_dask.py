@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from catalog_builder.convert.cluster_start import connect
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import latest, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.dask_start import connect
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from tests.convert.making import contents, write_column
 from tests.waiting import group, until

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from catalog_builder.convert import overviews
-from catalog_builder.convert.cog import write_cog
-from catalog_builder.convert.overviews import level_shapes, masked_pyramid, quantized_pyramid
-from catalog_builder.convert.quantize import blank, dequantize, quantize, valid_mask
+from catalog_builder.convert.encode import overviews
+from catalog_builder.convert.encode.cog import write_cog
+from catalog_builder.convert.encode.overviews import level_shapes, masked_pyramid, quantized_pyramid
+from catalog_builder.convert.encode.quantize import blank, dequantize, quantize, valid_mask
 from catalog_builder.errors import ConvertError
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from catalog_builder.convert import progress
 from catalog_builder.convert.cli import parse_shard
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow, SourceRow
-from catalog_builder.convert.workers import available_memory, default_workers, memory_per_worker
+from catalog_builder.convert.ledger.rows import LedgerRow, SourceRow
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.workers.processes import available_memory, default_workers, memory_per_worker
 from catalog_builder.errors import QueryError
 
 GOOD = LedgerRow("v1/2024/grid_0.15_52.05", "ok", sources=(SourceRow("main", "a", 100_000_000, "", False),))
@@ -82,9 +82,9 @@ def test_workers_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         < memory_per_worker(Options("out", profile="float32"), geotiff=True)
     )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
-    monkeypatch.setattr("catalog_builder.convert.workers.available_memory", lambda: 10 * need)
+    monkeypatch.setattr("catalog_builder.convert.workers.processes.available_memory", lambda: 10 * need)
     assert default_workers(options, geotiff=False) == 8
-    monkeypatch.setattr("catalog_builder.convert.workers.available_memory", lambda: need // 10)
+    monkeypatch.setattr("catalog_builder.convert.workers.processes.available_memory", lambda: need // 10)
     assert default_workers(options, geotiff=False) == 1
 
 

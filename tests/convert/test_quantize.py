@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from catalog_builder.convert.quantize import (
+from catalog_builder.convert.encode.quantize import (
     blank,
     count_nodata_codes,
     dequantize,

@@ -12,12 +12,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import latest, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.verify import validate_results
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.tile.verify import validate_results
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.sample import write_geotiff_tile
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 from tests.http_server import serve

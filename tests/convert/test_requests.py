@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from catalog_builder.convert.ledger import LedgerRow
+from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.tile.grid import TileId
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
@@ -130,7 +130,7 @@ def _item(served: Served) -> str:
 
     from catalog_builder.build import BuildOptions, build
     from catalog_builder.catalog.folder import CatalogFolder
-    from catalog_builder.convert.ledger import LedgerWriter
+    from catalog_builder.convert.ledger.ledger import LedgerWriter
     from catalog_builder.tile.datasets import dataset
     from tests.catalogs import api_items
 

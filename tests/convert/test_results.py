@@ -17,12 +17,7 @@ import tifffile
 from PIL import Image
 from rio_cogeo import cog_info, cog_validate
 
-from catalog_builder.convert.fit import fit_visual
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, read_rows
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.verify import check_row, validate_results
-from catalog_builder.convert.visual import (
+from catalog_builder.convert.encode.colours import (
     Basis,
     Sample,
     colours,
@@ -31,7 +26,13 @@ from catalog_builder.convert.visual import (
     store_basis,
     thumbnail,
 )
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.ledger.ledger import LedgerWriter, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
+from catalog_builder.convert.tile.fit_colours import fit_visual
+from catalog_builder.convert.tile.verify import check_row, validate_results
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from catalog_builder.sample import make_tile
 from tests.convert.conftest import VALIDATE

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from catalog_builder.convert.ledger import LedgerRow
-from catalog_builder.convert.quantize import dequantize, quantize
+from catalog_builder.convert.encode.quantize import dequantize, quantize
+from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.sample import write_geotiff_tile
 from catalog_builder.sample_geotiff import Exporter
 from catalog_builder.synthetic import SampleTile

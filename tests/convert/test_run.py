@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from catalog_builder.convert import run as run_module
-from catalog_builder.convert.estimate import estimate
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.estimate import estimate
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.tile import Result, convert_tile
-from catalog_builder.convert.verify import validate_results
-from catalog_builder.convert.workers import ExecutorWorkers, Inline, ProcessWorkers
+from catalog_builder.convert.tile.convert import Result, convert_tile
+from catalog_builder.convert.tile.verify import validate_results
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline, ProcessWorkers
 from tests.convert.making import COLUMN as TILES
 from tests.convert.making import POLAR, YEAR, contents, write_column
 
@@ -129,7 +130,7 @@ def _empty(job: Job, options: Options) -> Result:
 
 def test_processes_are_replaced_after_their_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_column(tmp_path / "src")
-    monkeypatch.setattr("catalog_builder.convert.workers.RECYCLE", 1)
+    monkeypatch.setattr("catalog_builder.convert.workers.processes.RECYCLE", 1)
     report = run(
         plan([str(source)], Wanted()), Options(str(tmp_path / "out")), ProcessWorkers(1), convert=_empty
     )
@@ -245,6 +246,6 @@ def test_remaining_is_lazy(tmp_path: Path) -> None:
 
 
 def _file(i: int):  # type: ignore[no-untyped-def]
-    from catalog_builder.convert.job import SourceFile
+    from catalog_builder.convert.plan.job import SourceFile
 
     return SourceFile(str(i))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.convert import run_lock
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.publish import publish, staging
-from catalog_builder.convert.run_lock import ABANDONED, machine, staging_of
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.tile.staging import publish, staging
+from catalog_builder.convert.workers import run_lock
+from catalog_builder.convert.workers.run_lock import ABANDONED, machine, staging_of
 from tests.convert.making import convert_one, write_pair
 from tests.waiting import until
 
@@ -35,8 +35,8 @@ def _left(out: Path, host: str, age: float = 0.0) -> Path:
 
 def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from catalog_builder.convert.job import Options;"
-        "from catalog_builder.convert.run_lock import staging_of;"
+        "import os, sys; from catalog_builder.convert.plan.job import Options;"
+        "from catalog_builder.convert.workers.run_lock import staging_of;"
         "c = staging_of(Options(sys.argv[1])); o = c.__enter__();"
         "os.mkdir(f'{sys.argv[1]}/.staging/{o.run}'); print(o.run, flush=True); input()"
     )

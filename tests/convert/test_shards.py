@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from catalog_builder.build import BuildOptions, build
 from catalog_builder.convert.cli import ARRAY_INDEX, parse_shard
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow, latest, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Wanted, in_shard, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.source import Wanted, in_shard, plan
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.errors import ConvertError, DatasetError
 from catalog_builder.sample import sample_set, write_geotiff_tile
 from catalog_builder.tile.datasets import dataset

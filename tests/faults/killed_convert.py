@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from catalog_builder.convert.job import Options
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 
 _FATAL = int(sys.argv[1])
 _count = 0

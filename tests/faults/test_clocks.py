@@ -13,11 +13,12 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow, LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from tests.api.pages import ok
 from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import write_pair

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import latest, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.verify import validate_results
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.tile.verify import validate_results
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.sample import write_geotiff_tile
 from catalog_builder.synthetic import SampleTile
 from catalog_builder.tile.datasets import dataset

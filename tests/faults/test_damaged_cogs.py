@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from catalog_builder.convert.verify import validate_results
+from catalog_builder.convert.tile.verify import validate_results
 from tests.converted import COLLECTION, FIRST, NEIGHBOUR, converted
 from tests.http_server import serve
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.convert.verify import validate_results
+from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.tile.grid import TileId
 from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest

@@ -20,11 +20,11 @@ from catalog_builder.build import BuildOptions, build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli import app
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import latest, read_rows
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.workers import ExecutorWorkers, Inline
+from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.read import NotATileError, read_source
-from catalog_builder.convert.visual import (
+from catalog_builder.convert.encode.colours import (
     SAMPLE_PIXELS,
     SAMPLE_TILES,
     Basis,
@@ -20,14 +18,16 @@ from catalog_builder.convert.visual import (
     fit_basis,
     sample_pixels,
 )
-from catalog_builder.convert.workers import WorkerDiedError
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.tile.source import NotATileError, read_source
+from catalog_builder.convert.workers.processes import WorkerDiedError
 from catalog_builder.errors import ConvertError, TesseraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from catalog_builder.convert.source import Plan
-    from catalog_builder.convert.workers import Workers
+    from catalog_builder.convert.plan.sources import Plan
+    from catalog_builder.convert.workers.processes import Workers
 
 
 def fit_visual(

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_builder import storage
-from catalog_builder.convert.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
-from catalog_builder.convert.job import Job, Plan, SourceFile, Wanted
+from catalog_builder.convert.plan.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
+from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError
 from catalog_builder.manifests.part import Selection
 from catalog_builder.tile.datasets import Dataset, source_path

@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import zstandard
 
-from catalog_builder.convert.tiff import (
+from catalog_builder.convert.encode.tiff import (
     BandStatistics,
     Compression,
     Interleave,

@@ -24,9 +24,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catalog_builder import __version__
-from catalog_builder.convert.cluster_worker import Call, PickledOptions, UnfitWorkerError, on_worker, unfit
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.workers import WorkerDiedError, Workers
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.workers.dask_worker import (
+    Call,
+    PickledOptions,
+    UnfitWorkerError,
+    on_worker,
+    unfit,
+)
+from catalog_builder.convert.workers.processes import WorkerDiedError, Workers
 from catalog_builder.errors import ClusterError
 
 _LOOK_EVERY = 1.0

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from catalog_builder import __version__, storage
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.publish import STAGING
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.tile.staging import STAGING
 from catalog_builder.errors import TesseraError
 
 _PROBE = ".tessera-writable"

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog_builder.convert.job import Options
+from catalog_builder.convert.plan.job import Options
 
 RECYCLE = 200
 """Jobs per process before it is replaced: what libraries leak stays bounded."""

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import storage
-from catalog_builder.convert import quantize
-from catalog_builder.convert.job import Job, Options, SourceFile
-from catalog_builder.convert.ledger import SourceRow
+from catalog_builder.convert.encode import quantize
+from catalog_builder.convert.ledger.rows import SourceRow
+from catalog_builder.convert.plan.job import Job, Options, SourceFile
 from catalog_builder.errors import ConvertError, DatasetError, GridError
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
 from catalog_builder.tile.grid import PIXEL, Raster, TileId

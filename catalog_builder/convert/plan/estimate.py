@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from catalog_builder.convert.done import Done
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow
-from catalog_builder.convert.source import Plan
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.done import Done
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Plan
 
 SECONDS_PER_MB = {
     ("npy", "native"): 0.009,

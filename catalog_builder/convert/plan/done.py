@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from catalog_builder import storage
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, ledger_files, said
+from catalog_builder.convert.ledger.ledger import ledger_files
+from catalog_builder.convert.ledger.rows import LedgerRow, said
+from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.errors import StorageError
 
 _SAMPLE = 10_000

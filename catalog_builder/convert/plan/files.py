@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_builder import storage
-from catalog_builder.convert.job import Job, Plan, SourceFile, Wanted
+from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.manifests.listing.names import FileKind, parse_paths
 from catalog_builder.manifests.part import Selection

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.convert import overviews, quantize
-from catalog_builder.convert.cog import BandStatistics, CogFile, write_cog
-from catalog_builder.convert.job import Options, tile_folder
-from catalog_builder.convert.ledger import FileRow, LedgerRow
-from catalog_builder.convert.publish import write_file
-from catalog_builder.convert.read import Source
-from catalog_builder.convert.visual import BASIS_FILE, colours, colours_of_values, thumbnail
+from catalog_builder.convert.encode import overviews, quantize
+from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
+from catalog_builder.convert.encode.colours import BASIS_FILE, colours, colours_of_values, thumbnail
+from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
+from catalog_builder.convert.plan.job import Options, tile_folder
+from catalog_builder.convert.tile.source import Source
+from catalog_builder.convert.tile.staging import write_file
 from catalog_builder.item.item import STATISTICS
 from catalog_builder.item.statistics import encode_statistics
 from catalog_builder.raster.vrt import cog_f32_vrt, tessera_metadata

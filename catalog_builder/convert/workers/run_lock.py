@@ -27,8 +27,8 @@ from functools import cache
 from pathlib import Path
 
 from catalog_builder import storage
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.publish import STAGING
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.tile.staging import STAGING
 
 TOUCH_EVERY = 60.0
 """Seconds between signs of life."""

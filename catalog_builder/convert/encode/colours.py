@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import storage
-from catalog_builder.convert.quantize import dequantize, trusted_mask
+from catalog_builder.convert.encode.quantize import dequantize, trusted_mask
 from catalog_builder.errors import ConvertError
 
 BASIS_FILE = "visual_basis.json"

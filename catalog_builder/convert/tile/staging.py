@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from catalog_builder import storage
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.ledger import LedgerRow
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.job import Options
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""

@@ -23,11 +23,11 @@ from functools import cache
 import numpy as np
 
 from catalog_builder import __version__
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import LedgerRow, now
-from catalog_builder.convert.profiles import write_float, write_native
-from catalog_builder.convert.publish import publish, staging
-from catalog_builder.convert.read import NotATileError, Source, read_source
+from catalog_builder.convert.ledger.rows import LedgerRow, now
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.tile.profiles import write_float, write_native
+from catalog_builder.convert.tile.source import NotATileError, Source, read_source
+from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError, TesseraError
 
 
@@ -88,7 +88,7 @@ def _convert(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
     try:
         source = read_source(job, options)
     except NotATileError:
-        from catalog_builder.convert.other import convert_raster
+        from catalog_builder.convert.tile.plain_raster import convert_raster
 
         return convert_raster(job, options, base)
     row = replace(
@@ -115,7 +115,7 @@ def _convert(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
             else write_float(folder, source, options, row)
         )
         if options.verify:
-            from catalog_builder.convert.verify import compare
+            from catalog_builder.convert.tile.verify import compare
 
             problems = compare(folder, row, source, staged=True)
             if problems:

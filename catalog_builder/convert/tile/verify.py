@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalog_builder import storage
-from catalog_builder.convert import quantize
-from catalog_builder.convert.job import Job, Options, SourceFile
-from catalog_builder.convert.ledger import LedgerRow, latest, read_rows
-from catalog_builder.convert.read import Source, gdal_reason, read_source
+from catalog_builder.convert.encode import quantize
+from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.tile.source import Source, gdal_reason, read_source
 from catalog_builder.errors import TesseraError
 
 if TYPE_CHECKING:

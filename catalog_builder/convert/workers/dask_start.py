@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from catalog_builder.convert import cluster_worker
-from catalog_builder.convert.cluster import ANSWER, DaskWorkers, counted
+from catalog_builder.convert.workers import dask_worker
+from catalog_builder.convert.workers.dask import ANSWER, DaskWorkers, counted
 from catalog_builder.errors import ConvertError
 
 LOCAL = "local"
@@ -83,7 +83,7 @@ def start_local(count: int, memory: int) -> tuple[DaskWorkers, str]:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 local_directory=folder.name,
-                preload=[cluster_worker.__name__],
+                preload=[dask_worker.__name__],
                 silence_logs=logging.CRITICAL,
             )
         except Exception as error:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from catalog_builder.convert.quantize import MAX_CODE, NODATA_CODE, SCALE_LIMIT, trusted_mask
-from catalog_builder.convert.tiff import BandStatistics
+from catalog_builder.convert.encode.quantize import MAX_CODE, NODATA_CODE, SCALE_LIMIT, trusted_mask
+from catalog_builder.convert.encode.tiff import BandStatistics
 from catalog_builder.errors import ConvertError
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalog_builder.convert import overviews
-from catalog_builder.convert.cog import write_cog
-from catalog_builder.convert.job import Job, Options
-from catalog_builder.convert.ledger import FileRow, LedgerRow, SourceRow
-from catalog_builder.convert.publish import publish, staging
-from catalog_builder.convert.read import gdal_reason, local_copy, open_raster
+from catalog_builder.convert.encode import overviews
+from catalog_builder.convert.encode.cog import write_cog
+from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
+from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.tile.source import gdal_reason, local_copy, open_raster
+from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError
 
 if TYPE_CHECKING:

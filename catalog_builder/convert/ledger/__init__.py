@@ -1,0 +1,1 @@
+"""The ledger of a conversion: what was made from what."""

@@ -1,0 +1,174 @@
+"""Rows of the ledger: one attempt at one job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+import orjson
+
+from catalog_builder.item.roles import ROLES
+from catalog_builder.tile.grid import TileId
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One file that a conversion wrote."""
+
+    path: str
+    """Below the output folder."""
+    size: int
+    sha256: str
+    """Lower-case hex."""
+    header_size: int = 0
+    """Bytes before the first block of a COG; 0 for other files."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One file that a conversion read."""
+
+    role: Literal["main", "scales", "landmask"]
+    address: str
+    size: int
+    sha256: str
+    verified: bool
+    """Whether a manifest gave the SHA-256 and it is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One attempt at one job. Numbers that do not apply are None."""
+
+    job: str
+    """:attr:`~catalog_builder.convert.plan.job.Job.id`."""
+    status: Literal["ok", "failed"]
+    reason: str = ""
+    """Why it failed, in one line."""
+    dataset: str = ""
+    """Directory name of the dataset; empty for a raster that is not a TESSERA tile."""
+    lat_i: int | None = None
+    """Tile centre x 100."""
+    lon_i: int | None = None
+    year: int | None = None
+    kind: str = ""
+    """``npy`` or ``geotiff``: what it was made from."""
+    profile: str = ""
+    """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
+    grid: str = ""
+    """``utm`` or ``source``."""
+    lossless: bool = False
+    """Whether every valid source value can be read back bit for bit."""
+    note: str = ""
+    """What is unusual: why codes could not be recovered, garbage scales, codes of -128."""
+    content: str = ""
+    """8 hex digits of embeddings, scales and VRT together: part of their names."""
+    visual_content: str = ""
+    """8 hex digits of visual and thumbnail: part of their names."""
+    embeddings: FileRow | None = None
+    scales: FileRow | None = None
+    vrt: FileRow | None = None
+    visual: FileRow | None = None
+    thumbnail: FileRow | None = None
+    sources: tuple[SourceRow, ...] = ()
+    fingerprint: str = ""
+    """Of the job's sources when it was planned."""
+    options: str = ""
+    """Digest of the options."""
+    valid_fraction: float | None = None
+    """Pixels with data among all pixels."""
+    land_fraction: float | None = None
+    """Land pixels among all pixels; None without a landmask."""
+    minimum: float | None = None
+    """Smallest dequantised value of a pixel that counts in statistics."""
+    maximum: float | None = None
+    statistics: str = ""
+    """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.item.item.STATISTICS`;
+    empty if no pixel is valid."""
+    dtype: str = ""
+    bands: int | None = None
+    epsg: int | None = None
+    transform: tuple[float, ...] = ()
+    """Six affine coefficients (a, b, c, d, e, f)."""
+    height: int | None = None
+    width: int | None = None
+    overviews: str = ""
+    """``average`` or ``nearest``."""
+    levels: int | None = None
+    """Overviews of the embeddings."""
+    verified: bool = False
+    """Whether the files were reopened and every pixel compared with the source."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Name and version of tessera-stac, GDAL, rasterio and numpy."""
+    finished: str = ""
+    """RFC 3339, UTC."""
+    seconds: float = 0.0
+    """Time it took in its worker."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the files are there."""
+        return self.status == "ok"
+
+    @property
+    def tile(self) -> TileId | None:
+        """The tile, if it is one."""
+        if self.lat_i is None or self.lon_i is None:
+            return None
+        return TileId(lat_i=self.lat_i, lon_i=self.lon_i)
+
+    @property
+    def files(self) -> dict[str, FileRow]:
+        """The files that were written, by role."""
+        found = {role: getattr(self, role) for role in ROLES}
+        return {role: file for role, file in found.items() if file is not None}
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that were read."""
+        return sum(s.size for s in self.sources)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that were written."""
+        return sum(f.size for f in self.files.values())
+
+    def to_json(self) -> bytes:
+        """Serialise to one line; what is empty is left out."""
+        said = {k: v for k, v in asdict(self).items() if v not in (None, "", (), {})}
+        return orjson.dumps(said)
+
+    @classmethod
+    def from_json(cls, line: bytes | str) -> Self:
+        """Read what :meth:`to_json` wrote; fields of a later version are ignored.
+
+        Raises
+        ------
+        ValueError
+            If it is not such a line.
+        """
+        said = orjson.loads(line)
+        if not isinstance(said, dict) or "job" not in said or "status" not in said:
+            raise ValueError("not a ledger row")
+        known = {name: said[name] for name in _FIELDS if name in said}
+        for role in ROLES:
+            if role in known:
+                known[role] = FileRow(**known[role])
+        known["sources"] = tuple(SourceRow(**s) for s in known.get("sources", ()))
+        known["transform"] = tuple(known.get("transform", ()))
+        known["versions"] = tuple((n, v) for n, v in known.get("versions", ()))
+        return cls(**known)
+
+
+_FIELDS = frozenset(f.name for f in fields(LedgerRow))
+
+
+def now() -> str:
+    """Return the time in UTC, RFC 3339, to the millisecond."""
+    return said(datetime.now(UTC))
+
+
+def said(time: datetime) -> str:
+    """Return a time in UTC as :attr:`LedgerRow.finished` has it."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

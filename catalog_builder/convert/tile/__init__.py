@@ -1,0 +1,1 @@
+"""One tile: read its source, make its files, verify them, put them in their place."""

@@ -1,0 +1,1 @@
+"""Who does the jobs: processes of this machine, or a Dask cluster."""
