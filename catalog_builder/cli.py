@@ -17,7 +17,7 @@ from catalog_builder.convert.cli import convert
 from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraError
 
 if TYPE_CHECKING:
-    from catalog_builder.build import BuildReport
+    from catalog_builder.build.run import BuildReport
     from catalog_builder.catalog.index.reader import Index
     from catalog_builder.catalog.index.record import CollectionRecord
     from catalog_builder.tile.grid import Bounds
@@ -176,8 +176,8 @@ def build(
 ) -> None:
     """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
     from catalog_builder import console
-    from catalog_builder.build import BuildOptions
-    from catalog_builder.build import build as run
+    from catalog_builder.build.run import BuildOptions
+    from catalog_builder.build.run import build as run
     from catalog_builder.item.addresses import parse_mirrors
     from catalog_builder.tile.datasets import dataset as find
 
@@ -671,9 +671,9 @@ def validate(
     from multiprocessing import get_context
 
     from catalog_builder import console, storage
+    from catalog_builder.build.validate import CatalogReport, report_data, report_text, validate_catalog
     from catalog_builder.catalog.open import is_catalog
     from catalog_builder.convert.tile.verify import validate_results
-    from catalog_builder.validate import CatalogReport, report_data, report_text, validate_catalog
 
     with (
         console.progress("tiles", quiet=quiet) as report,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.console import progress, say
 from catalog_builder.convert.cli import convert

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.convert.encode.colours import store_basis
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan

@@ -10,7 +10,7 @@ import pystac
 import pystac.validation
 import pytest
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_builder import merge as merge_module
+from catalog_builder.build import merge as merge_module
+from catalog_builder.build.merge import Staging
 from catalog_builder.errors import ManifestError, TesseraError
 from catalog_builder.manifests import Part, ProblemLog
-from catalog_builder.merge import Staging
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 

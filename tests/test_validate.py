@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from catalog_builder.validate import validate_catalog
+from catalog_builder.build.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.converted import converted
 

@@ -27,7 +27,7 @@ COG_COLUMNS = (
     "source",
     "statistics",
 )
-"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.cogs.FACTS`."""
+"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.build.converted.FACTS`."""
 
 _FILE_FACTS = tuple(
     (f"{role}_{fact}", kind)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run

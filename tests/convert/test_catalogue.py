@@ -12,7 +12,7 @@ import pystac
 import pytest
 import rasterio
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.selection import Selection

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.tile.datasets import dataset
-from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.converted import converted
 from tests.deploy.processes import DEPLOY, ROOT, serve_catalog, tessera_stac

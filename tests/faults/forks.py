@@ -101,7 +101,7 @@ def delays(seconds: float, rounds: int) -> list[float]:
 
 def _main() -> None:
     # What the verbs import on their way, so that their time is work.
-    import catalog_builder.build
+    import catalog_builder.build.run
     import catalog_builder.cli
     import catalog_builder.convert.run
     import catalog_builder.publish.geoparquet_export

@@ -17,10 +17,10 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
+from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.errors import CatalogError
-from catalog_builder.validate import validate_catalog
 from tests.api.pages import ok
 from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.forks import ROUNDS

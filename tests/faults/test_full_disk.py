@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.validate import validate_catalog
+from catalog_builder.build.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.disk import disk
 from tests.faults.server import serving

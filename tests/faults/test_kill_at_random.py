@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from catalog_builder.build.validate import validate_catalog
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.tile.grid import TileId
-from catalog_builder.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import YEAR, sample, write_pair
 from tests.faults.forks import ROUNDS, Runner, delays, runner

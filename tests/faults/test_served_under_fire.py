@@ -21,7 +21,7 @@ import pytest
 from api.app import create_app
 from api.serving import PatientProtocol
 from api.settings import Settings
-from catalog_builder.validate import validate_catalog
+from catalog_builder.build.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.forks import ROUNDS
 from tests.faults.server import Served, raw, serving, until_closed

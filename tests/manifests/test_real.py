@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 import catalog_builder.data
+from catalog_builder.build.merge import Staging
 from catalog_builder.data import make_sample_manifests
 from catalog_builder.manifests import ProblemLog, read_manifests
-from catalog_builder.merge import Staging
 from catalog_builder.tile.grid import N_COLS
 from catalog_builder.tile.table import cells
 from tests.manifests.making import BRITAIN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.tile.datasets import dataset
 from tests.converted import converted
 from tests.s3_store import Store

@@ -20,7 +20,7 @@ from api.app import create_app
 from api.bucket_store import BucketStore
 from api.hrefs import _signer
 from api.settings import Settings
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.tile.datasets import dataset
 from tests.catalogs import patch, write_manifest

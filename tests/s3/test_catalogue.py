@@ -16,7 +16,8 @@ import pystac
 import pytest
 
 from catalog_builder import storage
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.bucket import POINTER, BucketCatalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
@@ -24,7 +25,6 @@ from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.catalog.open import is_catalog, open_index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.tile.datasets import dataset
-from catalog_builder.validate import validate_catalog
 from tests.catalogs import api_items, build_from, patch, write_manifest
 from tests.s3_store import Asked, Store, times
 

@@ -16,7 +16,7 @@ import rasterio
 from typer.testing import CliRunner
 
 from catalog_builder import storage
-from catalog_builder.build import BuildOptions, build
+from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli import app

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catalog_builder.build.converted import YearCogs
+from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.catalog.index.schema import NO_TIME, SOURCE_COLUMNS
 from catalog_builder.catalog.index.writer import IndexRows
-from catalog_builder.cog_staging import CogStaging
-from catalog_builder.cogs import YearCogs
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size

@@ -24,6 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder import storage
+from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
+from catalog_builder.build.converted_staging import CogStaging
+from catalog_builder.build.merge import MergeReport, Staging
+from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.bucket import BucketCatalog
 from catalog_builder.catalog.collection import (
     api_document,
@@ -37,8 +41,6 @@ from catalog_builder.catalog.folder import COGS, INDEX, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.writer import IndexWriter
-from catalog_builder.cog_staging import CogStaging
-from catalog_builder.cogs import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.item.addresses import Addresses, Bucket, Mirrors
 from catalog_builder.item.item import item_template, url_path
@@ -46,12 +48,10 @@ from catalog_builder.item.parquet import write_items
 from catalog_builder.item.roles import LEDGER
 from catalog_builder.manifests import Kind, Part, ProblemLog, read_manifests
 from catalog_builder.manifests.part import Selection
-from catalog_builder.merge import MergeReport, Staging
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.table import cells
 from catalog_builder.tile.years import year_bits
-from catalog_builder.year_rows import Landmasks, YearRows
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done and of how much (0 if unknown)."""
@@ -68,7 +68,7 @@ class BuildOptions:
     """Keep tile-years of the present catalogue that the sources do not list."""
     strict: bool = False
     complete: bool = False
-    """Fill what a later source does not say from an earlier one; see :mod:`catalog_builder.merge`."""
+    """Fill what a later source does not say from an earlier one; see :mod:`catalog_builder.build.merge`."""
     url: str = "."
     """Address that the catalogue will be served at, for the addresses in its static files."""
     source_root: str | None = None

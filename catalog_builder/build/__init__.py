@@ -1,0 +1,1 @@
+"""From manifests to a catalogue, and whether it is sound."""
