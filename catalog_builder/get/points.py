@@ -13,7 +13,7 @@ import shapely
 from catalog_builder.errors import QueryError
 from catalog_builder.get.find import TileYear, find
 from catalog_builder.get.plan import Part, Window
-from catalog_builder.get.read import Meter, read_part
+from catalog_builder.pixels.read import Meter, read_part
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 

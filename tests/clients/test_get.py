@@ -26,8 +26,8 @@ from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.get import Options, Report, get, sample_points
 from catalog_builder.get.find import find
 from catalog_builder.get.plan import plan
-from catalog_builder.get.read import MAX_RANGE
 from catalog_builder.get.write import FORMATS
+from catalog_builder.pixels.read import MAX_RANGE
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.region_file import region_of
@@ -307,7 +307,7 @@ def test_too_large_is_refused_with_advice(tiles: Converted, tmp_path: Path) -> N
 
 
 def test_no_request_is_larger_than_it_should_be(tiles: Converted) -> None:
-    from catalog_builder.get.read import _ranges
+    from catalog_builder.pixels.read import _ranges
 
     tile = TileId.from_name("grid_15.65_78.25")
     (source,) = find(str(tiles.catalog), shapely.box(*tile.bounds), frozenset({2022}), None)

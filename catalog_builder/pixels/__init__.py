@@ -1,0 +1,1 @@
+"""Read a window of a tile-year, from any container."""
