@@ -389,9 +389,9 @@ def preview(
 ) -> None:
     """Draw a region in false colour: one PCA for all tiles, read from overviews only."""
     from catalog_builder import console
-    from catalog_builder.preview import preview as draw
-    from catalog_builder.preview import write_preview
     from catalog_builder.tile.region_file import region_of
+    from catalog_builder.vectors.preview import preview as draw
+    from catalog_builder.vectors.preview import write_preview
 
     with console.progress("tiles", quiet=quiet) as report:
         picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
@@ -635,7 +635,7 @@ def get(
     """Fetch the embeddings of a region: only the bytes that it touches, clipped and put together."""
     from catalog_builder import console
     from catalog_builder.get.command import options_from, report_data, report_text
-    from catalog_builder.get.run import get as run
+    from catalog_builder.vectors.run import get as run
 
     chosen = frozenset({year}) if year is not None else parse_years(years)
     if year is not None and years is not None:

@@ -17,7 +17,7 @@ from pyproj import Transformer
 
 from api.app import create_app
 from catalog_builder.errors import QueryError
-from catalog_builder.preview import Preview, preview, write_preview
+from catalog_builder.vectors.preview import Preview, preview, write_preview
 from tests.catalogs import build_from, patch, write_manifest
 from tests.chromium import open_tab
 from tests.conftest import plain_environment

@@ -1,10 +1,9 @@
-"""Fetch the pixels of a region: find its tile-years, read only what it touches, write one file or many.
+"""The public names of what ``tessera-stac get`` does, for scripts and notebooks.
 
-:mod:`.find` asks a catalogue, :mod:`.plan` decides which pixels are wanted and what that costs,
-:mod:`.read` reads them, :mod:`.write` writes them, and :mod:`.run` does it in order and can resume.
+The work is done in :mod:`catalog_builder.vectors`.
 """
 
-from catalog_builder.get.points import Samples, sample_points
-from catalog_builder.get.run import Options, Report, get
+from catalog_builder.vectors.points import Samples, sample_points
+from catalog_builder.vectors.run import Options, Report, get
 
 __all__ = ["Options", "Report", "Samples", "get", "sample_points"]

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.get.plan import Mask, Part, Window
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.raster.label import NPY_HEADER
 from catalog_builder.tile.files import N_BANDS
+from catalog_builder.vectors.plan import Mask, Part, Window
 
 if TYPE_CHECKING:
     import httpx

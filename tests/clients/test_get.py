@@ -24,13 +24,13 @@ from pyproj import CRS, Transformer
 
 from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.get import Options, Report, get, sample_points
-from catalog_builder.get.find import find
-from catalog_builder.get.plan import plan
-from catalog_builder.get.write import FORMATS
 from catalog_builder.pixels.read import MAX_RANGE
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.region_file import region_of
+from catalog_builder.vectors.find import find
+from catalog_builder.vectors.plan import plan
+from catalog_builder.vectors.write import FORMATS
 from tests.conftest import plain_environment
 from tests.converted import FIRST, NEIGHBOUR, Converted
 from tests.http_server import Server

@@ -17,9 +17,9 @@ import shapely
 from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.get.find import TileYear
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 from catalog_builder.tile.region_file import MAX_EDGE, project
+from catalog_builder.vectors.find import TileYear
 
 Mask = npt.NDArray[np.bool_]
 

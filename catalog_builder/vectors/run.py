@@ -16,13 +16,13 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.console import Report as Progress
 from catalog_builder.errors import QueryError, StorageError, TesseraError
-from catalog_builder.get.find import find
-from catalog_builder.get.plan import Output, Part, plan
-from catalog_builder.get.sidecar import Sidecar
-from catalog_builder.get.write import Dtype, Format, Mosaic, file_names, require, write
 from catalog_builder.pixels.read import NODATA_CODE, Meter, Pixels, Quantized, Values, cost, read_part
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
+from catalog_builder.vectors.find import find
+from catalog_builder.vectors.plan import Output, Part, plan
+from catalog_builder.vectors.sidecar import Sidecar
+from catalog_builder.vectors.write import Dtype, Format, Mosaic, file_names, require, write
 
 PARTS = ".parts"
 """Folder of what was read for a mosaic that is not finished."""

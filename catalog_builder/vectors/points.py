@@ -11,11 +11,11 @@ import numpy.typing as npt
 import shapely
 
 from catalog_builder.errors import QueryError
-from catalog_builder.get.find import TileYear, find
-from catalog_builder.get.plan import Part, Window
 from catalog_builder.pixels.read import Meter, read_part
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
+from catalog_builder.vectors.find import TileYear, find
+from catalog_builder.vectors.plan import Part, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def sample_points(
     QueryError
         If there are no points, or no tiles under them.
     CatalogError, DatasetError, StorageError
-        As of :func:`catalog_builder.get.run.get`.
+        As of :func:`catalog_builder.vectors.run.get`.
     """
     x, y = np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):

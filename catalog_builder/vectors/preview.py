@@ -35,9 +35,9 @@ from catalog_builder.convert.encode.colours import (
     sample_pixels,
 )
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.get.find import TileYear, find
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.tile.files import N_BANDS
+from catalog_builder.vectors.find import TileYear, find
 
 MAX_SIDE = 8192
 """Pixels; more is a job for `tessera-stac get`."""
