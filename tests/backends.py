@@ -17,7 +17,7 @@ from api.app import create_app
 from api.settings import Settings
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.publish.pgstac import load_pgstac
+from catalog_builder.publish.pgstac.load import load_pgstac
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
 from tests.http_server import Server, serve

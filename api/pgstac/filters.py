@@ -3,7 +3,7 @@
 pgSTAC's own reading differs from the standard's in places, all of them mended here:
 
 - arithmetic has no parentheses, ``%``, ``div`` and ``^`` are not known, and a division by zero is an
-  error: our operators, which the loader puts beside pgSTAC's (:mod:`catalog_builder.publish.pgstac_state`);
+  error: our operators, which the loader puts beside pgSTAC's (:mod:`catalog_builder.publish.pgstac.state`);
 - temporal functions read ``datetime`` as the item's whole interval: written out as comparisons;
 - spatial functions take no GeometryCollection, no heights, and the literal on the right only;
 - a number beside an expression is read as text, unless the comparison is the whole filter;

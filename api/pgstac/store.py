@@ -22,7 +22,7 @@ from api.settings import Settings
 from api.store import Store, warm_up
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError, TesseraError, UnavailableError
-from catalog_builder.publish.pgstac_state import SCHEMA_VERSION, unpack_cells
+from catalog_builder.publish.pgstac.state import SCHEMA_VERSION, unpack_cells
 
 LOG = logging.getLogger("tessera_stac.pgstac")
 

@@ -42,7 +42,7 @@ def export(
         If it cannot be written.
     """
     if to == "pgstac":
-        from catalog_builder.publish.pgstac import load_pgstac
+        from catalog_builder.publish.pgstac.load import load_pgstac
 
         if out is not None:
             raise QueryError("--out: pgstac is loaded into a database; say which with --dsn")

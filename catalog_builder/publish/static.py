@@ -30,7 +30,7 @@ from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.item import STAC_VERSION
-from catalog_builder.publish.tree_place import MARK, ROOT, TreePlace, tree_place
+from catalog_builder.publish.static_place import MARK, ROOT, TreePlace, tree_place
 from catalog_builder.tile.grid import COLS_PER_ZONE
 
 MAX_ITEMS = 200_000

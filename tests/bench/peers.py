@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.publish.pgstac import load_pgstac
+from catalog_builder.publish.pgstac.load import load_pgstac
 from tests.bench.planet import CACHE, europe_catalog
 from tests.bench.serve import Server
 from tests.conformance.pgstac_server import pgstac_command, pgstac_settings

@@ -18,7 +18,7 @@ import pytest
 from api.app import create_app
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.publish.pgstac import load_pgstac
+from catalog_builder.publish.pgstac.load import load_pgstac
 from tests.backends import PGSTAC_GROUP, dsn_of, new_database, serve_pgstac_backend
 from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.peer_answers import Answer, Case, Item

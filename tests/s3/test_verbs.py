@@ -28,7 +28,7 @@ from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export
-from catalog_builder.publish.tree_place import MARK
+from catalog_builder.publish.static_place import MARK
 from catalog_builder.tile.datasets import dataset
 from tests.catalogs import api_items, build_from, patch, write_manifest
 from tests.converted import FIRST, NEIGHBOUR, converted

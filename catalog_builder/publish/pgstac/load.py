@@ -2,7 +2,7 @@
 
 Each year is a partition of its own: a search for one year reads one partition, and a year can be
 loaded again without touching the others. What was loaded is written down beside it
-(:mod:`catalog_builder.publish.pgstac_state`), so a load brings in what changed and takes out what is
+(:mod:`catalog_builder.publish.pgstac.state`), so a load brings in what changed and takes out what is
 gone, and one that was killed goes on where it stopped. An item's structural links are left out: a
 server on pgSTAC writes its own.
 """
@@ -21,7 +21,7 @@ from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, qu
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.publish.pgstac_state import Band, Cells, LoadState, item_ids, prepare
+from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
 if TYPE_CHECKING:
     from pypgstac.db import PgstacDB

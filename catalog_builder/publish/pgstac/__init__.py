@@ -1,0 +1,1 @@
+"""Into pgSTAC: load what changed, and note what was loaded."""
