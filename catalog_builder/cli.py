@@ -555,7 +555,7 @@ def sample(
 ) -> None:
     """Make realistic synthetic tiles in upstream's own formats (not TESSERA data)."""
     from catalog_builder import console
-    from catalog_builder.sample import DEFAULT_SET, sample_set
+    from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
     from catalog_builder.tile.grid import TileId
 
     wanted = []
@@ -593,7 +593,7 @@ def demo(
 ) -> None:
     """Build a sample catalogue from real manifests, make a few synthetic tiles, and serve both."""
     from catalog_builder.console import say
-    from catalog_builder.demo import greeting, prepare
+    from catalog_builder.synthetic.demo import greeting, prepare
 
     url = f"http://{host}:{port}"
     catalog = prepare(folder, url, quiet=quiet)

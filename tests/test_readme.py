@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from catalog_builder.demo import prepare
+from catalog_builder.synthetic.demo import prepare
 from catalog_builder.tile.grid import TileId
 from tests.http_server import serve
 from tests.snippets import STRICT

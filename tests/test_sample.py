@@ -15,7 +15,7 @@ import zstandard
 from pyproj import Transformer
 
 from catalog_builder.errors import GridError, StorageError
-from catalog_builder.sample import (
+from catalog_builder.synthetic.sample import (
     DEFAULT_SET,
     SampleTile,
     Written,

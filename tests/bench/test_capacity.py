@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.demo import MANIFESTS
+from catalog_builder.synthetic.demo import MANIFESTS
 from catalog_builder.tile.years import year_bits
 from tests.bench.measure import memory_of_tree
 from tests.bench.planet import PLANET, europe_catalog, planet_catalog

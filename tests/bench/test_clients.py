@@ -20,7 +20,7 @@ from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
-from catalog_builder.sample import sample_set
+from catalog_builder.synthetic.sample import sample_set
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.bench.tables import show

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.sample import write_geotiff_tile
+from catalog_builder.synthetic.sample import write_geotiff_tile
 from catalog_builder.tile.grid import TileId
 from tests.bench.tables import show
 from tests.conftest import plain_environment

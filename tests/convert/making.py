@@ -11,8 +11,8 @@ import numpy as np
 from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.convert import Result, convert_tile
-from catalog_builder.sample import make_tile, write_npy_tile
-from catalog_builder.synthetic import SampleTile
+from catalog_builder.synthetic.sample import make_tile, write_npy_tile
+from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.grid import TileId
 
 POLAR = TileId.from_name("grid_0.05_89.95")

@@ -18,7 +18,7 @@ from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
-from catalog_builder.sample import write_geotiff_tile
+from catalog_builder.synthetic.sample import write_geotiff_tile
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 from tests.http_server import serve
 

@@ -34,7 +34,7 @@ from catalog_builder.convert.tile.fit_colours import fit_visual
 from catalog_builder.convert.tile.verify import check_row, validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
-from catalog_builder.sample import make_tile
+from catalog_builder.synthetic.sample import make_tile
 from tests.convert.conftest import VALIDATE
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 

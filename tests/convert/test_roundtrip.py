@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from catalog_builder.convert.encode.quantize import dequantize, quantize
 from catalog_builder.convert.ledger.rows import LedgerRow
-from catalog_builder.sample import write_geotiff_tile
-from catalog_builder.sample_geotiff import Exporter
-from catalog_builder.synthetic import SampleTile
+from catalog_builder.synthetic.geotiff import Exporter
+from catalog_builder.synthetic.sample import write_geotiff_tile
+from catalog_builder.synthetic.world import SampleTile
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 
 SHAPE = POLAR.raster().shape

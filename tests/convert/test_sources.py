@@ -13,7 +13,7 @@ from affine import Affine
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.errors import ConvertError, DatasetError
-from catalog_builder.sample import sample_set, write_geotiff_tile
+from catalog_builder.synthetic.sample import sample_set, write_geotiff_tile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
 from tests.convert.making import POLAR, YEAR, convert_one, jobs_of, sample, write_pair

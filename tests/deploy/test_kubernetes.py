@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from catalog_builder.sample import sample_set
+from catalog_builder.synthetic.sample import sample_set
 from catalog_builder.tile.datasets import dataset
 from tests.catalogs import build_from, patch, write_manifest
 from tests.converted import CONVERTED

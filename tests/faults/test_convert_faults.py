@@ -22,8 +22,8 @@ from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
-from catalog_builder.sample import write_geotiff_tile
-from catalog_builder.synthetic import SampleTile
+from catalog_builder.synthetic.sample import write_geotiff_tile
+from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.convert.making import POLAR, YEAR, sample, write_pair

@@ -15,7 +15,7 @@ from catalog_builder.console import progress, say
 from catalog_builder.convert.cli import convert
 from catalog_builder.convert.encode.colours import load_basis
 from catalog_builder.errors import ConvertError
-from catalog_builder.sample import DEFAULT_SET, sample_set
+from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
 from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.grid import TileId
 

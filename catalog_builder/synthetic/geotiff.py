@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from catalog_builder.storage import write_atomic
-from catalog_builder.synthetic import N_BANDS, SampleTile
+from catalog_builder.synthetic.world import N_BANDS, SampleTile
 from catalog_builder.tile.datasets import SYNTHETIC, Dataset, dataset
 from catalog_builder.tile.grid import TileId
 

@@ -37,9 +37,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
-from catalog_builder.sample_geotiff import EMBEDDINGS_DIR, SYNTHETIC_TAG, write_geotiff_tile
 from catalog_builder.storage import write_atomic
-from catalog_builder.synthetic import GENERATOR, SampleTile, make_tile
+from catalog_builder.synthetic.geotiff import EMBEDDINGS_DIR, SYNTHETIC_TAG, write_geotiff_tile
+from catalog_builder.synthetic.world import GENERATOR, SampleTile, make_tile
 from catalog_builder.tile.datasets import SYNTHETIC, dataset, source_path
 from catalog_builder.tile.grid import TileId
 
