@@ -11,8 +11,8 @@ from pathlib import Path
 
 from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.folder import COGS
+from catalog_builder.cli.convert import convert
 from catalog_builder.console import progress, say
-from catalog_builder.convert.cli import convert
 from catalog_builder.convert.encode.colours import load_basis
 from catalog_builder.errors import ConvertError
 from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set

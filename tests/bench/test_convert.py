@@ -189,7 +189,7 @@ def test_workers(memory: Path) -> None:
     for workers in (1, 2):
         out = memory / f"workers{workers}"
         code = (
-            "from catalog_builder.convert.cli import convert; import typer; app = typer.Typer();"
+            "from catalog_builder.cli.convert import convert; import typer; app = typer.Typer();"
             "app.command()(convert); app()"
         )
         arguments = [str(source), "--out", str(out), "--workers", str(workers), "--json", "-q", "--no-sync"]
@@ -206,7 +206,7 @@ def test_workers(memory: Path) -> None:
 
 def test_help() -> None:
     code = (
-        "from catalog_builder.convert.cli import convert; import typer;"
+        "from catalog_builder.cli.convert import convert; import typer;"
         "app = typer.Typer(); app.command()(convert); app()"
     )
     best = min(run([sys.executable, "-c", REPORT + code, "--help"]).cpu_seconds for _ in range(5))

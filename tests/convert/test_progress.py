@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from catalog_builder.cli.convert import parse_shard
 from catalog_builder.convert import progress
-from catalog_builder.convert.cli import parse_shard
 from catalog_builder.convert.ledger.rows import LedgerRow, SourceRow
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.workers.processes import available_memory, default_workers, memory_per_worker

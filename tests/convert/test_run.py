@@ -186,7 +186,7 @@ def test_estimate_from_defaults_and_from_the_ledger(tmp_path: Path) -> None:
 
 def _cli(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     code = (
-        "import typer; from catalog_builder.convert.cli import convert;"
+        "import typer; from catalog_builder.cli.convert import convert;"
         "app = typer.Typer(pretty_exceptions_enable=False); app.command()(convert); app()"
     )
     return subprocess.run(
@@ -222,7 +222,7 @@ def test_help_is_quick() -> None:
     seconds = time.perf_counter() - began
     assert "--fit-visual" in found.stdout
     heavy = "any(m in sys.modules for m in ('rasterio', 'numpy', 'pyarrow'))"
-    probe = f"import sys; import catalog_builder.convert.cli; print({heavy})"
+    probe = f"import sys; import catalog_builder.cli.convert; print({heavy})"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout == "False\n"
     assert seconds < 5  # the real limit is in the benchmarks; this machine may be busy
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder.build.run import BuildOptions, build
-from catalog_builder.convert.cli import ARRAY_INDEX, parse_shard
+from catalog_builder.cli.convert import ARRAY_INDEX, parse_shard
 from catalog_builder.convert.ledger.ledger import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import Options

@@ -318,7 +318,7 @@ def _processes_of(mark: str) -> list[int]:
 
 def _start(source: Path, out: Path, mark: str) -> subprocess.Popen[str]:
     code = (
-        "import typer; from catalog_builder.convert.cli import convert;"
+        "import typer; from catalog_builder.cli.convert import convert;"
         "app = typer.Typer(pretty_exceptions_enable=False); app.command()(convert); app()"
     )
     return subprocess.Popen(

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.cli import app
+from catalog_builder.cli.main import app
 from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.publish.geoparquet_export import write_geoparquet
 from catalog_builder.publish.ndjson import write_ndjson

@@ -19,7 +19,7 @@ from catalog_builder import storage
 from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
-from catalog_builder.cli import app
+from catalog_builder.cli.main import app
 from catalog_builder.convert.ledger.ledger import latest, read_rows
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan

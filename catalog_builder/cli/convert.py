@@ -157,7 +157,7 @@ def convert(
     from dataclasses import replace
 
     from catalog_builder import console, storage
-    from catalog_builder.cli import parse_bbox, parse_years
+    from catalog_builder.cli.options import parse_bbox, parse_years
     from catalog_builder.convert import progress
     from catalog_builder.convert.plan.estimate import estimate
     from catalog_builder.convert.plan.job import Options

@@ -1,4 +1,4 @@
-"""What the ``get`` command says and hears, in words."""
+"""What the verb ``get`` says and hears, in words."""
 
 from __future__ import annotations
 

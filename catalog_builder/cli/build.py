@@ -1,0 +1,224 @@
+"""The verbs that make a catalogue and give it to others: ``build`` and ``export``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catalog_builder.cli.options import AsJson, Bbox, CatalogArg, Quiet, Years, parse_bbox, parse_years
+from catalog_builder.errors import QueryError
+
+if TYPE_CHECKING:
+    from catalog_builder.build.run import BuildReport
+
+
+def build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Manifests of any format, archives or folders of them, a folder or bucket of the data,"
+            " http(s) or s3 addresses. Merged in order, later wins.",
+            metavar="SOURCE...",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="The catalogue, made or updated: a folder, or an s3:// address.", metavar="CATALOG"
+        ),
+    ],
+    dataset: Annotated[str, typer.Option(help="Which dataset the sources describe.")] = "v1",
+    years: Years = None,
+    bbox: Bbox = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Keep present tile-years that the sources do not list.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first problem in a manifest.")
+    ] = False,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete",
+            help="Fill what a later source does not say (hashes, sizes) from an earlier one, unless they"
+            " contradict. A tile republished with the same size would keep its old hash.",
+        ),
+    ] = False,
+    url: Annotated[
+        str, typer.Option(help="Address the catalogue will be served at, for its static files.")
+    ] = ".",
+    source_root: Annotated[
+        str | None,
+        typer.Option(help="Where the .npy files are: folder or address. Default: where they are published."),
+    ] = None,
+    landmask_root: Annotated[
+        str | None, typer.Option(help="Where the landmask files are: folder or address.")
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Address of the converted COGs. Default: served from CATALOG/cogs.")
+    ] = None,
+    ledger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ledger of `convert`: which tiles are COGs; repeat for more. Default: CATALOG/cogs."
+        ),
+    ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another place of the COGs, as lab=https://data.example.org/cogs/v1; repeat for more.",
+            metavar="NAME=ADDRESS",
+        ),
+    ] = None,
+    source_mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="Another place of the source files; repeat for more.", metavar="NAME=ADDRESS"),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
+    from catalog_builder import console
+    from catalog_builder.build.run import BuildOptions
+    from catalog_builder.build.run import build as run
+    from catalog_builder.item.addresses import parse_mirrors
+    from catalog_builder.tile.datasets import dataset as find
+
+    options = BuildOptions(
+        dataset=find(dataset),
+        years=parse_years(years),
+        bounds=parse_bbox(bbox),
+        update=update,
+        strict=strict,
+        complete=complete,
+        url=url,
+        source_root=source_root,
+        landmask_root=landmask_root,
+        data_root=data_root,
+        mirrors=parse_mirrors(mirror or (), "--mirror"),
+        source_mirrors=parse_mirrors(source_mirror or (), "--source-mirror"),
+        ledgers=tuple(ledger) if ledger else None,
+    )
+    with console.progress("tile-years", quiet=quiet) as report:
+        done = run(sources, out, options, report)
+    for problem in done.problems.kept if not quiet else []:
+        console.say(f"problem: {problem}")
+    for note in done.problems.notes if not quiet else []:
+        console.say(f"note: {note}")
+    console.result(_build_text(done, out), _build_data(done), as_json=as_json)
+
+
+def _build_text(done: BuildReport, out: str) -> str:
+    lines = [
+        f"{out}: {done.collection}, {done.items:,} tile-years of {done.tiles:,} tiles"
+        + ("" if done.published else " (unchanged)"),
+        f"  added {done.added:,}, changed {done.changed:,}, removed {done.removed:,}",
+    ]
+    lines += [
+        f"  {y.year}: {y.items:>10,}"
+        + ("" if y.untouched else f"  +{y.added:,} ~{y.changed:,} -{y.removed:,}")
+        for y in sorted(done.years, key=lambda y: y.year)
+    ]
+    lines += [
+        f"  {s.source}: {s.rows:,} rows, {s.new:,} new, {s.identical:,} identical,"
+        f" {s.completed:,} completed, {s.replaced:,} replaced"
+        for s in done.merge.sources
+        if s.rows != s.new  # a merge is news only where sources overlap
+    ]
+    if done.problems.counts:
+        lines.append(f"  {done.problems.summary()}")
+    return "\n".join(lines)
+
+
+def _build_data(done: BuildReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "collection": done.collection,
+        "items": done.items,
+        "tiles": done.tiles,
+        "published": done.published,
+        "added": done.added,
+        "changed": done.changed,
+        "removed": done.removed,
+        "years": [asdict(y) for y in done.years],
+        "sources": [asdict(s) for s in done.merge.sources],
+        "problems": {str(k): n for k, n in done.problems.counts.items()},
+    }
+
+
+def export(
+    catalog: CatalogArg,
+    to: Annotated[
+        str | None, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")
+    ] = None,
+    pgstac: Annotated[bool, typer.Option("--pgstac", help="The same as --to pgstac.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to: a file for ndjson (.gz and .zst are compressed, - is stdout), a folder for"
+            " geoparquet and static; or an s3:// address.",
+            metavar="PATH",
+        ),
+    ] = None,
+    dsn: Annotated[
+        str | None, typer.Option(help="Database for pgstac, as postgresql://user@host/db; default PGHOST...")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Only this collection; repeat for more.")] = None,
+    years: Years = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option("--bbox", "--region", help="Only here: west,south,east,north, or a GeoJSON file."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Address the catalogue is served at. Default: as it was built.")
+    ] = None,
+    max_items: Annotated[int, typer.Option(help="Most items of a static tree.", min=1)] = 200_000,
+    method: Annotated[
+        str, typer.Option(help="pgstac, items that are there: upsert, insert, insert_ignore or delsert.")
+    ] = "upsert",
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="pgstac: install or update pgSTAC in the database first.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="pgstac: load everything, not only what changed.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
+    from catalog_builder import console
+    from catalog_builder.catalog.extract import extracts
+    from catalog_builder.catalog.open import open_index
+    from catalog_builder.publish.export import FORMATS
+    from catalog_builder.publish.export import export as run
+    from catalog_builder.tile.region import region_from
+
+    if (to is None) != pgstac:
+        raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
+    to = to or "pgstac"
+    parts = extracts(
+        open_index(catalog),
+        url=url,
+        collections=dataset,
+        years=parse_years(years),
+        region=region_from(bbox) if bbox is not None else None,
+    )
+    with console.progress("items", quiet=quiet) as report:
+        done = run(
+            to,
+            parts,
+            out,
+            dsn,
+            max_items=max_items,
+            method=method,
+            migrate=migrate,
+            force=force,
+            report=report,
+        )
+    text = f"{done.items:,} items to {out or 'pgSTAC'}" + (f": {done.note}" if done.note else "")
+    if out == "-":
+        console.say(text)
+    else:
+        console.result(text, {"to": to, "out": out, "items": done.items}, as_json=as_json)

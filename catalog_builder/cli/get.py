@@ -1,0 +1,117 @@
+"""The verbs that fetch pixels: ``get`` and ``preview``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog_builder.cli.options import AsJson, Quiet, parse_years
+from catalog_builder.errors import QueryError
+
+
+def preview(
+    catalog: Annotated[
+        str,
+        typer.Argument(
+            help="A catalogue folder, its s3:// address, or the address of its API.", metavar="CATALOG"
+        ),
+    ],
+    region: Annotated[
+        str,
+        typer.Option(help="What to show: west,south,east,north in degrees, or a GeoJSON file or shapefile."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File to write: a picture (.png, .tif) or a web map in one file (.html).", metavar="FILE"
+        ),
+    ],
+    year: Annotated[int | None, typer.Option(help="Default: the newest that the region has.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
+    size: Annotated[int, typer.Option(help="Longest side in pixels.")] = 2048,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the file when it is written.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a region in false colour: one PCA for all tiles, read from overviews only."""
+    from catalog_builder import console
+    from catalog_builder.tile.region_file import region_of
+    from catalog_builder.vectors.preview import preview as draw
+    from catalog_builder.vectors.preview import write_preview
+
+    with console.progress("tiles", quiet=quiet) as report:
+        picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
+    write_preview(picture, out)
+    if picture.left_out and not quiet:
+        console.say(f"note: {picture.left_out} tiles are not converted and not on this machine: left out")
+    height, width, _ = picture.pixels.shape
+    console.result(
+        f"{out}: {picture.tiles} tiles of {picture.year}, {width} x {height} pixels",
+        {
+            "file": str(out),
+            "year": picture.year,
+            "tiles": picture.tiles,
+            "left_out": picture.left_out,
+            "width": width,
+            "height": height,
+            "bbox": list(picture.degrees),
+            "fitted": picture.fitted,
+        },
+        as_json=as_json,
+    )
+    if open_it:
+        typer.launch(out.absolute().as_uri())
+
+
+def get(
+    catalog: Annotated[
+        str,
+        typer.Argument(
+            help="A catalogue folder, its s3:// address, or the address of a STAC API.", metavar="CATALOG"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to; it holds one dataset.", metavar="FOLDER")],
+    region_file: Annotated[
+        str | None, typer.Option(help="GeoJSON or shapefile (.shp, .zip) of the region.", metavar="FILE")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="The region as west,south,east,north in degrees.")] = None,
+    year: Annotated[int | None, typer.Option(help="One year.")] = None,
+    years: Annotated[
+        str | None, typer.Option(help="Several: '2017-2020' or '2017,2024'. Default all.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which dataset; default the first real one.")] = None,
+    kind: Annotated[str, typer.Option("--format", help="geotiff, cog, netcdf, zarr or npy.")] = "geotiff",
+    dtype: Annotated[
+        str, typer.Option(help="float32 values, or int8 codes with their scales beside them.")
+    ] = "float32",
+    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0: '0,1,5-7'.")] = "0-127",
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="One file per tile and year, not one per UTM zone and year.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Tiles that are read at once.", min=1)] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the embeddings of a region: only the bytes that it touches, clipped and put together."""
+    from catalog_builder import console
+    from catalog_builder.cli.get_options import options_from, report_data, report_text
+    from catalog_builder.vectors.run import get as run
+
+    chosen = frozenset({year}) if year is not None else parse_years(years)
+    if year is not None and years is not None:
+        raise QueryError("--year and --years: only one of them may be given")
+    options = options_from(
+        region_file, bbox, chosen, dataset, kind, dtype, bands, tiles=tiles, workers=workers
+    )
+    with console.progress("tile-years", quiet=quiet) as report:
+        done = run(catalog, out, options, report, dry_run=dry_run)
+    for name, reason in done.failed.items():
+        console.say(f"failed: {name}: {reason}")
+    console.result(
+        report_text(done, out, dry_run=dry_run), report_data(done, dry_run=dry_run), as_json=as_json
+    )
+    if done.failed:
+        raise typer.Exit(1)

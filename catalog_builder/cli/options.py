@@ -1,0 +1,71 @@
+"""Arguments and options that verbs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from catalog_builder.errors import QueryError
+
+if TYPE_CHECKING:
+    from catalog_builder.tile.grid import Bounds
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors and the result.")]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+CatalogArg = Annotated[
+    str, typer.Argument(help="The catalogue: a folder, or its s3:// address.", metavar="CATALOG")
+]
+
+
+Years = Annotated[str | None, typer.Option(help="Years to keep: '2024', '2017-2020' or '2017,2024'.")]
+
+
+Bbox = Annotated[
+    str | None,
+    typer.Option(help="Box to keep: west,south,east,north in degrees; west > east crosses the antimeridian."),
+]
+
+
+def parse_years(text: str | None) -> frozenset[int] | None:
+    """Parse ``2024``, ``2017-2020``, ``2017,2019-2021``.
+
+    Raises
+    ------
+    QueryError
+        If the text has another form.
+    """
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+            raise QueryError(f"--years: expected '2024', '2017-2020' or '2017,2024', found '{text}'")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def parse_bbox(text: str | None) -> Bounds | None:
+    """Parse ``west,south,east,north``; west > east crosses the antimeridian.
+
+    Raises
+    ------
+    QueryError
+        If it is not four numbers on the globe.
+    """
+    from catalog_builder.tile.grid import Bounds, split_antimeridian
+
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(p) for p in text.split(","))
+    except ValueError:
+        raise QueryError(f"--bbox: expected west,south,east,north in degrees, found '{text}'") from None
+    split_antimeridian(west, south, east, north)
+    return Bounds(west, south, east, north)

@@ -1,0 +1,55 @@
+"""The verb ``serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog_builder.errors import QueryError
+
+
+def serve(
+    catalog: Annotated[
+        str | None,
+        typer.Argument(
+            help="The catalogue: a folder or an s3:// address. With TESSERA_STAC_BACKEND=pgstac only its"
+            " COGs, and not needed.",
+            metavar="CATALOG",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
+    workers: Annotated[int, typer.Option(help="Server processes.", min=1)] = 1,
+    root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
+) -> None:
+    """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
+    import tempfile
+
+    from api import serving
+    from api.memory import set_up_malloc
+    from api.metrics import FOLDER
+    from api.settings import Settings
+    from catalog_builder.catalog.digest import check_digest
+    from catalog_builder.catalog.open import open_index
+    from catalog_builder.console import say
+    from catalog_builder.storage import scheme
+
+    set_up_malloc()
+    on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
+    if catalog is None and not on_database:
+        raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
+    if not on_database and catalog is not None:
+        check_digest(open_index(catalog).path)  # a clear error now, not in every worker
+    sock = serving.listen(host, port)
+    if catalog is not None:
+        os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
+    if root_path:
+        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
+    say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
+    with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
+        if workers > 1:
+            os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
+        serving.run(sock, workers, trust_forwarded=Settings().trust_forwarded)

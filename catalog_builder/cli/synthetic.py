@@ -1,0 +1,72 @@
+"""The verbs for synthetic tiles: ``sample`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog_builder.cli.options import AsJson, Quiet
+from catalog_builder.cli.serve import serve
+from catalog_builder.errors import QueryError
+
+
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.", metavar="FOLDER")],
+    tile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tile and year, 'grid_0.15_52.05_2024'; repeat for more. Default: six near Cambridge."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another world for another number.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes.", min=1)] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make realistic synthetic tiles in upstream's own formats (not TESSERA data)."""
+    from catalog_builder import console
+    from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
+    from catalog_builder.tile.grid import TileId
+
+    wanted = []
+    for text in tile or []:
+        name, _, year = text.rpartition("_")
+        if not year.isdigit():
+            raise QueryError(f"--tile: expected a tile and year as in grid_0.15_52.05_2024, found '{text}'")
+        wanted.append((TileId.from_name(name), int(year)))
+    with console.progress("tiles", quiet=quiet) as report:
+        made = sample_set(
+            out,
+            tile_years=wanted or DEFAULT_SET,
+            seed=seed,
+            workers=workers,
+            progress=lambda done, of, _: report("making tiles", done, of),
+        )
+    text = "\n".join(f"{w.tile.name}_{w.year}: {w.n_bytes:,} bytes" for w in made.written)
+    console.result(
+        f"{text}\n{out}: synthetic tiles, not TESSERA data",
+        {
+            "synthetic": True,
+            "root": str(made.root),
+            "tiles": [f"{w.tile.name}_{w.year}" for w in made.written],
+        },
+        as_json=as_json,
+    )
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the catalogue and the tiles go.")] = Path(".run"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
+    quiet: Quiet = False,
+) -> None:
+    """Build a sample catalogue from real manifests, make a few synthetic tiles, and serve both."""
+    from catalog_builder.console import say
+    from catalog_builder.synthetic.demo import greeting, prepare
+
+    url = f"http://{host}:{port}"
+    catalog = prepare(folder, url, quiet=quiet)
+    say(greeting(url))
+    serve(str(catalog), host=host, port=port, workers=1, root_path="")
