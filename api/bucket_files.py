@@ -14,8 +14,9 @@ import anyio
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
+from api.access import Access
 from api.data import CacheControl, media_type, visible
-from api.hrefs import Access, presigned
+from api.hrefs import presigned
 from api.ranges import (
     ContentChangedError,
     Span,

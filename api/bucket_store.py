@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from api.hrefs import Access
+from api.access import Access
 from api.settings import Settings
 from api.store import Snapshot, Store, warm_up
 from catalog_builder import storage

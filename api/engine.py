@@ -10,10 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import orjson
 
+from api.access import Hrefs
 from api.bounds import Bound, both
 from api.cql2 import Compiler, item_keys
 from api.fields import Fields
-from api.hrefs import Hrefs, shown
+from api.hrefs import shown
 from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
 from api.paging import decode, encode

@@ -12,17 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal, get_args
 
+from api.access import HREFS, Access, Hrefs
 from catalog_builder import storage
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import SIGNED, Addresses
 from catalog_builder.storage.s3.presign import Period, Presigner
-
-Hrefs = Literal["https", "s3", "presigned"]
-HREFS: tuple[Hrefs, ...] = get_args(Hrefs)
-Access = Literal["https", "presigned", "proxy"]
-"""How this server answers for a file in S3: by redirect, to its own or a signed address, or itself."""
 
 _STORED = re.compile(r'"href":"(s3://[^"]+)"(?!,"alternate:name")')
 _TO_SIGN = re.compile(rf'"href":"{SIGNED}([^"]+)"')

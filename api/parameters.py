@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from api import cql2
+from api.access import HREFS
 from api.area import parse_bbox, parse_geometry
 from api.fields import Fields, default_without
-from api.hrefs import HREFS
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
 from api.settings import Settings

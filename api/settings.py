@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.hrefs import Access, Hrefs
+from api.access import Access, Hrefs
 
 PREFIX = "TESSERA_STAC_"
 """Of the environment variables."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import FastAPI
 
-from api.hrefs import Access
+from api.access import Access
 from api.memory import forget_soon
 from catalog_builder.catalog.digest import check_digest, recorded_digest
 from catalog_builder.catalog.folder import CatalogFolder
