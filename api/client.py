@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from api import collection_search, parameters, search
 from api.browse import year_links
+from api.catalogue.store import Snapshot, Store
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
 from api.hrefs import sign
@@ -36,7 +37,6 @@ from api.map_links import WEB_MAP_LINKS, collection_links
 from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
-from api.store import Snapshot, Store
 from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from catalog_builder.catalog.index.selection import Count
 from catalog_builder.errors import QueryTimeoutError

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from affine import Affine
 
+from api.catalogue.store import Snapshot
 from api.engine import item_documents
-from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.convert.encode.overviews import level_shapes
 from catalog_builder.item.item import MEDIA_COG

@@ -18,11 +18,11 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.catalogue.store import Renewable, Snapshot, Store
 from api.data import IMMUTABLE
 from api.links import HTML, JSON
 from api.responses import Caching, dumps
 from api.settings import Settings
-from api.store import Renewable, Snapshot, Store
 from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord

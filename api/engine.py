@@ -12,6 +12,7 @@ import orjson
 
 from api.access import Hrefs
 from api.bounds import Bound, both
+from api.catalogue.store import Snapshot
 from api.cql2 import Compiler, item_keys
 from api.fields import Fields
 from api.hrefs import shown
@@ -20,7 +21,6 @@ from api.order import Order, Row
 from api.paging import decode, encode
 from api.search import Query
 from api.settings import Settings
-from api.store import Snapshot
 from api.text import bounds_of
 from api.times import year_span
 from api.view import View

@@ -26,7 +26,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.store import Snapshot, Store
+from api.catalogue.store import Snapshot, Store
 from catalog_builder import __version__
 from catalog_builder.errors import UnavailableError
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from api.catalogue.store import Snapshot
 from api.paging import Cursor
 from api.parameters import Sort
 from api.queryables import QUERYABLES
 from api.settings import Settings
-from api.store import Snapshot
 from catalog_builder.catalog.index.keys import CELL_BITS, split_key
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.catalog.index.sorting import Term, sorted_page, values_of

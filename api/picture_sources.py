@@ -35,9 +35,9 @@ from stac_fastapi.types.errors import NotFoundError
 from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
+from api.catalogue.store import Snapshot
 from api.engine import item_documents
 from api.picture_style import Bands, Rescale, Style
-from api.store import Snapshot
 from api.view import Shown
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord

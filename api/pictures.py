@@ -27,6 +27,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.catalogue.store import Snapshot, Store
 from api.engine import has_item
 from api.links import JSON, with_query
 from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
@@ -34,7 +35,6 @@ from api.middleware import LOG
 from api.picture_style import style_of
 from api.responses import Caching, dumps
 from api.settings import Settings
-from api.store import Snapshot, Store
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.cover import cover_box

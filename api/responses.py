@@ -10,9 +10,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.catalogue.store import Snapshot
 from api.links import JSON
 from api.settings import Settings
-from api.store import Snapshot
 from catalog_builder.storage.s3.presign import Period
 
 ERRORS: dict[int, tuple[str, str]] = {

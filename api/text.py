@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 
 from api.bounds import NOTHING, Bound
+from api.catalogue.store import Snapshot
 from api.cql2 import item_keys
-from api.store import Snapshot
 from catalog_builder.errors import GridError
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask

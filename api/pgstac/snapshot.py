@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from api.store import Snapshot
+from api.catalogue.store import Snapshot
 from catalog_builder.catalog.index.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.reader import Index

@@ -16,10 +16,10 @@ import orjson
 from fastapi import FastAPI
 from stac_fastapi.pgstac.config import Settings as PgstacSettings
 
+from api.catalogue.store import Store, warm_up
 from api.pgstac.database import Database
 from api.pgstac.snapshot import LoadedTiles, PgstacSnapshot, masks_of, records_of
 from api.settings import Settings
-from api.store import Store, warm_up
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError, TesseraError, UnavailableError
 from catalog_builder.publish.pgstac.state import SCHEMA_VERSION, unpack_cells
@@ -73,7 +73,7 @@ class PgstacStore(Store):
         """Say that nothing is wrong with an index: there is none."""
 
     async def probe(self) -> None:
-        """Try whether searches can be answered; see :meth:`api.store.Store.probe`."""
+        """Try whether searches can be answered; see :meth:`api.catalogue.store.Store.probe`."""
         self.current()
         await self.database.within(_PROBE_SECONDS, self._read_mark)
 

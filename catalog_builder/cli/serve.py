@@ -29,7 +29,7 @@ def serve(
     import tempfile
 
     from api import serving
-    from api.memory import set_up_malloc
+    from api.catalogue.memory import set_up_malloc
     from api.metrics import FOLDER
     from api.settings import Settings
     from catalog_builder.catalog.digest import check_digest

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from api.memory import SETTINGS
+from api.catalogue.memory import SETTINGS
 from tests.conftest import plain_environment
 
 CODE = """

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.catalogue.store import REMEMBERED, Store
 from api.settings import Settings
-from api.store import REMEMBERED, Store
 from catalog_builder.catalog.index.reader import Index
 from tests.api.pages import ids_of, link_of, ok
 from tests.catalogs import build_from, patch, write_manifest

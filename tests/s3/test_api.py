@@ -17,7 +17,7 @@ import pytest
 import rasterio
 
 from api.app import create_app
-from api.bucket_store import BucketStore
+from api.catalogue.bucket_store import BucketStore
 from api.hrefs import _signer
 from api.settings import Settings
 from catalog_builder.build.run import BuildOptions, build
@@ -372,7 +372,7 @@ def test_workers_share_one_download(home: tuple[Store, str], tmp_path: Path) -> 
     store, address = home
     store.log.clear()
     code = (
-        "from pathlib import Path; from api.bucket_store import BucketStore;"
+        "from pathlib import Path; from api.catalogue.bucket_store import BucketStore;"
         f" BucketStore({address!r}, 0, Path({str(tmp_path)!r}))"
     )
     workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]

@@ -21,7 +21,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from api.access import Access
-from api.memory import forget_soon
+from api.catalogue.memory import forget_soon
 from catalog_builder.catalog.digest import check_digest, recorded_digest
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from api.access import Access
+from api.catalogue.store import Snapshot, Store, warm_up
 from api.settings import Settings
-from api.store import Snapshot, Store, warm_up
 from catalog_builder import storage
 from catalog_builder.catalog.bucket import POINTER, BucketCatalog, Pointer
 from catalog_builder.catalog.index.reader import Index
