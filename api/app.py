@@ -38,13 +38,13 @@ from api.converted import find_cogs  # noqa: E402
 from api.coverage import add_coverage  # noqa: E402
 from api.data import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
 from api.extended import ExtendedClient  # noqa: E402
-from api.links import JSON  # noqa: E402
-from api.metrics import MEDIA_TYPE, Metrics  # noqa: E402
-from api.middleware import ACCESS, Front  # noqa: E402
+from api.http.front import ACCESS, Front  # noqa: E402
+from api.http.links import JSON  # noqa: E402
+from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
+from api.http.responses import error  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
 from api.pages import add_icon  # noqa: E402
 from api.pictures import add_pictures  # noqa: E402
-from api.responses import error  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from api.source import RawLane, SourceRoot  # noqa: E402
 from catalog_builder import __version__  # noqa: E402

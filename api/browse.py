@@ -13,7 +13,7 @@ import numpy as np
 from stac_fastapi.types.errors import NotFoundError
 
 from api.catalogue.store import Snapshot
-from api.links import GEOJSON, JSON, Link, link
+from api.http.links import GEOJSON, JSON, Link, link
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import STAC_VERSION

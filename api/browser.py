@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.data import IMMUTABLE, REVALIDATE, media_type, visible
+from api.http.responses import error
 from api.pages import not_modified, page, strong_etag
-from api.responses import error
 from api.settings import Settings
 
 DIST = Path(__file__).with_name("browser_dist")

@@ -21,7 +21,7 @@ from api.catalogue.store import Snapshot, Store
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
 from api.hrefs import sign
-from api.links import (
+from api.http.links import (
     GEOJSON,
     HTML,
     JSON,
@@ -33,8 +33,8 @@ from api.links import (
     link,
     paging_links,
 )
+from api.http.responses import Caching, dumps
 from api.map_links import WEB_MAP_LINKS, collection_links
-from api.responses import Caching, dumps
 from api.search import Query
 from api.settings import Settings
 from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links

@@ -20,8 +20,8 @@ from starlette.responses import Response
 
 from api.catalogue.store import Renewable, Snapshot, Store
 from api.data import IMMUTABLE
-from api.links import HTML, JSON
-from api.responses import Caching, dumps
+from api.http.links import HTML, JSON
+from api.http.responses import Caching, dumps
 from api.settings import Settings
 from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from api.links import JSON, Link, link
+from api.http.links import JSON, Link, link
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import Has
 from catalog_builder.item.template import Choice, Text

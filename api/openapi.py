@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api import collection_search, parameters
-from api.links import GEOJSON, JSON, SCHEMA
-from api.responses import ERRORS
+from api.http.links import GEOJSON, JSON, SCHEMA
+from api.http.responses import ERRORS
 
 _ERROR_SCHEMA = {
     "type": "object",

@@ -29,11 +29,11 @@ from starlette.responses import Response
 
 from api.catalogue.store import Snapshot, Store
 from api.engine import has_item
-from api.links import JSON, with_query
+from api.http.front import LOG
+from api.http.links import JSON, with_query
+from api.http.responses import Caching, dumps
 from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
-from api.middleware import LOG
 from api.picture_style import style_of
-from api.responses import Caching, dumps
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError

@@ -20,7 +20,8 @@ from api.client import feature_collection
 from api.engine import select
 from api.extended import ExtendedClient, aggregation_document
 from api.hrefs import readdress
-from api.links import GEOJSON, JSON, link, paging_links
+from api.http.links import GEOJSON, JSON, link, paging_links
+from api.http.responses import ContentCaching
 from api.paging import seal, unseal
 from api.pgstac.aggregation import count_by
 from api.pgstac.counting import count_items
@@ -28,7 +29,6 @@ from api.pgstac.items import show
 from api.pgstac.snapshot import PgstacSnapshot
 from api.pgstac.store import PgstacStore
 from api.pgstac.translate import search_body
-from api.responses import ContentCaching
 from api.search import Query
 from api.view import View
 from catalog_builder.catalog.index.selection import Count

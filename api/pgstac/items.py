@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from api.fields import Fields
-from api.links import GEOJSON, link
+from api.http.links import GEOJSON, link
 from api.map_links import MAP_SLOTS, with_map_links
 from api.pgstac.snapshot import PgstacSnapshot
 from api.view import View

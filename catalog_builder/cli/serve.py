@@ -30,7 +30,7 @@ def serve(
 
     from api import serving
     from api.catalogue.memory import set_up_malloc
-    from api.metrics import FOLDER
+    from api.http.metrics import FOLDER
     from api.settings import Settings
     from catalog_builder.catalog.digest import check_digest
     from catalog_builder.catalog.open import open_index

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api.browser import add_browser
-from api.metrics import Metrics
-from api.middleware import Front
+from api.http.front import Front
+from api.http.metrics import Metrics
 from api.settings import Settings
 
 

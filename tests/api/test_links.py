@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.links import service_root
+from api.http.links import service_root
 from tests.api.pages import ok
 from tests.backends import Serve
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from api.metrics import ERRORS
+from api.http.metrics import ERRORS
 from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.processes import DEPLOY, ROOT, Running, program, serve_catalog
 from tests.figures import Figures, samples

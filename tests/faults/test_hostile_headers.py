@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.app import create_app
-from api.links import service_root
+from api.http.links import service_root
 from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.server import raw, serving
 from tests.http_server import Server, serve

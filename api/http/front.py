@@ -20,9 +20,9 @@ import zstandard
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.links import service_root
-from api.metrics import Metrics
-from api.responses import error
+from api.http.links import service_root
+from api.http.metrics import Metrics
+from api.http.responses import error
 from api.settings import Settings
 
 ACCESS = logging.getLogger("tessera_stac.access")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.catalogue.store import Snapshot
-from api.links import JSON
+from api.http.links import JSON
 from api.settings import Settings
 from catalog_builder.storage.s3.presign import Period
 
