@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from api.access import Access
 from api.data import CacheControl, media_type, visible
-from api.hrefs import presigned
 from api.ranges import (
     ContentChangedError,
     Span,
@@ -27,6 +26,7 @@ from api.ranges import (
     send_not_found,
     send_redirect,
 )
+from api.request.hrefs import presigned
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.storage.s3.presign import period

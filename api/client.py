@@ -20,7 +20,6 @@ from api.browse import year_links
 from api.catalogue.store import Snapshot, Store
 from api.conformance import CONFORMANCE
 from api.engine import find_item, find_page, render
-from api.hrefs import sign
 from api.http.links import (
     GEOJSON,
     HTML,
@@ -35,9 +34,10 @@ from api.http.links import (
 )
 from api.http.responses import Caching, dumps
 from api.map_links import WEB_MAP_LINKS, collection_links
+from api.request.hrefs import sign
+from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from api.search import Query
 from api.settings import Settings
-from api.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from catalog_builder.catalog.index.selection import Count
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.storage.s3.presign import Period, period

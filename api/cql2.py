@@ -23,10 +23,10 @@ import numpy as np
 import orjson
 
 from api import cql2_space, cql2_time
-from api.area import check_length
 from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.catalogue.store import Snapshot
 from api.queryables import Kind, Queryable, queryable
+from api.request.area import check_length
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS, make_key
 from catalog_builder.errors import GridError, QueryError

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from api.area import Area, parse_bbox, parse_geometry
+from api.request.area import Area, parse_bbox, parse_geometry
 from catalog_builder.errors import QueryError
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import complement
@@ -51,7 +51,7 @@ _EDGE_LON, _EDGE_LAT = np.array(grid.LON_EDGES), np.array(grid.LAT_EDGES)
 def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertices: int) -> tuple[Runs, float]:
     """Return the cells for which ``function(geometry, literal)`` holds, and what that cost.
 
-    The cost is in degrees of outline, see :func:`api.area.check_length`.
+    The cost is in degrees of outline, see :func:`api.request.area.check_length`.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from typing import Any
 
-from api.times import NS, parse_instant
+from api.request.times import NS, parse_instant
 from catalog_builder.errors import QueryError
 
 MIN_NS, MAX_NS = -(1 << 63), (1 << 63) - 1

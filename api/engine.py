@@ -14,16 +14,16 @@ from api.access import Hrefs
 from api.bounds import Bound, both
 from api.catalogue.store import Snapshot
 from api.cql2 import Compiler, item_keys
-from api.fields import Fields
-from api.hrefs import shown
 from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
-from api.paging import decode, encode
+from api.request.fields import Fields
+from api.request.hrefs import shown
+from api.request.times import year_span
+from api.request.token import decode, encode
+from api.request.view import View
 from api.search import Query
 from api.settings import Settings
 from api.text import bounds_of
-from api.times import year_span
-from api.view import View
 from catalog_builder.catalog.index.item_rows import tile_rows
 from catalog_builder.catalog.index.keys import CELL_BITS, YEAR_BITS
 from catalog_builder.catalog.index.selection import Count, Selection

@@ -17,8 +17,8 @@ from api.engine import select
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import Caching, dumps
 from api.queryables import QUERYABLES, schema
+from api.request.view import show_collection
 from api.search import Query
-from api.view import show_collection
 
 
 @attr.s(auto_attribs=True, kw_only=True)

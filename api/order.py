@@ -15,9 +15,9 @@ from itertools import groupby
 from typing import Any
 
 from api.catalogue.store import Snapshot
-from api.paging import Cursor
 from api.parameters import Sort
 from api.queryables import QUERYABLES
+from api.request.token import Cursor
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import CELL_BITS, split_key
 from catalog_builder.catalog.index.selection import Selection

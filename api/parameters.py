@@ -14,13 +14,13 @@ import orjson
 
 from api import cql2
 from api.access import HREFS
-from api.area import parse_bbox, parse_geometry
-from api.fields import Fields, default_without
 from api.query_extension import query_to_cql2
 from api.queryables import queryable
+from api.request.area import parse_bbox, parse_geometry
+from api.request.fields import Fields, default_without
+from api.request.times import DATETIME_PATTERN, parse_datetime
+from api.request.view import NAMES
 from api.settings import Settings
-from api.times import DATETIME_PATTERN, parse_datetime
-from api.view import NAMES
 from catalog_builder.errors import QueryError
 
 Json = Any

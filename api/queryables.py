@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from api.catalogue.store import Snapshot
-from api.times import year_span
+from api.request.times import year_span
 from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError

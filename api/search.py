@@ -14,12 +14,12 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from api.area import Area
-from api.fields import Fields
 from api.parameters import PARAMETERS, Json, Sort, known_only, read_json
+from api.request.area import Area
+from api.request.fields import Fields
+from api.request.times import Interval
+from api.request.view import View, parse_view, said_again
 from api.settings import Settings
-from api.times import Interval
-from api.view import View, parse_view, said_again
 from catalog_builder.errors import QueryError
 
 CRS84 = ("http://www.opengis.net/def/crs/OGC/1.3/CRS84", "https://www.opengis.net/def/crs/OGC/1.3/CRS84")

@@ -19,18 +19,18 @@ from api.aggregation import Aggregation, from_years, named
 from api.client import feature_collection
 from api.engine import select
 from api.extended import ExtendedClient, aggregation_document
-from api.hrefs import readdress
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
-from api.paging import seal, unseal
 from api.pgstac.aggregation import count_by
 from api.pgstac.counting import count_items
 from api.pgstac.items import show
 from api.pgstac.snapshot import PgstacSnapshot
 from api.pgstac.store import PgstacStore
 from api.pgstac.translate import search_body
+from api.request.hrefs import readdress
+from api.request.token import seal, unseal
+from api.request.view import View
 from api.search import Query
-from api.view import View
 from catalog_builder.catalog.index.selection import Count
 
 Json = dict[str, Any]

@@ -21,7 +21,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from api import cql2_space, cql2_time
-from api.area import wrapped
+from api.request.area import wrapped
 from catalog_builder.errors import QueryError
 
 Node = Any

@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from api.fields import Fields
 from api.http.links import GEOJSON, link
 from api.map_links import MAP_SLOTS, with_map_links
 from api.pgstac.snapshot import PgstacSnapshot
-from api.view import View
+from api.request.fields import Fields
+from api.request.view import View
 from catalog_builder.item.bands_view import READABLE, bands_template
 from catalog_builder.item.item import Has, item_template
 from catalog_builder.item.template import JsonRenderer

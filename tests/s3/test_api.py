@@ -18,7 +18,7 @@ import rasterio
 
 from api.app import create_app
 from api.catalogue.bucket_store import BucketStore
-from api.hrefs import _signer
+from api.request.hrefs import _signer
 from api.settings import Settings
 from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.errors import CatalogError, StorageError

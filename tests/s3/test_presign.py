@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from api.hrefs import readdress, sign
+from api.request.hrefs import readdress, sign
 from catalog_builder.errors import StorageError
 from catalog_builder.storage.s3.client import client, forget
 from catalog_builder.storage.s3.presign import Period, Presigner, period

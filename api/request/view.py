@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.access import Hrefs
-from api.hrefs import parse_hrefs
+from api.request.hrefs import parse_hrefs
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import band_assets, parse_bands, view_query
 from catalog_builder.tile.files import N_BANDS

@@ -1,0 +1,1 @@
+"""Parts of a request, parsed and validated: areas, times, fields, views, tokens."""
