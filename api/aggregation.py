@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from api.catalogue.store import Snapshot
-from api.queryables import QUERYABLES, quoted
+from api.filter.queryables import QUERYABLES, quoted
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.keys import COL_BITS, ranges_json
 from catalog_builder.catalog.index.reader import RANGES_SQL, where_sql

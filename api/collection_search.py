@@ -14,12 +14,12 @@ import orjson
 import shapely
 
 from api import search
+from api.filter.free_text import mentions
 from api.parameters import PARAMETERS, known_only
 from api.request.times import parse_instant
 from api.request.token import Cursor, decode, encode
 from api.search import Query
 from api.settings import Settings
-from api.text import mentions
 from catalog_builder.errors import QueryError
 from catalog_builder.tile import grid
 

@@ -11,9 +11,11 @@ import numpy as np
 import orjson
 
 from api.access import Hrefs
-from api.bounds import Bound, both
 from api.catalogue.store import Snapshot
-from api.cql2 import Compiler, item_keys
+from api.filter.bounds import Bound, both
+from api.filter.compiler import Compiler
+from api.filter.free_text import bounds_of
+from api.filter.ids import item_keys
 from api.map_links import MAP_SLOTS, with_map_links
 from api.order import Order, Row
 from api.request.fields import Fields
@@ -23,7 +25,6 @@ from api.request.token import decode, encode
 from api.request.view import View
 from api.search import Query
 from api.settings import Settings
-from api.text import bounds_of
 from catalog_builder.catalog.index.item_rows import tile_rows
 from catalog_builder.catalog.index.keys import CELL_BITS, YEAR_BITS
 from catalog_builder.catalog.index.selection import Count, Selection

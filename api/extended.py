@@ -14,9 +14,9 @@ from api import browse, collection_search, parameters, search
 from api.aggregation import aggregate, listing, named
 from api.client import TesseraClient, collection
 from api.engine import select
+from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import Caching, dumps
-from api.queryables import QUERYABLES, schema
 from api.request.view import show_collection
 from api.search import Query
 

@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from api.catalogue.store import Snapshot
+from api.filter.queryables import QUERYABLES
 from api.parameters import Sort
-from api.queryables import QUERYABLES
 from api.request.token import Cursor
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import CELL_BITS, split_key

@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from api import cql2
 from api.access import HREFS
-from api.query_extension import query_to_cql2
-from api.queryables import queryable
+from api.filter import compiler as cql2
+from api.filter.query_extension import query_to_cql2
+from api.filter.queryables import queryable
 from api.request.area import parse_bbox, parse_geometry
 from api.request.fields import Fields, default_without
 from api.request.times import DATETIME_PATTERN, parse_datetime

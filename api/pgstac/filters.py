@@ -1,4 +1,4 @@
-"""CQL2 as pgSTAC understands it, from CQL2 that :class:`api.cql2.Compiler` has accepted.
+"""CQL2 as pgSTAC understands it, from CQL2 that :class:`api.filter.compiler.Compiler` has accepted.
 
 pgSTAC's own reading differs from the standard's in places, all of them mended here:
 
@@ -20,7 +20,8 @@ import cql2
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from api import cql2_space, cql2_time
+from api.filter import space as cql2_space
+from api.filter import time as cql2_time
 from api.request.area import wrapped
 from catalog_builder.errors import QueryError
 

@@ -9,15 +9,15 @@ import shapely
 from shapely.geometry import GeometryCollection, LineString, Point, mapping
 from shapely.geometry.base import BaseGeometry
 
-from api.bounds import Bound
-from api.cql2 import Compiler
+from api.filter.bounds import Bound
+from api.filter.compiler import Compiler
+from api.filter.free_text import collections_that_mention, own_bounds
 from api.pgstac.filters import FALSE, Node, both, either, of_geometry, simple_parts, time_text, translate
 from api.pgstac.snapshot import PgstacSnapshot
 from api.request.area import Area
 from api.request.times import Interval, year_span
 from api.search import Query
 from api.settings import Settings
-from api.text import collections_that_mention, own_bounds
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import TileId
@@ -152,7 +152,7 @@ def _narrowed(
 
 
 def _mentions(snapshot: PgstacSnapshot, terms: Sequence[str]) -> Node:
-    """Return the condition of mentioning one of some terms; see :mod:`api.text`."""
+    """Return the condition of mentioning one of some terms; see :mod:`api.filter.free_text`."""
     nodes: list[Node] = []
     for term in terms:
         words = term.strip().lower()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
+from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from catalog_builder.tile.cell_sets import at_least, complement, from_mask
 from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.grid import N_COLS, N_ROWS

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.bounds import NOTHING, Bound
 from api.catalogue.store import Snapshot
-from api.cql2 import item_keys
+from api.filter.bounds import NOTHING, Bound
+from api.filter.ids import item_keys
 from catalog_builder.errors import GridError
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask

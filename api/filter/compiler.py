@@ -18,43 +18,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cql2
 import numpy as np
 import orjson
 
-from api import cql2_space, cql2_time
-from api.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.catalogue.store import Snapshot
-from api.queryables import Kind, Queryable, queryable
+from api.filter import space as cql2_space
+from api.filter import time as cql2_time
+from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
+from api.filter.ids import item_keys
+from api.filter.queryables import Kind, Queryable, queryable
 from api.request.area import check_length
 from api.settings import Settings
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS, make_key
+from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS
 from catalog_builder.errors import GridError, QueryError
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask
 from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.grid import TileId
 
-MOST_NESTED = 100
-"""Levels of a filter; the parsers recurse."""
-MOST_TEXT = 200_000
-"""Characters of a cql2-text filter: parsing them takes 0.1 s."""
 MOST_PATTERN = 1000
 """Characters of a pattern; texts of items have at most a hundred or so."""
-_MOST_PARSING = 1 << 15
-"""Steps of the text parser, 3 us each. At a mistake it goes back and tries another rule at every open
-parenthesis, so a word behind n of them may be read 2 ** n times (cql2 0.6)."""
-_PREFIXES = re.compile(rf"(?:(?:\bNOT\b|[-(+])\s*){{{MOST_NESTED + 1}}}", re.IGNORECASE)
-_STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
-_GEOMETRIES = re.compile(
-    r"\b(?:MULTI)?(?:POINT|LINESTRING|POLYGON)\s*Z?\s*\([-+.,()\s0-9E]*|\bBBOX\s*\([-+.,\s0-9E]*\)",
-    re.IGNORECASE,
-)
-_TOKENS = re.compile(
-    r"(?P<open>\()|(?P<close>\))|(?P<new>,|\b(?:AND|OR)\b)"
-    r"|(?P<operator>[-+*/%^]|[<>=]+|\b(?:NOT|DIV|LIKE|IN|IS|BETWEEN)\b)",
-    re.IGNORECASE,
-)
 
 _COMPARISONS = {"=", "<>", "<", ">", "<=", ">="}
 _ARITHMETIC: dict[str, str] = {
@@ -69,101 +52,6 @@ _ARITHMETIC: dict[str, str] = {
 
 
 # ------------------------------------------------------------------------------------- parsing
-
-
-def parse_text(text: str, settings: Settings) -> Any:
-    """Return the JSON form of a cql2-text filter.
-
-    Raises
-    ------
-    QueryError
-        If it is not CQL2, with the place and what was expected there.
-    """
-    if len(text) > MOST_TEXT:
-        raise QueryError(f"filter: more than {MOST_TEXT} characters; send it as cql2-json")
-    _check_text(text)
-    try:
-        parsed = cql2.parse_text(text).to_json()
-    except Exception as exc:  # the package raises plain Exception too
-        where = " ".join(str(exc).split())
-        raise QueryError(f"filter: not cql2-text: {where[:300]}") from None
-    return _checked(parsed, settings)
-
-
-def _check_text(text: str) -> None:
-    """Refuse what the text parser would not survive: it recurses on the stack, and it backtracks."""
-    bare = _GEOMETRIES.sub(_without_geometry, _STRINGS.sub("''", text))
-    if _PREFIXES.search(bare):
-        raise QueryError(f"filter: nested deeper than {MOST_NESTED} levels")
-    # Operators that follow each other nest in the tree, as a < b < c does.
-    chains, steps, at = [0], 0, 0
-    for token in _TOKENS.finditer(bare):
-        steps += (1 + (token.end() - at) // 16) << min(len(chains) - 1, 32)
-        at = token.end()
-        match token.lastgroup:
-            case "open":
-                chains.append(0)
-            case "close" if len(chains) > 1:
-                chains.pop()
-            case "new":
-                chains[-1] = 0
-            case "operator":
-                chains[-1] += 1
-        if max(len(chains) - 1, chains[-1]) > MOST_NESTED:
-            raise QueryError(f"filter: nested deeper than {MOST_NESTED} levels")
-    steps += (len(bare) - at) // 16 << min(len(chains) - 1, 32)
-    if steps > _MOST_PARSING:
-        raise QueryError(
-            "filter: nested too deep for its length; write it with fewer parentheses, or as cql2-json"
-        )
-
-
-def _without_geometry(match: re.Match[str]) -> str:
-    """Return what a whole literal geometry leaves: the parentheses that it closes of others."""
-    opened, closed = match[0].count("("), match[0].count(")")
-    # Only where it is whole: numbers and its own parentheses, so there is no other rule to try.
-    return match[0] if opened > closed else ")" * (closed - opened)
-
-
-def parse_json(value: Any, settings: Settings) -> Any:
-    """Return a cql2-json filter in cql2's own spelling.
-
-    Raises
-    ------
-    QueryError
-        If it is not CQL2.
-    """
-    _checked(value, settings)
-    if not isinstance(value, dict | bool):
-        raise QueryError(f"filter: expected a cql2-json object, found {str(value)[:60]!r}")
-    try:
-        return cql2.parse_json(orjson.dumps(value).decode()).to_json()
-    except Exception as exc:
-        raise QueryError(f"filter: not cql2-json: {' '.join(str(exc).split())[:300]}") from None
-
-
-def _checked(parsed: Any, settings: Settings) -> Any:
-    """Refuse what is too large, without recursion."""
-    todo, nodes = [(parsed, 0)], 0
-    while todo:
-        node, depth = todo.pop()
-        if isinstance(node, dict):
-            if "coordinates" in node:  # geometries have their own limit
-                continue
-            children: Sequence[Any] = list(node.values())
-        elif isinstance(node, list):
-            children = node
-        else:
-            continue
-        nodes += len(children)
-        if depth > 4 * MOST_NESTED:
-            raise QueryError(f"filter: nested deeper than {MOST_NESTED} levels")
-        if nodes > settings.max_filter_nodes:
-            raise QueryError(
-                f"filter: more than {settings.max_filter_nodes} operators and values; simplify it"
-            )
-        todo += [(child, depth + 1) for child in children]
-    return parsed
 
 
 # ----------------------------------------------------------------------------------- compiling
@@ -518,18 +406,6 @@ _OPERATORS: dict[str, Callable[[Compiler, list[Any]], Condition]] = {
     "like": Compiler._like,
     "isnull": Compiler._is_null,
 }
-
-
-def item_keys(item_id: str, ordinals: frozenset[int]) -> list[int]:
-    """Return the keys that an id has in some collections; what is not an id of ours has none."""
-    name, _, year = item_id.rpartition("_")
-    if len(year) != 4 or not (year.isascii() and year.isdigit()):
-        return []
-    try:
-        tile = TileId.from_name(name)
-    except GridError:
-        return []
-    return [make_key(o, int(year), tile.row, tile.col) for o in sorted(ordinals)]
 
 
 # One key per hemisphere and UTM zone.
