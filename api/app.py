@@ -1,7 +1,7 @@
 """The application: stac-fastapi's frame around our client.
 
 stac-fastapi gives the client's interface, the routes' names and the landing page's core; requests
-are parsed by :mod:`api.search`, because stac-fastapi validates GET and POST differently and lets
+are parsed by :mod:`api.search.query`, because stac-fastapi validates GET and POST differently and lets
 unknown parameters pass. Its request models would parse everything a second time, so they are not used.
 """
 

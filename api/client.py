@@ -15,11 +15,9 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import collection_search, parameters, search
 from api.browse import year_links
 from api.catalogue.store import Snapshot, Store
 from api.conformance import CONFORMANCE
-from api.engine import find_item, find_page, render
 from api.http.links import (
     GEOJSON,
     HTML,
@@ -33,10 +31,15 @@ from api.http.links import (
     paging_links,
 )
 from api.http.responses import Caching, dumps
-from api.map_links import WEB_MAP_LINKS, collection_links
 from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
-from api.search import Query
+from api.search import collections as collection_search
+from api.search import parameters
+from api.search import query as search
+from api.search.map_links import WEB_MAP_LINKS, collection_links
+from api.search.page import find_page
+from api.search.query import Query
+from api.search.render import find_item, render
 from api.settings import Settings
 from catalog_builder.catalog.index.selection import Count
 from catalog_builder.errors import QueryTimeoutError

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from affine import Affine
 
 from api.catalogue.store import Snapshot
-from api.engine import item_documents
 from api.request.view import Shown
+from api.search.render import item_documents
 from catalog_builder.convert.encode.overviews import level_shapes
 from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt

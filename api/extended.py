@@ -10,15 +10,18 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import browse, collection_search, parameters, search
-from api.aggregation import aggregate, listing, named
+from api import browse
 from api.client import TesseraClient, collection
-from api.engine import select
 from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import Caching, dumps
 from api.request.view import show_collection
-from api.search import Query
+from api.search import collections as collection_search
+from api.search import parameters
+from api.search import query as search
+from api.search.aggregation import aggregate, listing, named
+from api.search.page import select
+from api.search.query import Query
 
 
 @attr.s(auto_attribs=True, kw_only=True)

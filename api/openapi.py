@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api import collection_search, parameters
 from api.http.links import GEOJSON, JSON, SCHEMA
 from api.http.responses import ERRORS
+from api.search import collections as collection_search
+from api.search import parameters
 
 _ERROR_SCHEMA = {
     "type": "object",

@@ -36,9 +36,9 @@ from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
 from api.catalogue.store import Snapshot
-from api.engine import item_documents
 from api.picture_style import Bands, Rescale, Style
 from api.request.view import Shown
+from api.search.render import item_documents
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.convert.encode.colours import (

@@ -28,12 +28,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.catalogue.store import Snapshot, Store
-from api.engine import has_item
 from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
-from api.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
 from api.picture_style import style_of
+from api.search.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
+from api.search.render import has_item
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError

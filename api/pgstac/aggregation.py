@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.aggregation import Aggregation
 from api.pgstac.counting import where_of
 from api.pgstac.database import Database
+from api.search.aggregation import Aggregation
 
 _TEXT = "content->'properties'->>'{}'"
 _KEYS: Mapping[str, str] = {
@@ -22,7 +22,7 @@ _KEYS: Mapping[str, str] = {
     "grid_degree_frequency": "((floor(st_ymin(geometry) + 1e-6) + 90) * 1000"
     " + floor(st_xmin(geometry) + 1e-6) + 180)::int",
 }
-"""What items are grouped by, as :data:`api.aggregation.AGGREGATIONS` has it of tile-years."""
+"""What items are grouped by, as :data:`api.search.aggregation.AGGREGATIONS` has it of tile-years."""
 
 
 async def count_by(

@@ -15,9 +15,7 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.aggregation import Aggregation, from_years, named
 from api.client import feature_collection
-from api.engine import select
 from api.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
@@ -30,14 +28,16 @@ from api.pgstac.translate import search_body
 from api.request.hrefs import readdress
 from api.request.token import seal, unseal
 from api.request.view import View
-from api.search import Query
+from api.search.aggregation import Aggregation, from_years, named
+from api.search.page import select
+from api.search.query import Query
 from catalog_builder.catalog.index.selection import Count
 
 Json = dict[str, Any]
 
 
 class Body(BaseModel):
-    """A search as stac-fastapi-pgstac passes it on; :class:`api.search.Query` has validated it."""
+    """A search as stac-fastapi-pgstac passes it on; :class:`api.search.query.Query` has validated it."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from api.http.links import GEOJSON, link
-from api.map_links import MAP_SLOTS, with_map_links
 from api.pgstac.snapshot import PgstacSnapshot
 from api.request.fields import Fields
 from api.request.view import View
+from api.search.map_links import MAP_SLOTS, with_map_links
 from catalog_builder.item.bands_view import READABLE, bands_template
 from catalog_builder.item.item import Has, item_template
 from catalog_builder.item.template import JsonRenderer

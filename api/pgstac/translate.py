@@ -1,4 +1,4 @@
-"""A :class:`~api.search.Query` as a search of pgSTAC."""
+"""A :class:`~api.search.query.Query` as a search of pgSTAC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from api.pgstac.filters import FALSE, Node, both, either, of_geometry, simple_pa
 from api.pgstac.snapshot import PgstacSnapshot
 from api.request.area import Area
 from api.request.times import Interval, year_span
-from api.search import Query
+from api.search.query import Query
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.tile import grid

@@ -1,6 +1,6 @@
 """What a search asks for: one :class:`Query`, made from GET or POST and validated once.
 
-GET text is turned into the JSON form of POST first, by :mod:`api.parameters`, so both methods pass
+GET text is turned into the JSON form of POST first, by :mod:`api.search.parameters`, so both methods pass
 through the same validation.
 """
 
@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from api.parameters import PARAMETERS, Json, Sort, known_only, read_json
 from api.request.area import Area
 from api.request.fields import Fields
 from api.request.times import Interval
 from api.request.view import View, parse_view, said_again
+from api.search.parameters import PARAMETERS, Json, Sort, known_only, read_json
 from api.settings import Settings
 from catalog_builder.errors import QueryError
 

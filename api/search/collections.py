@@ -13,12 +13,12 @@ import cql2
 import orjson
 import shapely
 
-from api import search
 from api.filter.free_text import mentions
-from api.parameters import PARAMETERS, known_only
 from api.request.times import parse_instant
 from api.request.token import Cursor, decode, encode
-from api.search import Query
+from api.search import query as search
+from api.search.parameters import PARAMETERS, known_only
+from api.search.query import Query
 from api.settings import Settings
 from catalog_builder.errors import QueryError
 from catalog_builder.tile import grid

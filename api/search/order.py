@@ -16,8 +16,8 @@ from typing import Any
 
 from api.catalogue.store import Snapshot
 from api.filter.queryables import QUERYABLES
-from api.parameters import Sort
 from api.request.token import Cursor
+from api.search.parameters import Sort
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import CELL_BITS, split_key
 from catalog_builder.catalog.index.selection import Selection
