@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from api.data import IMMUTABLE, REVALIDATE, media_type, visible
+from api.files.folder import IMMUTABLE, REVALIDATE, media_type, visible
 from api.http.responses import error
 from api.pages import not_modified, page, strong_etag
 from api.settings import Settings

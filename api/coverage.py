@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.catalogue.store import Renewable, Snapshot, Store
-from api.data import IMMUTABLE
+from api.files.folder import IMMUTABLE
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
 from api.settings import Settings

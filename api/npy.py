@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from api.data import open_below
-from api.ranges import Span
+from api.files.folder import open_below
+from api.files.ranges import Span
 from catalog_builder.errors import TesseraError
 
 

@@ -20,9 +20,18 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from api import data, ranges
-from api.data import IMMUTABLE, REVALIDATE, FileContent, RangedFiles, immutable_where, media_type, visible
-from api.ranges import ContentChangedError, RangeError, Span, parse_range
+from api.files import folder as data
+from api.files import ranges
+from api.files.folder import (
+    IMMUTABLE,
+    REVALIDATE,
+    FileContent,
+    RangedFiles,
+    immutable_where,
+    media_type,
+    visible,
+)
+from api.files.ranges import ContentChangedError, RangeError, Span, parse_range
 from tests.http_server import Server, serve
 
 SMALL = bytes(range(256)) * 4

@@ -24,7 +24,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from api.source import RawLane, SourceRoot, public_address
+from api.files.source import RawLane, SourceRoot, public_address
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import dataset

@@ -2,7 +2,7 @@
 
 One function, :func:`respond`, answers GET and HEAD for any :class:`Content` (a file, a generated
 document) as RFC 9110 says: sections 8.8 (validators), 13 (preconditions, in the order of 13.2.2)
-and 14 (ranges, multipart). It knows nothing of paths or files; ``api/data.py`` does.
+and 14 (ranges, multipart). It knows nothing of paths or files; ``api/files/folder.py`` does.
 
 Where the RFC leaves a choice:
 

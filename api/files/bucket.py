@@ -15,8 +15,8 @@ import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
 from api.access import Access
-from api.data import CacheControl, media_type, visible
-from api.ranges import (
+from api.files.folder import CacheControl, media_type, visible
+from api.files.ranges import (
     ContentChangedError,
     Span,
     only_reading,
@@ -43,7 +43,7 @@ REDIRECT_SECONDS = 3600
 
 @dataclass(slots=True)
 class ObjectContent:
-    """An object as it was when it was asked for: a :class:`api.ranges.Content`."""
+    """An object as it was when it was asked for: a :class:`api.files.ranges.Content`."""
 
     address: str
     size: int

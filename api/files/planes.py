@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from api.data import FileContent
-from api.ranges import Span
+from api.files.folder import FileContent
+from api.files.ranges import Span
 from catalog_builder.raster.vrt import N_BANDS
 
 STRIP = 1 << 16
@@ -22,7 +22,7 @@ STRIP = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """An int8 ``(height, width, 128)`` array as ``(128, height, width)``: a :class:`api.ranges.Content`."""
+    """An int8 ``(height, width, 128)`` array as ``(128, height, width)``: a :class:`api.files.ranges.Content`."""
 
     source: FileContent
     offset: int

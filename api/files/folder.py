@@ -28,7 +28,7 @@ from urllib.parse import quote
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from api.ranges import (
+from api.files.ranges import (
     MAX_RANGES,
     ContentChangedError,
     Document,
@@ -103,7 +103,7 @@ def immutable_where(pattern: str) -> CacheControl:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """An open regular file as it was when it was opened: a :class:`api.ranges.Content`."""
+    """An open regular file as it was when it was opened: a :class:`api.files.ranges.Content`."""
 
     fd: int
     size: int

@@ -36,12 +36,11 @@ from urllib.parse import quote
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
-from api.bucket_files import BucketFiles
-from api.converted import Cogs
-from api.data import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
-from api.npy import ArrayHeader, SourceMismatchError, read_header, require
-from api.planes import Planes
-from api.ranges import (
+from api.files.bucket import BucketFiles
+from api.files.converted import Cogs
+from api.files.folder import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
+from api.files.planes import Planes
+from api.files.ranges import (
     ContentChangedError,
     Document,
     only_reading,
@@ -52,6 +51,7 @@ from api.ranges import (
     send_not_found,
     send_redirect,
 )
+from api.npy import ArrayHeader, SourceMismatchError, read_header, require
 from catalog_builder.errors import GridError, TesseraError
 from catalog_builder.raster.label import NPY_HEADER, RawArray, label_sidecar, raw_label
 from catalog_builder.raster.vrt import (

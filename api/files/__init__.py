@@ -1,0 +1,1 @@
+"""Files by ranges, from a folder or a bucket; direct access to the published arrays; views."""
