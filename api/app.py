@@ -30,10 +30,8 @@ from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
-from api.browser import add_browser  # noqa: E402
 from api.catalogue.bucket_store import make_store  # noqa: E402
 from api.catalogue.store import Snapshot, Store  # noqa: E402
-from api.coverage import add_coverage  # noqa: E402
 from api.extended import ExtendedClient  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.converted import find_cogs  # noqa: E402
@@ -44,8 +42,10 @@ from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.http.responses import error  # noqa: E402
 from api.openapi import OPERATIONS  # noqa: E402
-from api.pages import add_icon  # noqa: E402
-from api.pictures import add_pictures  # noqa: E402
+from api.pages.browser import add_browser  # noqa: E402
+from api.pages.coverage import add_coverage  # noqa: E402
+from api.pages.frame import add_icon  # noqa: E402
+from api.pictures.routes import add_pictures  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog.folder import COGS  # noqa: E402

@@ -7,9 +7,9 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from api.browser import add_browser
 from api.http.front import Front
 from api.http.metrics import Metrics
+from api.pages.browser import add_browser
 from api.settings import Settings
 
 

@@ -15,7 +15,7 @@ import rasterio
 from PIL import Image
 from pyproj import Transformer
 
-from api.picture_style import Style, parse_bands, parse_rescale
+from api.pictures.style import Style, parse_bands, parse_rescale
 from catalog_builder.convert.encode.colours import colours, load_basis
 from catalog_builder.errors import QueryError
 from tests.api.pages import ok

@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from api.app import create_app
-from api.browser import DIST
+from api.pages.browser import DIST
 from api.settings import Settings
 from tests.chromium import Tab, open_tab
 from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted

@@ -36,7 +36,7 @@ from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
 from api.catalogue.store import Snapshot
-from api.picture_style import Bands, Rescale, Style
+from api.pictures.style import Bands, Rescale, Style
 from api.request.view import Shown
 from api.search.render import item_documents
 from catalog_builder.catalog.folder import COGS

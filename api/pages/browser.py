@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.files.folder import IMMUTABLE, REVALIDATE, media_type, visible
 from api.http.responses import error
-from api.pages import not_modified, page, strong_etag
+from api.pages.frame import not_modified, page, strong_etag
 from api.settings import Settings
 
 DIST = Path(__file__).with_name("browser_dist")

@@ -31,7 +31,7 @@ from api.catalogue.store import Snapshot, Store
 from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
-from api.picture_style import style_of
+from api.pictures.style import style_of
 from api.search.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
 from api.search.render import has_item
 from api.settings import Settings
@@ -41,7 +41,7 @@ from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
 
 if TYPE_CHECKING:
-    from api.picture_sources import Pictures
+    from api.pictures.sources import Pictures
 
 MAX_SIZE = 1024
 DEFAULT_SIZE = 512
@@ -148,7 +148,7 @@ class _Pages:
         def work() -> bytes:
             from rasterio.errors import RasterioError
 
-            from api.picture_sources import Pictures
+            from api.pictures.sources import Pictures
 
             try:
                 return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)))

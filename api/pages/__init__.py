@@ -1,0 +1,1 @@
+"""Pages for people: STAC Browser, the coverage map."""
