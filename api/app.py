@@ -32,7 +32,8 @@ from starlette.types import Receive, Scope, Send  # noqa: E402
 
 from api.catalogue.bucket_store import make_store  # noqa: E402
 from api.catalogue.store import Snapshot, Store  # noqa: E402
-from api.extended import ExtendedClient  # noqa: E402
+from api.endpoints.extended import ExtendedClient  # noqa: E402
+from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.converted import find_cogs  # noqa: E402
 from api.files.folder import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
@@ -41,7 +42,6 @@ from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.http.responses import error  # noqa: E402
-from api.openapi import OPERATIONS  # noqa: E402
 from api.pages.browser import add_browser  # noqa: E402
 from api.pages.coverage import add_coverage  # noqa: E402
 from api.pages.frame import add_icon  # noqa: E402
@@ -141,7 +141,7 @@ class TesseraApi(StacApi):
     """stac-fastapi's application with our routes: documented by hand, parsed by our own query."""
 
     def register_core(self) -> None:
-        """Register every endpoint of :data:`api.openapi.OPERATIONS`."""
+        """Register every endpoint of :data:`api.endpoints.openapi.OPERATIONS`."""
         for operation in OPERATIONS:
             self.router.add_api_route(
                 operation.path,

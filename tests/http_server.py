@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.serving import IDLE_SECONDS
+from api.server import IDLE_SECONDS
 from tests.ports import free_port
 from tests.waiting import until
 

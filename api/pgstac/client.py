@@ -15,8 +15,8 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.client import feature_collection
-from api.extended import ExtendedClient, aggregation_document
+from api.endpoints.core import feature_collection
+from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
 from api.pgstac.aggregation import count_by

@@ -28,7 +28,7 @@ def serve(
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
     import tempfile
 
-    from api import serving
+    from api import server as serving
     from api.catalogue.memory import set_up_malloc
     from api.http.metrics import FOLDER
     from api.settings import Settings

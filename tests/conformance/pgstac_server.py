@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.serving import IDLE_SECONDS
+from api.server import IDLE_SECONDS
 from tests.conformance.postgres import missing
 from tests.environments import environment
 from tests.needs import lacks

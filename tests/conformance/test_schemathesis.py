@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
-from api.openapi import OPERATIONS, Operation
+from api.endpoints.openapi import OPERATIONS, Operation
 from tests.catalogs import build_from, patch, write_manifest
 
 CHECKS = [

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.serving import PatientProtocol
+from api.server import PatientProtocol
 from api.settings import Settings
 from catalog_builder.build.validate import validate_catalog
 from tests.catalogs import build_from, patch, write_manifest
@@ -253,7 +253,7 @@ def test_slow_readers_hold_little_and_others_are_served(catalog: Path) -> None:
 
 def test_the_kernel_drops_clients_that_stop_reading(catalog: Path) -> None:
     """Uvicorn has no such limit: the listening socket gives it to each connection."""
-    from api.serving import STALLED_SECONDS, listen
+    from api.server import STALLED_SECONDS, listen
 
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         lacks("no TCP_USER_TIMEOUT on this system")

@@ -10,8 +10,8 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import browse
-from api.client import TesseraClient, collection
+from api.endpoints import browse
+from api.endpoints.core import TesseraClient, collection
 from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import Caching, dumps

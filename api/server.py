@@ -175,7 +175,7 @@ def run(sock: socket.socket, workers: int, *, trust_forwarded: bool) -> None:
     """Serve the catalogue of the settings on a socket until told to stop."""
     raise_file_limit()
     config = uvicorn.Config(
-        "api.serving:application",
+        "api.server:application",
         factory=True,
         http=PatientProtocol,
         workers=workers,

@@ -15,9 +15,9 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.browse import year_links
 from api.catalogue.store import Snapshot, Store
-from api.conformance import CONFORMANCE
+from api.endpoints.browse import year_links
+from api.endpoints.conformance import CONFORMANCE
 from api.http.links import (
     GEOJSON,
     HTML,

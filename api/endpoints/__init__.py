@@ -1,0 +1,1 @@
+"""The STAC API's endpoints on stac-fastapi's frame."""
