@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from api.files import folder as data
+from api.files import folder as folder_files
 from api.files import ranges
 from api.files.folder import (
     IMMUTABLE,
@@ -423,11 +423,11 @@ def test_small_reads_that_cannot_be_right(tmp_path: Path) -> None:
             same_times.read(Span(90, 110))
 
 
-@pytest.mark.parametrize("nowait", [0, data._NOWAIT])
+@pytest.mark.parametrize("nowait", [0, folder_files._NOWAIT])
 def test_with_and_without_reads_on_the_event_loop(
     web: httpx.Client, monkeypatch: pytest.MonkeyPatch, nowait: int
 ) -> None:
-    monkeypatch.setattr(data, "_NOWAIT", nowait)
+    monkeypatch.setattr(folder_files, "_NOWAIT", nowait)
     assert web.get("large.bin").content == LARGE
     assert web.get("large.bin", headers={"Range": "bytes=5-70000"}).content == LARGE[5:70001]
 
@@ -451,7 +451,7 @@ def test_no_file_descriptor_left(web: httpx.Client, monkeypatch: pytest.MonkeyPa
     def no_more(*_args: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(data.os, "open", no_more)
+    monkeypatch.setattr(folder_files.os, "open", no_more)
     answer = web.get("large.bin")
     monkeypatch.undo()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -35,8 +35,6 @@ T = TypeVar("T")
 
 REMEMBERED = 256
 """Answers to requests kept per snapshot: clients choose what they ask and by which host name."""
-
-
 _WAIT_SECONDS = 0.05
 """How long a request waits for a new build to be checked: a small one is in force at once."""
 _RECHECK_SECONDS = 60.0

@@ -33,12 +33,10 @@ from api.http.links import (
 from api.http.responses import Caching, dumps
 from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
-from api.search import collections as collection_search
-from api.search import parameters
-from api.search import query as search
+from api.search import collections, parameters
 from api.search.map_links import WEB_MAP_LINKS, collection_links
 from api.search.page import find_page
-from api.search.query import Query
+from api.search.query import Query, from_json, from_text, text_parameters
 from api.search.render import find_item, render
 from api.settings import Settings
 from catalog_builder.catalog.index.selection import Count
@@ -107,13 +105,13 @@ class TesseraClient(AsyncBaseCoreClient):
         request: Request = kwargs["request"]
         snapshot = self.store.current()
         root: str = request.scope["tessera.root"]
-        asked = collection_search.parse(request.scope["query_string"], self.settings)
+        asked = collections.parse(request.scope["query_string"], self.settings)
         caching = Caching(request, snapshot, self.settings)
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
         view = asked.query.view
         shown = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.documents]
-        page, tokens, matched = collection_search.find(shown, asked)
+        page, tokens, matched = collections.find(shown, asked)
         links = paging_links(f"{root}/collections", "GET", {}, asked.query.texts, tokens, JSON)
         document = {
             "collections": page,
@@ -162,21 +160,21 @@ class TesseraClient(AsyncBaseCoreClient):
         cid = self._known_collection(request)
         if (asked := item_behind_view(request.scope["query_string"])) is not None:
             item_id, rest = asked
-            given = search.text_parameters(rest, parameters.VIEW, self.settings)
+            given = text_parameters(rest, parameters.VIEW, self.settings)
             return await self._item(request, cid, item_id, parse_view(given))
-        query = search.from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
+        query = from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 
     async def get_search(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /search``."""
         request: Request = kwargs["request"]
-        query = search.from_text(request.scope["query_string"], parameters.SEARCH, self.settings)
+        query = from_text(request.scope["query_string"], parameters.SEARCH, self.settings)
         return await self._search(request, query, "/search")
 
     async def post_search(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``POST /search``."""
         request: Request = kwargs["request"]
-        more = search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
+        more = text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
         query = await self._posted(request, parameters.SEARCH, more)
         return await self._search(request, query, "/search")
 
@@ -186,8 +184,8 @@ class TesseraClient(AsyncBaseCoreClient):
         """Return what a body asks for; a large one is read in a thread, its geometries take a second."""
         body = await request.body()
         if len(body) <= INLINE_BYTES:
-            return search.from_json(body, known, self.settings, more)
-        return await anyio.to_thread.run_sync(search.from_json, body, known, self.settings, more)
+            return from_json(body, known, self.settings, more)
+        return await anyio.to_thread.run_sync(from_json, body, known, self.settings, more)
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
         snapshot = self.store.current()
@@ -245,9 +243,7 @@ class TesseraClient(AsyncBaseCoreClient):
 
     def _view(self, request: Request) -> View:
         """Return the view that the only parameters of a document's address choose."""
-        return parse_view(
-            search.text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
-        )
+        return parse_view(text_parameters(request.scope["query_string"], parameters.VIEW, self.settings))
 
     def _addressed(self, view: View) -> View:
         """Return a view with the kind of hrefs that items have by default, if it says none."""

@@ -16,12 +16,10 @@ from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import Caching, dumps
 from api.request.view import show_collection
-from api.search import collections as collection_search
-from api.search import parameters
-from api.search import query as search
+from api.search import collections, parameters
 from api.search.aggregation import aggregate, listing, named
 from api.search.page import select
-from api.search.query import Query
+from api.search.query import Query, from_text, text_parameters
 
 
 @attr.s(auto_attribs=True, kw_only=True)
@@ -42,7 +40,7 @@ class ExtendedClient(TesseraClient):
 
         def make(_snapshot: Any, root: str, _view: Any) -> Any:
             address = f"{root}/collections-queryables"
-            return collection_search.schema(address, "What collections can be filtered and sorted by")
+            return collections.schema(address, "What collections can be filtered and sorted by")
 
         return self._document(kwargs["request"], "collections queryables", make, SCHEMA)
 
@@ -80,14 +78,14 @@ class ExtendedClient(TesseraClient):
         """Answer ``GET /aggregate`` and that of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
-        query = search.from_text(request.scope["query_string"], parameters.AGGREGATE, self.settings, within)
+        query = from_text(request.scope["query_string"], parameters.AGGREGATE, self.settings, within)
         return await self._aggregate(request, query, within)
 
     async def post_aggregate(self, **kwargs: Any) -> Any:
         """Answer ``POST /aggregate`` and that of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
-        search.text_parameters(request.scope["query_string"], (), self.settings)
+        text_parameters(request.scope["query_string"], (), self.settings)
         query = await self._posted(request, parameters.AGGREGATE)
         return await self._aggregate(request, query if within is None else query.within(within), within)
 

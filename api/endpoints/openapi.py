@@ -8,8 +8,7 @@ from typing import Any
 
 from api.http.links import GEOJSON, JSON, SCHEMA
 from api.http.responses import ERRORS
-from api.search import collections as collection_search
-from api.search import parameters
+from api.search import collections, parameters
 
 _ERROR_SCHEMA = {
     "type": "object",
@@ -120,7 +119,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections", "all_collections", "Collections", "All collections, or those searched for.",
-        "Collections", parameters=collection_search.NAMES,
+        "Collections", parameters=collections.NAMES,
     ),
     Operation(
         "GET", "/collections/{collection_id}", "get_collection", "Collection", "One collection.",

@@ -22,7 +22,7 @@ STRIP = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """An int8 ``(height, width, 128)`` array as ``(128, height, width)``: a :class:`api.files.ranges.Content`."""
+    """An int8 ``(height, width, 128)`` array as ``(128, height, width)``: a ``ranges.Content``."""
 
     source: FileContent
     offset: int

@@ -113,8 +113,6 @@ SUFFIXES: dict[str, Kind] = {
 """What follows ``<grid>`` in the names of a folder's files, but for the views of single bands."""
 
 _PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3([a-z0-9_.]+))?")
-
-
 _BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
 
 

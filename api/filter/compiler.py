@@ -22,8 +22,7 @@ import numpy as np
 import orjson
 
 from api.catalogue.store import Snapshot
-from api.filter import space as cql2_space
-from api.filter import time as cql2_time
+from api.filter import space, time
 from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.filter.ids import item_keys
 from api.filter.queryables import Kind, Queryable, queryable
@@ -124,9 +123,9 @@ class Compiler:
             raise QueryError(f"filter: '{op[:40]}' needs an array 'args'")
         if op in _COMPARISONS:
             return self._comparison(op, args)
-        if op in cql2_space.FUNCTIONS:
+        if op in space.FUNCTIONS:
             return self._spatial(op, args)
-        if op in cql2_time.RELATIONS:
+        if op in time.RELATIONS:
             return self._temporal(op, args)
         handler = _OPERATORS.get(op)
         if handler is None:
@@ -221,7 +220,7 @@ class Compiler:
         a, b = _exactly(args, 2, op)
         most = self._settings.max_vertices
         if not _is_property(a) and not _is_property(b):
-            return self.condition(cql2_space.constant(op, a, b, most))
+            return self.condition(space.constant(op, a, b, most))
         if _is_property(a) and _is_property(b):
             raise QueryError(f"filter: {op} takes 'geometry' and a literal geometry, found two properties")
         swapped = _is_property(b)
@@ -229,7 +228,7 @@ class Compiler:
         entry = queryable(str(prop["property"]), "filter")
         if entry.kind != "geometry":
             raise QueryError(f"filter: {op} takes 'geometry', found '{entry.name}' ({entry.kind})")
-        cells, degrees = cql2_space.relate(op, literal, reversed_arguments=swapped, max_vertices=most)
+        cells, degrees = space.relate(op, literal, reversed_arguments=swapped, max_vertices=most)
         self._degrees += degrees
         check_length(self._degrees, "filter")
         self.cell_sets.append(cells)
@@ -239,8 +238,8 @@ class Compiler:
         a, b = (self._interval(arg, op) for arg in _exactly(args, 2, op))
         ends = {f"{name}{i}": end for name, pair in (("a", a), ("b", b)) for i, end in enumerate(pair)}
         # Each mention in the relation binds its values once more, in the order of the text.
-        names = re.findall(r"\{([ab][01])\}", cql2_time.RELATIONS[op])
-        sql = cql2_time.RELATIONS[op].format(**{n: e.sql for n, e in ends.items()})
+        names = re.findall(r"\{([ab][01])\}", time.RELATIONS[op])
+        sql = time.RELATIONS[op].format(**{n: e.sql for n, e in ends.items()})
         return self._scalar(f"({sql})", [ends[n] for n in names])
 
     def any_of(self, bounds: Sequence[Bound]) -> Condition:
@@ -328,7 +327,7 @@ class Compiler:
             case str():
                 return Value("?", (node,), "text", nothing, repr(node[:60]), node)
             case {"timestamp": text} | {"date": text}:
-                at = cql2_time.instant(text, "filter")
+                at = time.instant(text, "filter")
                 return Value("?", (at,), "instant", nothing, repr(text))
             case {"property": str(name)}:
                 entry = queryable(name, "filter")
@@ -378,7 +377,7 @@ class Compiler:
     def _interval(self, node: Any, op: str) -> tuple[Value, Value]:
         match node:
             case {"interval": [start, end]}:
-                ends = (self._end(start, cql2_time.MIN_NS, op), self._end(end, cql2_time.MAX_NS, op))
+                ends = (self._end(start, time.MIN_NS, op), self._end(end, time.MAX_NS, op))
                 lo, hi = (e.values[0] if e.sql == "?" else None for e in ends)
                 if lo is not None and hi is not None and lo > hi:
                     raise QueryError(f"filter: {op}: the interval ends before it starts")
@@ -474,5 +473,5 @@ def _some(args: list[Any], op: str) -> list[Any]:
 def _known() -> str:
     return ", ".join(
         [*sorted(_COMPARISONS), *_ARITHMETIC, *_OPERATORS, "casei", "accenti",
-         *cql2_space.FUNCTIONS, *cql2_time.RELATIONS]
+         *space.FUNCTIONS, *time.RELATIONS]
     )  # fmt: skip

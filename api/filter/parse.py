@@ -14,29 +14,17 @@ from catalog_builder.errors import QueryError
 
 MOST_NESTED = 100
 """Levels of a filter; the parsers recurse."""
-
-
 MOST_TEXT = 200_000
 """Characters of a cql2-text filter: parsing them takes 0.1 s."""
-
-
 _MOST_PARSING = 1 << 15
 """Steps of the text parser, 3 us each. At a mistake it goes back and tries another rule at every open
 parenthesis, so a word behind n of them may be read 2 ** n times (cql2 0.6)."""
-
-
 _PREFIXES = re.compile(rf"(?:(?:\bNOT\b|[-(+])\s*){{{MOST_NESTED + 1}}}", re.IGNORECASE)
-
-
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
-
-
 _GEOMETRIES = re.compile(
     r"\b(?:MULTI)?(?:POINT|LINESTRING|POLYGON)\s*Z?\s*\([-+.,()\s0-9E]*|\bBBOX\s*\([-+.,\s0-9E]*\)",
     re.IGNORECASE,
 )
-
-
 _TOKENS = re.compile(
     r"(?P<open>\()|(?P<close>\))|(?P<new>,|\b(?:AND|OR)\b)"
     r"|(?P<operator>[-+*/%^]|[<>=]+|\b(?:NOT|DIV|LIKE|IN|IS|BETWEEN)\b)",

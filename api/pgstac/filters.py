@@ -20,8 +20,7 @@ import cql2
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from api.filter import space as cql2_space
-from api.filter import time as cql2_time
+from api.filter import space, time
 from api.request.area import wrapped
 from catalog_builder.errors import QueryError
 
@@ -61,9 +60,9 @@ def translate(node: Node) -> Node:
     op, args = node["op"].lower(), node["args"]
     if op in ("and", "or", "not"):
         return {"op": op, "args": [translate(a) for a in args]}
-    if op in cql2_space.FUNCTIONS:
+    if op in space.FUNCTIONS:
         return _spatial(op, *args)
-    if op in cql2_time.RELATIONS:
+    if op in time.RELATIONS:
         return _temporal(op, *args)
     if op == "isnull":
         return _is_null(args[0])
@@ -118,7 +117,7 @@ def _scalar(node: Node) -> Node:
         name = str(node["property"]).removeprefix("properties.")
         return {"property": _COLUMNS.get(name, name)}
     if "timestamp" in node or "date" in node:
-        return _timestamp(cql2_time.instant(node.get("timestamp", node.get("date")), "filter"))
+        return _timestamp(time.instant(node.get("timestamp", node.get("date")), "filter"))
     op, args = node["op"].lower(), node["args"]
     if op == "-" and len(args) == 1:
         args = [0, *args]
@@ -141,7 +140,7 @@ def _is_null(node: Node) -> Node:
 def _temporal(op: str, a: Node, b: Node) -> Node:
     """Write a temporal function out as comparisons of the intervals' ends."""
     ends = dict(zip(("a0", "a1", "b0", "b1"), (*_interval(a), *_interval(b)), strict=True))
-    relation = cql2_time.RELATIONS[op].format(**{name: name for name in ends})
+    relation = time.RELATIONS[op].format(**{name: name for name in ends})
     return _replaced(cql2.parse_text(relation).to_json(), ends)
 
 
@@ -156,7 +155,7 @@ def _end(node: Node, is_open: str) -> Node:
     if node in ("..", ""):
         return {"timestamp": is_open}
     if isinstance(node, str):
-        return _timestamp(cql2_time.instant(node, "filter"))
+        return _timestamp(time.instant(node, "filter"))
     return _scalar(node)
 
 
@@ -171,10 +170,10 @@ def _replaced(node: Node, ends: Mapping[str, Node]) -> Node:
 
 def _spatial(op: str, a: Node, b: Node) -> Node:
     if not _is_property(a) and not _is_property(b):
-        return translate(cql2_space.constant(op, a, b, 1 << 30))
+        return translate(space.constant(op, a, b, 1 << 30))
     literal = a if _is_property(b) else b
     name = _CONVERSE.get(op, op) if _is_property(b) else op
-    shape = shapely.from_wkb(cql2_space.literal_wkb(literal, op))
+    shape = shapely.from_wkb(space.literal_wkb(literal, op))
     if op == "s_disjoint":
         return {"op": "not", "args": [_touching(shape)]}
     if op == "s_intersects":

@@ -20,8 +20,6 @@ from catalog_builder.tile.files import N_BANDS
 
 NAMES = ("view", "bands", "hrefs")
 """The parameters that choose a view."""
-
-
 ALL_BANDS = tuple(range(N_BANDS))
 
 

@@ -16,9 +16,8 @@ import shapely
 from api.filter.free_text import mentions
 from api.request.times import parse_instant
 from api.request.token import Cursor, decode, encode
-from api.search import query as search
 from api.search.parameters import PARAMETERS, known_only
-from api.search.query import Query
+from api.search.query import Query, from_texts, text_parameters
 from api.settings import Settings
 from catalog_builder.errors import QueryError
 from catalog_builder.tile import grid
@@ -61,10 +60,10 @@ def parse(query_string: bytes, settings: Settings) -> CollectionQuery:
     QueryError
         If a parameter is unknown or malformed.
     """
-    texts = search.text_parameters(query_string, NAMES, settings)
+    texts = text_parameters(query_string, NAMES, settings)
     terms = PARAMETERS["sortby"].from_text(texts["sortby"], "sortby") if "sortby" in texts else []
     sortby = tuple((_known(t["field"], "sortby"), t["direction"] == "desc") for t in terms)
-    rest = search.from_texts({k: v for k, v in texts.items() if k != "sortby"}, settings)
+    rest = from_texts({k: v for k, v in texts.items() if k != "sortby"}, settings)
     if rest.filter is not None:
         _check(rest.filter)
     return CollectionQuery(replace(rest, texts=texts), sortby, rest.limit if "limit" in texts else None)

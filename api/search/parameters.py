@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from api.access import HREFS
-from api.filter import compiler as cql2
+from api.filter.parse import parse_json, parse_text
 from api.filter.query_extension import query_to_cql2
 from api.filter.queryables import queryable
 from api.request.area import parse_bbox, parse_geometry
@@ -184,7 +184,7 @@ def _read_terms(value: Json, name: str, settings: Settings) -> tuple[str, ...] |
 
 
 def _read_filter(value: Json, name: str, settings: Settings) -> Json:
-    return cql2.parse_text(value, settings) if isinstance(value, str) else cql2.parse_json(value, settings)
+    return parse_text(value, settings) if isinstance(value, str) else parse_json(value, settings)
 
 
 _LIST_STYLE = {"style": "form", "explode": False}

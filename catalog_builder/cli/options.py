@@ -13,19 +13,11 @@ if TYPE_CHECKING:
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors and the result.")]
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
 CatalogArg = Annotated[
     str, typer.Argument(help="The catalogue: a folder, or its s3:// address.", metavar="CATALOG")
 ]
-
-
 Years = Annotated[str | None, typer.Option(help="Years to keep: '2024', '2017-2020' or '2017,2024'.")]
-
-
 Bbox = Annotated[
     str | None,
     typer.Option(help="Box to keep: west,south,east,north in degrees; west > east crosses the antimeridian."),

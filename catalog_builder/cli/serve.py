@@ -28,7 +28,7 @@ def serve(
     """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
     import tempfile
 
-    from api import server as serving
+    from api import server
     from api.catalogue.memory import set_up_malloc
     from api.http.metrics import FOLDER
     from api.settings import Settings
@@ -43,7 +43,7 @@ def serve(
         raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
         check_digest(open_index(catalog).path)  # a clear error now, not in every worker
-    sock = serving.listen(host, port)
+    sock = server.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
     if root_path:
@@ -52,4 +52,4 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
-        serving.run(sock, workers, trust_forwarded=Settings().trust_forwarded)
+        server.run(sock, workers, trust_forwarded=Settings().trust_forwarded)

@@ -12,8 +12,6 @@ from catalog_builder.tile.cover import Runs, cover_box
 
 _ROW = 1 << 12
 """Cells are ordered as row x 4096 + column here: a gap parts the rows, so runs never join across them."""
-
-
 EVERYWHERE = cover_box(grid.Bounds(-180.0, -90.0, 180.0, 90.0))
 """All cells."""
 

@@ -9,12 +9,8 @@ import numpy.typing as npt
 
 FIRST_YEAR = 2000
 """Year of bit 0."""
-
-
 COVERAGE_NAMES = ("full", "latest", "partial")
 """Values of the item property ``tessera:coverage``, by code."""
-
-
 Masks = npt.NDArray[np.uint32]
 
 

@@ -10,14 +10,8 @@ from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs
 
 COL_BITS, ROW_BITS, YEAR_BITS = 12, 11, 12
-
-
 CELL_BITS = ROW_BITS + COL_BITS
-
-
 IntArray = npt.NDArray[np.integer]
-
-
 Keys = npt.NDArray[np.int64]
 
 

@@ -12,8 +12,6 @@ from catalog_builder.errors import (
 
 SCHEMA_VERSION = 2
 """Raised whenever the tables change; an index of another version is refused with a message."""
-
-
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
@@ -32,12 +30,8 @@ CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
 -- tile-years per 1 degree block: key with row and column divided by 10
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 """
-
-
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
 """Facts of the table ``source``, in its order; the names are the TileTable's."""
-
-
 NO_TIME = np.iinfo(np.int64).min
 """Stands for an unknown time in arrays."""
 

@@ -35,8 +35,6 @@ from catalog_builder.item.roles import ROLES
 SUFFIX = ".jsonl"
 _PUT_EVERY = 30.0
 """Seconds between copies of a ledger that lives on S3."""
-
-
 _FILE = pa.struct(
     [("path", pa.string()), ("size", pa.int64()), ("sha256", pa.binary(32)), ("header_size", pa.int32())]
 )
