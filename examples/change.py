@@ -14,7 +14,7 @@ from PIL import Image
 from pystac_client import Client
 
 from catalog_builder.get import Options, get
-from catalog_builder.tile.region_file import region_of
+from catalog_builder.get.region_file import region_of
 
 API = os.environ.get("TESSERA_API", "http://localhost:8000/")
 COLLECTION = os.environ.get("TESSERA_COLLECTION", "tessera-synthetic")

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from catalog_builder.get import Options, get
-from catalog_builder.tile.region_file import region_of
+from catalog_builder.get.region_file import region_of
 
 API = os.environ.get("TESSERA_API", "http://localhost:8000/")
 COLLECTION = os.environ.get("TESSERA_COLLECTION", "tessera-synthetic")
