@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import backend, postgres, serve_on
-from tests.environments import environment
+from tests.support.backends import backend, postgres, serve_on
+from tests.support.environments import environment
 
 __all__ = ["backend", "postgres", "serve_on"]
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parent / "support"
 
 
 def _is_local(address: object) -> bool:
@@ -67,7 +67,7 @@ def loopback_only() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def gdal310() -> Path:
     """Return the Python of an environment with GDAL 3.10, made once from ``gdal310.lock``."""
-    return environment(HERE / "gdal310.lock")
+    return environment(SUPPORT / "gdal310.lock")
 
 
 @pytest.fixture(params=["GDAL 3.12", "GDAL 3.10"])

@@ -17,7 +17,7 @@ from catalog_builder.errors import CatalogError, DatasetError, ManifestError
 from catalog_builder.manifests import Kind
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
-from tests.catalogs import SHARED, api_items, build_from, patch, write_manifest
+from tests.support.catalogs import SHARED, api_items, build_from, patch, write_manifest
 
 TILES = patch(0, 52, 5, 4)
 

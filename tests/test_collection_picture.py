@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from catalog_builder.catalog.coverage.picture import ALPHA, COLORS
-from tests.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, write_manifest
 
 
 def shown(file: Path, name: str) -> int:

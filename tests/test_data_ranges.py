@@ -32,7 +32,7 @@ from api.files.folder import (
     visible,
 )
 from api.files.ranges import ContentChangedError, RangeError, Span, parse_range
-from tests.http_server import Server, serve
+from tests.support.http_server import Server, serve
 
 SMALL = bytes(range(256)) * 4
 LARGE = bytes(i % 251 for i in range(3 * ranges.CHUNK + 17))

@@ -14,9 +14,9 @@ import rasterio
 
 from api.app import create_app
 from tests.conftest import plain_environment
-from tests.converted import COLLECTION, converted
-from tests.http_server import Server, serve
-from tests.snippets import STRICT
+from tests.support.converted import COLLECTION, converted
+from tests.support.http_server import Server, serve
+from tests.support.snippets import STRICT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WORKFLOWS = ("point_time_series", "classify", "similarity", "change")

@@ -25,8 +25,8 @@ from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import DATASETS, dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
-from tests.catalogs import api_items, build_from, patch, write_manifest
-from tests.tables import digest, landmask_table, tile_table
+from tests.support.catalogs import api_items, build_from, patch, write_manifest
+from tests.support.tables import digest, landmask_table, tile_table
 
 ROOT = "http://tessera.test/stac"
 

@@ -18,11 +18,11 @@ from pyproj import Transformer
 from api.app import create_app
 from catalog_builder.errors import QueryError
 from catalog_builder.vectors.preview import Preview, preview, write_preview
-from tests.catalogs import build_from, patch, write_manifest
-from tests.chromium import open_tab
 from tests.conftest import plain_environment
-from tests.converted import FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
-from tests.http_server import serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.chromium import open_tab
+from tests.support.converted import FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
+from tests.support.http_server import serve
 
 pytestmark = pytest.mark.xdist_group("pictures")
 BOTH = shapely.union_all([shapely.box(*FIRST.bounds), shapely.box(*NEIGHBOUR.bounds)])

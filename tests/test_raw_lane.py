@@ -29,9 +29,9 @@ from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
 from tests.conftest import plain_environment
-from tests.http_server import Server, serve
+from tests.support.arrays import POLAR, RawTile, same_bits, write_raw_tile
+from tests.support.http_server import Server, serve
 
 V1 = dataset("v1")
 NAME = POLAR.name

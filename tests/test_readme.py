@@ -13,8 +13,8 @@ import pytest
 from api.app import create_app
 from catalog_builder.synthetic.demo import prepare
 from catalog_builder.tile.grid import TileId
-from tests.http_server import serve
-from tests.snippets import STRICT
+from tests.support.http_server import serve
+from tests.support.snippets import STRICT
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(

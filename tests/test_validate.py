@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog_builder.build.validate import validate_catalog
-from tests.catalogs import build_from, patch, write_manifest
-from tests.converted import converted
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import converted
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from catalog_builder.raster.vrt import (
 )
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Raster, TileId
-from tests.arrays import POLAR, RawTile, same_bits, write_raw_tile
-from tests.conftest import HERE, plain_environment
+from tests.conftest import SUPPORT, plain_environment
+from tests.support.arrays import POLAR, RawTile, same_bits, write_raw_tile
 
 Arrays = list[npt.NDArray[Any]]
 
@@ -38,7 +38,7 @@ Arrays = list[npt.NDArray[Any]]
 def read(python: Path, path: Path, *reads: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """Read windows in a fresh process, (rows, columns, bands) each, and what the file says of itself."""
     out = path.parent / "out.npz"
-    command = [python, HERE / "gdal_reader.py", path, out, json.dumps(reads or [{}])]
+    command = [python, SUPPORT / "gdal_reader.py", path, out, json.dumps(reads or [{}])]
     done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with np.load(out) as saved:

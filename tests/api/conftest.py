@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from tests.api.oracle import Oracle
-from tests.backends import Serve
-from tests.catalogs import SHARED, build_from
-from tests.http_server import Server
+from tests.support.backends import Serve
+from tests.support.catalogs import SHARED, build_from
+from tests.support.http_server import Server
 
 
 @pytest.fixture(scope="session")

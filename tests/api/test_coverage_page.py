@@ -18,8 +18,8 @@ from catalog_builder.errors import QueryError
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.years import coverage_codes, year_bits
 from tests.api.oracle import Oracle
-from tests.chromium import Tab, open_tab
-from tests.http_server import Server
+from tests.support.chromium import Tab, open_tab
+from tests.support.http_server import Server
 
 YEARS = (2020, 2021, 2024)
 ALPHAS = (0.6, 0.6, 0.6, 0.35)

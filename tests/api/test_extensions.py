@@ -12,8 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.api.pages import ids_of, link_of, ok
-from tests.backends import Serve
-from tests.catalogs import build_from, patch, write_manifest
+from tests.support.backends import Serve
+from tests.support.catalogs import build_from, patch, write_manifest
 
 
 @pytest.fixture(scope="module")

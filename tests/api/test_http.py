@@ -16,10 +16,10 @@ from api.app import create_app
 from api.settings import Settings
 from tests.api.oracle import Oracle
 from tests.api.pages import ok
-from tests.backends import Serve
-from tests.figures import samples
-from tests.http_server import serve
-from tests.waiting import until
+from tests.support.backends import Serve
+from tests.support.figures import samples
+from tests.support.http_server import serve
+from tests.support.waiting import until
 
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",
          "/collections/tessera-v1/items?limit=3",

@@ -11,7 +11,7 @@ import pytest
 
 from api.http.links import service_root
 from tests.api.pages import ok
-from tests.backends import Serve
+from tests.support.backends import Serve
 
 
 def hrefs(node: Any) -> Iterator[str]:

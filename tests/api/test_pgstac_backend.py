@@ -18,7 +18,9 @@ from api.app import create_app
 from api.settings import Settings
 from catalog_builder.item.addresses import parse_mirrors
 from tests.api.pages import ids_of, link_of, ok, walk
-from tests.backends import (
+from tests.conformance.pgstac_server import need_postgres
+from tests.conformance.postgres import psql, running
+from tests.support.backends import (
     EXPORTED_AT,
     PGSTAC_GROUP,
     dsn_of,
@@ -27,12 +29,10 @@ from tests.backends import (
     pgstac_client,
     serve_pgstac_backend,
 )
-from tests.catalogs import build_from, patch, write_manifest
-from tests.conformance.pgstac_server import need_postgres
-from tests.conformance.postgres import psql, running
-from tests.converted import COLLECTION, converted
-from tests.http_server import Server, serve
-from tests.waiting import until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import COLLECTION, converted
+from tests.support.http_server import Server, serve
+from tests.support.waiting import until
 
 pytestmark = PGSTAC_GROUP
 

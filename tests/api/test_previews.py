@@ -19,9 +19,9 @@ from api.pictures.style import Style, parse_bands, parse_rescale
 from catalog_builder.convert.encode.colours import colours, load_basis
 from catalog_builder.errors import QueryError
 from tests.api.pages import ok
-from tests.backends import Serve
-from tests.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
-from tests.http_server import Server
+from tests.support.backends import Serve
+from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
+from tests.support.http_server import Server
 
 pytestmark = pytest.mark.xdist_group("pictures")
 CONVERTED = f"/collections/{COLLECTION}/items/{FIRST.name}_2024"
@@ -226,7 +226,7 @@ def test_no_pixels_no_links(catalog_without_pixels: httpx.Client) -> None:
 def catalog_without_pixels(
     tmp_path_factory: pytest.TempPathFactory, serve_on: Serve
 ) -> Iterator[httpx.Client]:
-    from tests.catalogs import build_from, patch, write_manifest
+    from tests.support.catalogs import build_from, patch, write_manifest
 
     folder = tmp_path_factory.mktemp("published")
     build_from(folder / "catalog", write_manifest(folder / "in", 2024, patch(0, 52, 2, 2)))

@@ -12,7 +12,7 @@ from pystac_client import Client
 from pystac_client.warnings import strict
 
 from tests.api.oracle import Oracle
-from tests.http_server import Server
+from tests.support.http_server import Server
 
 
 @pytest.fixture(params=["GET", "POST"])

@@ -17,10 +17,10 @@ from api.catalogue.store import REMEMBERED, Store
 from api.settings import Settings
 from catalog_builder.catalog.index.reader import Index
 from tests.api.pages import ids_of, link_of, ok
-from tests.catalogs import build_from, patch, write_manifest
-from tests.http_server import serve
-from tests.needs import lacks
-from tests.waiting import until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import serve
+from tests.support.needs import lacks
+from tests.support.waiting import until
 
 
 def test_a_rebuild_is_served_at_once(tmp_path: Path) -> None:

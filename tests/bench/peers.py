@@ -16,8 +16,8 @@ from tests.bench.planet import CACHE, europe_catalog
 from tests.bench.serve import Server
 from tests.conformance.pgstac_server import pgstac_command, pgstac_settings
 from tests.conformance.postgres import psql, running
-from tests.environments import environment
-from tests.ports import free_port
+from tests.support.environments import environment
+from tests.support.ports import free_port
 
 DATABASE = "stac"
 RUSTAC_LOCK = Path(__file__).parent / "rustac.lock"

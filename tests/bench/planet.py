@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.tile.grid import N_COLS
 from catalog_builder.tile.years import year_bits
-from tests.catalogs import build_from
 from tests.scale.land import land_cells
 from tests.scale.manifests import LANDMASKS, MANIFEST, YEARS, Written, write_manifest, write_manifests
+from tests.support.catalogs import build_from
 
 EUROPE_ROWS, EUROPE_COLS = range(1250, 1610), range(1700, 2009)
 CACHE = Path(__file__).parents[2] / ".cache" / "bench"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.measure import REPORT, Cost, run
 from tests.bench.tables import show
-from tests.catalogs import SHARED
+from tests.support.catalogs import SHARED
 
 pytestmark = pytest.mark.bench
 
@@ -79,7 +79,7 @@ def test_the_usual_way(tmp_path: Path) -> None:
     import json
 
     from catalog_builder.catalog.folder import CatalogFolder
-    from tests.catalogs import api_items, build_from, patch, write_manifest
+    from tests.support.catalogs import api_items, build_from, patch, write_manifest
 
     build_from(tmp_path / "c", write_manifest(tmp_path, 2024, patch(0, 52, 1, 1)), url="http://host")
     (item,) = api_items(CatalogFolder(tmp_path / "c").open_index(), "http://host").values()

@@ -23,8 +23,8 @@ from tests.bench.planet import PLANET, europe_catalog, planet_catalog
 from tests.bench.searches import in_box
 from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
-from tests.catalogs import SHARED, build_from
 from tests.deploy.nginx_server import lay_out
+from tests.support.catalogs import SHARED, build_from
 
 pytestmark = pytest.mark.bench
 

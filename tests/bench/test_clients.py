@@ -26,7 +26,7 @@ from catalog_builder.tile.grid import TileId
 from tests.bench.tables import show
 from tests.clients.test_gdal import RECOMMENDED
 from tests.conftest import plain_environment
-from tests.http_server import Server, serve
+from tests.support.http_server import Server, serve
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3000)]
 

@@ -24,7 +24,7 @@ from tests.bench.tables import show
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
 from tests.convert.test_requests import READER, RECOMMENDED
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 

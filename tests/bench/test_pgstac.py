@@ -16,14 +16,14 @@ from urllib.parse import quote
 import pytest
 
 from catalog_builder.catalog.folder import CatalogFolder
-from tests.backends import dsn_of, load
 from tests.bench.measure import memory_of_tree
 from tests.bench.peers import DATABASE, pgstac, tessera_on_pgstac
 from tests.bench.searches import Box, in_box, pages
 from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
-from tests.catalogs import SHARED, build_from
 from tests.conformance.postgres import psql, running
+from tests.support.backends import dsn_of, load
+from tests.support.catalogs import SHARED, build_from
 
 pytestmark = pytest.mark.bench
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))

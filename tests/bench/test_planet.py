@@ -24,12 +24,12 @@ from tests.bench.planet import PLANET, REPLACED_YEAR, URL, boxes, planet_catalog
 from tests.bench.searches import comma, in_box, interval, pages
 from tests.bench.serve import Server, tessera
 from tests.bench.tables import show
-from tests.chromium import open_tab
 from tests.conformance.api_validator import CLASSES, MISTAKES, box, check, validate
 from tests.scale import checks
 from tests.scale.land import land_cells
 from tests.scale.manifests import write_manifests
 from tests.scale.oracle import ManifestOracle
+from tests.support.chromium import open_tab
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 

@@ -1,22 +1,5 @@
-"""The catalogue with converted and unconverted tiles, served to real clients."""
+"""The catalogue with converted and unconverted tiles, served."""
 
-from __future__ import annotations
+from tests.support.served import server, tiles
 
-from collections.abc import Iterator
-
-import pytest
-
-from api.app import create_app
-from tests.converted import Converted, converted
-from tests.http_server import Server, serve
-
-
-@pytest.fixture(scope="session")
-def tiles() -> Converted:
-    return converted()
-
-
-@pytest.fixture(scope="session")
-def server(tiles: Converted) -> Iterator[Server]:
-    with serve(create_app(tiles.catalog)) as running:
-        yield running
+__all__ = ["server", "tiles"]

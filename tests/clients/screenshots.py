@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.chromium import Tab, open_tab
+from tests.support.chromium import Tab, open_tab
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 LARGEST = 300_000

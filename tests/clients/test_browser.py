@@ -20,10 +20,10 @@ from playwright.sync_api import expect
 from api.app import create_app
 from api.pages.browser import DIST
 from api.settings import Settings
-from tests.chromium import Tab, open_tab
-from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
-from tests.http_server import Server, serve
-from tests.needs import lacks
+from tests.support.chromium import Tab, open_tab
+from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
+from tests.support.http_server import Server, serve
+from tests.support.needs import lacks
 
 ROOT = Path(__file__).parents[2]
 TITLE = "Synthetic tiles in TESSERA's formats (not real data)"

@@ -17,10 +17,10 @@ import pytest
 from pystac_client import Client
 
 from tests.conftest import plain_environment
-from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted
-from tests.http_server import Server
-from tests.pixels import BBOX, cog, mosaic, same, tile_values
-from tests.snippets import localised, run_python, snippets
+from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted
+from tests.support.http_server import Server
+from tests.support.pixels import BBOX, cog, mosaic, same, tile_values
+from tests.support.snippets import localised, run_python, snippets
 
 RECOMMENDED = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",

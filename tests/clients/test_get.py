@@ -32,10 +32,10 @@ from catalog_builder.vectors.find import find
 from catalog_builder.vectors.plan import plan
 from catalog_builder.vectors.write import FORMATS
 from tests.conftest import plain_environment
-from tests.converted import FIRST, NEIGHBOUR, Converted
-from tests.http_server import Server
-from tests.pixels import YEARS, cog, same, tile_values
-from tests.snippets import localised, run_python, snippets
+from tests.support.converted import FIRST, NEIGHBOUR, Converted
+from tests.support.http_server import Server
+from tests.support.pixels import YEARS, cog, same, tile_values
+from tests.support.snippets import localised, run_python, snippets
 
 REGION = shapely.Polygon([(15.67, 78.22), (15.735, 78.225), (15.74, 78.235), (15.68, 78.24)])
 """A quadrangle over the edge between two tiles."""

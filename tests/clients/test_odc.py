@@ -11,10 +11,10 @@ import pytest
 import xarray as xr
 from pystac_client import Client
 
-from tests.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
-from tests.http_server import Server
-from tests.pixels import BBOX, YEARS, mosaic, same, tile_values
-from tests.snippets import localised, run_python, snippets
+from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
+from tests.support.http_server import Server
+from tests.support.pixels import BBOX, YEARS, mosaic, same, tile_values
+from tests.support.snippets import localised, run_python, snippets
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),

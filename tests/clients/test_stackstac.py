@@ -14,10 +14,10 @@ import stackstac
 from pystac_client import Client
 from pystac_client.warnings import strict
 
-from tests.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
-from tests.http_server import Server
-from tests.pixels import BBOX, YEARS, same, tile_values
-from tests.snippets import localised, run_python, snippets
+from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
+from tests.support.http_server import Server
+from tests.support.pixels import BBOX, YEARS, same, tile_values
+from tests.support.snippets import localised, run_python, snippets
 
 BANDS = (0, 1, 5, 6, 7)
 

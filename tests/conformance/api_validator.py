@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import plain_environment
-from tests.environments import environment
+from tests.support.environments import environment
 
 HERE = Path(__file__).parent
 CLASSES = (

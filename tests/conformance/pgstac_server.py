@@ -12,9 +12,9 @@ from pathlib import Path
 
 from api.server import IDLE_SECONDS
 from tests.conformance.postgres import missing
-from tests.environments import environment
-from tests.needs import lacks
-from tests.ports import free_port
+from tests.support.environments import environment
+from tests.support.needs import lacks
+from tests.support.ports import free_port
 
 LOCK = Path(__file__).parent / "pgstac.lock"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 """Where Debian's package postgresql-15 puts its programs."""

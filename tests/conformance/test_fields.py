@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from api.app import create_app
-from tests.catalogs import build_from, patch, write_manifest
-from tests.http_server import serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import serve
 
 DEFAULT = {
     "type",

@@ -19,12 +19,12 @@ from api.app import create_app
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.publish.pgstac.load import load_pgstac
-from tests.backends import PGSTAC_GROUP, dsn_of, new_database, serve_pgstac_backend
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.peer_answers import Answer, Case, Item
 from tests.conformance.peer_cases import CASES
 from tests.conformance.pgstac_server import serve_pgstac
-from tests.http_server import serve
+from tests.support.backends import PGSTAC_GROUP, dsn_of, new_database, serve_pgstac_backend
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import serve
 
 pytestmark = PGSTAC_GROUP
 DOCUMENT = Path(__file__).parents[2] / "docs" / "peers.md"

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import create_app
 from api.endpoints.openapi import OPERATIONS, Operation
-from tests.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, write_manifest
 
 CHECKS = [
     not_a_server_error,

@@ -9,11 +9,11 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
-from tests.backends import Serve
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.api_validator import CLASSES, MISTAKES, box, check, validate
-from tests.converted import COLLECTION, converted
-from tests.http_server import Server, serve
+from tests.support.backends import Serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import COLLECTION, converted
+from tests.support.http_server import Server, serve
 
 
 @pytest.fixture(scope="module")

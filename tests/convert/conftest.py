@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import lacks
+from tests.support.needs import lacks
 
 VALIDATE = Path(__file__).with_name("gdal_validate.py")
 """Runs the validator on rasterio's GDAL: ``python gdal_validate.py SCRIPT FILE``."""
@@ -24,7 +24,7 @@ def gdal_validator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if installed is not None and installed.submodule_search_locations:
         return Path(installed.submodule_search_locations[0]).parent / inside
     folder = tmp_path_factory.mktemp("gdal-utils")
-    lock = Path(__file__).parents[1] / "gdal-utils.lock"
+    lock = Path(__file__).parents[1] / "support" / "gdal-utils.lock"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     done = subprocess.run([*pip, "--dest", folder, "--requirement", lock], capture_output=True, text=True)
     if done.returncode:

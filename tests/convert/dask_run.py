@@ -31,8 +31,8 @@ from catalog_builder.convert.tile.convert import Result, convert_tile
 from catalog_builder.convert.workers import dask_start
 from catalog_builder.convert.workers.dask_start import connect, start_local
 from catalog_builder.errors import ClusterError
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 POISON = "tile-3"
 

@@ -23,8 +23,8 @@ from catalog_builder.errors import ConvertError
 from catalog_builder.item.statistics import decode_statistics
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.catalogs import api_items
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
+from tests.support.catalogs import api_items
 
 NEIGHBOUR = TileId.from_name("grid_0.15_89.95")
 

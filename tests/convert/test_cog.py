@@ -25,7 +25,7 @@ from catalog_builder.convert.encode import tiff
 from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.errors import ConvertError
 from tests.convert.conftest import VALIDATE
-from tests.needs import lacks
+from tests.support.needs import lacks
 
 UTM = {"crs_epsg": 32631, "transform": (10.0, 0.0, 300930.0, 0.0, -10.0, 5776130.0)}
 SIZES = [(1, 1), (16, 16), (17, 33), (40, 7), (100, 70)]

@@ -24,7 +24,7 @@ from catalog_builder.convert.workers.dask_start import connect
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
 from tests.convert.making import contents, write_column
-from tests.waiting import group, until
+from tests.support.waiting import group, until
 
 pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.synthetic.sample import write_geotiff_tile
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
-from tests.http_server import serve
+from tests.support.http_server import serve
 
 LAYOUT = "global_0.1_degree_representation"
 

@@ -20,7 +20,7 @@ from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.tile.grid import TileId
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
-from tests.http_server import Server, serve
+from tests.support.http_server import Server, serve
 
 TILE = TileId.from_name("grid_0.15_52.05")
 READER = Path(__file__).with_name("http_reader.py")
@@ -132,7 +132,7 @@ def _item(served: Served) -> str:
     from catalog_builder.catalog.folder import CatalogFolder
     from catalog_builder.convert.ledger.ledger import LedgerWriter
     from catalog_builder.tile.datasets import dataset
-    from tests.catalogs import api_items
+    from tests.support.catalogs import api_items
 
     with LedgerWriter(served.out / "ledger") as ledger:
         ledger.append(served.row)

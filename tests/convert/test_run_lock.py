@@ -19,7 +19,7 @@ from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.convert.workers import run_lock
 from catalog_builder.convert.workers.run_lock import ABANDONED, machine, staging_of
 from tests.convert.making import convert_one, write_pair
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _left(out: Path, host: str, age: float = 0.0) -> Path:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.deploy.processes import DEPLOY, program
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 CONFIG = DEPLOY / "nginx"
 SNIPPETS = ("locations.conf", "cors.conf", "proxy.conf", "raw-lane.conf")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance.pgstac_server import wait_for
-from tests.needs import lacks
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.needs import lacks
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

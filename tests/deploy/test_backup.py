@@ -16,9 +16,9 @@ from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.tile.datasets import dataset
-from tests.catalogs import build_from, patch, write_manifest
-from tests.converted import converted
 from tests.deploy.processes import DEPLOY, ROOT, serve_catalog, tessera_stac
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import converted
 
 pytestmark = pytest.mark.xdist_group("nginx")
 

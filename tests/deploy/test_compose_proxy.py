@@ -20,10 +20,10 @@ from PIL import Image
 from rasterio.warp import transform
 
 from tests.conftest import plain_environment
-from tests.converted import COLLECTION, FIRST, Converted, converted
 from tests.deploy.container_files import COMPOSE, compose
 from tests.deploy.processes import program, serve_catalog, serving
-from tests.ports import free_port
+from tests.support.converted import COLLECTION, FIRST, Converted, converted
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("nginx")
 

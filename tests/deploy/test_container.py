@@ -18,7 +18,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.container_files import (
     COMPOSE,
     compose,
@@ -29,7 +28,8 @@ from tests.deploy.container_files import (
     stages,
 )
 from tests.deploy.processes import ROOT, serving, tessera_stac
-from tests.ports import free_port
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.ports import free_port
 
 TARGETS = ("api", "pgstac")
 

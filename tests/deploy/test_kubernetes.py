@@ -17,12 +17,12 @@ import yaml
 
 from catalog_builder.synthetic.sample import sample_set
 from catalog_builder.tile.datasets import dataset
-from tests.catalogs import build_from, patch, write_manifest
-from tests.converted import CONVERTED
 from tests.deploy.kustomize import Manifest, pod_templates, render
 from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import CONVERTED
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 HOME = DEPLOY / "kubernetes"
 FOLDERS = ("base", "convert", "overlays/s3", "overlays/pgstac")

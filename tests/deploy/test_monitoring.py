@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from api.http.metrics import ERRORS
-from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.processes import DEPLOY, ROOT, Running, program, serve_catalog
-from tests.figures import Figures, samples
-from tests.waiting import until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.figures import Figures, samples
+from tests.support.waiting import until
 
 MONITORING = DEPLOY / "monitoring"
 RULES: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]

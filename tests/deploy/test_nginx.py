@@ -24,12 +24,12 @@ import pystac_client
 import pytest
 import rasterio
 
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conftest import plain_environment
-from tests.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
 from tests.deploy.nginx_server import CONFIG, Site, certificate, lay_out, nginx
 from tests.deploy.processes import serve_catalog
-from tests.waiting import ended, until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
+from tests.support.waiting import ended, until
 
 pytestmark = pytest.mark.xdist_group("nginx")
 

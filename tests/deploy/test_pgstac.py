@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import PROGRAMS, psql, running
 from tests.deploy.container_files import compose
 from tests.deploy.processes import ROOT, serving, tessera_stac
-from tests.ports import free_port
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("pgstac")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.catalogs import build_from, patch, write_manifest
 from tests.deploy.processes import open_indexes, serve_catalog
-from tests.figures import samples
-from tests.waiting import until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.figures import samples
+from tests.support.waiting import until
 
 ROWS = 3
 FIRST, LAST = 3, 9

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.catalogs import patch, write_manifest
 from tests.deploy.processes import DEPLOY, ROOT, program, serving, tessera_stac
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.catalogs import patch, write_manifest
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 UNITS = DEPLOY / "systemd"
 SERVE, BUILD = "tessera-stac.service", "tessera-stac-build.service"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.needs import lacks
+from tests.support.needs import lacks
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from tests.catalogs import build_from
+from tests.support.catalogs import build_from
 
 WATCHED = {
     "open",

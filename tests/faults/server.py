@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

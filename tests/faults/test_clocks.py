@@ -20,9 +20,9 @@ from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from tests.api.pages import ok
-from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import write_pair
-from tests.http_server import serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import serve
 
 DAY = 86_400
 

@@ -28,7 +28,7 @@ from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.convert.making import POLAR, YEAR, sample, write_pair
 from tests.faults.disk import disk
-from tests.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TWIN = TileId(lat_i=8995, lon_i=605)

@@ -14,8 +14,8 @@ import pytest
 
 from api.app import create_app
 from catalog_builder.convert.tile.verify import validate_results
-from tests.converted import COLLECTION, FIRST, NEIGHBOUR, converted
-from tests.http_server import serve
+from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, converted
+from tests.support.http_server import serve
 
 pytestmark = pytest.mark.xdist_group("pictures")
 

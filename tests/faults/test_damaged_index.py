@@ -22,9 +22,9 @@ from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.errors import CatalogError
 from tests.api.pages import ok
-from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.forks import ROUNDS
-from tests.http_server import serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import serve
 
 PAGE = 8192
 SEARCHES = (

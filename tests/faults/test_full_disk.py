@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from catalog_builder.build.validate import validate_catalog
-from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.disk import disk
 from tests.faults.server import serving
+from tests.support.catalogs import build_from, patch, write_manifest
 
 
 def _command(*args: object) -> subprocess.CompletedProcess[str]:

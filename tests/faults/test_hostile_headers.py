@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from api.app import create_app
 from api.http.links import service_root
-from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.server import raw, serving
-from tests.http_server import Server, serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import Server, serve
 
 MARK = "evil"
 """Part of each hostile value: it must be nowhere in an answer."""

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.app import create_app
-from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.server import raw
-from tests.http_server import Server, serve
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import Server, serve
 
 SECRET = b"TOP-SECRET"
 UP = (

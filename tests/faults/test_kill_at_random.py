@@ -14,10 +14,10 @@ import pytest
 from catalog_builder.build.validate import validate_catalog
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.tile.grid import TileId
-from tests.catalogs import build_from, patch, write_manifest
 from tests.convert.making import YEAR, sample, write_pair
 from tests.faults.forks import ROUNDS, Runner, delays, runner
-from tests.waiting import group, until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.waiting import group, until
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 

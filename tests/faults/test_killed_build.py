@@ -14,7 +14,7 @@ import pystac
 
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.selection import Selection
-from tests.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, write_manifest
 
 SCRIPT = Path(__file__).with_name("killed_build.py")
 OLD, NEW = 12, 30

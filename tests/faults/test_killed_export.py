@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, write_manifest
 
 SCRIPT = Path(__file__).with_name("killed_export.py")
 

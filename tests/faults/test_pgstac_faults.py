@@ -22,11 +22,11 @@ import orjson
 
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
-from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, load, new_database, pgstac_client
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
-from tests.waiting import until
+from tests.support.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, load, new_database, pgstac_client
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.waiting import until
 
 pytestmark = PGSTAC_GROUP
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "8"))

@@ -22,13 +22,13 @@ from api.app import create_app
 from api.server import PatientProtocol
 from api.settings import Settings
 from catalog_builder.build.validate import validate_catalog
-from tests.catalogs import build_from, patch, write_manifest
 from tests.faults.forks import ROUNDS
 from tests.faults.server import Served, raw, serving, until_closed
-from tests.http_server import Server, serve
-from tests.needs import lacks
-from tests.ports import free_port
-from tests.waiting import ended, until
+from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.http_server import Server, serve
+from tests.support.needs import lacks
+from tests.support.ports import free_port
+from tests.support.waiting import ended, until
 
 CONNECTIONS = 10_000
 

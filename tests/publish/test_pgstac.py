@@ -19,9 +19,9 @@ from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.errors import StorageError
 from catalog_builder.publish.pgstac.load import load_pgstac
 from catalog_builder.tile.grid import TileId
-from tests.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, new_database
-from tests.catalogs import build_from, patch, write_manifest
 from tests.conformance.postgres import psql
+from tests.support.backends import EXPORTED_AT, PGSTAC_GROUP, dsn_of, new_database
+from tests.support.catalogs import build_from, patch, write_manifest
 
 pytestmark = PGSTAC_GROUP
 

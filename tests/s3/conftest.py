@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_store import Store, s3_store
+from tests.support.s3_store import Store, s3_store
 
 
 @pytest.fixture(scope="module")

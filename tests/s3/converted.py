@@ -1,4 +1,4 @@
-"""A catalogue with pixels in a store: the converted tiles of :mod:`tests.converted`, built to S3."""
+"""A catalogue with pixels in a store: the converted tiles of :mod:`tests.support.converted`, built to S3."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.tile.datasets import dataset
-from tests.converted import converted
-from tests.s3_store import Store
+from tests.support.converted import converted
+from tests.support.s3_store import Store
 
 
 def upload(store: Store, folder: Path, prefix: str) -> None:

@@ -23,16 +23,16 @@ from api.settings import Settings
 from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.tile.datasets import dataset
-from tests.catalogs import patch, write_manifest
 from tests.conformance.extension_schemas import SCHEMAS
 from tests.conftest import plain_environment
-from tests.converted import COLLECTION, FIRST, converted
-from tests.http_server import serve
 from tests.s3.converted import built
-from tests.s3_store import Store, environment, s3_store
-from tests.waiting import until
+from tests.support.catalogs import patch, write_manifest
+from tests.support.converted import COLLECTION, FIRST, converted
+from tests.support.http_server import serve
+from tests.support.s3_store import Store, environment, s3_store
+from tests.support.waiting import until
 
-READER = Path(__file__).parents[1] / "gdal_reader.py"
+READER = Path(__file__).parents[1] / "support" / "gdal_reader.py"
 ITEM = f"/collections/{COLLECTION}/items/{FIRST.name}_2024"
 
 

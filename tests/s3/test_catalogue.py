@@ -25,8 +25,8 @@ from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.catalog.open import is_catalog, open_index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.tile.datasets import dataset
-from tests.catalogs import api_items, build_from, patch, write_manifest
-from tests.s3_store import Asked, Store, times
+from tests.support.catalogs import api_items, build_from, patch, write_manifest
+from tests.support.s3_store import Asked, Store, times
 
 TILES = patch(0, 52, 3, 2)
 

@@ -13,9 +13,9 @@ from api.app import create_app
 from api.settings import Settings
 from catalog_builder.storage.s3.client import S3Settings
 from tests.conftest import plain_environment
-from tests.http_server import serve
-from tests.s3_store import Store
-from tests.snippets import run_python, snippets
+from tests.support.http_server import serve
+from tests.support.s3_store import Store
+from tests.support.snippets import run_python, snippets
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "s3.md"
 BLOCKS = snippets(DOCUMENT)

@@ -12,7 +12,7 @@ from api.request.hrefs import readdress, sign
 from catalog_builder.errors import StorageError
 from catalog_builder.storage.s3.client import client, forget
 from catalog_builder.storage.s3.presign import Period, Presigner, period
-from tests.s3_store import Store
+from tests.support.s3_store import Store
 
 KEYS = ["a.tif", "cogs/v1/2024/grid_-0.15_52.05/grid_-0.15_52.05_2024_1a2b_scales.tif", "ein Name+ü~(1)/x%20"]
 

@@ -11,7 +11,7 @@ from catalog_builder import storage
 from catalog_builder.errors import ChecksumError, ConflictError, StorageError
 from catalog_builder.storage.s3 import put as s3_put
 from catalog_builder.storage.s3.client import S3Settings, client, forget
-from tests.s3_store import Store, times
+from tests.support.s3_store import Store, times
 
 BODY = bytes(range(256)) * 4096
 

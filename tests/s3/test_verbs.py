@@ -30,11 +30,11 @@ from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export
 from catalog_builder.publish.static_place import MARK
 from catalog_builder.tile.datasets import dataset
-from tests.catalogs import api_items, build_from, patch, write_manifest
-from tests.converted import FIRST, NEIGHBOUR, converted
-from tests.pixels import tile_values
 from tests.s3.converted import built
-from tests.s3_store import Store, s3_store, times
+from tests.support.catalogs import api_items, build_from, patch, write_manifest
+from tests.support.converted import FIRST, NEIGHBOUR, converted
+from tests.support.pixels import tile_values
+from tests.support.s3_store import Store, s3_store, times
 
 BOX = "15.61,78.21,15.79,78.29"
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from catalog_builder.tile.grid import N_COLS, N_ROWS, Bounds
 from tests.api.oracle import Oracle
-from tests.catalogs import SHARED
-from tests.environments import environment
+from tests.support.catalogs import SHARED
+from tests.support.environments import environment
 
 LOCK = Path(__file__).parent / "land.lock"
 ANTARCTICA = 300

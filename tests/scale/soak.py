@@ -28,11 +28,11 @@ from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.tile.datasets import dataset
 from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
-from tests.converted import converted
 from tests.scale.client import Connection, Request, Response
 from tests.scale.manifests import Written
 from tests.scale.oracle import ManifestOracle
 from tests.scale.traffic import Asked, Kind, Traffic, following
+from tests.support.converted import converted
 
 CLIENTS, WORKERS = 32, 2
 STAY = 100

@@ -14,12 +14,12 @@ import pytest
 
 from api.app import create_app
 from catalog_builder.tile.grid import Bounds
-from tests.catalogs import build_from
-from tests.http_server import serve
 from tests.scale import checks
 from tests.scale.land import land_cells
 from tests.scale.manifests import Written, write_manifests
 from tests.scale.oracle import ManifestOracle
+from tests.support.catalogs import build_from
+from tests.support.http_server import serve
 
 pytestmark = pytest.mark.xdist_group("region")
 FIJI = Bounds(175, -20, 180, -15)

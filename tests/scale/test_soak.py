@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 from catalog_builder.tile.grid import Bounds
-from tests.catalogs import build_from
-from tests.needs import lacks
 from tests.scale.land import land_cells
 from tests.scale.manifests import write_manifests
 from tests.scale.soak import rebuild, run, soak_catalog
+from tests.support.catalogs import build_from
+from tests.support.needs import lacks
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
 IRELAND = Bounds(-11, 51, -5, 56)

@@ -20,7 +20,7 @@ from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.publish.pgstac.load import load_pgstac
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
-from tests.http_server import Server, serve
+from tests.support.http_server import Server, serve
 
 PGSTAC_GROUP = pytest.mark.xdist_group("pgstac")
 """One PostgreSQL for all tests, in one test process."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.conftest import plain_environment
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "clients.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
 _BLOCK = re.compile(r"<!-- snippet: ([\w-]+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 # What a user sees: Python hides deprecations from all but the script itself, and those that
 # libraries raise about each other are not ours to mend.

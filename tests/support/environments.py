@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CACHE = Path(__file__).parents[1] / ".cache"
+CACHE = Path(__file__).parents[2] / ".cache"
 
 
 def environment(lock: Path, *sources: str) -> Path:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
-from tests.needs import lacks
+from tests.support.needs import lacks
 
 # WebGL in software, as a machine without a graphics card needs it; nothing that phones home.
 FLAGS = [

@@ -11,10 +11,10 @@ from rasterio.merge import merge
 
 from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.grid import TileId
-from tests.converted import FIRST, NEIGHBOUR, Converted
+from tests.support.converted import FIRST, NEIGHBOUR, Converted
 
 YEARS = {2022: (FIRST,), 2023: (FIRST,), 2024: (FIRST, NEIGHBOUR)}
-"""Of the catalogue in :mod:`tests.converted`; 2022 is not converted."""
+"""Of the catalogue in :mod:`tests.support.converted`; 2022 is not converted."""
 BBOX = (15.61, 78.21, 15.79, 78.29)
 """Degrees: shares a point with both tiles."""
 

@@ -16,9 +16,9 @@ from catalog_builder.item.item import item_columns, item_template
 from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.tables import text_manifest
+from tests.support.tables import text_manifest
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "manifests-2025-07"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "manifests-2025-07"
 """All real manifests of July 2025, where they lie beside the checkout."""
 
 
