@@ -16,7 +16,7 @@ from catalog_builder.tile.grid import TileId
 from tests.support.http_server import serve
 from tests.support.snippets import STRICT
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(
     r"^\*\*([^*\n]+)\*\*\n\n```python\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE
 )

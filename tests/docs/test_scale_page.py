@@ -15,7 +15,7 @@ from catalog_builder.tile.grid import N_COLS, rasters
 from tests.scale.land import land_cells
 from tests.scale.manifests import YEARS
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "scale.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "scale.py"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.converted import COLLECTION, converted
 from tests.support.http_server import Server, serve
 from tests.support.snippets import STRICT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WORKFLOWS = ("point_time_series", "classify", "similarity", "change")
 SCRIPTS = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "make_notebooks")
 BBOX = "15.6,78.2,15.8,78.3"
