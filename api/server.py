@@ -21,6 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from api.settings import Settings
 from catalog_builder.errors import StorageError
 
 HEAD_SECONDS = 30.0
@@ -31,8 +32,8 @@ STALLED_SECONDS = 60.0
 """How long a client may read nothing of what is sent to it; then the kernel drops it."""
 IDLE_SECONDS = 75
 """How long a connection is kept between requests."""
-LEAVE_SECONDS = 30
-"""Time for requests under way when the server is told to stop."""
+CLOSING_SECONDS = 5
+"""Time for the end itself, when the responses under way have ended or were cut."""
 _MOST_FILES = 65_536
 _SPARE_FILES = 128
 """Descriptors, at least, that are not for connections: files that are read, the index by thread."""
@@ -160,18 +161,33 @@ def application() -> Any:
 
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+        time = Settings().stop_seconds + CLOSING_SECONDS
+        threading.Thread(target=_leave_with, args=(parent.sentinel, time), daemon=True).start()
     return create_app()
 
 
-def _leave_with(sentinel: int) -> None:
+def _leave_with(sentinel: int, seconds: int) -> None:
     wait([sentinel])
     os.kill(os.getpid(), signal.SIGTERM)  # finish what is under way
-    threading.Event().wait(LEAVE_SECONDS)
+    threading.Event().wait(seconds)
     os._exit(1)
 
 
-def run(sock: socket.socket, workers: int, *, trust_forwarded: bool) -> None:
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which closes the port when it is told to stop.
+
+    With its own socket open until the last download has ended, the kernel would take connections that
+    nobody serves: their clients would wait instead of trying again.
+    """
+
+    def terminate_all(self) -> None:
+        """Close the port and tell the workers to stop."""
+        for sock in self.sockets:
+            sock.close()
+        super().terminate_all()
+
+
+def run(sock: socket.socket, workers: int, settings: Settings) -> None:
     """Serve the catalogue of the settings on a socket until told to stop."""
     raise_file_limit()
     config = uvicorn.Config(
@@ -182,12 +198,12 @@ def run(sock: socket.socket, workers: int, *, trust_forwarded: bool) -> None:
         # one line a request costs more than many a request: the access log is a setting of the app
         access_log=False,
         log_level="warning",
-        proxy_headers=trust_forwarded,
+        proxy_headers=settings.trust_forwarded,
         timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=LEAVE_SECONDS,
+        timeout_graceful_shutdown=settings.stop_seconds,
     )
     with contextlib.suppress(KeyboardInterrupt):
         if workers > 1:
-            Multiprocess(config, sockets=[sock]).run()
+            _Workers(config, sockets=[sock]).run()
         else:
             uvicorn.Server(config).run(sockets=[sock])

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     body_seconds: float = Field(
         default=30.0, gt=0, description="Time for a request body to arrive; a slower one is answered 408."
     )
+    stop_seconds: int = Field(
+        default=30,
+        ge=1,
+        description="Time for responses under way when the server is told to stop; then they are cut off."
+        " What stops the server (systemd, Kubernetes, compose) must wait at least 10 s longer.",
+    )
     max_url_bytes: int = Field(
         default=64_000, ge=1000, description="Longest query string; a longer one is answered 414."
     )

@@ -6,6 +6,7 @@ access log. One layer instead of six: each would wrap ``receive`` and ``send`` o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -124,6 +125,12 @@ class Front:
         self._metrics.begin()
         try:
             await self._answer(scope, headers, receive, exchange)
+        except asyncio.CancelledError:
+            # Nothing cancels a request but the server's end, when `stop_seconds` are over.
+            self._metrics.error("unavailable")
+            if not exchange.started:
+                response = error(503, "the server is stopping, try again", {"retry-after": "1"})
+                await response(scope, receive, exchange.send)
         except Exception as fault:
             LOG.exception("request %s failed", request_id.decode())
             explained = await self._explain(fault) if self._explain is not None else None

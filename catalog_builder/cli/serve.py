@@ -52,4 +52,4 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
-        server.run(sock, workers, trust_forwarded=Settings().trust_forwarded)
+        server.run(sock, workers, Settings())
