@@ -57,12 +57,12 @@ print(min(once() for _ in range(3)))
 """
 OURS = """
 import sys, time
-from catalog_builder.convert.job import Options
-from catalog_builder.convert.source import Wanted, plan
-from catalog_builder.convert.tile import convert_tile
-from catalog_builder.convert.visual import load_basis
+from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.sources import Wanted, plan
+from catalog_builder.convert.tile.convert import convert_tile
+from catalog_builder.convert.encode.colours import load_basis
 import rasterio, zstandard, pyproj
-from catalog_builder.grid import TileId
+from catalog_builder.tile.grid import TileId
 source, out, profile = sys.argv[1:4]
 (job,) = plan([source], Wanted(landmask_root=sys.argv[4])).jobs()
 job.tile.raster()  # the grid is computed once per process

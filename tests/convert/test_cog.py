@@ -319,7 +319,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_kill_leaves_only_a_temporary_name(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, numpy
-from catalog_builder.convert.cog import write_cog
+from catalog_builder.convert.encode.cog import write_cog
 pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)
 write_cog(pathlib.Path({str(tmp_path)!r}) / "a.tif", [numpy.zeros((4, 4), "i1")],
           crs_epsg=32631, transform=(1, 0, 0, 0, -1, 0))

@@ -30,7 +30,7 @@ BATCH = ROOT / "deploy" / "aws-batch"
 SLOWLY = """
 import sys, time
 from catalog_builder.convert import run
-from catalog_builder.convert.tile import convert_tile
+from catalog_builder.convert.tile.convert import convert_tile
 def slowly(job, options):
     time.sleep(0.3)
     return convert_tile(job, options)

@@ -19,10 +19,10 @@ from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
-from tests.api.pages import ok
 from tests.convert.making import write_pair
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.http_server import serve
+from tests.support.paging import ok
 
 DAY = 86_400
 

@@ -21,10 +21,10 @@ from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.errors import CatalogError
-from tests.api.pages import ok
 from tests.faults.forks import ROUNDS
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.http_server import serve
+from tests.support.paging import ok
 
 PAGE = 8192
 SEARCHES = (

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.pages import ok
 from tests.faults.server import Served, serving
 from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.paging import ok
 
 GEOMETRY, ID, TITLE, YEAR = ({"property": p} for p in ("geometry", "id", "title", "tessera:year"))
 TILES = 20

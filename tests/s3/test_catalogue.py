@@ -166,8 +166,8 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 from catalog_builder.storage.s3 import objects, put as s3_put
-from catalog_builder.build import BuildOptions, build
-from catalog_builder.datasets import dataset
+from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.tile.datasets import dataset
 left = [int(sys.argv[1])]
 def dying(real):
     def call(*args, **kwargs):

@@ -16,9 +16,9 @@ import numpy as np
 import shapely
 from shapely.geometry import mapping
 
-from tests.api.pages import follow, ids_of, link_of, ok, walk
 from tests.scale.manifests import YEARS
 from tests.scale.oracle import ManifestOracle, Rows
+from tests.support.paging import follow, ids_of, link_of, ok, walk
 
 COLLECTION = "tessera-v1"
 WALKED = 8

@@ -14,7 +14,7 @@ from tests.conftest import plain_environment
 
 CODE = """
 import json, os
-from api.memory import SETTINGS, set_up_malloc
+from api.catalogue.memory import SETTINGS, set_up_malloc
 set_up_malloc()
 print(json.dumps({k: os.environ[k] for k in SETTINGS}))
 """
@@ -33,7 +33,7 @@ def test_an_operators_settings_are_left_alone(given: dict[str, str]) -> None:
 
 LARGE = """
 from pathlib import Path
-from api.memory import set_up_malloc
+from api.catalogue.memory import set_up_malloc
 set_up_malloc()
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -16,10 +16,10 @@ from api.app import create_app
 from api.catalogue.store import REMEMBERED, Store
 from api.settings import Settings
 from catalog_builder.catalog.index.reader import Index
-from tests.api.pages import ids_of, link_of, ok
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.http_server import serve
 from tests.support.needs import lacks
+from tests.support.paging import ids_of, link_of, ok
 from tests.support.waiting import until
 
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.api.pages import ids_of, link_of, ok
 from tests.support.backends import Serve
 from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.paging import ids_of, link_of, ok
 
 
 @pytest.fixture(scope="module")

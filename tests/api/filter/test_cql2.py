@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from api.app import create_app
 from api.settings import Settings
-from tests.api.pages import ids_of, ok, walk
 from tests.support.backends import Serve
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.http_server import serve
+from tests.support.paging import ids_of, ok, walk
 
 few = settings(
     max_examples=120,

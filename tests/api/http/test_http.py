@@ -15,10 +15,10 @@ import zstandard
 from api.app import create_app
 from api.settings import Settings
 from tests.api.oracle import Oracle
-from tests.api.pages import ok
 from tests.support.backends import Serve
 from tests.support.figures import samples
 from tests.support.http_server import serve
+from tests.support.paging import ok
 from tests.support.waiting import until
 
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",

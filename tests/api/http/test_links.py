@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from api.http.links import service_root
-from tests.api.pages import ok
 from tests.support.backends import Serve
+from tests.support.paging import ok
 
 
 def hrefs(node: Any) -> Iterator[str]:

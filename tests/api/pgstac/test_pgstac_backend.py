@@ -17,7 +17,6 @@ from pypgstac.load import Loader, Methods
 from api.app import create_app
 from api.settings import Settings
 from catalog_builder.item.addresses import parse_mirrors
-from tests.api.pages import ids_of, link_of, ok, walk
 from tests.conformance.pgstac_server import need_postgres
 from tests.conformance.postgres import psql, running
 from tests.support.backends import (
@@ -32,6 +31,7 @@ from tests.support.backends import (
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.converted import COLLECTION, converted
 from tests.support.http_server import Server, serve
+from tests.support.paging import ids_of, link_of, ok, walk
 from tests.support.waiting import until
 
 pytestmark = PGSTAC_GROUP

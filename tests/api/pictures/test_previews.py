@@ -18,10 +18,10 @@ from pyproj import Transformer
 from api.pictures.style import Style, parse_bands, parse_rescale
 from catalog_builder.convert.encode.colours import colours, load_basis
 from catalog_builder.errors import QueryError
-from tests.api.pages import ok
 from tests.support.backends import Serve
 from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
 from tests.support.http_server import Server
+from tests.support.paging import ok
 
 pytestmark = pytest.mark.xdist_group("pictures")
 CONVERTED = f"/collections/{COLLECTION}/items/{FIRST.name}_2024"

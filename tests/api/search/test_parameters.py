@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from tests.api.pages import ids_of, link_of, ok
+from tests.support.paging import ids_of, link_of, ok
 
 POINT = {"type": "Point", "coordinates": [0.12, 52.2]}
 RING = [[0, 52], [1, 52], [1, 53], [0, 52]]

@@ -17,7 +17,7 @@ from shapely import affinity
 from shapely.geometry import mapping
 
 from tests.api.oracle import Oracle
-from tests.api.pages import follow, ids_of, link_of, ok, walk, walk_back
+from tests.support.paging import follow, ids_of, link_of, ok, walk, walk_back
 
 few = settings(
     max_examples=40,
