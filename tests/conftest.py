@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.backends import backend, postgres, serve_on
 from tests.support.environments import environment
+from tests.support.needs import pytest_make_collect_report, pytest_runtest_makereport
 
-__all__ = ["backend", "postgres", "serve_on"]
+__all__ = ["backend", "postgres", "pytest_make_collect_report", "pytest_runtest_makereport", "serve_on"]
 
 SUPPORT = Path(__file__).parent / "support"
 

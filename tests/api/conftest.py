@@ -10,16 +10,15 @@ import pytest
 
 from tests.api.oracle import Oracle
 from tests.support.backends import Serve
-from tests.support.catalogs import SHARED, build_from
+from tests.support.catalogs import build_from
 from tests.support.http_server import Server
+from tests.support.needs import real_manifests_or_none
 
 
 @pytest.fixture(scope="session")
 def manifests() -> list[Path]:
-    found = sorted(SHARED.glob("registry_*.txt.xz"))
-    if not found:
-        sample = Path(__file__).parents[2] / "catalog_builder" / "data" / "sample-manifests"
-        found = sorted(sample.rglob("registry_*.txt.xz"))
+    sample = Path(__file__).parents[2] / "catalog_builder" / "data" / "sample-manifests"
+    found = sorted((real_manifests_or_none() or sample).rglob("registry_*.txt.xz"))
     assert found, "neither the shared manifests nor the packaged sample are there"
     return found
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.measure import REPORT, Cost, run
 from tests.bench.tables import show
-from tests.support.catalogs import SHARED
+from tests.support.needs import real_manifests_or_none
 
 pytestmark = pytest.mark.bench
 
@@ -58,9 +58,9 @@ def _row(name: str, n: int, cost: Cost, size: str) -> list[str]:
 
 def test_build_cost(tmp_path: Path) -> None:
     rows = []
-    if SHARED.is_dir():
-        rows.append(_build("tessera-stac build, real text manifests", SHARED, tmp_path / "real", 174_929))
-        rows.append(_build("the same again, unchanged", SHARED, tmp_path / "real", 174_929))
+    if (real := real_manifests_or_none()) is not None:
+        rows.append(_build("tessera-stac build, real text manifests", real, tmp_path / "real", 174_929))
+        rows.append(_build("the same again, unchanged", real, tmp_path / "real", 174_929))
     show(
         "Build: manifest to index, stac-geoparquet and collection",
         [

@@ -24,7 +24,8 @@ from tests.bench.searches import in_box
 from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
 from tests.deploy.nginx_server import lay_out
-from tests.support.catalogs import SHARED, build_from
+from tests.support.catalogs import build_from
+from tests.support.needs import real_manifests_or_none
 
 pytestmark = pytest.mark.bench
 
@@ -39,8 +40,8 @@ def _catalogs(folder: Path) -> Iterator[Path]:
     """Lend catalogues from small to large; those that need data which is not here are left out."""
     build_from(folder / "britain", MANIFESTS)
     yield folder / "britain"
-    if SHARED.is_dir():
-        build_from(folder / "real", SHARED)
+    if (real := real_manifests_or_none()) is not None:
+        build_from(folder / "real", real)
         yield folder / "real"
     yield europe_catalog()
     if os.environ.get("CAPACITY_PLANET") or (PLANET / "index.sqlite").exists():

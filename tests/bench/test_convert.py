@@ -23,6 +23,7 @@ from catalog_builder.tile.grid import TileId
 from tests.bench.measure import REPORT, run
 from tests.bench.tables import show
 from tests.convert.making import sample, write_pair
+from tests.support.needs import lacks
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -175,7 +176,7 @@ def test_one_tile(memory: Path) -> None:
 def test_workers(memory: Path) -> None:
     """Tiles per second of one and of two processes, from a folder to COGs with a ledger."""
     if (os.cpu_count() or 1) < 2:
-        pytest.skip("one core")
+        lacks("one core")
     made = sample(TileId.from_name("grid_0.15_52.15"))
     source = memory / "many"
     first = write_pair(source, made)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from tests.bench.tables import show
 from tests.conftest import plain_environment
 from tests.convert.making import convert_one, sample, write_pair
 from tests.convert.test_requests import READER, RECOMMENDED
+from tests.support.needs import program
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
@@ -75,9 +75,7 @@ class Nginx:
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, Path]]:
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        pytest.skip("no nginx")
+    command = program("nginx", "nginx-light")
     root = tmp_path_factory.mktemp("nginx")
     data = root / "data"
     data.mkdir()
@@ -85,7 +83,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, Pat
     # As root it would hand its requests to a user who may not read our temporary folder.
     user = "user root;" if os.getuid() == 0 else ""
     (root / "nginx.conf").write_text(CONFIG.format(root=root, port=port, data=data, user=user))
-    process = subprocess.Popen([program, "-c", str(root / "nginx.conf")])
+    process = subprocess.Popen([command, "-c", str(root / "nginx.conf")])
     try:
         for _ in range(100):
             with socket.socket() as probe:

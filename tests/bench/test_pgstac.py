@@ -23,7 +23,8 @@ from tests.bench.serve import Ask, Server, measure, tessera
 from tests.bench.tables import show
 from tests.conformance.postgres import psql, running
 from tests.support.backends import dsn_of, load
-from tests.support.catalogs import SHARED, build_from
+from tests.support.catalogs import build_from
+from tests.support.needs import real_manifests
 
 pytestmark = pytest.mark.bench
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
@@ -58,7 +59,7 @@ def _asks() -> dict[str, Callable[[Server], list[Ask]]]:
 
 def test_loading_and_serving(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
-    build_from(catalog, *sorted(SHARED.glob("registry_*.txt.xz")))
+    build_from(catalog, real_manifests())
     folder = Path(tempfile.mkdtemp(prefix="tessera-bench-pgstac-"))
     folder.chmod(0o755)
     try:
@@ -72,7 +73,7 @@ def _measure(catalog: Path, env: Mapping[str, str], tmp_path: Path) -> None:
     psql(env, f"CREATE DATABASE {DATABASE}")
     dsn = dsn_of(env, DATABASE)
     loads = [_load("first", catalog, dsn, migrate=True), _load("nothing changed", catalog, dsn)]
-    later = [p for p in sorted(SHARED.glob("registry_*.txt.xz")) if "2017" not in p.name]
+    later = [p for p in sorted(real_manifests().glob("registry_*.txt.xz")) if "2017" not in p.name]
     build_from(catalog, *later)
     loads.append(_load("one year less", catalog, dsn))
     psql(env, "VACUUM ANALYZE", DATABASE)

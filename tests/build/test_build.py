@@ -17,7 +17,8 @@ from catalog_builder.errors import CatalogError, DatasetError, ManifestError
 from catalog_builder.manifests import Kind
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
-from tests.support.catalogs import SHARED, api_items, build_from, patch, write_manifest
+from tests.support.catalogs import api_items, build_from, patch, write_manifest
+from tests.support.needs import real_manifests
 
 TILES = patch(0, 52, 5, 4)
 
@@ -280,10 +281,9 @@ def test_misfitting_sizes_are_reported(tmp_path: Path) -> None:
     assert "embeddings_f32" not in items["grid_0.25_52.05_2024"]["assets"]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the manifests of July 2025 are not beside the checkout")
 def test_all_real_manifests(tmp_path: Path) -> None:
     """Counts as published for geotessera 0.1.0's manifests."""
-    report = build_from(tmp_path / "catalog", SHARED)
+    report = build_from(tmp_path / "catalog", real_manifests())
     assert (report.items, report.tiles, report.problems.counts.total()) == (174_929, 146_455, 0)
     collection = json.loads((tmp_path / "catalog" / "tessera-v1" / "collection.json").read_text())
     coverage = collection["tessera:coverage"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from catalog_builder.convert.encode import tiff
 from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.errors import ConvertError
 from tests.convert.conftest import VALIDATE
-from tests.support.needs import lacks
+from tests.support.needs import program
 
 UTM = {"crs_epsg": 32631, "transform": (10.0, 0.0, 300930.0, 0.0, -10.0, 5776130.0)}
 SIZES = [(1, 1), (16, 16), (17, 33), (40, 7), (100, 70)]
@@ -385,9 +384,7 @@ def test_gdal_full_check(tmp_path: Path, gdal_validator: Path, interleave: Any, 
 
 def test_gdal_command_line(tmp_path: Path) -> None:
     """Whatever GDAL is installed reads the same values; before 3.7 int8 is a signed Byte."""
-    translate, info = shutil.which("gdal_translate"), shutil.which("gdalinfo")
-    if translate is None or info is None:
-        lacks("no GDAL command line (Debian: gdal-bin)")
+    translate, info = program("gdal_translate", "gdal-bin"), program("gdalinfo", "gdal-bin")
     values = raster((150, 70, 5), "int8")
     levels = pyramid(values, 64)
     for interleave in LAYOUTS:

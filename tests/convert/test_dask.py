@@ -26,7 +26,6 @@ from catalog_builder.errors import ConvertError
 from tests.convert.making import contents, write_column
 from tests.support.waiting import group, until
 
-pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.deploy.processes import DEPLOY, program
+from tests.deploy.processes import DEPLOY
+from tests.support.needs import program
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -130,8 +130,7 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def certificate(folder: Path) -> None:
     """Make a certificate for the loopback address, signed by itself."""
-    openssl = shutil.which("openssl")
-    assert openssl is not None
+    openssl = program("openssl", "openssl")
     subprocess.run(
         [
             openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",

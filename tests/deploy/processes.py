@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,20 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance.pgstac_server import wait_for
-from tests.support.needs import lacks
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-
-
-def program(name: str, package: str) -> str:
-    """Return where a program is; skip the test without it, but fail in CI, which must have it."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        lacks(f"{name} is not installed (Debian: {package})")
-    return found
 
 
 def tessera_stac(*arguments: object) -> list[str]:

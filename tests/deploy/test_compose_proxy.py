@@ -21,8 +21,9 @@ from rasterio.warp import transform
 
 from tests.conftest import plain_environment
 from tests.deploy.container_files import COMPOSE, compose
-from tests.deploy.processes import program, serve_catalog, serving
+from tests.deploy.processes import serve_catalog, serving
 from tests.support.converted import COLLECTION, FIRST, Converted, converted
+from tests.support.needs import program
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("nginx")

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from api.http.metrics import ERRORS
-from tests.deploy.processes import DEPLOY, ROOT, Running, program, serve_catalog
+from tests.deploy.processes import DEPLOY, ROOT, Running, serve_catalog
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.figures import Figures, samples
+from tests.support.needs import program
 from tests.support.waiting import until
 
 MONITORING = DEPLOY / "monitoring"

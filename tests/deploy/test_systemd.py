@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.processes import DEPLOY, ROOT, program, serving, tessera_stac
+from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
 from tests.support.catalogs import patch, write_manifest
+from tests.support.needs import program
 from tests.support.ports import free_port
 from tests.support.waiting import until
 

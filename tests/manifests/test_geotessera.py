@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geotessera import registry_cli
 
 from catalog_builder.tile.grid import TileId
 from tests.manifests.making import TILES, make_tree, masks_in, path_of, read, rows_in, tiles_in
 
-registry_cli = pytest.importorskip("geotessera.registry_cli")
 LEVEL = "global_0.1_degree_representation"
 
 

@@ -19,10 +19,9 @@ from catalog_builder.manifests import ProblemLog, read_manifests
 from catalog_builder.tile.grid import N_COLS
 from catalog_builder.tile.table import cells
 from tests.manifests.making import BRITAIN
+from tests.support.needs import real_manifests
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "manifests-2025-07"
 SAMPLE = Path(catalog_builder.data.__file__).parent / "sample-manifests"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the full manifests are not at {REAL}")
 
 COUNTS = {2017: 3994, 2018: 4050, 2019: 4055, 2020: 4057, 2021: 4055, 2022: 4220, 2023: 4046, 2024: 146_452}
 """Tile-years, counted independently with a regular expression."""
@@ -46,11 +45,10 @@ LINE = re.compile(
 def merged() -> dict[int, pa.Table]:
     problems = ProblemLog(strict=True)
     with Staging(None, problems=problems) as staging:
-        staging.add_all(read_manifests(REAL, problems=problems))
+        staging.add_all(read_manifests(real_manifests(), problems=problems))
         return {year: staging.year(year) for year in staging.years()}
 
 
-@needs_real
 def test_counts(merged: dict[int, pa.Table]) -> None:
     assert {year: table.num_rows for year, table in merged.items()} == COUNTS
     per_cell = np.bincount(np.concatenate([cells(t) for t in merged.values()]))
@@ -64,10 +62,9 @@ def test_counts(merged: dict[int, pa.Table]) -> None:
     assert np.count_nonzero((lat == -5) | (lon == -5)) == 489
 
 
-@needs_real
 def test_every_row_against_a_regular_expression(merged: dict[int, pa.Table]) -> None:
     for year in (2022, 2024):
-        text = lzma.decompress((REAL / f"registry_{year}.txt.xz").read_bytes()).decode()
+        text = lzma.decompress((real_manifests() / f"registry_{year}.txt.xz").read_bytes()).decode()
         expected: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
         for found_year, _, lon, lat, scales, sha in LINE.findall(text):
             assert int(found_year) == year
@@ -83,11 +80,10 @@ def test_every_row_against_a_regular_expression(merged: dict[int, pa.Table]) -> 
         assert {(a, b): {"": h.hex(), "_scales": s.hex()} for a, b, h, s in ours} == expected
 
 
-@needs_real
 def test_as_five_degree_blocks_they_are_the_same(tmp_path: Path, merged: dict[int, pa.Table]) -> None:
     blocks: dict[str, list[str]] = defaultdict(list)
     for year in (2022, 2024):
-        text = lzma.decompress((REAL / f"registry_{year}.txt.xz").read_bytes()).decode()
+        text = lzma.decompress((real_manifests() / f"registry_{year}.txt.xz").read_bytes()).decode()
         for line in text.splitlines(keepends=True):
             _, lon, lat = line.split("/")[1].split("_")
             x, y = (int(float(v) // 5 * 5) for v in (lon, lat))
@@ -121,13 +117,12 @@ def test_sample() -> None:
     assert f"{sum(SAMPLE_COUNTS.values()):,}" in provenance
 
 
-@needs_real
 def test_sample_is_every_tile_year_of_the_box_and_is_made_again_the_same(tmp_path: Path) -> None:
     problems = ProblemLog(strict=True)
     with Staging(None) as staging:
-        staging.add_all(read_manifests(REAL, problems=problems, bounds=BRITAIN))
+        staging.add_all(read_manifests(real_manifests(), problems=problems, bounds=BRITAIN))
         assert staging.report().by_year == SAMPLE_COUNTS
-    assert make_sample_manifests.make(REAL, tmp_path) == sum(SAMPLE_COUNTS.values())
+    assert make_sample_manifests.make(real_manifests(), tmp_path) == sum(SAMPLE_COUNTS.values())
     for file in SAMPLE.glob("registry_*"):
         # compressors may change between versions of the library; the lines may not
         assert lzma.decompress(file.read_bytes()) == lzma.decompress((tmp_path / file.name).read_bytes())

@@ -357,7 +357,6 @@ def test_serving_what_is_not_there(home: tuple[Store, str]) -> None:
 
 
 def test_pictures_are_drawn_from_the_bucket(home: tuple[Store, str], private: httpx.Client) -> None:
-    pytest.importorskip("titiler.core")
     store, _ = home
     store.log.clear()
     seen = private.get(f"{ITEM}/preview.png")

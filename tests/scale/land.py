@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from catalog_builder.tile.grid import N_COLS, N_ROWS, Bounds
 from tests.api.oracle import Oracle
-from tests.support.catalogs import SHARED
 from tests.support.environments import environment
+from tests.support.needs import real_manifests_or_none
 
 LOCK = Path(__file__).parent / "land.lock"
 ANTARCTICA = 300
@@ -61,9 +61,8 @@ def land() -> npt.NDArray[np.bool_]:
     """Return which cells are land, (1800, 3600), rows from the south."""
     found = _touched()
     found[:ANTARCTICA] = False
-    manifests = sorted(SHARED.glob("registry_*.txt.xz"))
-    if manifests:
-        real = Oracle.read(manifests)
+    if (folder := real_manifests_or_none()) is not None:
+        real = Oracle.read(sorted(folder.glob("registry_*.txt.xz")))
         row, col = (np.rint(v * 10 - 0.5).astype(int) for v in (real.lat + 90, real.lon + 180))
         found[row, col] = True
     return found

@@ -18,9 +18,6 @@ from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.support.tables import text_manifest
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "manifests-2025-07"
-"""All real manifests of July 2025, where they lie beside the checkout."""
-
 
 def patch(west: int, south: int, columns: int, rows: int) -> list[TileId]:
     """Return a block of tiles whose lower left cell starts at whole degrees."""

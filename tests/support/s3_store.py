@@ -29,6 +29,7 @@ import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from moto.server import ThreadedMotoServer
 
 from catalog_builder.storage import retry
 from catalog_builder.storage.s3 import put as s3_put
@@ -217,9 +218,8 @@ def _is_signed(store: Store, method: str, path: str, query: dict[str, str]) -> b
 @contextmanager
 def s3_store() -> Iterator[Store]:
     """Run a store, and let this process's environment name it."""
-    moto = pytest.importorskip("moto.server")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     behind = server.get_host_and_port()
     admin = boto3.client(

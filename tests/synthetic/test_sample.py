@@ -259,7 +259,8 @@ class TestGeotiff:
 
     def test_equals_what_geotessera_writes(self, tmp_path: Path, small: SampleTile) -> None:
         """The exporter of geotessera 0.7.5 itself, given the same pixels, as the oracle."""
-        geotessera = pytest.importorskip("geotessera")
+        import geotessera
+
         raster = CAMBRIDGE.raster("source")
         client = object.__new__(geotessera.GeoTessera)  # without its registry, which is online
         client.dataset_version = "v1"
@@ -346,7 +347,8 @@ class TestSet:
             sample_set(tmp_path, tile_years=self.TILES, size=SMALL)
 
     def test_geotessera_reads_it(self, tmp_path: Path) -> None:
-        tiles = pytest.importorskip("geotessera.tiles")
+        from geotessera import tiles
+
         made = sample_set(tmp_path, tile_years=[(CAMBRIDGE, 2024)], size=SMALL, workers=1)
         (found,) = tiles.discover_tiles(tmp_path)
         assert (found.grid_name, found.year, found.height, found.width) == (CAMBRIDGE.name, 2024, *SMALL)

@@ -11,6 +11,7 @@ import pytest
 
 from api.catalogue.memory import SETTINGS
 from tests.conftest import plain_environment
+from tests.support.needs import lacks
 
 CODE = """
 import json, os
@@ -21,7 +22,12 @@ print(json.dumps({k: os.environ[k] for k in SETTINGS}))
 OURS = {variable: str(value) for variable, (_, value) in SETTINGS.items()}
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+@pytest.fixture(autouse=True)
+def glibc() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        lacks("not of glibc, which has these settings")
+
+
 @pytest.mark.parametrize("given", [{}, {"MALLOC_ARENA_MAX": "7"}])
 def test_an_operators_settings_are_left_alone(given: dict[str, str]) -> None:
     environment = {k: v for k, v in plain_environment().items() if k not in SETTINGS} | given
@@ -49,7 +55,6 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc only")
 def test_large_blocks_go_back_when_they_are_freed() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1_000_000
