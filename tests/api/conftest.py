@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.oracle import Oracle
 from tests.support.backends import Serve
 from tests.support.catalogs import build_from
 from tests.support.http_server import Server
 from tests.support.needs import real_manifests_or_none
+from tests.support.oracle import Oracle
 
 
 @pytest.fixture(scope="session")
@@ -45,4 +45,4 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def oracle(manifests: list[Path], backend: str) -> Oracle:
-    return Oracle.read(manifests, by_id=backend == "pgstac")
+    return Oracle.of_texts(manifests, by_id=backend == "pgstac")

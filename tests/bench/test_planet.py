@@ -28,8 +28,8 @@ from tests.conformance.api_validator import CLASSES, MISTAKES, box, check, valid
 from tests.scale import checks
 from tests.scale.land import land_cells
 from tests.scale.manifests import write_manifests
-from tests.scale.oracle import ManifestOracle
 from tests.support.chromium import open_tab
+from tests.support.oracle import Oracle
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
@@ -157,8 +157,8 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def oracle() -> ManifestOracle:
-    return ManifestOracle.read(planet_manifests().manifest)
+def oracle() -> Oracle:
+    return Oracle.of_parquet(planet_manifests().manifest)
 
 
 def _times(calls: list[Callable[[], object]], warm: int = 20) -> list[str]:
@@ -272,7 +272,7 @@ def test_coverage_page(server: Server, tmp_path: Path) -> None:
     print(f"\nDrawn in Chromium in {seconds:.1f} s until the network was idle: {shot}")
 
 
-def test_brute_force(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_brute_force(http: httpx.Client, oracle: Oracle) -> None:
     """Every answer equals what numpy finds in the manifest's columns."""
     matched = checks.check_searches(http, oracle, QUESTIONS)
     checks.check_the_whole(http, oracle)

@@ -17,7 +17,7 @@ import shapely
 from shapely.geometry import mapping
 
 from tests.scale.manifests import YEARS
-from tests.scale.oracle import ManifestOracle, Rows
+from tests.support.oracle import Oracle, Rows
 from tests.support.paging import follow, ids_of, link_of, ok, walk
 
 COLLECTION = "tessera-v1"
@@ -33,7 +33,7 @@ class Question:
     rows: Rows
 
 
-def ask(http: httpx.Client, oracle: ManifestOracle, question: Question) -> None:
+def ask(http: httpx.Client, oracle: Oracle, question: Question) -> None:
     """Compare ids, order and count; every page where they are not too many."""
     first = ok(http.post("/search", json=question.body))
     wanted, limit = question.rows, question.body["limit"]
@@ -60,7 +60,7 @@ def ask(http: httpx.Client, oracle: ManifestOracle, question: Question) -> None:
 class Questions:
     """Draws searches around places that have tiles."""
 
-    def __init__(self, oracle: ManifestOracle, seed: int) -> None:
+    def __init__(self, oracle: Oracle, seed: int) -> None:
         self._oracle = oracle
         self._rng = random.Random(seed)
 
@@ -151,7 +151,7 @@ class Questions:
         return self._question(rows, bbox=box, sortby=order)
 
 
-def check_searches(http: httpx.Client, oracle: ManifestOracle, n: int, seed: int = 1) -> int:
+def check_searches(http: httpx.Client, oracle: Oracle, n: int, seed: int = 1) -> int:
     """Ask ``n`` drawn questions; return how many items they match."""
     matched = 0
     for question in Questions(oracle, seed).draw(n):
@@ -160,7 +160,7 @@ def check_searches(http: httpx.Client, oracle: ManifestOracle, n: int, seed: int
     return matched
 
 
-def check_the_whole(http: httpx.Client, oracle: ManifestOracle) -> None:
+def check_the_whole(http: httpx.Client, oracle: Oracle) -> None:
     """Ask without narrowing: the count of all, of each year, and items by other ways."""
     assert ok(http.get("/search", params={"limit": 1}))["numberMatched"] == len(oracle)
     for year in YEARS:
@@ -173,7 +173,7 @@ def check_the_whole(http: httpx.Client, oracle: ManifestOracle) -> None:
     assert ok(http.get(f"/collections/{COLLECTION}/items/{last}"))["id"] == last
 
 
-def check_aggregations(http: httpx.Client, oracle: ManifestOracle, boxes: int = 3, seed: int = 2) -> None:
+def check_aggregations(http: httpx.Client, oracle: Oracle, boxes: int = 3, seed: int = 2) -> None:
     """Compare counts by year, zone, coverage and degree: of the whole, a year, and boxes."""
     questions = Questions(oracle, seed)
     everything = np.arange(len(oracle))
@@ -214,7 +214,7 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
     return dict(zip(keys.tolist(), n.tolist(), strict=True))
 
 
-def check_browsing(http: httpx.Client, oracle: ManifestOracle, year: int, areas: int = 3) -> int:
+def check_browsing(http: httpx.Client, oracle: Oracle, year: int, areas: int = 3) -> int:
     """Walk the tree of a year: every 10 degree square, some of their degrees, and those's items.
 
     Returns how many documents were read.
@@ -243,7 +243,7 @@ def check_browsing(http: httpx.Client, oracle: ManifestOracle, year: int, areas:
     return 1 + len(squares) + areas
 
 
-def check_coverage(http: httpx.Client, oracle: ManifestOracle, places: int, seed: int = 4) -> None:
+def check_coverage(http: httpx.Client, oracle: Oracle, places: int, seed: int = 4) -> None:
     """Ask the coverage page's look-up at places, half of them anywhere on the globe."""
     questions, rng = Questions(oracle, seed), random.Random(seed)
     assert http.get("/coverage").status_code == 200
@@ -260,7 +260,7 @@ def check_coverage(http: httpx.Client, oracle: ManifestOracle, places: int, seed
         assert found["coverage"] == (oracle.coverage(here[:1]).item() if len(here) else None)
 
 
-def check_coverage_table(catalog: Path, oracle: ManifestOracle, *arguments: str) -> None:
+def check_coverage_table(catalog: Path, oracle: Oracle, *arguments: str) -> None:
     """Compare what ``tessera-stac coverage`` counts."""
     command = [sys.executable, "-m", "catalog_builder.cli", "coverage", catalog, "--json", *arguments]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.tile.grid import N_COLS, N_ROWS, Bounds
-from tests.api.oracle import Oracle
 from tests.support.environments import environment
 from tests.support.needs import real_manifests_or_none
+from tests.support.oracle import Oracle
 
 LOCK = Path(__file__).parent / "land.lock"
 ANTARCTICA = 300
@@ -62,9 +62,8 @@ def land() -> npt.NDArray[np.bool_]:
     found = _touched()
     found[:ANTARCTICA] = False
     if (folder := real_manifests_or_none()) is not None:
-        real = Oracle.read(sorted(folder.glob("registry_*.txt.xz")))
-        row, col = (np.rint(v * 10 - 0.5).astype(int) for v in (real.lat + 90, real.lon + 180))
-        found[row, col] = True
+        real = Oracle.of_texts(sorted(folder.glob("registry_*.txt.xz")))
+        found[(real.lat_i + 9000) // 10, (real.lon_i + 18_000) // 10] = True
     return found
 
 

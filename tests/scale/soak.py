@@ -30,9 +30,9 @@ from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
 from tests.scale.client import Connection, Request, Response
 from tests.scale.manifests import Written
-from tests.scale.oracle import ManifestOracle
 from tests.scale.traffic import Asked, Kind, Traffic, following
 from tests.support.converted import converted
+from tests.support.oracle import Oracle
 
 CLIENTS, WORKERS = 32, 2
 STAY = 100
@@ -221,7 +221,7 @@ def run(
     every
         Seconds between samples of memory and files.
     """
-    oracle = ManifestOracle.read(written.manifest)
+    oracle = Oracle.of_parquet(written.manifest)
     cogs, sources = catalog / "cogs", converted().embeddings
     files = [f"cogs/{p.relative_to(cogs)}" for p in sorted(cogs.rglob("*_embeddings.tif"))]
     local = [f"synthetic/{p.relative_to(sources)}" for p in sorted(sources.rglob("*[0-9].npy"))]

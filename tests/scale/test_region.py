@@ -17,9 +17,9 @@ from catalog_builder.tile.grid import Bounds
 from tests.scale import checks
 from tests.scale.land import land_cells
 from tests.scale.manifests import Written, write_manifests
-from tests.scale.oracle import ManifestOracle
 from tests.support.catalogs import build_from
 from tests.support.http_server import serve
+from tests.support.oracle import Oracle
 
 pytestmark = pytest.mark.xdist_group("region")
 FIJI = Bounds(175, -20, 180, -15)
@@ -43,8 +43,8 @@ def catalog(manifests: Written) -> Path:
 
 
 @pytest.fixture(scope="module")
-def oracle(manifests: Written) -> ManifestOracle:
-    return ManifestOracle.read(manifests.manifest)
+def oracle(manifests: Written) -> Oracle:
+    return Oracle.of_parquet(manifests.manifest)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def http(catalog: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_cells_are_land(oracle: ManifestOracle) -> None:
+def test_the_cells_are_land(oracle: Oracle) -> None:
     """Madrid, Toulouse and Suva are; the Bay of Biscay is not."""
     tiles = set(zip(oracle.lon_i.tolist(), oracle.lat_i.tolist(), strict=True))
     assert {(-375, 4045), (145, 4365), (17845, -1815)} <= tiles
@@ -61,25 +61,25 @@ def test_the_cells_are_land(oracle: ManifestOracle) -> None:
     assert 50_000 < len(oracle) < 100_000
 
 
-def test_searches(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_searches(http: httpx.Client, oracle: Oracle) -> None:
     assert checks.check_searches(http, oracle, 63) > len(oracle)
 
 
-def test_the_whole(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_the_whole(http: httpx.Client, oracle: Oracle) -> None:
     checks.check_the_whole(http, oracle)
 
 
-def test_aggregations(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_aggregations(http: httpx.Client, oracle: Oracle) -> None:
     checks.check_aggregations(http, oracle)
 
 
-def test_browsing(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_browsing(http: httpx.Client, oracle: Oracle) -> None:
     checks.check_browsing(http, oracle, 2020)
 
 
-def test_coverage(http: httpx.Client, oracle: ManifestOracle) -> None:
+def test_coverage(http: httpx.Client, oracle: Oracle) -> None:
     checks.check_coverage(http, oracle, 40)
 
 
-def test_the_coverage_table(catalog: Path, oracle: ManifestOracle) -> None:
+def test_the_coverage_table(catalog: Path, oracle: Oracle) -> None:
     checks.check_coverage_table(catalog, oracle)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tests.scale.checks import COLLECTION, Questions
 from tests.scale.client import Request, Response
 from tests.scale.manifests import YEARS
-from tests.scale.oracle import ManifestOracle
+from tests.support.oracle import Oracle
 
 SYNTHETIC = "tessera-synthetic"
 KNOWN = 120
@@ -136,7 +136,7 @@ class Traffic:
         Paths of converted files below ``/data``, and of local source files below ``/source``.
     """
 
-    def __init__(self, oracle: ManifestOracle, files: list[str], sources: list[str], seed: int = 5) -> None:
+    def __init__(self, oracle: Oracle, files: list[str], sources: list[str], seed: int = 5) -> None:
         self._oracle = oracle
         self._files, self._sources = files, sources
         self._places = Questions(oracle, seed)

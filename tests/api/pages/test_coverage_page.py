@@ -17,9 +17,9 @@ from catalog_builder.catalog.coverage.tiles import LEVELS, MAX_ZOOM, NOTHING, Co
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.years import coverage_codes, year_bits
-from tests.api.oracle import Oracle
 from tests.support.chromium import Tab, open_tab
 from tests.support.http_server import Server
+from tests.support.oracle import Oracle
 
 YEARS = (2020, 2021, 2024)
 ALPHAS = (0.6, 0.6, 0.6, 0.35)
@@ -123,7 +123,7 @@ class TestServer:
         lon, lat = 0.13, 52.16
         found = http.get("/coverage/at", params={"collection": "tessera-v1", "lon": lon, "lat": lat}).json()
         tile = TileId.containing(lon, lat)
-        expected = sorted(int(i[-4:]) for i in oracle.ids.tolist() if i.startswith(f"{tile.name}_"))
+        expected = sorted(int(i[-4:]) for i in oracle.ids(oracle.all) if i.startswith(f"{tile.name}_"))
         assert found["tile"] == tile.name
         assert [item["year"] for item in found["items"]] == expected
         for item in found["items"]:
