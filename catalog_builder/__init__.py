@@ -1,3 +1,3 @@
 """Build STAC catalogues of Cloud Optimized GeoTIFFs from TESSERA tile manifests."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -51,9 +51,24 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from catalog_builder.version import described
+
+        typer.echo(f"tessera-stac {described()}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Commands share nothing; this makes `tessera-stac` a group."""
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say the version and the commit.", callback=_say_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Commands share nothing but this."""
 
 
 # In the order in which --help lists them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from catalog_builder.convert.tile.convert import Result, convert_tile
 from catalog_builder.convert.workers import dask_start
 from catalog_builder.convert.workers.dask_start import connect, start_local
 from catalog_builder.errors import ClusterError
+from catalog_builder.version import PACKAGE, RECORD, commit
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -163,9 +165,10 @@ def joining(folder: Path) -> dict[str, Any]:
     said, out = Said(), folder / "out"
     lacks = "import sys; sys.modules['catalog_builder'] = None"
     older = "import catalog_builder; catalog_builder.__version__ = '0.0.1'"
+    unfit = (lacks, older, _checkout(folder / "commit", head="c0" * 20), _checkout(folder / "change", "#"))
 
     def seen() -> bool:
-        return sum("is not used" in line for line in said.lines) == 2
+        return sum("is not used" in line for line in said.lines) == len(unfit)
 
     with _scheduler(folder) as file, ExitStack() as started:
         workers, about = connect(file)
@@ -176,7 +179,7 @@ def joining(folder: Path) -> dict[str, Any]:
             started.enter_context(_worker(file, 3))
             until(lambda: workers.live == 1)
             windows.append(workers.window)
-            for first in (lacks, older):
+            for first in unfit:
                 started.enter_context(_worker(file, 1, first))
 
         thread = threading.Thread(target=join)
@@ -185,6 +188,16 @@ def joining(folder: Path) -> dict[str, Any]:
         thread.join()
     attempts = len(list((out / "attempts").iterdir()))
     return _answer(report, said) | {"about": about, "windows": windows, "attempts": attempts}
+
+
+def _checkout(folder: Path, more: str = "", head: str | None = None) -> str:
+    """Copy the package, of another commit or with a change; return what makes a worker use the copy."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", RECORD))
+    with (folder / PACKAGE.name / "errors.py").open("a") as file:
+        file.write(more)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text(f"{head or commit()}\n")
+    return f"import sys; sys.path.insert(0, {str(folder)!r})"
 
 
 def elsewhere(folder: Path) -> dict[str, Any]:

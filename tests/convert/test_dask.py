@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from catalog_builder import __version__
 from catalog_builder.convert.ledger.ledger import latest, read_rows
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
@@ -23,6 +25,7 @@ from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.dask_start import connect
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
+from catalog_builder.version import full_version
 from tests.convert.making import contents, write_column
 from tests.support.waiting import group, until
 
@@ -98,7 +101,14 @@ def test_workers_that_join_are_used_if_they_can_be(tmp_path: Path) -> None:
     lines = "\n".join(said["said"])
     assert "no workers: waiting for some to join" in lines
     assert "is not used: tessera-stac is not installed there" in lines
-    assert "is not used: it has tessera-stac 0.0.1, not " in lines
+    others = re.findall(r"is not used: it has tessera-stac (\S+), not (\S+)", lines)
+    assert {ours for _, ours in others} == {full_version()}
+    commit, _, code = full_version().rpartition(".")
+    theirs = {version for version, _ in others}
+    assert len(theirs) == len(others) == 3
+    assert any(version.startswith("0.0.1+") for version in theirs)
+    assert f"{__version__}+gc0c0c0c0c0c0.{code}" in theirs, "the same code of another commit"
+    assert any(version.startswith(f"{commit}.") for version in theirs), "the same commit with a change"
     assert said["live"][0] == 0
     assert said["live"][-1] == 1
 

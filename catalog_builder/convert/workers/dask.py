@@ -23,9 +23,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalog_builder import __version__
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.workers.dask_worker import (
+    CODE,
     Call,
     PickledOptions,
     UnfitWorkerError,
@@ -123,7 +123,7 @@ class DaskWorkers(Workers):
         """Run a function on a worker."""
         packed = [self._options.of(a) if isinstance(a, Options) else a for a in args]
         # The inner bytes are read only after a look at the version.
-        call = Call(on_worker, __version__, pickle.dumps((function, packed)))
+        call = Call(on_worker, CODE, pickle.dumps((function, packed)))
         ticket = _Ticket(f"{function.__name__}-{uuid.uuid4().hex}", pickle.dumps(call))
         with self._lock:
             self._given.add(ticket)
@@ -358,7 +358,7 @@ class DaskWorkers(Workers):
         if not workers:
             return
         try:
-            question = pickle.dumps(Call(unfit, __version__, options))
+            question = pickle.dumps(Call(unfit, CODE, options))
             found = self._client.run(pickle.loads, question, workers=workers, on_error="return")
         except Exception:  # a worker that died while it was asked; its first tile will ask again
             return

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from catalog_builder import __version__, storage
+from catalog_builder import storage
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.tile.staging import STAGING
 from catalog_builder.errors import TesseraError
+from catalog_builder.version import full_version
 
+CODE = full_version()
+"""The code that this process runs; taken as it is loaded, since files change under a long-running worker."""
 _PROBE = ".tessera-writable"
 """Object that workers put below an S3 address before their first tile."""
 
@@ -73,8 +76,8 @@ def on_worker(version: str, payload: bytes) -> Any:
 
 def unfit(version: str, options: Options | None) -> str:
     """Return why this process cannot convert for a client of that version, or an empty text."""
-    if version != __version__:
-        return f"it has tessera-stac {__version__}, not {version}"
+    if version != CODE:
+        return f"it has tessera-stac {CODE}, not {version}"
     return "" if options is None else _cannot_write(options.out, options.run)
 
 
