@@ -39,17 +39,12 @@ from api.catalogue.store import Snapshot
 from api.pictures.style import Bands, Rescale, Style
 from api.request.view import Shown
 from api.search.render import item_documents
+from catalog_builder.catalog.basis import load_basis
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.convert.encode.colours import (
-    Basis,
-    Sample,
-    colours,
-    fit_basis,
-    load_basis,
-    sample_pixels,
-)
+from catalog_builder.convert.encode.colours import Sample, colours, fit_basis, sample_pixels
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
+from catalog_builder.item.basis import Basis
 from catalog_builder.item.item import MEDIA_COG
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder.build.run import BuildOptions, build
-from catalog_builder.catalog.folder import COGS
-from catalog_builder.cli.convert import convert
-from catalog_builder.console import progress, say
-from catalog_builder.convert.encode.colours import load_basis
+from catalog_builder.catalog.basis import load_basis
+from catalog_builder.console import progress, result, say
+from catalog_builder.convert.api import prepare as prepare_conversion
+from catalog_builder.convert.api import target_of
+from catalog_builder.convert.plan.job import Options, Wanted
 from catalog_builder.errors import ConvertError
 from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
 from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.grid import TileId
 
-MANIFESTS = Path(__file__).parent / "data" / "sample-manifests"
+MANIFESTS = Path(__file__).parents[1] / "data" / "sample-manifests"
 """The real manifests that come with the package; see PROVENANCE.md there."""
 
 
@@ -54,22 +55,23 @@ def prepare(
         landmask_root=str(sample.landmasks),
     )
     build([str(sample.root)], catalog, options)
-    _convert(catalog, str(max(year for _, year in tile_years)), quiet=quiet)
+    _convert(catalog, max(year for _, year in tile_years), quiet=quiet)
     made = build([str(sample.root)], catalog, options)
     say(f"{made.collection}: {made.items} synthetic tile-years with pixels on this disk, the newest as COGs")
     return catalog
 
 
-def _convert(catalog: Path, year: str, *, quiet: bool) -> None:
-    """Convert a year of the synthetic tiles; the others stay as they are, to be read by the raw lane."""
-    import typer
-
-    known = load_basis(str(catalog / COGS), SYNTHETIC) is not None
-    try:
-        convert([str(catalog)], dataset=SYNTHETIC, years=year, fit_visual=not known, quiet=quiet)
-    except typer.Exit as done:
-        if done.exit_code:
-            raise ConvertError("a synthetic tile could not be converted; see above") from None
+def _convert(catalog: Path, year: int, *, quiet: bool) -> None:
+    """Convert a year of the synthetic tiles; the others stay as published, for direct access."""
+    sources = [str(catalog)]
+    options = Options(out=target_of(sources))
+    known = load_basis(options.out, SYNTHETIC) is not None
+    wanted = Wanted(dataset=dataset(SYNTHETIC), years=frozenset([year]))
+    with prepare_conversion(sources, options, wanted, quiet=quiet) as conversion:
+        done = conversion.run(fit_visual=not known)
+    result(conversion.text_of(done), conversion.data_of(done), as_json=False)
+    if done.exit_code:
+        raise ConvertError("a synthetic tile could not be converted; see above")
 
 
 def greeting(url: str) -> str:

@@ -26,8 +26,6 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder import storage
 from catalog_builder.catalog.coverage.page import fill_page
 from catalog_builder.convert.encode.colours import (
-    BASIS_FILE,
-    Basis,
     Sample,
     colours,
     colours_of_values,
@@ -35,6 +33,7 @@ from catalog_builder.convert.encode.colours import (
     sample_pixels,
 )
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.item.basis import BASIS_FILE, Basis
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.vectors.find import TileYear, find

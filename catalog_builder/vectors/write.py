@@ -169,16 +169,17 @@ def _cog(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
     def to(path: Path) -> None:
         from catalog_builder.convert.encode.cog import write_cog
 
-        write_cog(
-            path,
-            levels,
-            crs_epsg=mosaic.raster.epsg,
-            transform=mosaic.raster.transform[:6],
-            nodata=nodata,
-            band_descriptions=list(names),
-            tags=mosaic.tags,
-            overview_resampling="AVERAGE",
-        )
+        with path.open("wb") as stream:
+            write_cog(
+                stream,
+                levels,
+                crs_epsg=mosaic.raster.epsg,
+                transform=mosaic.raster.transform[:6],
+                nodata=nodata,
+                band_descriptions=list(names),
+                tags=mosaic.tags,
+                overview_resampling="AVERAGE",
+            )
 
     return to
 

@@ -61,7 +61,7 @@ import sys, time
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.convert import convert_tile
-from catalog_builder.convert.encode.colours import load_basis
+from catalog_builder.catalog.basis import load_basis
 import rasterio, zstandard, pyproj
 from catalog_builder.tile.grid import TileId
 source, out, profile = sys.argv[1:4]

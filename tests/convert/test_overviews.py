@@ -163,7 +163,8 @@ def test_nearest_is_gdals(tmp_path: Path, size: tuple[int, int]) -> None:
     for kind, level0, levels in (("codes", codes, made.codes), ("scales", scales[..., None], made.scales)):
         path = tmp_path / f"{kind}.tif"
         transform = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)
-        write_cog(path, [level0], crs_epsg=32631, transform=transform, block_size=16)
+        with path.open("wb") as stream:
+            write_cog(stream, [level0], crs_epsg=32631, transform=transform, block_size=16)
         with rasterio.open(path) as dataset:
             for level in levels:
                 shape = (level0.shape[2], *level.shape[:2])

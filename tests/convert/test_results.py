@@ -17,23 +17,17 @@ import tifffile
 from PIL import Image
 from rio_cogeo import cog_info, cog_validate
 
-from catalog_builder.convert.encode.colours import (
-    Basis,
-    Sample,
-    colours,
-    fit_basis,
-    load_basis,
-    store_basis,
-    thumbnail,
-)
+from catalog_builder.catalog.basis import load_basis, store_basis
+from catalog_builder.convert.encode.colours import Sample, colours, fit_basis, thumbnail
+from catalog_builder.convert.fit_colours import fit_visual
 from catalog_builder.convert.ledger.ledger import LedgerWriter, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
-from catalog_builder.convert.tile.fit_colours import fit_visual
 from catalog_builder.convert.tile.verify import check_row, validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
+from catalog_builder.item.basis import Basis
 from catalog_builder.synthetic.sample import make_tile
 from tests.convert.conftest import VALIDATE
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair

@@ -26,7 +26,7 @@ from catalog_builder.synthetic.sample import write_geotiff_tile
 from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.convert.making import POLAR, YEAR, sample, write_pair
+from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 from tests.faults.disk import disk
 from tests.support.waiting import until
 
@@ -242,6 +242,20 @@ def test_full_disk(tmp_path: Path) -> None:
         assert validate_results(str(tmp_path / "disk"), [str(tmp_path / "ledger")]).sound
 
 
+def test_a_file_that_cannot_be_flushed_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_pair(tmp_path / "src")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    row = convert_one(source, tmp_path / "out").row
+    assert (row.status, row.reason) == ("failed", "No space left on device")
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
 def test_read_only_target(tmp_path: Path) -> None:
     root = _twins(tmp_path / "src")
     with disk(tmp_path / "disk", "ro"):
@@ -286,7 +300,7 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
     write_pair(source)
     whole = tmp_path / "whole"
     operations = _killed(0, source, whole).stdout.split()
-    assert operations.count("os.replace") == 5  # the writer renames two files, and we three
+    assert operations.count("os.replace") == 3  # staged files get their names
     expected = {p.name: p.stat().st_size for p in _visible(whole)}
     assert len(expected) == 3
     for fatal in range(1, len(operations) + 1):

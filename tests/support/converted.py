@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 
 from catalog_builder.build.run import BuildOptions, build
-from catalog_builder.convert.encode.colours import store_basis
+from catalog_builder.catalog.basis import store_basis
+from catalog_builder.convert.fit_colours import fit_visual
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
-from catalog_builder.convert.tile.fit_colours import fit_visual
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.synthetic.sample import sample_set
 from catalog_builder.tile.datasets import dataset

@@ -38,15 +38,12 @@ band-major in both planar forms, as TIFF 6.0 prescribes for ``PlanarConfiguratio
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -211,7 +208,7 @@ def _float_difference(block: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def write_cog(
-    target: Path | BinaryIO,
+    stream: BinaryIO,
     levels: Sequence[NDArray[Any]],
     *,
     crs_epsg: int,
@@ -228,16 +225,14 @@ def write_cog(
     tags: Mapping[str, str] | None = None,
     overview_resampling: str | None = None,
     bigtiff: bool | None = None,
-    durable: bool = False,
     threads: int = 1,
 ) -> CogFile:
     """Write `levels` as one Cloud Optimized GeoTIFF and return what was written.
 
     Parameters
     ----------
-    target
-        A path, which appears complete or not at all (a temporary name beside it, then a rename), or
-        an open binary file, written from its current position strictly forward (for an upload).
+    stream
+        An open binary file, written from its current position strictly forward.
     levels
         Full resolution first, then the overviews, each (rows, cols, bands) in pixel-major order, the
         order of a TESSERA ``.npy``; (rows, cols) for one band. All of one dtype: int8, uint8, int16,
@@ -262,8 +257,6 @@ def write_cog(
         Recorded as GDAL does (``OVERVIEW_RESAMPLING`` in ``IMAGE_STRUCTURE``), upper case.
     bigtiff
         None: when 4 GiB would be exceeded. True or False forces it.
-    durable
-        Whether to flush the file to the disk before the rename.
     threads
         Threads that encode blocks. The bytes do not depend on it.
 
@@ -272,7 +265,15 @@ def write_cog(
     ConvertError
         An argument that does not fit the data, or a file too large for ``bigtiff=False``.
     OSError
-        The target cannot be written; nothing is left behind.
+        The stream cannot be written.
+
+    Examples
+    --------
+    >>> import io
+    >>> levels = [np.zeros((64, 64, 4), np.int8)]
+    >>> cog = write_cog(io.BytesIO(), levels, crs_epsg=32631, transform=(10, 0, 500000, 0, -10, 5800000))
+    >>> cog.shapes, cog.bands
+    (((64, 64),), 4)
     """
     pixels = [_as_level(array) for array in levels]
     _check_pyramid(pixels)
@@ -295,10 +296,7 @@ def write_cog(
 
     digest = hashlib.sha256()
     chunks = chain((header.data,), _file_order(encoded))
-    if isinstance(target, Path):
-        size = _write_atomically(target, chunks, digest.update, durable=durable)
-    else:
-        size = _write_stream(target, chunks, digest.update)
+    size = _write(stream, chunks, digest.update)
     return CogFile(
         size=size,
         header_size=len(header.data),
@@ -361,27 +359,10 @@ def _file_order(encoded: list[list[_Position]]) -> Iterator[bytes]:
             yield from group
 
 
-def _write_stream(stream: BinaryIO, chunks: Iterable[bytes], digest: Callable[[bytes], None]) -> int:
+def _write(stream: BinaryIO, chunks: Iterable[bytes], digest: Callable[[bytes], None]) -> int:
     size = 0
     for chunk in chunks:
         stream.write(chunk)
         digest(chunk)
         size += len(chunk)
-    return size
-
-
-def _write_atomically(
-    target: Path, chunks: Iterable[bytes], digest: Callable[[bytes], None], *, durable: bool
-) -> int:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as stream:
-            size = _write_stream(stream, chunks, digest)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return size

@@ -2,8 +2,8 @@
 
 A *basis* is three directions in the 128 dimensional space with a stretch for each. It is fitted once, on
 pixels of many tiles (:func:`fit_basis`), and kept as a small JSON document beside the converted tiles
-(:data:`BASIS_FILE`). A tile's ``visual`` is its vectors projected on the basis: three uint8 bands, 1 to
-255 where there is data and 0, declared as nodata, elsewhere.
+(:mod:`catalog_builder.catalog.basis`). A tile's ``visual`` is its vectors projected on the basis: three
+uint8 bands, 1 to 255 where there is data and 0, declared as nodata, elsewhere.
 
 The fit is deterministic: tiles are chosen by a checksum of their names, pixels at even steps, directions
 are given the sign that makes their largest loading positive, and all numbers are rounded to six digits.
@@ -12,20 +12,16 @@ are given the sign that makes their largest loading positive, and all numbers ar
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import storage
 from catalog_builder.convert.encode.quantize import dequantize, trusted_mask
 from catalog_builder.errors import ConvertError
+from catalog_builder.item.basis import Basis
 
-BASIS_FILE = "visual_basis.json"
-"""Name of a dataset's basis, in the dataset's folder of the output."""
 SAMPLE_TILES = 64
 """Tiles that a basis is fitted on, if there are so many."""
 SAMPLE_PIXELS = 4096
@@ -35,91 +31,6 @@ THUMBNAIL = 512
 _LOW, _HIGH = 2.0, 98.0
 """Percentiles of the sample that become 1 and 255."""
 _STRIP = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """Three directions and their stretch; everything is in the units of the embedding."""
-
-    dataset: str
-    """Directory name of the dataset it was fitted on; it means nothing for another."""
-    mean: tuple[float, ...]
-    """128 values."""
-    components: tuple[tuple[float, ...], ...]
-    """Red, green, blue: 3 x 128, orthonormal."""
-    low: tuple[float, ...]
-    """Projection that becomes 1, per colour."""
-    high: tuple[float, ...]
-    """Projection that becomes 255, per colour."""
-    explained: tuple[float, ...] = ()
-    """Share of the sample's variance along each direction."""
-    tiles: tuple[str, ...] = ()
-    """Jobs that were sampled."""
-    pixels: int = 0
-    """Pixels that were sampled."""
-
-    def __post_init__(self) -> None:
-        """Refuse a basis that cannot be projected on."""
-        bands = len(self.mean)
-        if len(self.components) != 3 or any(len(c) != bands for c in self.components):
-            raise ConvertError(f"a basis needs 3 components of {bands} values")
-        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
-            raise ConvertError(f"the stretch of a basis is empty: {self.low} to {self.high}")
-
-    def to_json(self) -> str:
-        """Serialise; the inverse of :meth:`from_json`."""
-        about = (
-            "PCA of dequantised embeddings; colour = 1 + 254 * (component . (v - mean) - low) / (high - low)"
-        )
-        return json.dumps({"about": about, **asdict(self)}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what :meth:`to_json` wrote.
-
-        Raises
-        ------
-        ConvertError
-            If it is not a basis.
-        """
-        try:
-            said = json.loads(text)
-            said.pop("about", None)
-            said["components"] = tuple(map(tuple, said["components"]))
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConvertError(f"not a visual basis: {error}") from error
-
-
-def basis_address(out: str, dataset: str) -> str:
-    """Return where a dataset's basis is kept."""
-    return storage.join(out, dataset, BASIS_FILE)
-
-
-def load_basis(out: str, dataset: str) -> Basis | None:
-    """Return a dataset's stored basis, None if there is none.
-
-    Raises
-    ------
-    ConvertError
-        If it cannot be used.
-    """
-    address = basis_address(out, dataset)
-    if not storage.exists(address):
-        return None
-    basis = Basis.from_json(storage.read_bytes(address))
-    if basis.dataset != dataset:
-        raise ConvertError(f"{address}: fitted on {basis.dataset}, not on {dataset}")
-    return basis
-
-
-def store_basis(out: str, basis: Basis) -> str:
-    """Store a basis and return its address."""
-    address = basis_address(out, basis.dataset)
-    with storage.write_atomic(address, content_type="application/json") as path:
-        path.write_text(basis.to_json())
-    return address
 
 
 @dataclass(frozen=True, slots=True)

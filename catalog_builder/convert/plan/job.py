@@ -11,9 +11,9 @@ from catalog_builder.tile.datasets import Dataset, dataset
 from catalog_builder.tile.grid import Bounds, TileId
 
 if TYPE_CHECKING:
-    from catalog_builder.convert.encode.colours import Basis
     from catalog_builder.convert.encode.overviews import Method
     from catalog_builder.convert.encode.tiff import Compression, Interleave, Predictor
+    from catalog_builder.item.basis import Basis
     from catalog_builder.tile.grid import Grid
 
 type Kind = Literal["npy", "geotiff"]

@@ -21,7 +21,7 @@ from catalog_builder.convert.encode.cog import write_cog
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
 from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.convert.tile.source import gdal_reason, local_copy, open_raster
-from catalog_builder.convert.tile.staging import publish, staging
+from catalog_builder.convert.tile.staging import publish, staged_file, staging
 from catalog_builder.errors import ConvertError
 
 if TYPE_CHECKING:
@@ -113,22 +113,22 @@ def _write_ours(ds: rasterio.DatasetReader, epsg: int, target: Path, job: Job, o
     levels = overviews.masked_pyramid(
         values, valid, block_size=options.block_size, nodata=nodata or 0, method=options.overviews
     )
-    cog = write_cog(
-        target,
-        levels,
-        crs_epsg=epsg,
-        transform=ds.transform[:6],
-        nodata=nodata,
-        block_size=options.block_size,
-        interleave=options.interleave,
-        compression=options.compression,
-        level=options.level,
-        predictor=options.predictor,
-        band_descriptions=[d or f"band_{i + 1}" for i, d in enumerate(ds.descriptions)],
-        tags={k: v for k, v in ds.tags().items() if v},
-        overview_resampling=options.overviews.upper(),
-        durable=options.durable,
-    )
+    with staged_file(target, options) as stream:
+        cog = write_cog(
+            stream,
+            levels,
+            crs_epsg=epsg,
+            transform=ds.transform[:6],
+            nodata=nodata,
+            block_size=options.block_size,
+            interleave=options.interleave,
+            compression=options.compression,
+            level=options.level,
+            predictor=options.predictor,
+            band_descriptions=[d or f"band_{i + 1}" for i, d in enumerate(ds.descriptions)],
+            tags={k: v for k, v in ds.tags().items() if v},
+            overview_resampling=options.overviews.upper(),
+        )
     return cog.header_size
 
 

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from catalog_builder.convert.encode import overviews, quantize
 from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
-from catalog_builder.convert.encode.colours import BASIS_FILE, colours, colours_of_values, thumbnail
+from catalog_builder.convert.encode.colours import colours, colours_of_values, thumbnail
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.convert.plan.job import Options, tile_folder
 from catalog_builder.convert.tile.source import Source
-from catalog_builder.convert.tile.staging import write_file
+from catalog_builder.convert.tile.staging import staged_file
+from catalog_builder.item.basis import BASIS_FILE
 from catalog_builder.item.item import STATISTICS
 from catalog_builder.item.statistics import encode_statistics
 from catalog_builder.raster.vrt import cog_f32_vrt, tessera_metadata
@@ -80,7 +81,8 @@ def write_native(folder: Path, source: Source, options: Options, row: LedgerRow)
     name = f"{source.tile.name}_{source.year}_{content}"
     base = f"{tile_folder(source.dataset.directory, source.year, source.tile)}/{name}_"
     text = view(name).encode()
-    write_file(folder / "vrt", text, options)
+    with staged_file(folder / "vrt", options) as stream:
+        stream.write(text)
     row = replace(
         row,
         profile="native",
@@ -141,24 +143,25 @@ def _write_visual(
     # Overviews down to one of the codes' blocks, which are smaller: the deepest ones are not needed.
     wanted = len(overviews.level_shapes(levels[0].shape[0], levels[0].shape[1], VISUAL_BLOCK))
     levels = levels[:wanted]
-    visual = write_cog(
-        folder / "visual",
-        levels,
-        crs_epsg=source.raster.epsg,
-        transform=source.raster.transform[:6],
-        nodata=0,
-        block_size=VISUAL_BLOCK,
-        # One request per block for all colours, and a codec that every browser library decodes.
-        interleave="pixel",
-        compression="deflate",
-        level=6,
-        band_descriptions=["red", "green", "blue"],
-        tags={**_tags(source, options), "TESSERA_VISUAL": f"PCA of the dataset, see {BASIS_FILE}"},
-        overview_resampling=options.overviews.upper(),
-        durable=options.durable,
-    )
+    with staged_file(folder / "visual", options) as stream:
+        visual = write_cog(
+            stream,
+            levels,
+            crs_epsg=source.raster.epsg,
+            transform=source.raster.transform[:6],
+            nodata=0,
+            block_size=VISUAL_BLOCK,
+            # One request per block for all colours, and a codec that every browser library decodes.
+            interleave="pixel",
+            compression="deflate",
+            level=6,
+            band_descriptions=["red", "green", "blue"],
+            tags={**_tags(source, options), "TESSERA_VISUAL": f"PCA of the dataset, see {BASIS_FILE}"},
+            overview_resampling=options.overviews.upper(),
+        )
     picture = thumbnail(levels)
-    write_file(folder / "thumbnail", picture, options)
+    with staged_file(folder / "thumbnail", options) as stream:
+        stream.write(picture)
     content = _content(visual.sha256, hashlib.sha256(picture).hexdigest())
     folder_name = tile_folder(source.dataset.directory, source.year, source.tile)
     base = f"{folder_name}/{source.tile.name}_{source.year}_{content}_"
@@ -181,24 +184,24 @@ def _cog(
     statistics: list[BandStatistics] | None = None,
 ) -> CogFile:
     bands = levels[0].shape[2] if levels[0].ndim == 3 else 1
-    return write_cog(
-        path,
-        levels,
-        crs_epsg=source.raster.epsg,
-        transform=source.raster.transform[:6],
-        nodata=nodata,
-        block_size=options.block_size,
-        interleave=options.interleave,
-        compression=options.compression,
-        level=options.level,
-        # An explicit predictor is meant for the embeddings; scales are floats.
-        predictor=options.predictor if bands > 1 or options.predictor == 1 else None,
-        band_descriptions=descriptions or [f"Tessera_Band_{i}" for i in range(bands)],
-        band_statistics=statistics,
-        tags=tags,
-        overview_resampling=options.overviews.upper(),
-        durable=options.durable,
-    )
+    with staged_file(path, options) as stream:
+        return write_cog(
+            stream,
+            levels,
+            crs_epsg=source.raster.epsg,
+            transform=source.raster.transform[:6],
+            nodata=nodata,
+            block_size=options.block_size,
+            interleave=options.interleave,
+            compression=options.compression,
+            level=options.level,
+            # An explicit predictor is meant for the embeddings; scales are floats.
+            predictor=options.predictor if bands > 1 or options.predictor == 1 else None,
+            band_descriptions=descriptions or [f"Tessera_Band_{i}" for i in range(bands)],
+            band_statistics=statistics,
+            tags=tags,
+            overview_resampling=options.overviews.upper(),
+        )
 
 
 def _tags(source: Source, options: Options) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from catalog_builder import storage
 from catalog_builder.convert.ledger.rows import LedgerRow
@@ -45,10 +46,11 @@ def staging(options: Options) -> Iterator[Path]:
                     empty.rmdir()
 
 
-def write_file(path: Path, data: bytes, options: Options) -> None:
-    """Write a small staged file."""
-    with path.open("wb") as stream:
-        stream.write(data)
+@contextmanager
+def staged_file(path: Path, options: Options) -> Iterator[BinaryIO]:
+    """Lend a new staged file to write to; when the block ends it is flushed to disk, if that is wanted."""
+    with path.open("xb") as stream:
+        yield stream
         if options.durable:
             stream.flush()
             os.fsync(stream.fileno())

@@ -16,7 +16,8 @@ from PIL import Image
 from pyproj import Transformer
 
 from api.pictures.style import Style, parse_bands, parse_rescale
-from catalog_builder.convert.encode.colours import colours, load_basis
+from catalog_builder.catalog.basis import load_basis
+from catalog_builder.convert.encode.colours import colours
 from catalog_builder.errors import QueryError
 from tests.support.backends import Serve
 from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted

@@ -13,7 +13,6 @@ import numpy as np
 from catalog_builder.convert.encode.colours import (
     SAMPLE_PIXELS,
     SAMPLE_TILES,
-    Basis,
     Sample,
     fit_basis,
     sample_pixels,
@@ -22,6 +21,7 @@ from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.convert.tile.source import NotATileError, read_source
 from catalog_builder.convert.workers.processes import WorkerDiedError
 from catalog_builder.errors import ConvertError, TesseraError
+from catalog_builder.item.basis import Basis
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,238 @@
+"""Converting from Python: what ``tessera-stac convert`` and the demonstration call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalog_builder import console, storage
+from catalog_builder.catalog.basis import load_basis, store_basis
+from catalog_builder.catalog.folder import COGS
+from catalog_builder.catalog.open import is_catalog
+from catalog_builder.convert import progress
+from catalog_builder.convert.fit_colours import fit_visual as fit_bases
+from catalog_builder.convert.plan.estimate import Estimate, estimate
+from catalog_builder.convert.plan.job import Options, Plan, Wanted
+from catalog_builder.convert.plan.sources import plan as make_plan
+from catalog_builder.convert.progress import duration, size
+from catalog_builder.convert.run import RunReport, run
+from catalog_builder.convert.workers import processes
+from catalog_builder.convert.workers.dask_start import LOCAL, connect, start_local
+from catalog_builder.convert.workers.processes import Workers
+from catalog_builder.errors import QueryError
+from catalog_builder.item.basis import Basis
+from catalog_builder.item.roles import LEDGER
+from catalog_builder.tile.datasets import DATASETS
+
+_FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A conversion that is planned and has its workers; made by :func:`prepare`."""
+
+    plan: Plan
+    options: Options
+    pool: Workers
+    workers: int
+    """How many tiles are converted at a time."""
+    about: str
+    """A line about the workers."""
+    ledger: str
+    """Folder of the ledger: a path, or an s3:// URL."""
+    shard: tuple[int, int] | None
+    quiet: bool
+    report: progress.Reporter
+
+    def estimate(self, *, force: bool = False) -> Estimate:
+        """Say how many tiles are to be converted, how many bytes and how long; nothing is done.
+
+        Parameters
+        ----------
+        force
+            Count also what is done already.
+        """
+        return estimate(self.plan, self.options, self.workers, self.ledger, force=force)
+
+    def run(self, *, visual: bool = True, fit_visual: bool = False, force: bool = False) -> RunReport:
+        """Convert what is planned.
+
+        Parameters
+        ----------
+        visual
+            Make false colours and a thumbnail of tiles whose dataset has fitted colours.
+        fit_visual
+            Fit the colours first, on a sample of the sources, and keep them beside the COGs.
+        force
+            Convert also what is done already.
+
+        Raises
+        ------
+        StorageError, ClusterError
+            See :func:`catalog_builder.convert.run.run`; the failure of a tile is in the report instead.
+        """
+        if not self.quiet:
+            console.say(self.about)
+        if fit_visual:
+            self._fit()
+        bases = self._stored_bases() if visual or fit_visual else ()
+        return run(
+            self.plan,
+            replace(self.options, bases=bases),
+            self.pool,
+            ledger=self.ledger,
+            label=f"shard-{self.shard[0]}-of-{self.shard[1]}" if self.shard else "run",
+            report=self.report,
+            force=force,
+        )
+
+    def _fit(self) -> None:
+        for basis in fit_bases(self.plan, self.options, self.pool, console.say):
+            where = store_basis(self.options.out, basis)
+            if not self.quiet:
+                share = 100 * sum(basis.explained)
+                console.say(
+                    f"colours of {basis.dataset}: {basis.pixels:,} pixels of {len(basis.tiles)} tiles,"
+                    f" {share:.0f} % of their variance; kept in {where}"
+                )
+
+    def _stored_bases(self) -> tuple[Basis, ...]:
+        found = (load_basis(self.options.out, ds.directory) for ds in DATASETS)
+        return tuple(b for b in found if b is not None)
+
+    def text_of(self, done: RunReport) -> str:
+        """Return what a run did, for people."""
+        lines = [
+            f"{self.options.out}: {done.converted:,} converted, {done.skipped:,} done already,"
+            f" {len(done.failed):,} failed of {done.total:,}" + (" (interrupted)" if done.interrupted else "")
+        ]
+        if done.converted:
+            profiles = ", ".join(f"{n:,} {name}" for name, n in sorted(done.profiles.items()))
+            lines.append(
+                f"  {profiles}; {size(done.bytes_in)} read, {size(done.bytes_out)} written"
+                f" in {duration(done.seconds)}"
+            )
+        lines += [f"  failed: {row.job}: {row.reason}" for row in done.failed[:_FAILURES_SHOWN]]
+        if len(done.failed) > _FAILURES_SHOWN:
+            lines.append(f"  … and {len(done.failed) - _FAILURES_SHOWN:,} more, see the ledger")
+        lines.append(f"  ledger: {self.ledger}")
+        return "\n".join(lines)
+
+    def data_of(self, done: RunReport) -> dict[str, Any]:
+        """Return what a run did, for programs."""
+        return {
+            "out": self.options.out,
+            "ledger": self.ledger,
+            "total": done.total,
+            "converted": done.converted,
+            "skipped": done.skipped,
+            "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
+            "profiles": done.profiles,
+            "bytes_in": done.bytes_in,
+            "bytes_out": done.bytes_out,
+            "seconds": round(done.seconds, 3),
+            "interrupted": done.interrupted,
+        }
+
+
+@contextmanager
+def prepare(
+    sources: Sequence[str],
+    options: Options,
+    wanted: Wanted | None = None,
+    *,
+    workers: int | None = None,
+    dask: str | None = None,
+    ledger: str | None = None,
+    quiet: bool = False,
+) -> Iterator[Conversion]:
+    """Plan a conversion and start its workers, which stop when the block ends.
+
+    Parameters
+    ----------
+    sources
+        GeoTIFFs or .npy pairs: files, folders, glob patterns, s3:// or http(s) URLs, manifests, or a
+        catalogue.
+    options
+        How to convert, and where to; see :func:`target_of`.
+    wanted
+        Which of the sources; all by default.
+    workers
+        Processes; None is as many as cores and memory allow, 0 works in this process.
+    dask
+        A cluster to work on: its scheduler's address or scheduler file; ``local`` starts one.
+    ledger
+        Folder of the ledger; None is ``ledger`` below the output.
+    quiet
+        Say nothing on standard error but failures.
+
+    Raises
+    ------
+    TesseraError
+        If a source cannot be read, an argument does not fit another, or the cluster cannot be reached.
+
+    Examples
+    --------
+    >>> with prepare(["catalog"], Options(out="cogs"), workers=0) as conversion:  # doctest: +SKIP
+    ...     done = conversion.run()
+    """
+    wanted = wanted or Wanted()
+    if dask is not None and not storage.scheme(options.out):
+        # workers have folders of their own
+        options = replace(options, out=str(storage.local_path(options.out).absolute()))
+    plan = make_plan(list(sources), wanted)
+    report = progress.reporter(quiet=quiet)
+    if not quiet:
+        for note in plan.notes:
+            console.say(f"note: {note}")
+    where = ledger or storage.join(options.out, LEDGER)
+    pool, count, about = _workers(plan, options, workers, dask)
+    try:
+        yield Conversion(plan, options, pool, count, about, where, wanted.shard, quiet, report)
+    finally:
+        pool.close()
+
+
+def target_of(sources: Sequence[str], out: str | None = None) -> str:
+    """Return where to write: what was given, or the cogs folder of the one catalogue that is converted.
+
+    Raises
+    ------
+    QueryError
+        If nothing was given and the sources are no catalogue.
+    """
+    if out is not None:
+        return out.rstrip("/") or "/"
+    if len(sources) == 1 and is_catalog(sources[0]):
+        source = sources[0]
+        return storage.join(source if storage.scheme(source) else str(Path(source).absolute()), COGS)
+    raise QueryError("--out: say where the COGs go; only a catalogue has a place for them")
+
+
+def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
+    """Return the workers, how many they are, and a line about them."""
+    if dask is not None and dask != LOCAL:
+        if asked is not None:
+            raise QueryError("--workers and --dask: give one of the two; a cluster has its own workers")
+        cluster, about = connect(dask)
+        return cluster, max(1, cluster.live), about
+    first = next(plan.jobs(), None)
+    geotiff = first is not None and first.kind == "geotiff"
+    if asked == 0:
+        if dask is not None:
+            raise QueryError("--workers: a local Dask cluster needs one or more")
+        return processes.ExecutorWorkers(processes.Inline(), 1), 1, "working in this process"
+    count = asked or min(processes.default_workers(options, geotiff=geotiff), max(plan.total, 1))
+    need = processes.memory_per_worker(options, geotiff=geotiff)
+    about = f"{count} worker{'s' if count != 1 else ''}, each one thread and at most {size(need)}"
+    free = processes.available_memory()
+    if free is not None and count * need > free:
+        about += f"; together that may be more than the {size(free)} that are free: use fewer --workers"
+    if dask is not None:
+        # A raster that is no tile may need more than a tile does: what is free is shared out.
+        local, where = start_local(count, max(need * 5 // 4, (free or 0) * 4 // 5 // count))
+        return local, count, f"Dask on this machine: {about}; {where}"
+    return processes.ProcessWorkers(count), count, about
