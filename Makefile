@@ -41,10 +41,11 @@ browser: $(VENV)/.made  ## Build STAC Browser for the server's /browser page (ne
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
-lint: $(VENV)/.dev  ## ruff and mypy --strict
+lint: $(VENV)/.dev  ## ruff, mypy --strict and the rooms' contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## Print the tables of the README (takes a while)
 	$(BIN)/python -m pytest -m bench -s -p no:xdist tests/bench $(ARGS)

@@ -20,9 +20,9 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.manifests.listing.files import Files, IndexArray, Pairer, landmasks_of
-from catalog_builder.manifests.listing.names import FileKind, flaw, parse_paths
 from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, Part
+from catalog_builder.manifests.paths.files import Files, IndexArray, Pairer, landmasks_of
+from catalog_builder.manifests.paths.names import FileKind, flaw, parse_paths
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading, text_chunks
 from catalog_builder.tile.grid import N_COLS

@@ -14,8 +14,8 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
-from catalog_builder.manifests.listing.names import FileKind, parse_paths
 from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.paths.names import FileKind, parse_paths
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
 from catalog_builder.tile.grid import N_COLS, TileId
 

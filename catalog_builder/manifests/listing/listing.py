@@ -1,6 +1,6 @@
 """The data itself as a manifest: a folder, an S3 prefix, or a saved listing of either.
 
-Every layout upstream has had is known (:mod:`~catalog_builder.manifests.listing.names`), with or without the
+Every layout upstream has had is known (:mod:`~catalog_builder.manifests.paths.names`), with or without the
 ``global_0.1_degree_representation`` level and below any number of other folders. Which dataset it is
 say, in this order, the ``tessera_metadata.json`` that geotessera 0.9 and later leave beside the
 data, and the folders' names (``npy/v1.1-cam/…``). Hashes are taken from the ``SHA256`` files that
@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from catalog_builder import storage
 from catalog_builder.errors import DatasetError, StorageError
-from catalog_builder.manifests.listing.files import Files, Pairer, landmasks_of
-from catalog_builder.manifests.listing.names import FileKind, Names, flaw, parse_paths
 from catalog_builder.manifests.part import BoolArray, Hashes, Part, sizes, tile_table, times
+from catalog_builder.manifests.paths.files import Files, Pairer, landmasks_of
+from catalog_builder.manifests.paths.names import FileKind, Names, flaw, parse_paths
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.manifests.text import read_text

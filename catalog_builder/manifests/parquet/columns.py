@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_builder.manifests.listing.files import IndexArray
-from catalog_builder.manifests.listing.names import FileKind, parse_paths
 from catalog_builder.manifests.part import N_CELLS, UNKNOWN, BoolArray, Hashes
+from catalog_builder.manifests.paths.files import IndexArray
+from catalog_builder.manifests.paths.names import FileKind, parse_paths
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
 

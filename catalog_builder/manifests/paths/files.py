@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.manifests.listing.names import FileKind
 from catalog_builder.manifests.part import (
     N_CELLS,
     UNKNOWN,
@@ -25,6 +24,7 @@ from catalog_builder.manifests.part import (
     tile_table,
     times,
 )
+from catalog_builder.manifests.paths.names import FileKind
 from catalog_builder.manifests.problems import Kind, ProblemLog
 from catalog_builder.tile.grid import N_COLS, TileId
 
@@ -36,7 +36,7 @@ class Files:
     """Files that a manifest names, one array element a file."""
 
     kind: npt.NDArray[np.uint8]
-    """:class:`~catalog_builder.manifests.listing.names.FileKind`."""
+    """:class:`~catalog_builder.manifests.paths.names.FileKind`."""
     year: npt.NDArray[np.int16]
     cell: npt.NDArray[np.int32]
     size: IndexArray

@@ -1,0 +1,1 @@
+"""What the paths of files say: tile, year and kind; files put together to tile-years."""
