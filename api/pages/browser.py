@@ -25,7 +25,7 @@ from api.http.responses import error
 from api.pages.frame import not_modified, page, strong_etag
 from api.settings import Settings
 
-DIST = Path(__file__).with_name("browser_dist")
+DIST = Path(__file__).parents[1] / "browser_dist"
 """Where ``deploy/browser/build.py`` puts the files."""
 PUBLIC_BROWSER = "https://radiantearth.github.io/stac-browser/#/external"
 """Loads any catalogue that its visitor's machine can reach."""
