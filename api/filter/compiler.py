@@ -28,7 +28,7 @@ from api.filter.ids import item_keys
 from api.filter.queryables import Kind, Queryable, queryable
 from api.request.area import check_length
 from api.settings import Settings
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS
+from catalog_builder.catalog.index.keys import ORDINAL_SQL, YEAR_SQL, make_key, ordinal_of, split_key
 from catalog_builder.errors import GridError, QueryError
 from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask
@@ -250,8 +250,8 @@ class Compiler:
     def _member(self, bound: Bound) -> Condition:
         tests = ["1"]
         for sql, chosen in (
-            (f"(t.key >> {CELL_BITS + YEAR_BITS})", bound.ordinals),
-            (f"((t.key >> {CELL_BITS}) & {(1 << YEAR_BITS) - 1})", bound.years),
+            (ORDINAL_SQL, bound.ordinals),
+            (YEAR_SQL, bound.years),
             ("t.key", bound.keys),
         ):
             if chosen is not None:
@@ -277,12 +277,11 @@ class Compiler:
             return EVERYTHING.inexact()
         (axis,) = axes
         if axis == "collection":
-            shift = CELL_BITS + YEAR_BITS
-            held = self._holding(sql, values, [o << shift for o in sorted(self._ordinals)])
-            return Bound(ordinals=frozenset(key >> shift for key in held))
+            held = self._holding(sql, values, [make_key(o, 0, 0, 0) for o in sorted(self._ordinals)])
+            return Bound(ordinals=frozenset(map(ordinal_of, held)))
         if axis == "year":
-            held = self._holding(sql, values, [y << CELL_BITS for y in sorted(self._years)])
-            return Bound(years=frozenset(key >> CELL_BITS for key in held))
+            held = self._holding(sql, values, [make_key(0, y, 0, 0) for y in sorted(self._years)])
+            return Bound(years=frozenset(split_key(key)[1] for key in held))
         return Bound(cells=_zones(self._holding(sql, values, _ZONE_KEYS)))
 
     @staticmethod
@@ -407,18 +406,20 @@ _OPERATORS: dict[str, Callable[[Compiler, list[Any]], Condition]] = {
 }
 
 
-# One key per hemisphere and UTM zone.
-_ZONE_KEYS = [
-    row << COL_BITS | zone * grid.COLS_PER_ZONE for row in (0, grid.N_ROWS // 2) for zone in range(60)
-]
+_HEMISPHERES = (0, grid.N_ROWS // 2)
+"""Their first rows."""
+_ZONES = range(0, grid.N_COLS, grid.COLS_PER_ZONE)
+"""First columns of UTM zones."""
+_ZONE_KEYS = [make_key(0, 0, row, col) for row in _HEMISPHERES for col in _ZONES]
+"""One key per hemisphere and UTM zone."""
 
 
 def _zones(keys: list[int]) -> Runs:
     """Return the cells of the hemispheres and zones that some keys stand for."""
     held = set(keys)
     parts: list[Runs] = []
-    for hemisphere in (0, grid.N_ROWS // 2):
-        cols = np.repeat([(hemisphere << COL_BITS | z * 60) in held for z in range(60)], grid.COLS_PER_ZONE)
+    for hemisphere in _HEMISPHERES:
+        cols = np.repeat([make_key(0, 0, hemisphere, col) in held for col in _ZONES], grid.COLS_PER_ZONE)
         rows = np.zeros(grid.N_ROWS, np.bool_)
         rows[hemisphere : hemisphere + grid.N_ROWS // 2] = True
         parts.append(from_mask(rows, cols))

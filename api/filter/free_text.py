@@ -58,8 +58,8 @@ def own_bounds(words: str, snapshot: Snapshot) -> list[Bound]:
     else:
         found.append(Bound(cells=_cells([tile.row], [tile.col])))
     if _DEGREES.fullmatch(words):
-        hundredths = round(float(words) * 100)
-        row, col = (hundredths + 8995) // 10, (hundredths + 17995) // 10
+        hundredths = np.array(round(float(words) * 100))
+        row, col = map(int, grid.of_centres(hundredths, hundredths))
         everything = (range(grid.N_ROWS), range(grid.N_COLS))
         if 0 <= row < grid.N_ROWS:
             found.append(Bound(cells=_cells([row], everything[1])))

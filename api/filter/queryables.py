@@ -15,24 +15,21 @@ from typing import Any, Literal
 
 from api.catalogue.store import Snapshot
 from api.request.times import year_span
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, ROW_BITS, YEAR_BITS
+from catalog_builder.catalog.index.keys import COL_SQL, LAT_I_SQL, LON_I_SQL, ORDINAL_SQL, ROW_SQL, YEAR_SQL
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
 from catalog_builder.item.item import Has
-from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import COLS_PER_ZONE, N_ROWS, centre_texts
 from catalog_builder.tile.years import COVERAGE_NAMES, year_bits
 
 Kind = Literal["number", "text", "boolean", "instant", "geometry"]
 Axis = Literal["collection", "year", "zone", "tile-year"]
 """What a property depends on; ``zone`` is a UTM zone and hemisphere."""
 
-_YEAR = f"((t.key >> {CELL_BITS}) & {(1 << YEAR_BITS) - 1})"
-_ROW = f"((t.key >> {COL_BITS}) & {(1 << ROW_BITS) - 1})"
-_COL = f"(t.key & {(1 << COL_BITS) - 1})"
-_ORDINAL = f"(t.key >> {CELL_BITS + YEAR_BITS})"
-_ZONE = f"({_COL} / 60 + 1)"
-_LON = f"printf('%.2f', ({_COL} * 10 - 17995) / 100.0)"
-_LAT = f"printf('%.2f', ({_ROW} * 10 - 8995) / 100.0)"
+_ZONE = f"({COL_SQL} / {COLS_PER_ZONE} + 1)"
+_HEMISPHERE = f"(CASE WHEN {ROW_SQL} < {N_ROWS // 2} THEN 32700 ELSE 32600 END)"
+_LON = f"printf('%.2f', {LON_I_SQL} / 100.0)"
+_LAT = f"printf('%.2f', {LAT_I_SQL} / 100.0)"
 _TILE = f"('grid_' || {_LON} || '_' || {_LAT})"
 
 
@@ -68,15 +65,13 @@ def _tile_rank() -> str:
     writing both out as text for every row costs ten times as much.
     """
 
-    def ranks(centres: Sequence[int], at: str) -> str:
-        names = [f"{c / 100:.2f}" for c in centres]
+    def ranks(names: Sequence[str], at: str) -> str:
         place = {name: i for i, name in enumerate(sorted(names))}
         table = b"".join(place[name].to_bytes(2, "big") for name in names)
         return f"hex(substr(X'{table.hex()}', {at} * 2 + 1, 2))"
 
-    lon = ranks([c * 10 - 17995 for c in range(N_COLS)], _COL)
-    lat = ranks([r * 10 - 8995 for r in range(N_ROWS)], _ROW)
-    return f"({lon} || {lat})"
+    lat, lon = centre_texts()
+    return f"({ranks(lon, COL_SQL)} || {ranks(lat, ROW_SQL)})"
 
 
 def _always(sql: str) -> Callable[[Snapshot], str]:
@@ -88,21 +83,21 @@ def _of_collection(value: Callable[[CollectionRecord], str | float]) -> Callable
 
     def sql(snapshot: Snapshot) -> str:
         cases = " ".join(f"WHEN {r.ordinal} THEN {quoted(value(r))}" for r in snapshot.collections.values())
-        return f"(CASE {_ORDINAL} {cases} END)"
+        return f"(CASE {ORDINAL_SQL} {cases} END)"
 
     return sql
 
 
 def _of_year(value: Callable[[int], int]) -> Callable[[Snapshot], str]:
     def sql(snapshot: Snapshot) -> str:
-        return f"(CASE {_YEAR} {' '.join(f'WHEN {y} THEN {value(y)}' for y in snapshot.years)} END)"
+        return f"(CASE {YEAR_SQL} {' '.join(f'WHEN {y} THEN {value(y)}' for y in snapshot.years)} END)"
 
     return sql
 
 
 def _title(snapshot: Snapshot) -> str:
     title = _of_collection(lambda r: r.dataset.title)(snapshot)
-    return f"({title} || ', ' || {_LON} || ' ' || {_LAT} || ', ' || {_YEAR})"
+    return f"({title} || ', ' || {_LON} || ' ' || {_LAT} || ', ' || {YEAR_SQL})"
 
 
 def _coverage(snapshot: Snapshot) -> str:
@@ -114,7 +109,7 @@ def _coverage(snapshot: Snapshot) -> str:
         for r in snapshot.collections.values()
         if r.years
     )
-    return f"(CASE {_ORDINAL} {cases} END)"
+    return f"(CASE {ORDINAL_SQL} {cases} END)"
 
 
 def quoted(value: str | float) -> str:
@@ -129,9 +124,9 @@ QUERYABLES: dict[str, Queryable] = {
     q.name: q
     for q in (
         Queryable(
-            "id", "text", "tile-year", _always(f"({_TILE} || '_' || {_YEAR})"),
+            "id", "text", "tile-year", _always(f"({_TILE} || '_' || {YEAR_SQL})"),
             {**_TEXT, "title": "Id", "description": "grid_<lon>_<lat>_<year>: tile centre and year"},
-            lambda: f"({_tile_rank()} || {_YEAR})",
+            lambda: f"({_tile_rank()} || {YEAR_SQL})",
         ),
         Queryable(
             "collection", "text", "collection", _of_collection(lambda r: r.id),
@@ -160,7 +155,7 @@ QUERYABLES: dict[str, Queryable] = {
         ),
         Queryable(
             "proj:code", "text", "zone",
-            _always(f"('EPSG:' || ((CASE WHEN {_ROW} < 900 THEN 32700 ELSE 32600 END) + {_ZONE}))"),
+            _always(f"('EPSG:' || ({_HEMISPHERE} + {_ZONE}))"),
             {**_TEXT, "title": "CRS of the raster", "pattern": "^EPSG:32[67][0-9]{2}$"},
         ),
         Queryable(
@@ -174,7 +169,7 @@ QUERYABLES: dict[str, Queryable] = {
         Queryable(
             "tessera:tile", "text", "tile-year", _always(_TILE), {**_TEXT, "title": "Tile"}, _tile_rank
         ),
-        Queryable("tessera:year", "number", "year", _always(_YEAR), {"type": "integer", "title": "Year"}),
+        Queryable("tessera:year", "number", "year", _always(YEAR_SQL), {"type": "integer", "title": "Year"}),
         Queryable(
             "tessera:utm_zone", "number", "zone", _always(_ZONE),
             {"type": "integer", "minimum": 1, "maximum": 60, "title": "UTM zone"},

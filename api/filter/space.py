@@ -83,14 +83,14 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
     _few_vertices(shape, MOST_TESTED_VERTICES, function)
     name = _INVERSE.get(function, function) if reversed_arguments else function
     cells = touched.cells()
-    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    row, col = grid.rows_cols(cells)
     boxes = shapely.box(_EDGE_LON[col], _EDGE_LAT[row], _EDGE_LON[col + 1], _EDGE_LAT[row + 1])
     shapely.prepare(shape)
     try:
         held = cells[_RELATIONS[name](shape, boxes)]
     except shapely.errors.GEOSException as exc:
         raise QueryError(f"filter: {function} cannot be answered for this geometry ({exc})") from None
-    row, col = (held // grid.N_COLS).astype(np.int32), (held % grid.N_COLS).astype(np.int32)
+    row, col = (part.astype(np.int32) for part in grid.rows_cols(held))
     return Runs(row, col, col), area.degrees + touched.n_cells / 10
 
 

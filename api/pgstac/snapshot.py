@@ -66,9 +66,7 @@ class LoadedTiles(Index):
             bit = np.uint32(year_bits([of]))
             cells = np.flatnonzero(flat & bit) if runs is None else runs.cells()
             cells = cells[(flat[cells] & bit) != 0][: limit - len(found)]
-            rows, cols = np.divmod(cells, grid.N_COLS)
-            places = zip(rows.tolist(), cols.tolist(), strict=True)
-            found += [(of, grid.TileId.from_row_col(row, col)) for row, col in places]
+            found += [(of, grid.TileId.from_cell(cell)) for cell in cells.tolist()]
         return found
 
     def blocks(self, ordinal: int, year: int) -> Blocks:
@@ -151,7 +149,7 @@ def records_of(
 
 def masks_of(cells: Mapping[int, list[npt.NDArray[np.int32]]]) -> Masks:
     """Return the masks of tiles from their cells by year."""
-    masks = np.zeros(grid.N_ROWS * grid.N_COLS, np.uint32)
+    masks = np.zeros(grid.N_CELLS, np.uint32)
     for year, parts in cells.items():
         for part in parts:
             if len(part) and not (part[0] >= 0 and part[-1] < len(masks)):

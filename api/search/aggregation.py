@@ -12,7 +12,7 @@ import orjson
 from api.catalogue.store import Snapshot
 from api.filter.queryables import QUERYABLES, quoted
 from catalog_builder.catalog.index.blocks import BLOCK
-from catalog_builder.catalog.index.keys import COL_BITS, ranges_json
+from catalog_builder.catalog.index.keys import COL_SQL, ROW_SQL, ranges_json
 from catalog_builder.catalog.index.reader import RANGES_SQL, where_sql
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.selection import Selection
@@ -21,7 +21,6 @@ from catalog_builder.tile import grid
 from catalog_builder.tile.years import COVERAGE_NAMES
 
 Counts = dict[Any, int]
-_MASK = (1 << COL_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def _property(name: str) -> Callable[[Snapshot], str]:
 
 
 def _degree_sql(snapshot: Snapshot) -> str:
-    return f"(((t.key >> {COL_BITS}) & 2047) / {BLOCK} * 1000 + (t.key & {_MASK}) / {BLOCK})"
+    return f"({ROW_SQL} / {BLOCK} * 1000 + {COL_SQL} / {BLOCK})"
 
 
 def _coverage_of_year(snapshot: Snapshot, record: CollectionRecord, year: int) -> Counts:

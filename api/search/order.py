@@ -19,7 +19,7 @@ from api.filter.queryables import QUERYABLES
 from api.request.token import Cursor
 from api.search.parameters import Sort
 from api.settings import Settings
-from catalog_builder.catalog.index.keys import CELL_BITS, split_key
+from catalog_builder.catalog.index.keys import make_key, split_key
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.catalog.index.sorting import Term, sorted_page, values_of
 from catalog_builder.errors import QueryError
@@ -138,7 +138,7 @@ def _axis_values(
     snapshot: Snapshot, terms: Sequence[Sort], pairs: Sequence[Pair]
 ) -> dict[Pair, tuple[Any, ...]]:
     """Return the values that terms have in collections and years."""
-    keys = {pair: (pair[0] << 12 | pair[1]) << CELL_BITS for pair in pairs}
+    keys = {pair: make_key(*pair, 0, 0) for pair in pairs}
     columns = ", ".join(QUERYABLES[t.name].sql(snapshot) for t in terms)
     with snapshot.index.lend(None, Selection(())) as db:
         sql = f"SELECT {columns} FROM (SELECT ? AS key) t"

@@ -17,7 +17,7 @@ from api.request.view import View
 from api.search.map_links import MAP_SLOTS, with_map_links
 from api.search.order import Row
 from catalog_builder.catalog.index.item_rows import tile_rows
-from catalog_builder.catalog.index.keys import CELL_BITS, YEAR_BITS
+from catalog_builder.catalog.index.keys import ordinal_of
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.item.bands_view import bands_template, readable_flags
 from catalog_builder.item.item import item_columns, item_template
@@ -68,7 +68,7 @@ def render(
     """Return rows as the JSON texts of their items, in order, in a view and with some fields."""
     if not rows:
         return []
-    ordinals = [row[0] >> (CELL_BITS + YEAR_BITS) for row in rows]
+    ordinals = [ordinal_of(row[0]) for row in rows]
     texts = [""] * len(rows)
     for ordinal in set(ordinals):
         places = [i for i, o in enumerate(ordinals) if o == ordinal]

@@ -27,9 +27,10 @@ from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
 from catalog_builder.item.roles import ROLES
 from catalog_builder.manifests.part import Selection
+from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
-from catalog_builder.tile.grid import N_COLS
-from catalog_builder.tile.table import TILE_SCHEMA, rows_cols
+from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.table import TILE_SCHEMA
 
 FACTS = ("flags", "valid_fraction", *COG_COLUMNS)
 """What is kept of a converted tile-year: its :class:`Has` flags, its valid fraction, the index's columns."""
@@ -70,7 +71,8 @@ def stage_present(
         for of_year in years:
             for key, has, *facts in index.cog_rows(ordinal, of_year):
                 _, year, row, col = split_key(key)
-                yield row * 10 - 8995, col * 10 - 17995, year, "", (has & COG_FLAGS, *facts)
+                tile = TileId.from_row_col(row, col)
+                yield tile.lat_i, tile.lon_i, year, "", (has & COG_FLAGS, *facts)
 
     _stage(staging, found(), selection)
 
@@ -83,7 +85,7 @@ def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Selection) ->
     for batch in batched(rows, BATCH):
         lat_i, lon_i, year = (np.array([row[i] for row in batch], np.int64) for i in range(3))
         keep = selection.keeps(lat_i, lon_i, year)
-        cell = (lat_i + 8995) // 10 * N_COLS + (lon_i + 17995) // 10
+        cell = grid.cells(*grid.of_centres(lat_i, lon_i))
         staging.add(
             (row[2], at, row[3], row[4])
             for row, at, wanted in zip(
@@ -121,10 +123,10 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
 
 def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:
     """Return converted tile-years as a TileTable that says nothing of their sources."""
-    row, col = rows_cols(cell)
+    lat_i, lon_i = grid.centres(*grid.rows_cols(cell))
     columns = {
-        "lat_i": pa.array(row * 10 - 8995, pa.int16()),
-        "lon_i": pa.array(col * 10 - 17995, pa.int16()),
+        "lat_i": pa.array(lat_i),
+        "lon_i": pa.array(lon_i),
         "year": pa.array(np.full(len(cell), year), pa.int16()),
         "has_npy": pa.repeat(False, len(cell)),
     }

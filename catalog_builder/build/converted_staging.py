@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import N_CELLS
 
 BATCH = 1 << 14
 """Rows held at a time."""
-_CELLS = N_ROWS * N_COLS
 
 Row = tuple[Any, ...]
 
@@ -78,7 +77,7 @@ class CogStaging:
         def bound() -> Iterator[Row]:
             for year, cell, finished, facts in rows:
                 self.num_rows += 1
-                yield (year * _CELLS + cell, finished, *facts)
+                yield (year * N_CELLS + cell, finished, *facts)
 
         self._db.execute("BEGIN")
         self._db.executemany(sql, bound())
@@ -90,15 +89,15 @@ class CogStaging:
         slot, sql = -1, "SELECT slot FROM cog WHERE slot > ? LIMIT 1"
         with self._lock:
             while row := self._db.execute(sql, (slot,)).fetchone():
-                found.append(row[0] // _CELLS)
-                slot = (found[-1] + 1) * _CELLS - 1
+                found.append(row[0] // N_CELLS)
+                slot = (found[-1] + 1) * N_CELLS - 1
         return found
 
     def cells(self, year: int) -> npt.NDArray[np.int32]:
         """Return the cells of a year that are converted, ascending."""
         with self._lock:
             rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
-            return np.fromiter((slot - year * _CELLS for (slot,) in rows), np.int32)
+            return np.fromiter((slot - year * N_CELLS for (slot,) in rows), np.int32)
 
     def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
         """Yield facts (all, or some) of a year's cells, ascending, in batches of :data:`BATCH`."""
@@ -119,7 +118,7 @@ class CogStaging:
         KeyError
             If one of them is not converted.
         """
-        slots = (cell.astype(np.int64) + year * _CELLS).tolist()
+        slots = (cell.astype(np.int64) + year * N_CELLS).tolist()
         sql = f"SELECT slot, {', '.join(self.columns)} FROM json_each(?) j CROSS JOIN cog ON slot = j.value"
         with self._lock:
             rows = self._db.execute(sql, (orjson.dumps(slots).decode(),)).fetchall()
@@ -128,4 +127,4 @@ class CogStaging:
 
     @staticmethod
     def _span(year: int) -> tuple[int, int]:
-        return year * _CELLS, (year + 1) * _CELLS - 1
+        return year * N_CELLS, (year + 1) * N_CELLS - 1

@@ -351,7 +351,7 @@ class _Builder:
             reason = self.problems.summary() or "they are empty, or --years and --bbox exclude everything"
             raise CatalogError(f"no tile-year in the sources: {reason}")
         landmasks = Landmasks(self.staging.landmasks())
-        masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
+        masks = np.zeros(grid.N_CELLS, dtype=np.uint32)
         counts = []
         for year in years:
             cell = cells(self.staging.year(year))
@@ -453,8 +453,7 @@ class _Builder:
         (bad,) = np.nonzero(rows.misfit)
 
         def describe(i: int) -> tuple[str, str]:
-            row, col = divmod(int(rows.cell[i]), grid.N_COLS)
-            name = grid.TileId.from_row_col(row, col).name
+            name = grid.TileId.from_cell(int(rows.cell[i])).name
             sizes = f"{rows.column('npy_size')[i]} and {rows.column('scales_size')[i]} bytes"
             return "", f"{year}/{name}: {sizes} do not fit the tile's raster; it cannot be read in place"
 
@@ -466,7 +465,7 @@ class _Builder:
             return
         stale = rows.cogs.stale
         if len(stale):
-            tile = grid.TileId.from_row_col(*divmod(int(stale[0]), grid.N_COLS))
+            tile = grid.TileId.from_cell(int(stale[0]))
             self.problems.note(
                 f"{year}: {len(stale):,} converted tiles are left out, their source has changed since"
                 f" ({tile.name} is the first): convert them again"

@@ -160,7 +160,7 @@ def _year(address: str, extract: Extract, year: int, n: int) -> Finding:
     except (OSError, ValueError, StorageError) as exc:
         return Finding(what, (f"{file}: {exc}" if file not in str(exc) else str(exc),))
     west, south = (np.rint(bbox[i].to_numpy() * 10).astype(np.int64) for i in (0, 1))
-    in_parquet = np.sort((south + 900) * grid.N_COLS + west + 1800)
+    in_parquet = np.sort(grid.cells(south + grid.N_ROWS // 2, west + grid.N_COLS // 2))
     try:
         in_index = extract.cells(year)
         page = next(extract.pages(year), [])

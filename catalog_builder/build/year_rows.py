@@ -22,7 +22,7 @@ from catalog_builder.catalog.index.writer import IndexRows
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
-from catalog_builder.tile.table import cells, rows_cols
+from catalog_builder.tile.table import cells
 
 _BATCH = 1 << 16
 """Rows turned into Python objects at a time."""
@@ -60,7 +60,7 @@ class YearRows:
         self.mask = masks[self.cell]
         self.landmask_at = landmasks.position[self.cell]
         self.landmasks = landmasks
-        row, col = rows_cols(self.cell)
+        row, col = grid.rows_cols(self.cell)
         raster = grid.rasters(row, col)
         size, scales = npy_size(raster.height, raster.width), scales_size(raster.height, raster.width)
         column = self.column
@@ -126,7 +126,7 @@ class YearRows:
     def rows_at(self, at: npt.NDArray[np.integer]) -> TileRows:
         """Return the tile-years at some positions."""
         table = self.table.take(pa.array(at)).combine_chunks()
-        row, col = rows_cols(self.cell[at])
+        row, col = grid.rows_cols(self.cell[at])
         landmask = self.landmask_at[at]
         year = int(self.table["year"][0].as_py())
 
@@ -178,7 +178,7 @@ class Landmasks:
     def __init__(self, table: pa.Table) -> None:
         table = table.combine_chunks()
         self.cell = cells(table)
-        self.position = np.full(grid.N_ROWS * grid.N_COLS, -1, dtype=np.int32)
+        self.position = np.full(grid.N_CELLS, -1, dtype=np.int32)
         self.position[self.cell] = np.arange(len(self.cell), dtype=np.int32)
         self.size = np.append(table["size"].fill_null(0).to_numpy(), 0)
         self.has_size = np.append(table["size"].is_valid().to_numpy(), False)

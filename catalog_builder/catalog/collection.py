@@ -225,7 +225,7 @@ def _links(ds: Dataset) -> list[pystac.Link]:
 
 
 def _bbox(cells: npt.NDArray[np.int32]) -> list[float]:
-    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    row, col = grid.rows_cols(cells)
     return [
         grid.LON_EDGES[int(col.min())],
         grid.LAT_EDGES[int(row.min())],
@@ -241,9 +241,9 @@ def _utc(year: int, *, first: bool) -> dt.datetime:
 
 
 def _summaries(record: CollectionRecord, cells: npt.NDArray[np.int32]) -> dict[str, Any]:
-    row, col = cells // grid.N_COLS, cells % grid.N_COLS
+    row, col = grid.rows_cols(cells)
     zone = col // grid.COLS_PER_ZONE + 1
-    epsg = np.unique(np.where(row < grid.N_ROWS // 2, 32700, 32600) + zone)
+    epsg = np.unique(grid.epsg_codes(row, col))
     return {
         "gsd": [10],
         "proj:code": [f"EPSG:{code}" for code in epsg.tolist()],

@@ -17,16 +17,16 @@ import orjson
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.catalog.index.item_rows import tile_rows
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, make_key
+from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.item.item import TileRows, item_columns, item_template
 from catalog_builder.item.template import JsonRenderer
+from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs, cover
 from catalog_builder.tile.datasets import dataset
-from catalog_builder.tile.grid import N_COLS
 
 PAGE = 2000
 """Items read and rendered at a time: 10 MB of JSON."""
@@ -102,8 +102,7 @@ class Extract:
 
     def rows_of(self, cell: npt.NDArray[np.int32], year: int) -> TileRows:
         """Return the tile-years of some cells of a year, in their order."""
-        row, col = np.divmod(cell.astype(np.int64), N_COLS)
-        keys = make_key(self.record.ordinal, year, 0, 0) + (row << COL_BITS | col)
+        keys = make_keys(self.record.ordinal, year, *grid.rows_cols(cell))
         found = self.index.page(Selection([self.record.ordinal], keys=keys.tolist()), len(keys))
         place = np.empty(len(keys), np.int64)
         place[np.argsort(keys)] = np.arange(len(keys))
@@ -112,8 +111,7 @@ class Extract:
 
 def cells_of(rows: Sequence[Row]) -> npt.NDArray[np.int32]:
     """Return the cells of the index's rows (row * 3600 + column), in their order."""
-    cell = np.array([r[0] for r in rows], np.int64) & ((1 << CELL_BITS) - 1)
-    return ((cell >> COL_BITS) * N_COLS + (cell & ((1 << COL_BITS) - 1))).astype(np.int32)
+    return grid.cells(*rows_cols(np.array([r[0] for r in rows], np.int64)))
 
 
 def extracts(

@@ -410,8 +410,7 @@ def url_path(path: str) -> str:
 @cache
 def _number_texts() -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     """Longitudes by column, latitudes by row (two decimals), years from 2000, as text."""
-    lon = [f"{(c * 10 - 17995) / 100:.2f}" for c in range(grid.N_COLS)]
-    lat = [f"{(r * 10 - 8995) / 100:.2f}" for r in range(grid.N_ROWS)]
+    lat, lon = grid.centre_texts()
     return (
         np.array(lon, dtype=object),
         np.array(lat, dtype=object),

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from catalog_builder.item.item import TileRows, item_columns
 from catalog_builder.item.template import ArrowRenderer, Columns
 from catalog_builder.tile import grid
-from catalog_builder.tile.table import rows_cols
 
 ROW_GROUP = 20_000
 """Items of a row group: the STAC community recommends 10 to 50 thousand."""
@@ -59,7 +58,7 @@ def write_items(
     grid_kind
         Which raster grid the template describes.
     """
-    order = np.argsort(z_order(*rows_cols(cell)), kind="stable")
+    order = np.argsort(z_order(*grid.rows_cols(cell)), kind="stable")
     renderer = ArrowRenderer({k: v for k, v in template.items() if k not in ("geometry", "bbox")})
     writer: pq.ParquetWriter | None = None
     bounds = np.array([180.0, 90.0, -180.0, -90.0])

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog_builder.tile.datasets import Dataset
-from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, split_antimeridian
+from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, Bounds, of_centres, split_antimeridian
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA
 
-N_CELLS = N_ROWS * N_COLS
 UNKNOWN = -1
 """Stands for a size or time that a manifest does not give."""
 
@@ -62,14 +61,13 @@ class Selection:
             mask = np.isin(year, sorted(self.years))
         if self.bounds is not None:
             inside = np.zeros(len(lat_i), dtype=np.bool_)
+            row, col = of_centres(np.asarray(lat_i), np.asarray(lon_i))
             for west, south, east, north in split_antimeridian(*self.bounds):
                 # cells whose open interval meets the open interval of the box
                 col_first = np.searchsorted(LON_EDGES, west, side="right") - 1
                 col_last = np.searchsorted(LON_EDGES, east, side="left") - 1
                 row_first = np.searchsorted(LAT_EDGES, south, side="right") - 1
                 row_last = np.searchsorted(LAT_EDGES, north, side="left") - 1
-                row = (np.asarray(lat_i, dtype=np.int32) + 8995) // 10
-                col = (np.asarray(lon_i, dtype=np.int32) + 17995) // 10
                 inside |= (row >= row_first) & (row <= row_last) & (col >= col_first) & (col <= col_last)
             mask = inside if mask is None else mask & inside
         return None if mask is None or bool(mask.all()) else mask

@@ -25,7 +25,7 @@ from catalog_builder.manifests.paths.files import Files, IndexArray, Pairer, lan
 from catalog_builder.manifests.paths.names import FileKind, flaw, parse_paths
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading, text_chunks
-from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile.grid import TileId, rows_cols
 
 _BLOCK = re.compile(
     r"(?:(?:embeddings|registry)_(?P<year>\d{4})|landmasks|registry_tiles)"
@@ -199,7 +199,7 @@ def _parts(
     keep = ~bad
     keep &= _kept_promise(files, promise, keep, reading)
     is_tile = names.kind != FileKind.LANDMASK
-    wanted = reading.selection.keeps(files.lat_i, files.lon_i)
+    wanted = reading.selection.keeps(*files.centres())
     if wanted is not None:
         keep &= wanted
     if reading.selection.years is not None:
@@ -232,7 +232,7 @@ def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Re
         why = f"expected {promise.year}, the year of the file"
     outside = np.zeros(len(files), dtype=np.bool_)
     if promise.lon is not None and promise.lat is not None:
-        row, col = files.cell // N_COLS, files.cell % N_COLS
+        row, col = rows_cols(files.cell)
         # blocks are named by their lower left corner and 5 degrees, 50 tiles, wide
         outside = valid & ~wrong_year & (
             (row // 50 * 5 - 90 != promise.lat) | (col // 50 * 5 - 180 != promise.lon)
@@ -242,9 +242,10 @@ def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Re
         def describe(i: int, kind: Kind = kind) -> tuple[str, str]:
             found = f"{why}, found {files.year[i]}"
             if kind is Kind.OUTSIDE_BLOCK:
+                tile = TileId.from_cell(int(files.cell[i]))
                 found = (
                     f"the file is the block of longitude {promise.lon}, latitude {promise.lat}; the tile "
-                    f"is at {files.lon_i[i] / 100}, {files.lat_i[i] / 100}"
+                    f"is at {tile.lon}, {tile.lat}"
                 )
             return f"line {files.line[i]}", found
 

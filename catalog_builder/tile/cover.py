@@ -22,6 +22,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import QueryError
+from catalog_builder.tile import grid
 from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, N_COLS, N_ROWS, Bounds, rows_cols_touching
 
 Ints = npt.NDArray[np.int64]
@@ -66,7 +67,7 @@ class Runs(NamedTuple):
     def cells(self) -> npt.NDArray[np.int32]:
         """Return every cell as ``row * 3600 + column``, ascending (see ``tiles.cells``)."""
         length = (self.last_col - self.first_col + 1).astype(np.int64)
-        first = self.row.astype(np.int64) * N_COLS + self.first_col
+        first = grid.cells(self.row, self.first_col).astype(np.int64)
         within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
         return (np.repeat(first, length) + within).astype(np.int32)
 

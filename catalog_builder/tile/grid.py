@@ -30,6 +30,12 @@ N_ROWS = 1800
 """Latitude rows, 0 at the south pole."""
 N_COLS = 3600
 """Longitude columns, 0 at 180 degrees west."""
+N_CELLS = N_ROWS * N_COLS
+"""Cells of the grid; a cell's number is ``row * N_COLS + column``, the spatial sort order."""
+FIRST_LAT_I, FIRST_LON_I = -8995, -17995
+"""Centre of row 0 and of column 0 in hundredths of a degree; a row or column on is :data:`STEP` on."""
+STEP = 10
+"""Size of a cell in hundredths of a degree."""
 COLS_PER_ZONE = 60
 """Columns of one UTM zone (6 degrees); no tile straddles a zone edge."""
 PIXEL = 10.0
@@ -40,12 +46,14 @@ Grid = Literal["utm", "source"]
 tiles of a zone share one lattice. ``source``: the unsnapped corner that upstream publishes."""
 
 IntArray = npt.NDArray[np.integer]
+Cells = npt.NDArray[np.int32]
+"""Numbers of cells, see :func:`cells`."""
 FloatArray = npt.NDArray[np.float64]
 
 # Edges of the cells in degrees. Dividing integers gives the double nearest to the decimal, the
 # same double that parsing "0.1" from a request gives: comparisons with a user's bbox are exact.
-LON_EDGES: list[float] = [(i * 10 - 18000) / 100 for i in range(N_COLS + 1)]
-LAT_EDGES: list[float] = [(i * 10 - 9000) / 100 for i in range(N_ROWS + 1)]
+LON_EDGES: list[float] = [(i * STEP - 18000) / 100 for i in range(N_COLS + 1)]
+LAT_EDGES: list[float] = [(i * STEP - 9000) / 100 for i in range(N_ROWS + 1)]
 
 # ASCII: digits of other scripts would pass as well, and int() reads them.
 _NAME = re.compile(r"grid_(-?(?:0|[1-9]\d{0,2})\.\d{2})_(-?(?:0|[1-9]\d?)\.\d{2})", re.ASCII)
@@ -77,11 +85,11 @@ class TileId:
 
     def __post_init__(self) -> None:
         """Refuse a centre that is not on the grid."""
-        if (self.lon_i - 5) % 10 or not -17995 <= self.lon_i <= 17995:
+        if (self.lon_i - 5) % STEP or not FIRST_LON_I <= self.lon_i <= -FIRST_LON_I:
             raise GridError(
                 f"longitude {self.lon_i / 100} is not a tile centre: expected x.x5 between -179.95 and 179.95"
             )
-        if (self.lat_i - 5) % 10 or not -8995 <= self.lat_i <= 8995:
+        if (self.lat_i - 5) % STEP or not FIRST_LAT_I <= self.lat_i <= -FIRST_LAT_I:
             raise GridError(
                 f"latitude {self.lat_i / 100} is not a tile centre: expected x.x5 between -89.95 and 89.95"
             )
@@ -106,7 +114,12 @@ class TileId:
         """Return the tile of a grid row (0 in the south) and column (0 in the west)."""
         if not (0 <= row < N_ROWS and 0 <= col < N_COLS):
             raise GridError(f"row {row}, column {col} is off the grid of {N_ROWS} x {N_COLS} tiles")
-        return cls(lat_i=row * 10 - 8995, lon_i=col * 10 - 17995)
+        return cls(lat_i=row * STEP + FIRST_LAT_I, lon_i=col * STEP + FIRST_LON_I)
+
+    @classmethod
+    def from_cell(cls, cell: int) -> TileId:
+        """Return the tile of a cell's number, see :func:`cells`."""
+        return cls.from_row_col(*divmod(int(cell), N_COLS))
 
     @classmethod
     def containing(cls, lon: float, lat: float) -> TileId:
@@ -134,12 +147,17 @@ class TileId:
     @property
     def row(self) -> int:
         """Latitude row, 0 in the south."""
-        return (int(self.lat_i) + 8995) // 10
+        return (int(self.lat_i) - FIRST_LAT_I) // STEP  # int: a value from an int16 column would overflow
 
     @property
     def col(self) -> int:
         """Longitude column, 0 in the west."""
-        return (int(self.lon_i) + 17995) // 10  # int: a value from an int16 column would overflow
+        return (int(self.lon_i) - FIRST_LON_I) // STEP
+
+    @property
+    def cell(self) -> int:
+        """Number of the cell, see :func:`cells`."""
+        return self.row * N_COLS + self.col
 
     @property
     def name(self) -> str:
@@ -172,6 +190,60 @@ class TileId:
             height=int(r.height[0]),
             width=int(r.width[0]),
         )
+
+
+def centres(row: IntArray, col: IntArray) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+    """Return centre latitudes and longitudes of rows and columns in hundredths of a degree.
+
+    >>> centres(np.array([1420]), np.array([1801]))
+    (array([5205], dtype=int16), array([15], dtype=int16))
+    """
+    lat_i = _wide(row) * STEP + FIRST_LAT_I
+    lon_i = _wide(col) * STEP + FIRST_LON_I
+    return lat_i.astype(np.int16), lon_i.astype(np.int16)
+
+
+def of_centres(lat_i: IntArray, lon_i: IntArray) -> tuple[IntArray, IntArray]:
+    """Return rows and columns of centres, which are given in hundredths of a degree.
+
+    >>> of_centres(np.array([5205], np.int16), np.array([15], np.int16))
+    (array([1420], dtype=int32), array([1801], dtype=int32))
+    """
+    return (_wide(lat_i) - FIRST_LAT_I) // STEP, (_wide(lon_i) - FIRST_LON_I) // STEP
+
+
+def cells(row: IntArray, col: IntArray) -> Cells:
+    """Return numbers of cells, ``row * 3600 + column``: the spatial sort order.
+
+    >>> cells(np.array([1420]), np.array([1801]))
+    array([5113801], dtype=int32)
+    """
+    cell: Cells = (_wide(row) * N_COLS + col).astype(np.int32, copy=False)
+    return cell
+
+
+def rows_cols[T: np.integer](cell: npt.NDArray[T]) -> tuple[npt.NDArray[T], npt.NDArray[T]]:
+    """Return rows and columns of cells; dtype as given.
+
+    >>> rows_cols(np.array([5113801], np.int32))
+    (array([1420], dtype=int32), array([1801], dtype=int32))
+    """
+    row: npt.NDArray[T] = cell // N_COLS
+    col: npt.NDArray[T] = cell % N_COLS
+    return row, col
+
+
+@cache
+def centre_texts() -> tuple[list[str], list[str]]:
+    """Return centre latitudes by row and longitudes by column as names and titles spell them, ``0.15``."""
+    lat = [f"{(row * STEP + FIRST_LAT_I) / 100:.2f}" for row in range(N_ROWS)]
+    lon = [f"{(col * STEP + FIRST_LON_I) / 100:.2f}" for col in range(N_COLS)]
+    return lat, lon
+
+
+def _wide(values: IntArray) -> IntArray:
+    """Return integers of at least 32 bits: a column times ten overflows 16."""
+    return values.astype(np.promote_types(values.dtype, np.int32), copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +313,19 @@ def rasters(rows: IntArray, cols: IntArray, grid: Grid = "utm") -> Rasters:
     if grid == "utm":
         origin_x, origin_y = snap_origin(origin_x, origin_y)
     return Rasters(
-        epsg=(np.where(rows < N_ROWS // 2, 32700, 32600) + cols // COLS_PER_ZONE + 1).astype(np.int32),
+        epsg=epsg_codes(rows, cols),
         origin_x=origin_x,
         origin_y=origin_y,
         height=table.shape[0, rows, zone_col],
         width=table.shape[1, rows, zone_col],
     )
+
+
+def epsg_codes(rows: IntArray, cols: IntArray) -> npt.NDArray[np.int32]:
+    """Return the EPSG codes of tiles' rasters: 326zz north of the equator, 327zz south of it."""
+    codes = np.where(rows < N_ROWS // 2, 32700, 32600) + cols // COLS_PER_ZONE + 1
+    found: npt.NDArray[np.int32] = codes.astype(np.int32)
+    return found
 
 
 def snap_origin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -275,9 +354,10 @@ def _table() -> _RasterTable:
     shape = np.empty((2, N_ROWS, COLS_PER_ZONE), dtype=np.int32)
     # Zone 31 starts at 0 degrees east; every zone has the same shape, so it serves for all.
     west, east = np.arange(COLS_PER_ZONE) / 10, np.arange(1, COLS_PER_ZONE + 1) / 10
+    edges = np.array(LAT_EDGES)
     for epsg, rows in ((32731, np.arange(N_ROWS // 2)), (32631, np.arange(N_ROWS // 2, N_ROWS))):
         to_utm = Transformer.from_crs(4326, epsg, always_xy=True)
-        south, north = (rows * 10 - 9000) / 100, (rows * 10 - 8990) / 100
+        south, north = edges[rows], edges[rows + 1]
         ul_x, ul_y = to_utm.transform(*np.meshgrid(west, north))
         ur_x, ur_y = to_utm.transform(*np.meshgrid(east, north))
         ll_x, ll_y = to_utm.transform(*np.meshgrid(west, south))

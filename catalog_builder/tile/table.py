@@ -7,11 +7,9 @@ with :data:`LANDMASK_SCHEMA` until the builder joins them.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.tile.grid import N_COLS
+from catalog_builder.tile import grid
 
 SHA256 = pa.binary(32)
 
@@ -44,14 +42,6 @@ LANDMASK_SCHEMA = pa.schema(
 )
 
 
-def cells(table: pa.Table) -> npt.NDArray[np.int32]:
-    """Return each row's grid cell as one integer, ``row * 3600 + column``: the spatial sort order."""
-    row = (table["lat_i"].to_numpy().astype(np.int32) + 8995) // 10
-    col = (table["lon_i"].to_numpy().astype(np.int32) + 17995) // 10
-    cell: npt.NDArray[np.int32] = row * N_COLS + col
-    return cell
-
-
-def rows_cols(cell: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return grid rows and columns of cells."""
-    return cell // N_COLS, cell % N_COLS
+def cells(table: pa.Table) -> grid.Cells:
+    """Return each row's cell, see :func:`catalog_builder.tile.grid.cells`."""
+    return grid.cells(*grid.of_centres(table["lat_i"].to_numpy(), table["lon_i"].to_numpy()))

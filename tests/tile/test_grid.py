@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from functools import cache
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from catalog_builder.errors import GridError
+from catalog_builder.tile import grid
 from catalog_builder.tile.grid import (
     LAT_EDGES,
     LON_EDGES,
@@ -108,6 +110,29 @@ class TestNames:
             TileId.from_row_col(row, col)
         with pytest.raises(GridError):
             rasters(np.array([row]), np.array([col]))
+
+
+class TestManyTiles:
+    @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
+    def test_arrays_as_single_tiles(self, dtype: type[np.integer]) -> None:
+        made = [TileId(lat_i, lon_i) for lat_i in (-8995, -5, 5, 8995) for lon_i in (-17995, -5, 5, 17995)]
+        row, col = np.array([(t.row, t.col) for t in made], dtype).T
+        lat_i, lon_i = np.array([(t.lat_i, t.lon_i) for t in made], dtype).T
+        assert np.array_equal(grid.centres(row, col), [lat_i, lon_i])
+        assert np.array_equal(grid.of_centres(lat_i, lon_i), [row, col])
+        cell = grid.cells(row, col)
+        assert cell.tolist() == [t.row * 3600 + t.col for t in made] == [t.cell for t in made]
+        assert np.array_equal(grid.rows_cols(cell), [row, col])
+        assert [TileId.from_cell(c) for c in cell.tolist()] == made
+        assert grid.epsg_codes(row, col).tolist() == [t.epsg for t in made]
+
+    def test_texts_are_those_of_names(self) -> None:
+        lat, lon = grid.centre_texts()
+        for row, col in ((0, 0), (899, 1799), (900, 1800), (1799, 3599)):
+            assert f"grid_{lon[col]}_{lat[row]}" == TileId.from_row_col(row, col).name
+
+    def test_examples(self) -> None:
+        assert doctest.testmod(grid).failed == 0
 
 
 class TestCells:

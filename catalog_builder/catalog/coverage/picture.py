@@ -25,7 +25,7 @@ from catalog_builder.catalog.coverage.table import Cells, coverage_table
 from catalog_builder.errors import QueryError
 from catalog_builder.storage import write_atomic
 from catalog_builder.tile.cover import Runs, cover
-from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import N_COLS, N_ROWS, rows_cols
 from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits
 
 Color = tuple[int, int, int]
@@ -123,7 +123,7 @@ class _Window:
     @classmethod
     def world(cls, cell: Cells) -> _Window:
         """Return all longitudes, and the latitudes where people live or data is."""
-        rows = cell // N_COLS
+        rows, _ = rows_cols(cell)
         low = min(300, int(rows.min(initial=N_ROWS)) - 20)  # 60 S
         high = max(1740, int(rows.max(initial=0)) + 20)  # 84 N
         low, high = max(low, 0), min(high, N_ROWS)
@@ -202,7 +202,8 @@ def _code_image(
     if others is not None:
         layers.insert(0, (others, np.full(len(others), _OTHER, np.uint8)))
     for some, values in layers:
-        row, col = some // N_COLS - window.row0, (some % N_COLS - window.col0) % N_COLS
+        row, col = rows_cols(some)
+        row, col = row - window.row0, (col - window.col0) % N_COLS
         inside = (row >= 0) & (row < window.n_rows) & (col < window.n_cols)
         image[row[inside], col[inside]] = values[inside]
     return image[::-1]

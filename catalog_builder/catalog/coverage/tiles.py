@@ -23,7 +23,7 @@ from PIL import Image
 from catalog_builder.catalog.coverage.picture import ALPHA, COLORS
 from catalog_builder.catalog.coverage.table import Cells
 from catalog_builder.errors import QueryError
-from catalog_builder.tile.grid import N_COLS, N_ROWS
+from catalog_builder.tile.grid import N_CELLS, N_COLS, N_ROWS
 from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, year_bits
 
 TILE = 256
@@ -59,7 +59,7 @@ class CoverageGrid:
             The collection's years, ascending; other bits are ignored.
         """
         self.years = tuple(years)
-        masks = np.zeros(N_ROWS * N_COLS, np.uint32)
+        masks = np.zeros(N_CELLS, np.uint32)
         masks[cell] = mask & np.uint32(year_bits(years))
         self.masks = masks.reshape(N_ROWS, N_COLS)
         self._drawn: OrderedDict[tuple[int, int, int, int | None], bytes] = OrderedDict()

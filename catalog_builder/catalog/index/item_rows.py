@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS, YEAR_BITS
+from catalog_builder.catalog.index.keys import ordinals_years, rows_cols
 from catalog_builder.item.converted import COG_COLUMNS
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
@@ -27,16 +27,14 @@ def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
         columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
         converted = cog_slots(columns, flags)
     key = np.array(keys, dtype=np.int64)
-    cell = key & ((1 << CELL_BITS) - 1)
-    row = (cell >> COL_BITS).astype(np.int32)
-    col = (cell & ((1 << COL_BITS) - 1)).astype(np.int32)
+    row, col = (part.astype(np.int32) for part in rows_cols(key))
     raster = grid.rasters(row, col)
     by_formula = npy_size(raster.height, raster.width).tolist()
     scales_by_formula = scales_size(raster.height, raster.width).tolist()
     return TileRows(
         row=row,
         col=col,
-        year=((key >> CELL_BITS) & ((1 << YEAR_BITS) - 1)).astype(np.int32),
+        year=ordinals_years(key)[1].astype(np.int32),
         mask=np.array(mask, dtype=np.uint32),
         has=flags,
         facts={

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,15 +24,19 @@ import pyarrow as pa
 
 from catalog_builder.catalog.index.blocks import N_BANDS, N_BLOCK_COLS, Blocks, split_blocks
 from catalog_builder.catalog.index.keys import (
-    CELL_BITS,
-    COL_BITS,
-    YEAR_BITS,
+    LANDMASK_KEY_SQL,
     Keys,
+    cell_tester,
+    collection_span,
+    in_spans,
     key_spans,
     make_key,
+    ordinals_years,
     past,
     ranges_json,
+    rows_cols,
     split_key,
+    year_span,
 )
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import SOURCE_COLUMNS, check_version
@@ -58,8 +61,7 @@ SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s
 FROM {{tiles}}
 LEFT JOIN source s ON s.key = t.key
 LEFT JOIN cog c ON c.key = t.key
-LEFT JOIN landmask l ON l.key = (t.key >> {CELL_BITS + YEAR_BITS} << {CELL_BITS + YEAR_BITS})
-  | (t.key & {(1 << CELL_BITS) - 1})
+LEFT JOIN landmask l ON l.key = {LANDMASK_KEY_SQL}
 """
 # json_each gives the ranges in their order, and the tiles of a range come in key order: the rows are
 # sorted as they are found, and LIMIT stops the walk as soon as the page is full.
@@ -87,17 +89,8 @@ class _Connection:
         self.db.execute("PRAGMA query_only=ON")
         # The function holds the list, not self: SQLite would keep that for ever, because Python cannot see
         # such a circle.
-        cell_sets: list[list[list[int]]] = []
-        self.cell_sets = cell_sets
-        cell_mask = (1 << CELL_BITS) - 1
-
-        def in_cells(number: int, key: int) -> bool:
-            lo, hi = cell_sets[number]
-            cell = key & cell_mask
-            at = bisect_right(lo, cell) - 1
-            return at >= 0 and cell <= hi[at]
-
-        self.db.create_function("in_cells", 2, in_cells, deterministic=True)
+        self.cell_sets: list[tuple[list[int], list[int]]] = []
+        self.db.create_function("in_cells", 2, cell_tester(self.cell_sets), deterministic=True)
 
     def __del__(self) -> None:
         if hasattr(self, "db"):
@@ -174,7 +167,8 @@ class Index:
         with self._connection() as connection:
             db = connection.db
             if selection.cell_sets:
-                connection.cell_sets[:] = [[v.tolist() for v in key_spans(c)] for c in selection.cell_sets]
+                spans = map(key_spans, selection.cell_sets)
+                connection.cell_sets[:] = [(lo.tolist(), hi.tolist()) for lo, hi in spans]
             if seconds is None:
                 yield db
                 return
@@ -287,14 +281,10 @@ class Index:
         made = self._blocks.get((ordinal, year))
         if made is None:
             counts = np.zeros((N_BANDS, N_BLOCK_COLS), np.int32)
-            base = make_key(ordinal, year, 0, 0)
-            found = self._rows(
-                "SELECT key, n FROM block WHERE key BETWEEN ? AND ?", (base, base + (1 << CELL_BITS) - 1)
-            )
+            found = self._rows("SELECT key, n FROM block WHERE key BETWEEN ? AND ?", year_span(ordinal, year))
             if found:
                 keys, n = np.array(found, np.int64).T
-                cell = keys - base
-                counts[cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)] = n
+                counts[rows_cols(keys)] = n
             made = self._blocks[ordinal, year] = Blocks(counts)
         return made
 
@@ -321,11 +311,10 @@ class Index:
         size = 32
         waiting = after is not None and selection.order is not None
         for ordinal, year in self._years_of(selection, -1 if backwards else 1):
-            base = make_key(ordinal, year, 0, 0)
             if selection.runs is None or spans is None:
-                ranges = np.array([[base, base + (1 << CELL_BITS) - 1]], np.int64)
+                ranges = np.array([year_span(ordinal, year)], np.int64)
             else:
-                ranges = self._held(ordinal, year, selection.runs, spans) + base
+                ranges = self._held(ordinal, year, selection.runs, spans) + make_key(ordinal, year, 0, 0)
             if after is not None:
                 # What was walked before the cursor's year is done; the year itself is cut at the cursor.
                 if waiting and (ordinal, year) != split_key(after)[:2]:
@@ -354,24 +343,21 @@ class Index:
         if selection.runs is not None or selection.keys is not None:
             yield from self.ranges(selection, most=256)
             return
-        step = 60 << COL_BITS  # 6 degrees of latitude
+        step = 60  # rows: 6 degrees of latitude
         for ordinal, year in self._years_of(selection):
-            base = make_key(ordinal, year, 0, 0)
-            for lo in range(base, base + (grid.N_ROWS << COL_BITS), step):
-                yield np.array([[lo, lo + step - 1]], np.int64)
+            for row in range(0, grid.N_ROWS, step):
+                lo, hi = make_key(ordinal, year, row, 0), make_key(ordinal, year, row + step, 0) - 1
+                yield np.array([[lo, hi]], np.int64)
 
     def _key_ranges(self, selection: Selection, after: int | None, backwards: bool) -> Iterator[Keys]:
         """Yield the selection's own keys, narrowed by its other parts, as ranges of one."""
         keys = np.unique(np.array(selection.keys, np.int64))
-        ordinal, year = keys >> (CELL_BITS + YEAR_BITS), (keys >> CELL_BITS) & ((1 << YEAR_BITS) - 1)
+        ordinal, year = ordinals_years(keys)
         keep = np.isin(ordinal, np.array(selection.ordinals, np.int64))
         if selection.years is not None:
             keep &= np.isin(year, np.array(selection.years, np.int64))
         if selection.runs is not None:
-            lo, hi = key_spans(selection.runs)
-            cell = keys & ((1 << CELL_BITS) - 1)
-            at = np.searchsorted(lo, cell, side="right") - 1
-            keep &= (at >= 0) & (cell <= hi[at]) if len(lo) else False
+            keep &= in_spans(keys, key_spans(selection.runs))
         keys = keys[keep]
         ranges = np.column_stack([keys, keys])
         if after is not None:
@@ -397,55 +383,49 @@ class Index:
 
     def converted(self, ordinal: int, year: int) -> npt.NDArray[np.bool_]:
         """Return which tile-years of a year are converted, in the order of :meth:`tile_table`."""
-        base = make_key(ordinal, year, 0, 0)
         rows = self._rows(
-            "SELECT has & ? FROM tile WHERE key BETWEEN ? AND ?",
-            (int(Has.COG), base, base + (1 << CELL_BITS) - 1),
+            "SELECT has & ? FROM tile WHERE key BETWEEN ? AND ?", (int(Has.COG), *year_span(ordinal, year))
         )
         return np.array([has for (has,) in rows], dtype=np.bool_)
 
     def cog_rows(self, ordinal: int, year: int) -> list[tuple[Any, ...]]:
         """Return the converted tile-years of a year: key, flags, valid fraction, :data:`COG_COLUMNS`."""
-        base = make_key(ordinal, year, 0, 0)
         return self._rows(
             f"SELECT t.key, t.has, t.valid_fraction, {', '.join('c.' + n for n in COG_COLUMNS)}"
             " FROM cog c JOIN tile t ON t.key = c.key WHERE c.key BETWEEN ? AND ?",
-            (base, base + (1 << CELL_BITS) - 1),
+            year_span(ordinal, year),
         )
 
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
-        masks = np.zeros(grid.N_ROWS * grid.N_COLS, dtype=np.uint32)
+        masks = np.zeros(grid.N_CELLS, dtype=np.uint32)
         seen = 0
         with self._connection() as connection:
             for year in self.by_ordinal[ordinal].years:
-                base = make_key(ordinal, year, 0, 0)
                 # A mask holds all years of a tile: those of earlier years are known, and left in SQLite.
                 rows = connection.db.execute(
                     "SELECT key, mask FROM tile WHERE key BETWEEN ? AND ? AND NOT mask & ?",
-                    (base, base + (1 << CELL_BITS) - 1, seen),
+                    (*year_span(ordinal, year), seen),
                 )
                 seen |= year_bits([year])
                 while part := rows.fetchmany(1 << 12):
                     pairs = np.array(part, dtype=np.int64)
-                    cell = pairs[:, 0] & ((1 << CELL_BITS) - 1)
-                    masks[(cell >> COL_BITS) * grid.N_COLS + (cell & ((1 << COL_BITS) - 1))] = pairs[:, 1]
+                    masks[grid.cells(*rows_cols(pairs[:, 0]))] = pairs[:, 1]
         (cells,) = np.nonzero(masks)
         return cells.astype(np.int32), masks[cells]
 
     def tile_table(self, ordinal: int, year: int) -> pa.Table:
         """Return a year of a collection as ``TILE_SCHEMA``: what the builder once wrote."""
-        base = make_key(ordinal, year, 0, 0)
         rows = self._rows(
             f"SELECT t.key, t.has, t.mtime, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
             " FROM tile t LEFT JOIN source s ON s.key = t.key WHERE t.key BETWEEN ? AND ?",
-            (base, base + (1 << CELL_BITS) - 1),
+            year_span(ordinal, year),
         )
         key, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size = (
             zip(*rows, strict=True) if rows else ((),) * 9
         )
-        cell = np.array(key, dtype=np.int64) & ((1 << CELL_BITS) - 1)
-        row, col = cell >> COL_BITS, cell & ((1 << COL_BITS) - 1)
+        row, col = rows_cols(np.array(key, dtype=np.int64))
+        lat_i, lon_i = grid.centres(row, col)
         flags = np.array(has, dtype=np.int64)
         raster = grid.rasters(row, col)
         n = len(rows)
@@ -458,8 +438,8 @@ class Index:
 
         return pa.table(
             {
-                "lat_i": pa.array(row * 10 - 8995, pa.int16()),
-                "lon_i": pa.array(col * 10 - 17995, pa.int16()),
+                "lat_i": pa.array(lat_i),
+                "lon_i": pa.array(lon_i),
                 "year": pa.array(np.full(n, year), pa.int16()),
                 "npy_size": sizes(n_size, npy_size(raster.height, raster.width)),
                 "npy_sha256": pa.array(n_sha, SHA256),
@@ -474,14 +454,15 @@ class Index:
 
     def landmask_table(self, ordinal: int) -> pa.Table:
         """Return a collection's landmasks as ``LANDMASK_SCHEMA``."""
-        lo, hi = make_key(ordinal, 0, 0, 0), make_key(ordinal + 1, 0, 0, 0)
-        rows = self._rows("SELECT key, size, sha256 FROM landmask WHERE key >= ? AND key < ?", (lo, hi))
+        rows = self._rows(
+            "SELECT key, size, sha256 FROM landmask WHERE key BETWEEN ? AND ?", collection_span(ordinal)
+        )
         key, size, sha256 = zip(*rows, strict=True) if rows else ((),) * 3
-        cell = np.array(key, dtype=np.int64) & ((1 << CELL_BITS) - 1)
+        lat_i, lon_i = grid.centres(*rows_cols(np.array(key, dtype=np.int64)))
         return pa.table(
             {
-                "lat_i": pa.array((cell >> COL_BITS) * 10 - 8995, pa.int16()),
-                "lon_i": pa.array((cell & ((1 << COL_BITS) - 1)) * 10 - 17995, pa.int16()),
+                "lat_i": pa.array(lat_i),
+                "lon_i": pa.array(lon_i),
                 "size": pa.array(size, pa.int64()),
                 "sha256": pa.array(sha256, SHA256),
             }

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.catalog.index.blocks import BLOCK
-from catalog_builder.catalog.index.keys import COL_BITS, make_key
+from catalog_builder.catalog.index.keys import collection_span, make_keys
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import NO_TIME, SCHEMA, SCHEMA_VERSION
 from catalog_builder.item.converted import COG_COLUMNS
-from catalog_builder.tile.table import rows_cols
+from catalog_builder.tile import grid
 
 IntArray = npt.NDArray[np.integer]
 
@@ -54,9 +54,8 @@ class IndexWriter:
 
     def tiles(self, ordinal: int, year: int, rows: IndexRows) -> None:
         """Store a year's tile-years, sorted by cell."""
-        base = make_key(ordinal, year, 0, 0)
-        row, col = rows_cols(rows.cell)
-        keys = base + ((row.astype(np.int64) << COL_BITS) | col)
+        row, col = grid.rows_cols(rows.cell)
+        keys = make_keys(ordinal, year, row, col)
         insert = self._db.executemany
         for start in range(0, len(keys), _INSERT_ROWS):
             part = slice(start, start + _INSERT_ROWS)
@@ -78,16 +77,14 @@ class IndexWriter:
                 f"INSERT INTO cog VALUES({marks})",
                 ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
             )
-        block = (row // BLOCK).astype(np.int64) << COL_BITS | col // BLOCK
-        numbers, counts = np.unique(block, return_counts=True)
-        insert("INSERT INTO block VALUES(?, ?)", zip((base + numbers).tolist(), counts.tolist(), strict=True))
+        blocks, counts = np.unique(make_keys(ordinal, year, row // BLOCK, col // BLOCK), return_counts=True)
+        insert("INSERT INTO block VALUES(?, ?)", zip(blocks.tolist(), counts.tolist(), strict=True))
 
     def landmasks(
         self, ordinal: int, cell: IntArray, sizes: Sequence[int | None], hashes: Sequence[bytes | None]
     ) -> None:
         """Store a collection's landmasks, sorted by cell."""
-        row, col = rows_cols(cell.astype(np.int32))
-        keys = make_key(ordinal, 0, 0, 0) + ((row.astype(np.int64) << COL_BITS) | col)
+        keys = make_keys(ordinal, 0, *grid.rows_cols(cell))
         self._db.executemany(
             "INSERT INTO landmask VALUES(?, ?, ?)", zip(keys.tolist(), sizes, hashes, strict=True)
         )
@@ -98,10 +95,10 @@ class IndexWriter:
         self._db.execute("COMMIT")
         self._db.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro&immutable=1",))
         self._db.execute("BEGIN")
-        lo, hi = make_key(record.ordinal, 0, 0, 0), make_key(record.ordinal + 1, 0, 0, 0)
+        span = collection_span(record.ordinal)
         for table in ("tile", "source", "landmask", "cog", "block"):
             self._db.execute(
-                f"INSERT INTO main.{table} SELECT * FROM old.{table} WHERE key >= ? AND key < ?", (lo, hi)
+                f"INSERT INTO main.{table} SELECT * FROM old.{table} WHERE key BETWEEN ? AND ?", span
             )
         self._db.execute("COMMIT")
         self._db.execute("DETACH old")

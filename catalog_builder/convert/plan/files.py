@@ -16,8 +16,9 @@ from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.manifests.part import Selection
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
+from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
-from catalog_builder.tile.grid import N_COLS, TileId
+from catalog_builder.tile.grid import TileId
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 SIDECAR = "tessera_metadata.json"
@@ -121,8 +122,7 @@ def _loose_npy(address: str, wanted: Wanted) -> bool:
 def _is_wanted(cell: np.integer, year: np.integer, kind: FileKind, wanted: Wanted) -> bool:
     if kind == FileKind.OTHER or year < 0:
         return True
-    row, col = divmod(int(cell), N_COLS)
-    where = np.array([row * 10 - 8995]), np.array([col * 10 - 17995])
+    where = grid.centres(*grid.rows_cols(np.array([cell])))
     keeps = Selection(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
     return keeps is None or bool(keeps[0])
 
@@ -150,7 +150,7 @@ def _job_of(
     tile: TileId | None = None
     its_year: int | None = None
     if kind == FileKind.GEOTIFF or (kind == FileKind.NPY and year >= 0):
-        tile, its_year = TileId.from_row_col(*divmod(int(cell), N_COLS)), int(year)
+        tile, its_year = TileId.from_cell(int(cell)), int(year)
     elif kind == FileKind.NPY:
         # A loose file: its name must be a tile's; anything else is refused by the worker.
         name = here.address.rpartition("/")[2].removesuffix(".npy")
@@ -160,7 +160,7 @@ def _job_of(
             tile = None
     landmask: SourceFile | None = None
     if tile is not None:
-        at = masks.get(tile.row * N_COLS + tile.col)
+        at = masks.get(tile.cell)
         landmask = (
             SourceFile(listed[at].address, listed[at].size, listed[at].version)
             if at is not None

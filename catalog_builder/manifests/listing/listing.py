@@ -88,7 +88,7 @@ class _Listing:
         files = self._files(batch, names, paths)
         keep = (names.kind != FileKind.OTHER) & self._in_range(files, paths)
         is_mask = names.kind == FileKind.LANDMASK
-        selected = reading.selection.keeps(files.lat_i, files.lon_i)
+        selected = reading.selection.keeps(*files.centres())
         if selected is not None:
             keep &= selected
         if reading.selection.years is not None:
@@ -118,8 +118,7 @@ class _Listing:
             of_tiffs = files.take(tiffs)
             n = len(of_tiffs)
             table = tile_table(
-                of_tiffs.lat_i,
-                of_tiffs.lon_i,
+                *of_tiffs.centres(),
                 of_tiffs.year,
                 has_npy=pa.repeat(False, n),
                 mtime=times(of_tiffs.mtime, n),

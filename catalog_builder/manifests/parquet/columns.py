@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog_builder.manifests.part import N_CELLS, UNKNOWN, BoolArray, Hashes
+from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes
 from catalog_builder.manifests.paths.files import IndexArray
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
 from catalog_builder.manifests.problems import Kind
 from catalog_builder.manifests.reading import Reading
+from catalog_builder.tile import grid
 
 BATCH_ROWS = 1 << 17
 """Rows read at a time."""
@@ -120,8 +121,7 @@ class Rows:
 
         Taken from the integer columns, else from the degrees; where both are there they must agree.
         """
-        lat_i, lon_i = (self._centre(axis, limit) for axis, limit in (("lat", 8995), ("lon", 17995)))
-        return lat_i, lon_i
+        return self._centre("lat", -grid.FIRST_LAT_I), self._centre("lon", -grid.FIRST_LON_I)
 
     def _centre(self, axis: str, limit: int) -> npt.NDArray[np.int16]:
         n = len(self)
@@ -135,7 +135,11 @@ class Rows:
         with np.errstate(invalid="ignore"):
             rounded = np.where(np.isfinite(degrees), np.rint(degrees), 0)
             # float noise is far smaller; a value between two hundredths is no tile's
-            off = ~(np.abs(degrees - rounded) < 1e-4) | (np.abs(rounded) > limit) | ((rounded - 5) % 10 != 0)
+            off = (
+                ~(np.abs(degrees - rounded) < 1e-4)
+                | (np.abs(rounded) > limit)
+                | ((rounded + limit) % grid.STEP != 0)
+            )
         name = {"lat": "latitude", "lon": "longitude"}[axis]
         self.report(
             Kind.OFF_GRID,
@@ -161,8 +165,7 @@ class Rows:
             names.kind != FileKind.NPY,
             lambda i: f"column {column}: '{paths[i]}' is no tile's file",
         )
-        lat_i = (names.cell // 3600 * 10 - 8995).astype(np.int16)
-        return lat_i, (names.cell % 3600 * 10 - 17995).astype(np.int16)
+        return grid.centres(*grid.rows_cols(names.cell))
 
     def years(self) -> npt.NDArray[np.int16]:
         """Return the year column; rows out of the dataset's range are reported."""
@@ -223,10 +226,8 @@ def tile_slot(
     lat_i: npt.NDArray[np.int16], lon_i: npt.NDArray[np.int16], year: npt.NDArray[np.int16] | None = None
 ) -> IndexArray:
     """Return one integer for each (year and) cell, shape (n,)."""
-    row = (lat_i.astype(np.int64) + 8995) // 10
-    col = (lon_i.astype(np.int64) + 17995) // 10
-    slot = row * 3600 + col
-    return slot if year is None else slot + year.astype(np.int64) * N_CELLS
+    slot = grid.cells(*grid.of_centres(lat_i, lon_i)).astype(np.int64)
+    return slot if year is None else slot + year.astype(np.int64) * grid.N_CELLS
 
 
 def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:

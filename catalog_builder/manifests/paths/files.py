@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog_builder.manifests.part import (
-    N_CELLS,
     UNKNOWN,
     BoolArray,
     Hashes,
@@ -26,7 +25,8 @@ from catalog_builder.manifests.part import (
 )
 from catalog_builder.manifests.paths.names import FileKind
 from catalog_builder.manifests.problems import Kind, ProblemLog
-from catalog_builder.tile.grid import N_COLS, TileId
+from catalog_builder.tile import grid
+from catalog_builder.tile.grid import N_CELLS, TileId
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -64,17 +64,9 @@ class Files:
         many = list(many)
         return Files(*(np.concatenate([getattr(m, f.name) for m in many]) for f in fields(Files)))
 
-    @property
-    def lat_i(self) -> npt.NDArray[np.int16]:
-        """Tile centre latitude x 100."""
-        lat: npt.NDArray[np.int16] = (self.cell // N_COLS * 10 - 8995).astype(np.int16)
-        return lat
-
-    @property
-    def lon_i(self) -> npt.NDArray[np.int16]:
-        """Tile centre longitude x 100."""
-        lon: npt.NDArray[np.int16] = (self.cell % N_COLS * 10 - 17995).astype(np.int16)
-        return lon
+    def centres(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+        """Return the tiles' centres (lat_i, lon_i), hundredths of a degree."""
+        return grid.centres(*grid.rows_cols(self.cell))
 
 
 class Pairer:
@@ -114,8 +106,7 @@ class Pairer:
         self._paired.append(_compact(npy))
         n = len(npy)
         return tile_table(
-            npy.lat_i,
-            npy.lon_i,
+            *npy.centres(),
             npy.year,
             npy_size=sizes(npy.size, n),
             npy_sha256=digests(npy.sha256, npy.hashed, n),
@@ -133,7 +124,7 @@ class Pairer:
         done = np.isin(_compact(halves), paired)
 
         def describe(i: int) -> tuple[str, str]:
-            name = TileId.from_row_col(*divmod(int(halves.cell[i]), N_COLS)).name
+            name = TileId.from_cell(int(halves.cell[i])).name
             is_npy = halves.kind[i] == FileKind.NPY
             has, lacks = (".npy", "_scales.npy") if is_npy else ("_scales.npy", ".npy")
             what = f"{halves.year[i]}/{name}/{name}{has}"
@@ -182,7 +173,7 @@ def drop_repeats(
             )  # fmt: skip
 
             def describe(i: int) -> tuple[str, str]:
-                name = TileId.from_row_col(*divmod(int(new.cell[i]), N_COLS)).name
+                name = TileId.from_cell(int(new.cell[i])).name
                 what = f"'{name}' ({FileKind(new.kind[i]).name.lower()})"
                 how = ", with other content; the later is used" if other[i] else ""
                 return place(int(new.line[i])), f"{what} stands at {place(int(old.line[i]))} already{how}"
@@ -201,5 +192,5 @@ def landmasks_of(
     files, _ = drop_repeats(files, files.cell.astype(np.int64), source, problems, place)
     n = len(files)
     return landmask_table(
-        files.lat_i, files.lon_i, size=sizes(files.size, n), sha256=digests(files.sha256, files.hashed, n)
+        *files.centres(), size=sizes(files.size, n), sha256=digests(files.sha256, files.hashed, n)
     )

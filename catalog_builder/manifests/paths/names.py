@@ -28,7 +28,8 @@ import pyarrow.compute as pc
 
 from catalog_builder.errors import GridError
 from catalog_builder.manifests.problems import Kind
-from catalog_builder.tile.grid import N_COLS, N_ROWS, TileId
+from catalog_builder.tile import grid
+from catalog_builder.tile.grid import TileId
 
 
 class FileKind(IntEnum):
@@ -41,8 +42,7 @@ class FileKind(IntEnum):
     GEOTIFF = 4
 
 
-_LONS = {f"{(col * 10 - 17995) / 100:.2f}": col for col in range(N_COLS)}
-_LATS = {f"{(row * 10 - 8995) / 100:.2f}": row for row in range(N_ROWS)}
+_LATS, _LONS = ({text: i for i, text in enumerate(texts)} for texts in grid.centre_texts())
 _YEARS = {f"{year:04d}": year for year in range(10_000)}
 
 _FLAT_GRID = r"^grid_(?P<lon>-?[\d.]+)_(?P<lat>-?\d+\.\d\d)(?:_(?P<year>\d{4}))?\.tiff?$"
@@ -60,7 +60,7 @@ class Names:
     year: npt.NDArray[np.int16]
     """-1 for landmasks."""
     cell: npt.NDArray[np.int32]
-    """Grid cell, ``row * 3600 + column``."""
+    """See :func:`catalog_builder.tile.grid.cells`."""
     prefix: pa.DictionaryArray
     """What stands before the year folder, or before the file name where there is no such folder;
     without a final slash, empty at the root."""
@@ -120,7 +120,7 @@ def parse_paths(paths: pa.Array) -> Names:
             at, its_year = at[good], its_year[good]
             kind[at] = np.where(its_year >= 0, FileKind.GEOTIFF, FileKind.LANDMASK)
             year[at] = its_year
-            cell[at] = (row * N_COLS + col)[good]
+            cell[at] = grid.cells(row, col)[good]
         year[kind == FileKind.OTHER] = -1
     return Names(kind, year, cell, prefix)
 
@@ -147,7 +147,7 @@ def _cells_of_folders(folders: pa.Array) -> npt.NDArray[np.int64]:
     col, row = _index(lon, _LONS), _index(lat, _LATS)
     is_grid = pc.equal(head, "grid").to_numpy(zero_copy_only=False)
     cell = np.full(len(folders), -1, dtype=np.int64)
-    cell[three] = np.where(is_grid & (col >= 0) & (row >= 0), row * N_COLS + col, -1)
+    cell[three] = np.where(is_grid & (col >= 0) & (row >= 0), grid.cells(row, col), -1)
     return cell
 
 
@@ -193,9 +193,9 @@ def flaw(path: str) -> tuple[Kind, str] | None:
     if match is None:
         return None
     folder = folders[-1] if folders and folders[-1].startswith("grid_") else None
-    for grid in (match["grid"], folder):
+    for name_of_tile in (match["grid"], folder or match["grid"]):
         try:
-            TileId.from_name(grid or match["grid"])
+            TileId.from_name(name_of_tile)
         except GridError as error:
             return Kind.OFF_GRID, str(error)
     if folder is not None and folder != match["grid"]:

@@ -19,7 +19,7 @@ import orjson
 
 from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, quiet
 from catalog_builder.catalog.index.blocks import BLOCK
-from catalog_builder.catalog.index.keys import CELL_BITS, COL_BITS
+from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
@@ -235,7 +235,7 @@ def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
     band = -1
     for rows in part.pages(year):
         for row in rows:
-            at = ((row[0] & ((1 << CELL_BITS) - 1)) >> COL_BITS) // BLOCK
+            at = split_key(row[0])[2] // BLOCK
             if at != band:
                 if now:
                     yield band, now

@@ -178,9 +178,7 @@ def unpack_digests(stored: bytes) -> npt.NDArray[np.uint64]:
 
 def item_ids(cells: Cells, year: int) -> list[str]:
     """Return the ids of the items of some cells."""
-    rows, cols = np.divmod(cells, N_COLS)
-    pairs = zip(rows.tolist(), cols.tolist(), strict=True)
-    return [f"{TileId.from_row_col(r, c).name}_{year}" for r, c in pairs]
+    return [f"{TileId.from_cell(cell).name}_{year}" for cell in cells.tolist()]
 
 
 class LoadState:
@@ -299,8 +297,7 @@ def _unknown(ids: Sequence[str], year: int) -> dict[int, Band]:
     for text in ids:
         name, _, of = text.rpartition("_")
         if of == str(year):
-            tile = TileId.from_name(name)
-            cells.append(tile.row * N_COLS + tile.col)
+            cells.append(TileId.from_name(name).cell)
     found = np.sort(np.array(cells, np.int32))
     band = found // (10 * N_COLS)
     return {
