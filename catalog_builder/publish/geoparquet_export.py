@@ -9,7 +9,6 @@ from catalog_builder import storage
 from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.item.item import MEDIA_PARQUET
 from catalog_builder.item.parquet import write_items
-from catalog_builder.publish.ndjson import replaced
 
 
 def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = quiet) -> int:
@@ -23,7 +22,8 @@ def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress
             cell = part.cells(year)
             if not len(cell):
                 continue
-            with replaced(storage.join(out, part.id, f"year={year}", "items.parquet"), MEDIA_PARQUET) as path:
+            target = storage.join(out, part.id, f"year={year}", "items.parquet")
+            with storage.write_atomic(target, content_type=MEDIA_PARQUET, lone=True) as path:
                 write_items(
                     path,
                     cell,

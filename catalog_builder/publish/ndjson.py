@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import zstandard
 
 from catalog_builder import storage
 from catalog_builder.catalog.extract import Extract, Progress, quiet
-from catalog_builder.errors import StorageError
 
 STDOUT = "-"
 
@@ -56,7 +54,10 @@ def _target(out: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     path = Path(out)
-    with replaced(out, "application/x-ndjson") as part, part.open("wb") as file:
+    with (
+        storage.write_atomic(out, content_type="application/x-ndjson", lone=True) as part,
+        part.open("wb") as file,
+    ):
         match path.suffix:
             case ".gz":
                 with gzip.GzipFile(path.stem, "wb", 6, file, mtime=0) as stream:
@@ -66,38 +67,3 @@ def _target(out: str) -> Iterator[IO[bytes]]:
                     yield stream
             case _:
                 yield file
-
-
-@contextlib.contextmanager
-def replaced(target: Path | str, media_type: str | None = None) -> Iterator[Path]:
-    """Lend a name beside ``target``; rename it to ``target`` when the block ends without an error.
-
-    Of an s3 address it is the name of a temporary file, which is put there.
-
-    A process that is killed leaves the file of that name behind; the next export writes over it.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written.
-    """
-    if storage.scheme(target):
-        with storage.write_atomic(target, content_type=media_type) as part:
-            yield part
-        return
-    path = storage.local_path(target)
-    part = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
-        raise StorageError(f"{path}: cannot be written ({exc.strerror or exc})") from exc

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -74,18 +75,12 @@ class _Folder:
 
     def put(self, path: str, data: bytes) -> None:
         target = self._root / path
-        try:
+        with suppress(FileNotFoundError):
             if target.read_bytes() == data:
                 return
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.partial")
-        try:
+        # many small files: flushing each would take as long as a spinning disk has turns
+        with storage.local.in_one_step(target, lone=True, durable=False) as part:
             part.write_bytes(data)
-            part.replace(target)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
 
     def settle(self) -> None:
         """Every file is there when it has been put."""

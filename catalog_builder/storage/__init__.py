@@ -210,12 +210,29 @@ def list_files(address: str | Path) -> Iterator[Entry]:
 
 
 @contextmanager
-def write_atomic(address: str | Path, *, content_type: str | None = None) -> Iterator[Path]:
+def write_atomic(
+    address: str | Path, *, content_type: str | None = None, lone: bool = False
+) -> Iterator[Path]:
     """Give a local path to write to; on leaving, the file is published at the address in one step.
 
     Locally the path is a hidden name beside the target, which is flushed to disk and renamed. For S3
     it is a temporary file that is put. If the block raises, nothing is published and the temporary
     file is removed.
+
+    Parameters
+    ----------
+    address
+        Where it is to be.
+    content_type
+        What an object store says of it to clients.
+    lone
+        Nobody else writes there meanwhile, so that what a killed process left beside a local file may be
+        overwritten; see :func:`catalog_builder.storage.local.in_one_step`.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; what was there before is as it was.
 
     Examples
     --------
@@ -232,7 +249,7 @@ def write_atomic(address: str | Path, *, content_type: str | None = None) -> Ite
             yield path
             put_file(path, address, content_type=content_type)
         return
-    with local.write_atomic(local_path(address)) as path:
+    with local.write_atomic(local_path(address), lone=lone) as path:
         yield path
 
 

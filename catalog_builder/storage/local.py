@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from catalog_builder.errors import StorageError
 from catalog_builder.storage.address import Entry, fail
 
 
@@ -57,22 +58,60 @@ def list_files(root: Path) -> Iterator[Entry]:
 
 
 @contextmanager
-def write_atomic(target: Path) -> Iterator[Path]:
-    """Lend a hidden name beside the target; flush it to disk and rename it when the block ends."""
+def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> Iterator[Path]:
+    """Lend a hidden name beside the target, and give what is written there the target's name at the end.
+
+    If the block raises, the target is as it was and nothing else is left.
+
+    Parameters
+    ----------
+    target
+        A file; or a folder, if the block makes one, which then takes an earlier folder's place.
+    lone
+        Nobody else writes the target meanwhile. The hidden name is always the same one then, so what a
+        process that was killed left behind goes with the next attempt.
+    durable
+        Whether to flush it to the disk: it is whole even after a power cut.
+
+    Raises
+    ------
+    OSError
+        As it comes.
+    """
+    token = "" if lone else f".{uuid.uuid4().hex[:12]}"
     # keeps the suffix, by which some writers choose their format
-    path = target.with_name(f".{target.stem[:100]}.{uuid.uuid4().hex[:12]}{target.suffix}")
+    path = target.with_name(f".{target.stem[:100]}{token}.partial{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if lone:
+            _remove(path)
         yield path
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                if file.is_file():
+                    _sync(file)
+        if path.is_dir() and target.is_dir():
+            shutil.rmtree(target)
         path.replace(target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        fail(target, error)
-    finally:
+    except BaseException:
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            _remove(path)
+        raise
+    if durable:
+        with suppress(OSError):  # some systems cannot open folders; there it is as good as it gets
+            _sync(target.parent)
+
+
+@contextmanager
+def write_atomic(target: Path, *, lone: bool = False) -> Iterator[Path]:
+    """Lend a name as :func:`in_one_step` does, and raise what goes wrong as StorageError."""
+    try:
+        with in_one_step(target, lone=lone) as path:
+            yield path
+    except BrokenPipeError:  # not of this file: nobody reads the progress any more
+        raise
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def put(local: Path, target: Path) -> None:
@@ -81,11 +120,16 @@ def put(local: Path, target: Path) -> None:
         shutil.copyfile(local, temporary)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Some systems cannot open folders; there it is as good as it gets."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
 from catalog_builder.pixels.read import NODATA_CODE, Pixels, Values
+from catalog_builder.storage.local import in_one_step
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, Raster
@@ -90,36 +90,19 @@ def write(folder: Path, name: str, kind: Format, mosaic: Mosaic) -> list[Path]:
     paths = [folder / n for n in file_names(name, kind, dtype)]
     try:
         if kind in ("netcdf", "zarr"):
-            _in_place_of(paths[0], lambda p: _write_xarray(p, kind, mosaic))
+            with in_one_step(paths[0], lone=True) as new:
+                _write_xarray(new, kind, mosaic)
         else:
             for path, layer in zip(paths, mosaic.layers, strict=False):
-                _in_place_of(path, _WRITERS[kind](mosaic, layer))
+                write_layer = _WRITERS[kind](mosaic, layer)
+                with in_one_step(path, lone=True) as new:
+                    write_layer(new)
         if kind == "npy":
-            _in_place_of(paths[-1], lambda p: p.write_text(json.dumps(_describe(mosaic), indent=2)))
+            with in_one_step(paths[-1], lone=True) as new:
+                new.write_text(json.dumps(_describe(mosaic), indent=2))
     except OSError as error:
         raise StorageError(f"{folder / name}: cannot be written: {error}") from error
     return paths
-
-
-def _in_place_of(path: Path, write_to: Callable[[Path], Any]) -> None:
-    """Write beside a path, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.stem}.new{path.suffix}")
-    _remove(new)
-    try:
-        write_to(new)
-        if path.is_dir():
-            _remove(path)
-        new.replace(path)
-    finally:
-        _remove(new)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------- GeoTIFF

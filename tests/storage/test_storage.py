@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,6 +240,93 @@ def test_write_atomic(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
     with pytest.raises(StorageError, match=r"a\.parquet/b: "), storage.write_atomic(target / "b"):
         pass
+    (target.parent / "folder").mkdir()
+    refused = pytest.raises(StorageError, match=r"folder: cannot be written \(Is a directory\)")
+    with refused, storage.write_atomic(target.parent / "folder") as path:
+        path.write_bytes(b"a file takes no folder's place")
+    assert sorted(p.name for p in target.parent.iterdir()) == ["a.parquet", "folder"]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Path, "replace"), (os, "fsync")])
+def test_a_failure_at_the_end_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    target = tmp_path / "a.tif"
+    target.write_bytes(b"what was there")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(owner, name, full)
+    refused = pytest.raises(StorageError, match=r"a\.tif: cannot be written \(No space left on device\)")
+    with refused, storage.write_atomic(target) as path:
+        path.write_bytes(b"something else")
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"what was there"
+
+
+def test_a_file_written_in_one_step_has_the_mode_that_the_user_asks_for(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with storage.write_atomic(tmp_path / "a") as path:
+            path.write_bytes(b"1")
+        storage.put_file(tmp_path / "a", tmp_path / "b")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o640, 0o640]
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.zarr"])
+def test_a_lone_writer_clears_what_a_killed_one_left(tmp_path: Path, name: str) -> None:
+    folder, target = name.endswith(".zarr"), tmp_path / name
+
+    def write(path: Path, text: str) -> None:
+        if folder:
+            path.mkdir()
+        (path / "0" if folder else path).write_text(text)
+
+    script = (
+        "import os, pathlib, sys; from catalog_builder.storage.local import in_one_step\n"
+        "with in_one_step(pathlib.Path(sys.argv[1]), lone=True) as path:\n"
+        "    path.mkdir() if sys.argv[2:] else path.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", script, str(target), *(["folder"] if folder else [])]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name == f".a.partial{target.suffix}"
+    assert list(storage.list_files(tmp_path)) == []
+    for text in ("one", "two"):
+        with storage.local.in_one_step(target, lone=True) as path:
+            assert path == left
+            write(path, text)
+        assert list(tmp_path.iterdir()) == [target]
+        assert (target / "0" if folder else target).read_text() == text
+
+
+def test_what_is_written_in_one_step_is_flushed_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(handle: int) -> None:
+        steps.append(f"fsync {Path(f'/proc/self/fd/{handle}').readlink().suffix}")
+        fsync(handle)
+
+    def noted_replace(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    with storage.write_atomic(tmp_path / "a.json") as path:
+        path.write_text("{}")
+    assert steps == ["fsync .json", "rename", "fsync "]
+    steps.clear()
+    with storage.local.in_one_step(tmp_path / "a.json", durable=False) as path:
+        path.write_text("{}")
+    assert steps == ["rename"]
 
 
 def test_local_files(tmp_path: Path) -> None:
