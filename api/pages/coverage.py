@@ -27,6 +27,7 @@ from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
+from catalog_builder.tile.bbox import read_number
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of
 
@@ -179,6 +180,6 @@ def _number(name: str, text: str) -> int:
 def _degrees(name: str, text: str | None) -> float:
     """Return a parameter that is a number of degrees."""
     try:
-        return float(text or "")
+        return read_number(text or "")
     except ValueError:
         raise QueryError(f"{name} must be degrees, found '{(text or '')[:20]}'") from None

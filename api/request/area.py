@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import GridError, QueryError
 from catalog_builder.tile import grid
+from catalog_builder.tile.bbox import describe, read_bbox
 from catalog_builder.tile.cell_sets import at_least
 from catalog_builder.tile.cover import Runs, cover, cover_box
 
@@ -77,26 +78,12 @@ def parse_bbox(value: object, name: str = "bbox") -> Area:
         If it is not such a list, or off the globe.
     """
     if not isinstance(value, list | tuple):
-        raise QueryError(f"{name}: expected an array of 4 or 6 numbers, found {_kind(value)}")
-    if len(value) not in (4, 6):
-        raise QueryError(
-            f"{name}: expected 4 numbers (west,south,east,north) or 6 (with heights), found {len(value)}"
-        )
-    for v in value:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
-            raise QueryError(f"{name}: expected numbers, found {_kind(v)} {str(v)[:40]!r}")
-    numbers = [float(v) for v in value]
-    if len(numbers) == 6:
-        west, south, low, east, north, high = numbers
-        if low > high:
-            raise QueryError(f"{name}: lowest height {low:g} is above the highest {high:g}")
-    else:
-        west, south, east, north = numbers
+        raise QueryError(f"{name}: expected an array of 4 or 6 numbers, found {describe(value)}")
     try:
-        boxes = tuple(grid.split_antimeridian(west, south, east, north))
+        bounds, boxes = read_bbox(value)
     except GridError as exc:
         raise QueryError(f"{name}: {exc}") from None
-    return Area(np.array([west, south, east, north]).tobytes(), boxes, b"")
+    return Area(np.array(bounds).tobytes(), boxes, b"")
 
 
 def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
@@ -141,7 +128,7 @@ def check_length(degrees: float, name: str) -> None:
 def _check_geometry(value: object, name: str, nesting: int) -> int:
     """Check the structure of a geometry and return its number of vertices."""
     if not isinstance(value, dict):
-        raise QueryError(f"{name}: expected a GeoJSON geometry object, found {_kind(value)}")
+        raise QueryError(f"{name}: expected a GeoJSON geometry object, found {describe(value)}")
     kind = value.get("type")
     if kind == "GeometryCollection":
         parts = value.get("geometries")
@@ -212,8 +199,3 @@ def wrapped(shape: BaseGeometry) -> list[BaseGeometry]:
     if east > 180:
         copies.append(affinity.translate(shape, -360))
     return copies
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

@@ -22,6 +22,7 @@ from api.request.times import DATETIME_PATTERN, parse_datetime
 from api.request.view import NAMES
 from api.settings import Settings
 from catalog_builder.errors import QueryError
+from catalog_builder.tile.bbox import read_numbers
 
 Json = Any
 """A value as orjson reads it."""
@@ -58,7 +59,7 @@ class Parameter:
 
 def _numbers(text: str, name: str) -> Json:
     try:
-        return [float(part) for part in text.split(",")]
+        return read_numbers(text)
     except ValueError:
         raise QueryError(f"{name}: expected numbers parted by commas, found '{text[:80]}'") from None
 

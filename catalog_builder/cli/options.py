@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalog_builder.errors import QueryError
+from catalog_builder.errors import GridError, QueryError
 
 if TYPE_CHECKING:
     from catalog_builder.tile.grid import Bounds
@@ -37,7 +37,8 @@ def parse_years(text: str | None) -> frozenset[int] | None:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+        digits = text.isascii() and first.isdigit() and (not last or last.isdigit())
+        if not digits or (last and int(last) < int(first)):
             raise QueryError(f"--years: expected '2024', '2017-2020' or '2017,2024', found '{text}'")
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
@@ -49,15 +50,16 @@ def parse_bbox(text: str | None) -> Bounds | None:
     Raises
     ------
     QueryError
-        If it is not four numbers on the globe.
+        If it is not four numbers on the globe, or six with heights.
     """
-    from catalog_builder.tile.grid import Bounds, split_antimeridian
-
     if text is None:
         return None
+    from catalog_builder.tile.bbox import read_bbox, read_numbers
+
     try:
-        west, south, east, north = (float(p) for p in text.split(","))
+        bounds, _ = read_bbox(read_numbers(text))
+    except GridError as error:
+        raise QueryError(f"--bbox: {error}") from None
     except ValueError:
         raise QueryError(f"--bbox: expected west,south,east,north in degrees, found '{text}'") from None
-    split_antimeridian(west, south, east, north)
-    return Bounds(west, south, east, north)
+    return bounds

@@ -12,7 +12,8 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import GridError, QueryError, StorageError
 from catalog_builder.storage import exists, read_bytes, scheme
-from catalog_builder.tile.grid import Bounds, split_antimeridian
+from catalog_builder.tile.bbox import read_bbox, read_numbers
+from catalog_builder.tile.grid import Bounds
 
 _NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
 """What can only be meant as a bbox: digits and commas."""
@@ -70,17 +71,12 @@ def box_of(bounds: Bounds) -> BaseGeometry:
 
 def _from_bbox(text: str) -> BaseGeometry:
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north") from error
-    if len(numbers) == 6:  # GeoJSON's three dimensional form
-        numbers = [*numbers[:2], *numbers[3:5]]
-    if len(numbers) != 4:
-        raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north, found {len(numbers)}")
-    try:
-        boxes = [box_of(bounds) for bounds in split_antimeridian(*numbers)]
+        _, parts = read_bbox(read_numbers(text))
     except GridError as error:
         raise QueryError(f"bbox '{text}': {error}") from error
+    except ValueError as error:
+        raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north") from error
+    boxes = [box_of(bounds) for bounds in parts]
     return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
 
 

@@ -57,6 +57,8 @@ def test_bbox(text: str, expected: shapely.Geometry) -> None:
         ("1,2,,4", "expected four numbers"),
         ("1,2,3,4e", "expected four numbers"),
         ("0,51,1,50", "south 51.0 is north of"),
+        ("0,51,1,1e999", "expected four numbers"),
+        ("0,51,1,٥2", "expected four numbers"),
         ("0,50,181,51", "-180..180"),
         ("0,-91,1,51", "-90..90"),
     ],

@@ -83,6 +83,7 @@ def test_both_methods_refuse_with_the_same_reason(
 @pytest.mark.parametrize(
     ("name", "text"),
     [("bbox", "a,b,c,d"), ("bbox", ""), ("bbox", "[1,2,3,4]"), ("bbox", "1,2,3,nan"), ("bbox", "1,2,3,inf"),
+     ("bbox", "1_0,2,30,4"), ("bbox", "1,2,3,４"), ("bbox", "1,2,3,1e999"),
      ("limit", "ten"), ("limit", ""), ("limit", "1.5"), ("limit", "१"), ("limit", "9" * 30),
      ("intersects", "POINT(1 2)"), ("intersects", "")],
 )  # fmt: skip
