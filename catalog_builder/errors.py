@@ -27,6 +27,10 @@ class StorageError(TesseraError):
     """A file or address that cannot be opened, listed or written."""
 
 
+class ArrayError(StorageError):
+    """A ``.npy`` that cannot be read in place, or is not the array that its tile must have."""
+
+
 class ConflictError(StorageError):
     """A file that another writer has put in place, or changed, meanwhile; it is left as it is."""
 

@@ -43,6 +43,7 @@ from api.files.planes import Planes
 from api.files.ranges import (
     ContentChangedError,
     Document,
+    Span,
     only_reading,
     public_path,
     respond,
@@ -51,9 +52,9 @@ from api.files.ranges import (
     send_not_found,
     send_redirect,
 )
-from api.npy import ArrayHeader, SourceMismatchError, read_header, require
-from catalog_builder.errors import GridError, TesseraError
-from catalog_builder.raster.label import NPY_HEADER, RawArray, label_sidecar, raw_label
+from catalog_builder.errors import ArrayError, GridError, TesseraError
+from catalog_builder.raster.label import RawArray, label_sidecar, raw_label
+from catalog_builder.raster.npy import LONGEST_HEADER, NPY_HEADER, ArrayHeader, read_header
 from catalog_builder.raster.vrt import (
     N_BANDS,
     RAW_STRIP,
@@ -288,7 +289,7 @@ class RawLane:
                 await respond(scope, receive, send, planes, media_type=kind, cache_control=REVALIDATE)
         except FileNotFoundError as error:
             await send_not_found(scope, send, f"the source has no {error}")
-        except SourceMismatchError as error:
+        except ArrayError as error:
             await send_error(scope, send, 409, "SourceMismatch", str(error))
 
     async def _generated(
@@ -310,7 +311,7 @@ class RawLane:
         except FileNotFoundError as error:
             await send_not_found(scope, send, f"the source has no {error}")
             return
-        except SourceMismatchError as error:
+        except ArrayError as error:
             await send_error(scope, send, 409, "SourceMismatch", str(error))
             return
         except (ContentChangedError, OSError):  # being rewritten, no descriptor left, a failing disk
@@ -336,7 +337,7 @@ class RawLane:
         ------
         FileNotFoundError
             If the view's source file is not in the local root; the message is its name.
-        SourceMismatchError
+        ArrayError
             If it is there and is not the tile's array.
         """
         kind = asked.kind
@@ -374,7 +375,7 @@ class RawLane:
         header = self._header(found, ".npy")
         if header is None:
             return NPY_HEADER
-        require(header, found.path(".npy"), "int8", [(*raster.shape, N_BANDS)])
+        header.require("int8", (*raster.shape, N_BANDS))
         return header.offset
 
     def _scales(self, found: TileYear, raster: Raster) -> tuple[int, int, bool]:
@@ -383,14 +384,19 @@ class RawLane:
         if header is None:
             return NPY_HEADER, 1, False
         # upstream's code accepts one scale per pixel, and one per value
-        require(header, found.path("_scales.npy"), "float32", [raster.shape, (*raster.shape, N_BANDS)])
-        bands = N_BANDS if len(header.shape) == 3 else 1
-        return header.offset, bands, header.dtype.newbyteorder("=") != header.dtype
+        header.require("float32", raster.shape, (*raster.shape, N_BANDS))
+        return header.offset, N_BANDS if len(header.shape) == 3 else 1, header.big_endian
 
     def _header(self, found: TileYear, suffix: str) -> ArrayHeader | None:
         """Return the header of a local file; None where the source is not local."""
         files = self._files.get(found.source.root)
-        return None if files is None else read_header(files.root, found.path(suffix))
+        if files is None:
+            return None
+        path = found.path(suffix)
+        with open_below(files.root, path) as content:
+            header = read_header(content.read(Span(0, min(content.size, LONGEST_HEADER))), path)
+            header.require_size(content.size)
+        return header
 
     def _index(self, found: TileYear, folder: str) -> str:
         """Return a page that lists the folder, in the form of nginx's.
@@ -413,7 +419,7 @@ class RawLane:
                         size = str(content.size)
                 elif found.source.landmasks is None:
                     continue
-            except (FileNotFoundError, SourceMismatchError):
+            except (FileNotFoundError, ArrayError):
                 continue
             name = f"{found.tile.name}{suffix}"
             lines.append(f'<a href="{name}">{name}</a> {date} 00:00 {size:>15}')

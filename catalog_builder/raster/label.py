@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from catalog_builder.raster.npy import NPY_HEADER
 from catalog_builder.tile.grid import Raster
-
-NPY_HEADER = 128
-"""Bytes before the array in a ``.npy`` that numpy wrote for these shapes (format 1.0, 64-aligned)."""
 
 _ELEMENTS = {
     ("Int8", False): "SignedByte",

@@ -1,4 +1,4 @@
-"""Local paths, S3 and http(s) behind one set of functions: open, fetch, list, put atomically.
+"""Local paths, S3 and http(s) behind one set of functions: open, read ranges, fetch, list, put atomically.
 
 An address is a path, ``s3://bucket/key`` or ``http(s)://…``. Every failure is a
 :class:`~catalog_builder.errors.StorageError` that begins with the address.
@@ -31,15 +31,15 @@ from catalog_builder.storage.address import (
     published_address,
     scheme,
 )
-from catalog_builder.storage.retry import ATTEMPTS, BACKOFF
+from catalog_builder.storage.ranged import Meter, RangedFile, open_ranged
 from catalog_builder.storage.s3.client import S3Settings, gdal_settings, https_address, platform
 from catalog_builder.storage.stream import stream
 
 __all__ = [
-    "ATTEMPTS",
-    "BACKOFF",
     "USER_AGENT",
     "Entry",
+    "Meter",
+    "RangedFile",
     "S3Settings",
     "bucket_key",
     "exists",
@@ -52,6 +52,7 @@ __all__ = [
     "local_copy",
     "local_path",
     "open_binary",
+    "open_ranged",
     "platform",
     "published_address",
     "put_file",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from catalog_builder.errors import StorageError
 from catalog_builder.storage import retry
@@ -16,6 +17,8 @@ from catalog_builder.storage.stream import Opened
 if TYPE_CHECKING:
     import httpx
 
+_lock = threading.Lock()
+"""Held while a client is made: all threads share its connections."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 
@@ -48,6 +51,27 @@ def open_at(address: str, start: int, tag: str) -> Opened:
     return Opened(chunks(), "" if tag.startswith("W/") else tag)
 
 
+class Range(NamedTuple):
+    """What a server answered when it was asked for a range."""
+
+    data: bytes
+    problem: str
+    """Why it is not the range; empty if it is."""
+    url: str
+    """Where the file was found to be, after redirects; empty if it was not."""
+
+
+def read_range(address: str, start: int, stop: int) -> Range:
+    """Ask for bytes [start, stop) of a file, again after a passing failure."""
+    try:
+        response = _request("GET", address, headers={"Range": f"bytes={start}-{stop - 1}"}, ranged=True)
+    except StorageError as error:
+        return Range(b"", str(error.__cause__ or error) or type(error.__cause__).__name__, "")
+    if response.status_code != 206:
+        return Range(b"", f"HTTP {response.status_code} {response.reason_phrase} for a range".rstrip(), "")
+    return Range(response.content, "", str(response.url))
+
+
 @cache
 def _client_of(_pid: int) -> httpx.Client:
     # 60 ms to import: only when an address asks for it
@@ -62,16 +86,31 @@ def _client_of(_pid: int) -> httpx.Client:
 
 
 def _request(
-    method: str, address: str, *, headers: dict[str, str] | None = None, stream: bool = False
+    method: str,
+    address: str,
+    *,
+    headers: dict[str, str] | None = None,
+    stream: bool = False,
+    ranged: bool = False,
 ) -> httpx.Response:
-    """Send a request, again after a passing failure."""
+    """Send a request, again after a passing failure.
+
+    The body is left to be read if it is wanted as a ``stream``; of a ``ranged`` request it is read if it
+    is a range, and not if the server would send the whole file instead.
+    """
     import httpx
 
-    client = _client_of(os.getpid())
+    with _lock:
+        client = _client_of(os.getpid())
     for attempt in range(retry.ATTEMPTS):
         last = attempt == retry.ATTEMPTS - 1
         try:
-            response = client.send(client.build_request(method, address, headers=headers), stream=stream)
+            request = client.build_request(method, address, headers=headers)
+            response = client.send(request, stream=stream or ranged)
+            if ranged and response.status_code == 206:
+                response.read()
+            elif ranged:
+                response.close()
             if last or response.status_code not in _PASSING:
                 return response
             response.close()

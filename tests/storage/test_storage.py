@@ -110,7 +110,7 @@ def test_web_passing_failures_are_tried_again(web: Web) -> None:
     web.answer = lambda h: send(h, 503)
     with pytest.raises(StorageError, match="HTTP 503"):
         storage.read_bytes(web.url)
-    assert len(web.requests) == 3 + storage.ATTEMPTS
+    assert len(web.requests) == 3 + retry.ATTEMPTS
 
 
 def test_web_broken_download_is_resumed_where_it_broke(web: Web) -> None:
@@ -368,3 +368,108 @@ def test_join() -> None:
     assert storage.join("/", "a") == "/a"
     assert storage.join("/x/", "a", "b") == "/x/a/b"
     assert storage.join("s3://bucket", "a") == "s3://bucket/a"
+
+
+# ------------------------------------------------------------------------------------------- ranges
+
+
+def ranged(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Answer a range as it should be."""
+    start, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+    part = BODY[int(start) : int(last) + 1]
+    send(handler, 206, part, Content_Range=f"bytes {start}-{int(start) + len(part) - 1}/{len(BODY)}")
+
+
+def test_ranges_of_a_local_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(BODY)
+    meter = storage.Meter()
+    with storage.open_ranged(path, meter) as file:
+        assert file.size == len(BODY)
+        assert file.read(7, 300) == BODY[7:300]
+        assert file.read(5, 5) == b""
+        with pytest.raises(StorageError, match=f"the file ends at byte {len(BODY)}"):
+            file.read(len(BODY) - 1, len(BODY) + 1)
+    assert (meter.bytes, meter.requests) == (293, 2)
+    with pytest.raises(StorageError, match=r"none: no such file"), storage.open_ranged(tmp_path / "none"):
+        pass
+
+
+def test_ranges_from_the_web_are_tried_again_and_never_short(web: Web) -> None:
+    faults = ["503", "cut", ""]
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        how = faults.pop(0) if faults else ""
+        if how == "503":
+            send(handler, 503, b"later")
+        elif how == "cut":
+            send(handler, 206, BODY[:10], cut=4)
+        else:
+            ranged(handler)
+
+    web.answer = answer
+    meter = storage.Meter()
+    with storage.open_ranged(web.url, meter) as file:
+        assert file.size is None
+        assert file.read(100, 110) == BODY[100:110]
+        assert len(web.requests) == 3
+        assert web.requests[0][1]["range"] == "bytes=100-109"
+        with pytest.raises(StorageError, match=f"{web.url}: bytes .* the response has 1 bytes"):
+            file.read(len(BODY) - 1, len(BODY) + 9)
+    assert (meter.bytes, meter.requests) == (10, 1)
+
+
+@pytest.mark.parametrize(("status", "asked"), [(200, 1), (404, 1), (416, 1), (503, retry.ATTEMPTS)])
+def test_a_response_that_is_not_the_range_is_refused(web: Web, status: int, asked: int) -> None:
+    web.answer = lambda handler: send(handler, status, BODY[:500])
+    with (
+        storage.open_ranged(web.url) as file,
+        pytest.raises(StorageError, match=f"HTTP {status} .*for a range"),
+    ):
+        file.read(0, 10)
+    assert len(web.requests) == asked
+
+
+def test_a_redirect_is_remembered_until_its_target_refuses(web: Web) -> None:
+    """As presigned URLs do when they expire."""
+    targets = iter("abc")
+    asked: list[str] = []
+    expired: set[str] = set()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        if handler.path == "/a.npy":
+            send(handler, 302, b"", Location=f"/{next(targets)}")
+        elif handler.path in expired:
+            send(handler, 403, b"expired")
+        else:
+            ranged(handler)
+
+    web.answer = answer
+    with storage.open_ranged(web.url) as file:
+        assert file.read(0, 3) == file.read(0, 3) == BODY[:3]
+        assert asked == ["/a.npy", "/a", "/a"]
+        expired.add("/a")
+        assert file.read(3, 5) == BODY[3:5]
+        assert asked[3:] == ["/a", "/a.npy", "/b"]
+        assert file.read(3, 5) == BODY[3:5]
+        assert asked[6:] == ["/b"]
+
+
+def test_ranges_from_s3(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{endpoint}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    forget()
+    boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1").create_bucket(
+        Bucket="ranges"
+    )
+    (tmp_path / "a").write_bytes(BODY)
+    storage.put_file(tmp_path / "a", "s3://ranges/a")
+    meter = storage.Meter()
+    with storage.open_ranged("s3://ranges/a", meter) as file:
+        assert file.read(100, 110) == BODY[100:110]
+        with pytest.raises(StorageError, match="the response has 1 bytes"):
+            file.read(len(BODY) - 1, len(BODY) + 9)
+    assert (meter.bytes, meter.requests) == (10, 1)
+    forget()

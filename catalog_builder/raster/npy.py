@@ -1,0 +1,136 @@
+"""What a ``.npy`` says of itself: the one reader of its header.
+
+Arrays are read in place, by ranges, so the header is all that is ever parsed, and it is not trusted: it
+comes from a file that may be anything. Whatever is wrong with it is one error, with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tokenize
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog_builder.errors import ArrayError
+
+NPY_HEADER = 128
+"""Bytes before the array in a ``.npy`` that numpy wrote for a tile's shapes (format 1.0, 64-aligned)."""
+LONGEST_HEADER = 10_000 + 12
+"""Bytes of the longest header that numpy parses."""
+_MAGIC = b"\x93NUMPY"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """What a ``.npy`` says of itself."""
+
+    name: str
+    """What messages call the file."""
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    """Bytes before the array."""
+    fortran: bool
+    """Whether the first index runs fastest."""
+
+    @property
+    def end(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether its numbers have their highest byte first."""
+        return self.dtype.newbyteorder("<") != self.dtype
+
+    def require_size(self, size: int, *, exact: bool = False) -> None:
+        """Refuse a file that is shorter than its header says, or, if ``exact``, longer.
+
+        Raises
+        ------
+        ArrayError
+            If it is.
+        """
+        if size < self.end or (exact and size != self.end):
+            state = "is truncated" if size < self.end else "is too long"
+            raise ArrayError(
+                f"{self.name} {state}: {size} bytes, an array of {self.shape} {self.dtype} needs {self.end}"
+            )
+
+    def require(self, dtype: npt.DTypeLike, *shapes: tuple[int, ...]) -> None:
+        """Refuse an array of another type or of none of the shapes, or in Fortran order.
+
+        Parameters
+        ----------
+        dtype
+            In either byte order.
+        shapes
+            Those that will do.
+
+        Raises
+        ------
+        ArrayError
+            If it is such an array.
+        """
+        if self.dtype.newbyteorder("=") != np.dtype(dtype) or self.shape not in shapes or self.fortran:
+            raise ArrayError(
+                f"{self.name} is {self.dtype} {self.shape} in {'Fortran' if self.fortran else 'C'} order: the"
+                f" tile's formula expects {np.dtype(dtype)} {' or '.join(map(str, shapes))} in C order"
+            )
+
+
+def header_size(start: bytes) -> int:
+    r"""Return how many bytes at the beginning of a ``.npy`` are before its array, by its first 12.
+
+    0 if it is no ``.npy``, or one whose header numpy would not parse: :func:`read_header` says why.
+
+    >>> header_size(b"\x93NUMPY" + bytes([1, 0, 118, 0]) + b"{'")
+    128
+    """
+    if len(start) < 12 or start[:6] != _MAGIC:
+        return 0
+    size = 10 + int.from_bytes(start[8:10], "little")
+    if start[6] > 1:
+        size = 12 + int.from_bytes(start[8:12], "little")
+    return size if size <= LONGEST_HEADER else 0
+
+
+def read_header(start: bytes, name: str) -> ArrayHeader:
+    """Parse a header.
+
+    Parameters
+    ----------
+    start
+        The file's first bytes: :func:`header_size` of them, or more.
+    name
+        What messages call the file.
+
+    Raises
+    ------
+    ArrayError
+        If it is no ``.npy``, or one of something that cannot be read in place.
+    """
+    stream = io.BytesIO(start)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(stream)
+    # the header is a Python literal: these are all that its parser raises
+    except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        reason = "it is empty" if not start else _first_line(error)
+        raise ArrayError(f"{name}: not a .npy file: {reason}") from None
+    if dtype.hasobject:
+        raise ArrayError(f"{name}: holds Python objects, which are never unpickled")
+    if dtype.kind not in "biufc" or any(isinstance(n, bool) or n < 0 for n in shape):
+        raise ArrayError(f"{name}: not a .npy file of numbers: it says {dtype} {shape}")
+    return ArrayHeader(name, dtype, tuple(shape), stream.tell(), fortran)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,147 @@
+"""Ranges of one file, wherever it is, counted as they are read.
+
+A local file is opened once. Where a web address redirects to is asked once and remembered; what
+source.coop publishes in S3 is read by https, for which nobody needs credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from catalog_builder.errors import StorageError
+from catalog_builder.storage import web
+from catalog_builder.storage.address import fail, local_path, published_address, scheme
+from catalog_builder.storage.s3 import objects
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts what was read; safe to share between threads."""
+
+    bytes: int = 0
+    requests: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, n: int) -> None:
+        """Count one read of ``n`` bytes."""
+        with self._lock:
+            self.bytes += n
+            self.requests += 1
+
+
+class RangedFile(Protocol):
+    """One file whose ranges can be read, from several threads at once."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole file, if it is local."""
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes [start, stop), all of them.
+
+        Raises
+        ------
+        StorageError
+            If they cannot be had, after several attempts where that may help.
+        """
+
+
+@contextmanager
+def open_ranged(address: str | Path, meter: Meter | None = None) -> Iterator[RangedFile]:
+    """Read ranges of a file in this block.
+
+    Parameters
+    ----------
+    address
+        A path, ``s3://bucket/key`` or ``http(s)://…``.
+    meter
+        Counts each read that succeeds.
+
+    Raises
+    ------
+    StorageError
+        If a local file cannot be opened; of others the first read says it.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a"
+    >>> _ = path.write_bytes(b"0123456789")
+    >>> meter = Meter()
+    >>> with open_ranged(path, meter) as file:
+    ...     file.read(2, 5)
+    b'234'
+    >>> meter.bytes, meter.requests
+    (3, 1)
+    """
+    meter = meter or Meter()
+    if scheme(address):
+        yield _Remote(str(address), meter)
+        return
+    path = local_path(address)
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        fail(path, error)
+    try:
+        yield _Local(path, fd, os.fstat(fd).st_size, meter)
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    path: Path
+    fd: int
+    size: int
+    meter: Meter
+
+    def read(self, start: int, stop: int) -> bytes:
+        parts, at = [], start
+        try:
+            while at < stop:
+                part = os.pread(self.fd, stop - at, at)  # at most 2 GB a call
+                if not part:
+                    break
+                parts.append(part)
+                at += len(part)
+        except OSError as error:
+            fail(self.path, error)
+        if at < stop:
+            raise StorageError(
+                f"{self.path}: bytes {start}-{stop - 1} cannot be read: the file ends at byte {at}"
+            )
+        self.meter.add(stop - start)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Remote:
+    def __init__(self, address: str, meter: Meter) -> None:
+        published = published_address(address) if address.startswith("s3://") else None
+        self._address, self._asked = address, published or address
+        self._target = self._asked
+        """Where the file was found to be: a redirect need not be followed twice."""
+        self._meter = meter
+        self.size = None
+
+    def read(self, start: int, stop: int) -> bytes:
+        target = self._target
+        if target.startswith("s3://"):
+            data, problem = objects.read_range(target, start, stop), ""
+        else:
+            data, problem, url = web.read_range(target, start, stop)
+            if problem and target != self._asked:  # a presigned URL may have expired meanwhile
+                data, problem, url = web.read_range(self._asked, start, stop)
+            self._target = url or self._asked
+        if not problem and len(data) != stop - start:
+            problem = f"the response has {len(data)} bytes"
+        if problem:
+            raise StorageError(f"{self._address}: bytes {start}-{stop - 1} cannot be read: {problem}")
+        self._meter.add(stop - start)
+        return data
