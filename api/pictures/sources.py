@@ -57,7 +57,6 @@ TILE = 256
 _KEPT_RAW = 8
 """Pictures of unconverted tiles in memory, 2.5 MB each, 10 MB with chosen bands."""
 _SAMPLE_TILES = 6
-_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES"}
 _IN_S3 = Shown(hrefs="s3")
 """Files in S3 are read with the server's own credentials."""
 # Codes and scales of one pixel must come from the same pixel: no interpolation.
@@ -101,7 +100,7 @@ class Pictures:
         """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
         pixels = np.zeros((3, TILE, TILE), np.uint8)
         empty = np.ones((TILE, TILE), np.bool_)
-        with gdal_environment(*self._places, **_ENV):
+        with gdal_environment(*self._places):
             for item in item_documents(self._snapshot, cid, ids, "", _IN_S3):
                 visual = item["assets"].get("visual")
                 if visual is None:
@@ -130,7 +129,7 @@ class Pictures:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
         (item,) = found
         assets = item["assets"]
-        with gdal_environment(*self._places, **_ENV):
+        with gdal_environment(*self._places):
             if style.bands is None and "visual" in assets:
                 with Reader(self._address(assets["visual"]["href"])) as reader:
                     return read(reader, indexes=(1, 2, 3))

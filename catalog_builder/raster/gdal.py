@@ -1,4 +1,4 @@
-"""How GDAL reads an address: its name there, and the settings it needs for that store."""
+"""How GDAL reads an address: its name there, and the settings it needs, for that store and in general."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from catalog_builder import storage
+
+READING: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.vrt,.npy",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 256 << 20,
+    "GDAL_HTTP_MAX_RETRY": 4,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
+"""What any GDAL client should set; the README recommends the same."""
+CONVERTING: dict[str, Any] = {
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": 64 << 20,  # below 100000 it means megabytes in the environment, but bytes here
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+}
+"""What a worker sets: one thread and a small cache, since tiles are the unit of parallelism and blocks are
+read once."""
 
 
 def gdal_path(address: str) -> str:
@@ -24,13 +43,13 @@ def gdal_path(address: str) -> str:
 
 
 @contextmanager
-def gdal_environment(*addresses: str, **settings: Any) -> Iterator[None]:
+def gdal_environment(*addresses: str) -> Iterator[None]:
     """Read some addresses in this block, with the settings of S3 if one of them is there."""
     import rasterio
     from rasterio.session import AWSSession
 
     if not any(storage.scheme(address) == "s3" for address in addresses):
-        with rasterio.Env(**settings):
+        with rasterio.Env(**READING):
             yield
         return
     said = storage.gdal_settings()
@@ -41,5 +60,5 @@ def gdal_environment(*addresses: str, **settings: Any) -> Iterator[None]:
         aws_unsigned=said.pop("AWS_NO_SIGN_REQUEST", "") == "YES",
         requester_pays=said.pop("AWS_REQUEST_PAYER", "") == "requester",
     )
-    with rasterio.Env(session, **said, **settings):
+    with rasterio.Env(session, **said, **READING):
         yield

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from catalog_builder.raster.gdal import gdal_path
 from catalog_builder.raster.label import RawArray, placement
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Grid, Raster, TileId
@@ -253,7 +254,8 @@ def plain_band_vrt(
 
 def _source(raster: Raster, source: Source, band: int) -> str:
     """Return one SimpleSource; GDAL takes the whole raster when no rectangle is given."""
-    path, relative = gdal_path(source.href)
+    path = gdal_path(source.href)
+    relative = path == source.href and not path.startswith("/")
     number = "" if band == 1 else f"<SourceBand>{band}</SourceBand>"  # 1 is the default
     properties = ""
     if source.block is not None:
@@ -266,21 +268,6 @@ def _source(raster: Raster, source: Source, band: int) -> str:
         f'<SimpleSource><SourceFilename relativeToVRT="{int(relative)}">{escape(path)}</SourceFilename>'
         f"{number}{properties}</SimpleSource>"
     )
-
-
-def gdal_path(href: str) -> tuple[str, bool]:
-    """Return how GDAL opens an href, and whether that is relative to the VRT.
-
-    >>> gdal_path("https://example.org/a.tif")
-    ('/vsicurl/https://example.org/a.tif', False)
-    >>> gdal_path("a.tif")
-    ('a.tif', True)
-    """
-    if href.startswith(("http://", "https://")):
-        return f"/vsicurl/{href}", False
-    if href.startswith("s3://"):
-        return f"/vsis3/{href.removeprefix('s3://')}", False
-    return href, not href.startswith("/")
 
 
 def _document(

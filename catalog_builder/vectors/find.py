@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 import shapely
-from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.errors import CatalogError, DatasetError, GridError
-from catalog_builder.item.item import MEDIA_COG
+from catalog_builder.pixels.place import Place, place_of
 from catalog_builder.tile.datasets import DATASETS, Dataset
 from catalog_builder.tile.datasets import dataset as dataset_named
-from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import Raster, TileId
+from catalog_builder.tile.grid import TileId
 
 _HERE = "catalog:"
 """Stands for the catalogue's address in hrefs of a folder's items."""
-
-Kind = Literal["npy", "cog", "float"]
-"""A pair of arrays as published, a pair of COGs, or one raster of float32 values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +30,8 @@ class TileYear:
     dataset: Dataset
     tile: TileId
     year: int
-    raster: Raster
-    kind: Kind
-    main: str
-    """Address of the codes (``npy``, ``cog``) or of the values (``float``)."""
-    scales: str | None
-    """Address of the scales; None for ``float``."""
-    size: int | None = None
-    """Bytes of ``main``, where the item says it."""
-    scales_size: int | None = None
-    stamp: str = ""
-    """Changes when the files do: checksums, where the item has them."""
-    visual: str | None = None
-    """Address of its false colour; None if it has none."""
-
-    @property
-    def whole_bytes(self) -> int:
-        """Bytes of its files."""
-        height, width = self.raster.shape
-        main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
-        return main + (self.scales_size or (4 * height * width if self.scales else 0))
+    place: Place
+    """Where its pixels are."""
 
 
 def find(
@@ -183,47 +160,12 @@ def _readable(
 
 
 def _tile_year(item: Mapping[str, Any], dataset: Dataset, address: Callable[[str], str]) -> TileYear | None:
-    """Return where an item's pixels are: converted ones first; None if it has none to read."""
-    assets, properties = item["assets"], item["properties"]
+    """Return where an item's pixels are; None if it has none to read."""
     name, _, year = str(item["id"]).rpartition("_")
+    place = place_of(item, address)
+    if place is None:
+        return None
     try:
-        tile = TileId.from_name(name)
-        kind, main, scales = _pair(assets)
-        if kind is None:
-            return None
-        raster = Raster(
-            int(properties["proj:code"].removeprefix("EPSG:")),
-            Affine(*properties["proj:transform"][:6]),
-            *properties["proj:shape"],
-        )
-    except (GridError, KeyError, TypeError, ValueError) as error:
-        raise CatalogError(f"item {item.get('id')}: not an item of this project ({error})") from error
-    own, other = assets[main], assets[scales] if scales else {}
-    return TileYear(
-        id=item["id"],
-        dataset=dataset,
-        tile=tile,
-        year=int(year),
-        raster=raster,
-        kind=kind,
-        main=address(own["href"]),
-        scales=address(other["href"]) if scales else None,
-        size=own.get("file:size"),
-        scales_size=other.get("file:size"),
-        stamp=f"{own.get('file:checksum', '')} {other.get('file:checksum', '')}",
-        visual=address(assets["visual"]["href"]) if "visual" in assets else None,
-    )
-
-
-def _pair(assets: Mapping[str, Any]) -> tuple[Kind | None, str, str | None]:
-    """Return the kind of an item's best pixels and the keys of their assets."""
-    if "embeddings" in assets and "scales" in assets:
-        return "cog", "embeddings", "scales"
-    if assets.get("embeddings_f32", {}).get("type") == MEDIA_COG:
-        return "float", "embeddings_f32", None
-    # an array can be read in place only where the catalogue found its shape to be the tile's
-    if "source_npy" in assets and "source_scales" in assets and "embeddings_f32" in assets:
-        return "npy", "source_npy", "source_scales"
-    if "source_geotiff" in assets:
-        return "float", "source_geotiff", None
-    return None, "", None
+        return TileYear(item["id"], dataset, TileId.from_name(name), int(year), place)
+    except (GridError, ValueError) as error:
+        raise CatalogError(f"item {item['id']}: not an item of this project ({error})") from error

@@ -12,31 +12,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
+from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 from catalog_builder.tile.region_file import MAX_EDGE, project
 from catalog_builder.vectors.find import TileYear
-
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A rectangle of a raster, in its pixels."""
-
-    row: int
-    col: int
-    height: int
-    width: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns, to index an array with."""
-        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +49,7 @@ class Output:
 
     def place(self, part: Part) -> tuple[slice, slice]:
         """Return where a part lies in the output: all tiles of a zone share one 10 m lattice."""
-        own, whole = part.source.raster.transform, self.raster.transform
+        own, whole = part.source.place.raster.transform, self.raster.transform
         row = round((whole.f - own.f) / PIXEL) + part.window.row
         col = round((own.c - whole.c) / PIXEL) + part.window.col
         return slice(row, row + part.window.height), slice(col, col + part.window.width)
@@ -92,13 +75,13 @@ def plan(sources: Iterable[TileYear], region: BaseGeometry, *, tiles: bool) -> l
     """
     groups: dict[tuple[Any, ...], list[Part]] = {}
     for source in sources:
-        wanted = wanted_pixels(source.tile, source.raster, region)
+        wanted = wanted_pixels(source.tile, source.place.raster, region)
         if wanted is None:
             continue
         part = Part(source, *wanted)
         # tiles that were converted to upstream's published corners share no lattice
-        off = (source.raster.transform.c % PIXEL, source.raster.transform.f % PIXEL)
-        key = (source.id,) if tiles else (source.year, source.raster.epsg, off)
+        off = (source.place.raster.transform.c % PIXEL, source.place.raster.transform.f % PIXEL)
+        key = (source.id,) if tiles else (source.year, source.place.raster.epsg, off)
         groups.setdefault(key, []).append(part)
     return [_output(tuple(parts), tiles=tiles) for parts in groups.values()]
 
@@ -109,20 +92,20 @@ def _output(parts: tuple[Part, ...], *, tiles: bool) -> Output:
     west, south = min(b[0] for b in boxes), min(b[1] for b in boxes)
     east, north = max(b[2] for b in boxes), max(b[3] for b in boxes)
     raster = Raster(
-        first.raster.epsg,
+        first.place.raster.epsg,
         Affine(PIXEL, 0.0, west, 0.0, -PIXEL, north),
         round((north - south) / PIXEL),
         round((east - west) / PIXEL),
     )
-    zone = f"utm{first.raster.epsg % 100:02d}{'n' if first.raster.epsg < 32700 else 's'}"
-    off = first.raster.transform.c % PIXEL or first.raster.transform.f % PIXEL
+    zone = f"utm{first.place.raster.epsg % 100:02d}{'n' if first.place.raster.epsg < 32700 else 's'}"
+    off = first.place.raster.transform.c % PIXEL or first.place.raster.transform.f % PIXEL
     mosaic = f"{first.dataset.directory}_{first.year}_{zone}{f'_{first.tile.name}' if off else ''}"
     prefix = "synthetic_" if first.dataset.is_synthetic and tiles else ""
     return Output(f"{prefix}{first.id}" if tiles else mosaic, first.year, raster, parts)
 
 
 def _bounds(part: Part) -> tuple[float, float, float, float]:
-    t, w = part.source.raster.transform, part.window
+    t, w = part.source.place.raster.transform, part.window
     west, north = t.c + PIXEL * w.col, t.f - PIXEL * w.row
     return west, north - PIXEL * w.height, west + PIXEL * w.width, north
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import shapely
 
 from catalog_builder.errors import QueryError
-from catalog_builder.pixels.read import Meter, read_part
+from catalog_builder.pixels.read import read_window
+from catalog_builder.pixels.window import Window
+from catalog_builder.storage import Meter
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 from catalog_builder.vectors.find import TileYear, find
-from catalog_builder.vectors.plan import Part, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,15 @@ def sample_points(
         window = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
         mask = np.zeros((window.height, window.width), dtype=np.bool_)
         mask[rows - window.row, cols - window.col] = True
-        pixels = read_part(Part(source, window, mask), bands, meter).at(rows - window.row, cols - window.col)
+        found = read_window(source.place, window, bands, mask=mask, meter=meter)
+        pixels = found.at(rows - window.row, cols - window.col)
         for i, year in enumerate(years):
             if year == source.year:
                 values[at, i] = pixels
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(read, sources))
-    whole = sum(s.whole_bytes for s in sources)
+    whole = sum(s.place.whole_bytes for s in sources)
     synthetic = sources[0].dataset.is_synthetic
     return Samples(values, tuple(years), meter.requests, meter.bytes, whole, synthetic)
 
@@ -105,9 +107,9 @@ def _pixels(
     """Return rows and columns of the pixels that hold points; at the raster's rim the nearest."""
     from pyproj import Transformer
 
-    x, y = Transformer.from_crs("OGC:CRS84", source.raster.epsg, always_xy=True).transform(lon, lat)
-    col, row = ~source.raster.transform @ (np.asarray(x), np.asarray(y))
-    height, width = source.raster.shape
+    x, y = Transformer.from_crs("OGC:CRS84", source.place.raster.epsg, always_xy=True).transform(lon, lat)
+    col, row = ~source.place.raster.transform @ (np.asarray(x), np.asarray(y))
+    height, width = source.place.raster.shape
     return (
         np.clip(np.floor(row), 0, height - 1).astype(np.int64),
         np.clip(np.floor(col), 0, width - 1).astype(np.int64),

@@ -34,8 +34,12 @@ from catalog_builder.convert.encode.colours import (
 )
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.basis import BASIS_FILE, Basis
-from catalog_builder.raster.gdal import gdal_environment, gdal_path
+from catalog_builder.pixels.cog import image_overview, read_image
+from catalog_builder.pixels.read import is_drawable, overview, read_window
+from catalog_builder.pixels.values import Quantized, Values
+from catalog_builder.pixels.window import Window
 from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Raster
 from catalog_builder.vectors.find import TileYear, find
 
 MAX_SIDE = 8192
@@ -46,7 +50,6 @@ _EARTH = 20037508.342789244
 _AT_A_TIME = 4
 _FITTED_ON = 2048
 """Pixels of each tile that a basis is fitted on."""
-_GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES"}
 
 Bounds = tuple[float, float, float, float]
 Progress = Callable[[str, int, int], None]
@@ -156,7 +159,7 @@ def preview(
         )
     newest = max(tile.year for tile in found)
     chosen = [tile for tile in found if tile.year == newest]
-    drawable = [t for t in chosen if t.kind != "npy" or not storage.scheme(t.main)]
+    drawable = [t for t in chosen if is_drawable(t.place)]
     if not drawable:
         raise QueryError(
             f"{len(chosen)} tiles of {newest} are here, none converted: a picture would fetch 110 MB of each."
@@ -240,85 +243,43 @@ def _read_all(tiles: Sequence[TileYear], bounds: Bounds, factor: int, progress: 
 
 
 def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
-    if tile.kind == "npy":
-        return _read_arrays(tile, bounds, factor)
-    from rasterio.errors import RasterioError
-
-    level = factor.bit_length() - 2
-    try:
-        with (
-            gdal_environment(tile.main, **_GDAL),
-            _open(gdal_path(tile.visual or tile.main), level) as dataset,
-        ):
-            window = _window(tile, bounds, dataset.transform, dataset.shape)
-            if window is None:
-                return None
-            pixels = np.moveaxis(dataset.read(window=window), 0, -1)
-            transform = dataset.window_transform(window)
-            if tile.visual is not None or tile.scales is None:
-                return _Piece(tile, transform, pixels)
-            # The overview of the scales holds the scale of each overview pixel: the two go together.
-            with _open(gdal_path(tile.scales), level) as scales:
-                return _Piece(tile, transform, pixels, scales.read(1, window=window))
-    except (RasterioError, OSError) as error:
-        raise StorageError(f"{tile.visual or tile.main}: cannot be read: {error}") from error
-
-
-def _open(address: str, level: int) -> Any:
-    """Open a raster at an overview (-1: full resolution), or at its smallest if it has fewer."""
-    import rasterio
-
-    dataset = rasterio.open(address)
-    level = min(level, len(dataset.overviews(1)) - 1)
-    if level < 0:
-        return dataset
-    dataset.close()
-    return rasterio.open(address, overview_level=level)
-
-
-def _read_arrays(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
-    """Take every n-th pixel of a local pair of arrays."""
-    try:
-        codes = np.load(tile.main, mmap_mode="r", allow_pickle=False)
-        scales = np.load(tile.scales or "", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{tile.main}: cannot be read: {error}") from error
-    shape = tile.raster.shape
-    if codes.shape != (*shape, N_BANDS) or codes.dtype != np.int8 or scales.shape != shape:
-        raise StorageError(
-            f"{tile.main}: expected int8 {(*shape, N_BANDS)}, found {codes.dtype} {codes.shape}"
-        )
-    window = _window(tile, bounds, tile.raster.transform, shape)
+    place, level = tile.place, factor.bit_length() - 1
+    if place.visual is not None:
+        found, raster = image_overview(place.visual, level)
+    else:
+        found, raster = overview(place, level)
+    window = _window(raster, bounds)
     if window is None:
         return None
-    rows, cols = window.toslices()
-    rows, cols = slice(rows.start, rows.stop, factor), slice(cols.start, cols.stop, factor)
-    moved = tile.raster.transform @ Affine.translation(cols.start, rows.start) @ Affine.scale(factor)
-    return _Piece(
-        tile, moved, np.ascontiguousarray(codes[rows, cols]), np.ascontiguousarray(scales[rows, cols])
-    )
+    moved = raster.transform @ Affine.translation(window.col, window.row)
+    if place.visual is not None:
+        return _Piece(tile, moved, read_image(place.visual, window, found))
+    match read_window(place, window, level=found):
+        case Quantized(codes, scales):
+            return _Piece(tile, moved, codes, scales)
+        case Values(values):
+            return _Piece(tile, moved, values)
 
 
-def _window(tile: TileYear, bounds: Bounds, transform: Affine, shape: tuple[int, int]) -> Any:
+def _window(raster: Raster, bounds: Bounds) -> Window | None:
     """Return the pixels of a raster that a picture shows, a few more at its rim; None if there are none."""
     from rasterio.warp import transform_bounds
-    from rasterio.windows import Window
 
-    left, bottom, right, top = transform_bounds("EPSG:3857", f"EPSG:{tile.raster.epsg}", *bounds)
-    size = transform.a
-    col0 = max(math.floor((left - transform.c) / size) - 2, 0)
-    row0 = max(math.floor((transform.f - top) / -transform.e) - 2, 0)
-    col1 = min(math.ceil((right - transform.c) / size) + 2, shape[1])
-    row1 = min(math.ceil((transform.f - bottom) / -transform.e) + 2, shape[0])
-    return Window(col0, row0, col1 - col0, row1 - row0) if col1 > col0 and row1 > row0 else None
+    left, bottom, right, top = transform_bounds("EPSG:3857", f"EPSG:{raster.epsg}", *bounds)
+    t = raster.transform
+    col0 = max(math.floor((left - t.c) / t.a) - 2, 0)
+    row0 = max(math.floor((t.f - top) / -t.e) - 2, 0)
+    col1 = min(math.ceil((right - t.c) / t.a) + 2, raster.width)
+    row1 = min(math.ceil((t.f - bottom) / -t.e) + 2, raster.height)
+    return Window(row0, col0, row1 - row0, col1 - col0) if col1 > col0 and row1 > row0 else None
 
 
 def _stored_basis(tiles: Sequence[TileYear]) -> Basis | None:
     """Return the basis that was kept beside converted tiles: ``<dataset>/<year>/<tile>/<file>``."""
     for tile in tiles:
-        if tile.kind == "npy":
+        if not tile.place.is_converted:
             continue
-        address = f"{tile.main.rsplit('/', 3)[0]}/{BASIS_FILE}"
+        address = f"{tile.place.main.rsplit('/', 3)[0]}/{BASIS_FILE}"
         try:
             basis = Basis.from_json(storage.read_bytes(address))
         except StorageError:
@@ -348,7 +309,7 @@ def _mosaic(
             np.ascontiguousarray(np.moveaxis(piece.coloured(None if piece.is_coloured else basis), -1, 0)),
             drawn,
             src_transform=piece.transform,
-            src_crs=f"EPSG:{piece.source.raster.epsg}",
+            src_crs=f"EPSG:{piece.source.place.raster.epsg}",
             src_nodata=0,
             dst_transform=target,
             dst_crs="EPSG:3857",

@@ -16,7 +16,9 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.console import Report as Progress
 from catalog_builder.errors import QueryError, StorageError, TesseraError
-from catalog_builder.pixels.read import NODATA_CODE, Meter, Pixels, Quantized, Values, cost, read_part
+from catalog_builder.pixels.read import cost, is_quantized, read_window
+from catalog_builder.pixels.values import Pixels, Quantized, Values
+from catalog_builder.storage import Meter
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.vectors.find import find
@@ -131,10 +133,10 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
         _refuse_too_large(output, options)
         todo.append((output, fingerprint))
         for part in output.parts:
-            n, exact = cost(part)
+            n, exact = cost(part.source.place, part.window, part.mask)
             report.planned_bytes += n
             report.planned_exact &= exact
-            report.whole_bytes += part.source.whole_bytes
+            report.whole_bytes += part.source.place.whole_bytes
     if dry_run:
         return report
     total = sum(len(o.parts) for o, _ in todo)
@@ -170,7 +172,7 @@ def _fingerprint(output: Output, options: Options) -> str:
     digest = hashlib.sha256(f"{options.format} {options.dtype} {options.bands}".encode())
     for part in output.parts:
         s = part.source
-        digest.update(f"{s.id} {s.kind} {s.stamp} {s.size} {part.window}".encode())
+        digest.update(f"{s.id} {s.place.kind} {s.place.stamp} {s.place.size} {part.window}".encode())
         digest.update(np.packbits(part.mask).tobytes())
     return digest.hexdigest()[:16]
 
@@ -195,7 +197,7 @@ def _read_all(
     """Yield parts as they are read, or were read by an earlier run."""
 
     def one(part: Part) -> Pixels:
-        if options.dtype == "int8" and part.source.kind == "float":
+        if options.dtype == "int8" and not is_quantized(part.source.place):
             raise StorageError(f"{part.source.id} is there as float32 only: ask for float32")
         kept = None if folder is None else folder / f"{part.source.id}.npz"
         if kept is not None and kept.exists():
@@ -203,7 +205,7 @@ def _read_all(
                 if "values" in found:
                     return Values(found["values"])
                 return Quantized(found["codes"], found["scales"])
-        pixels = read_part(part, options.bands, meter)
+        pixels = read_window(part.source.place, part.window, options.bands, mask=part.mask, meter=meter)
         if kept is not None:
             new = kept.with_suffix(".new.npz")
             match pixels:
@@ -247,14 +249,8 @@ def _clear(out: Path, fingerprint: str) -> None:
 
 def _mosaic(output: Output, parts: Mapping[str, Pixels], options: Options, dataset: Dataset) -> Mosaic:
     """Put parts in their places."""
-    shape = (*output.raster.shape, len(options.bands))
-    whole: Pixels
-    if options.dtype == "float32":
-        whole = Values(np.full(shape, np.nan, dtype=np.float32))
-    else:
-        whole = Quantized(
-            np.full(shape, NODATA_CODE, dtype=np.int8), np.full(shape[:2], np.nan, dtype=np.float32)
-        )
+    kind = Values if options.dtype == "float32" else Quantized
+    whole: Pixels = kind.empty(output.raster.shape, len(options.bands))
     for part in output.parts:
         place = output.place(part)
         pixels = parts[part.source.id]

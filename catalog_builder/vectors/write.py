@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
-from catalog_builder.pixels.read import NODATA_CODE, Pixels, Values
+from catalog_builder.pixels.values import NODATA_CODE, Pixels, Values
 from catalog_builder.storage.local import in_one_step
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS

@@ -22,7 +22,6 @@ from catalog_builder.raster.vrt import (
     band_vrt,
     cog_f32_vrt,
     f32_vrt,
-    gdal_path,
     raw_codes_vrt,
     raw_scales_vrt,
     tessera_metadata,
@@ -206,12 +205,16 @@ def test_sources_elsewhere(pair: tuple[Path, Raster], tmp_path: Path) -> None:
 
 
 def test_hrefs() -> None:
-    assert gdal_path("a/b.tif") == ("a/b.tif", True)
-    assert gdal_path("/a/b.tif") == ("/a/b.tif", False)
-    assert gdal_path("s3://bucket/b.tif") == ("/vsis3/bucket/b.tif", False)
-    text = cog_f32_vrt(POLAR.raster(), "https://example.org/v2~b/q.tif?a=1&b=2", "s & co.tif")
-    names = {e.text for e in ET.fromstring(text).iter("SourceFilename")}  # noqa: S314
-    assert names == {"/vsicurl/https://example.org/v2~b/q.tif?a=1&b=2", "s & co.tif"}
+    def named(codes: str, scales: str) -> set[tuple[str | None, str]]:
+        text = cog_f32_vrt(POLAR.raster(), codes, scales)
+        found = ET.fromstring(text).iter("SourceFilename")  # noqa: S314
+        return {(e.text, e.attrib["relativeToVRT"]) for e in found}
+
+    assert named("https://example.org/v2~b/q.tif?a=1&b=2", "s & co.tif") == {
+        ("/vsicurl/https://example.org/v2~b/q.tif?a=1&b=2", "0"),
+        ("s & co.tif", "1"),
+    }
+    assert named("/a/b.tif", "s3://bucket/b.tif") == {("/a/b.tif", "0"), ("/vsis3/bucket/b.tif", "0")}
 
 
 def test_no_derived_band_has_nodata() -> None:

@@ -24,7 +24,7 @@ from pyproj import CRS, Transformer
 
 from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.get import Options, Report, get, sample_points
-from catalog_builder.pixels.read import MAX_RANGE
+from catalog_builder.pixels.npy import MAX_RANGE, byte_ranges
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.region_file import region_of
@@ -307,12 +307,11 @@ def test_too_large_is_refused_with_advice(tiles: Converted, tmp_path: Path) -> N
 
 
 def test_no_request_is_larger_than_it_should_be(tiles: Converted) -> None:
-    from catalog_builder.pixels.read import _ranges
-
     tile = TileId.from_name("grid_15.65_78.25")
     (source,) = find(str(tiles.catalog), shapely.box(*tile.bounds), frozenset({2022}), None)
     (output,) = plan([source], shapely.box(*tile.bounds), tiles=True)
-    ranges = _ranges(output.parts[0], 128, tile.raster().width)
+    (part,) = output.parts
+    ranges = byte_ranges(part.window, part.mask, 128, tile.raster().width)
     assert max(stop - start for start, stop in ranges) <= MAX_RANGE
     assert all(a[1] <= b[0] for a, b in pairwise(ranges))
 
@@ -398,7 +397,7 @@ def test_readme_snippet(server: Server, tmp_path: Path) -> None:
 def test_published_arrays_are_found_where_they_are_published(tiles: Converted) -> None:
     """A folder catalogue reads its local source root, whatever its items say."""
     (source,) = find(str(tiles.catalog), REGION, frozenset({2022}), None)
-    assert source.main == str(tiles.embeddings / source_path(2022, FIRST.name))
+    assert source.place.main == str(tiles.embeddings / source_path(2022, FIRST.name))
 
 
 @pytest.mark.parametrize("by", ["folder", "API"])

@@ -15,8 +15,6 @@ converted is said by its ledger row, which is written after all of its files are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -29,6 +27,7 @@ from catalog_builder.convert.tile.profiles import write_float, write_native
 from catalog_builder.convert.tile.source import NotATileError, Source, read_source
 from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError, TesseraError
+from catalog_builder.raster.gdal import CONVERTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,9 @@ def convert_tile(job: Job, options: Options) -> Result:
         versions=versions(),
     )
     try:
-        with _gdal():
+        import rasterio
+
+        with rasterio.Env(**CONVERTING):
             row = _convert(job, options, base)
     except TesseraError as error:
         row = replace(base, reason=_one_line(error))
@@ -127,21 +128,6 @@ def _convert(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
 
 def _is_native(source: Source, options: Options) -> bool:
     return options.profile == "native" and source.codes is not None
-
-
-@contextmanager
-def _gdal() -> Iterator[None]:
-    """One thread and a small cache: tiles are the unit of parallelism, and blocks are read once."""
-    import rasterio
-
-    # GDAL_CACHEMAX below 100000 means megabytes in the environment, but bytes here.
-    with rasterio.Env(
-        GDAL_NUM_THREADS="1",
-        GDAL_CACHEMAX=64 << 20,
-        GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
-        GDAL_PAM_ENABLED="NO",
-    ):
-        yield
 
 
 @cache

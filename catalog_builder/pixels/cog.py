@@ -1,0 +1,185 @@
+"""GeoTIFFs, read by block: those that hold a wanted pixel, of full resolution or of an overview.
+
+A pair of COGs (int8 codes, float32 scales), or one GeoTIFF of float32 values; a COG's false colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog_builder.errors import StorageError
+from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.values import NODATA_CODE, Quantized, Values
+from catalog_builder.pixels.window import Mask, Window, paste
+from catalog_builder.raster.gdal import gdal_environment, gdal_path
+from catalog_builder.raster.vrt import Source
+from catalog_builder.storage import Meter
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Raster
+
+if TYPE_CHECKING:
+    import rasterio
+
+BLOCK = 128
+"""Rows and columns of a COG's block, where only an estimate is wanted."""
+FULL = 0.76
+"""Share of a COG's bytes that is full resolution; the rest are its overviews."""
+_NAN = np.float32(np.nan)
+
+
+def read_pair(
+    place: Place, window: Window, mask: Mask, bands: Sequence[int], level: int, meter: Meter
+) -> Quantized:
+    """Read a window of a pair; see :func:`catalog_builder.pixels.read.read_window`."""
+    wanted, numbers = (window, mask, level, meter), [b + 1 for b in bands]
+    codes = _read(place.main, place.raster, numbers, np.int8(NODATA_CODE), *wanted, place.size)
+    # the overview of the scales holds the scale of each overview pixel: the two go together
+    scales = _read(place.scales or "", place.raster, [1], _NAN, *wanted, place.scales_size)
+    return Quantized(codes, scales[:, :, 0])
+
+
+def read_values(
+    place: Place, window: Window, mask: Mask, bands: Sequence[int], level: int, meter: Meter
+) -> Values:
+    """Read a window of float32 values; see :func:`catalog_builder.pixels.read.read_window`."""
+    numbers = [b + 1 for b in bands]
+    return Values(_read(place.main, place.raster, numbers, _NAN, window, mask, level, meter, place.size))
+
+
+def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
+    """Return an estimate of the bytes that a window takes."""
+    touched = sum(w.height * w.width for w in blocks(window, mask, (BLOCK, BLOCK), place.raster.shape))
+    height, width = place.raster.shape
+    share = touched / (height * width)
+    total = 0
+    for size, pixel in (
+        (place.size, N_BANDS if place.scales else 4 * N_BANDS),
+        (place.scales_size, 4 if place.scales else 0),
+    ):
+        total += round(share * (size * FULL if size else height * width * pixel))
+    return total, False
+
+
+def overview(place: Place, level: int) -> tuple[int, Raster]:
+    """Return the overview that a file has, at most the one asked for, and its raster.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be read.
+    """
+    return image_overview(place.main, level)
+
+
+def image_overview(address: str, level: int) -> tuple[int, Raster]:
+    """Return the overview that an image has, at most the one asked for, and its raster."""
+    with _opened(address, level) as (dataset, found):
+        return found, Raster(dataset.crs.to_epsg(), dataset.transform, *dataset.shape)
+
+
+def read_image(address: str, window: Window, level: int) -> npt.NDArray[Any]:
+    """Read a window of an image, such as a false colour: (height, width, bands).
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
+    with _opened(address, level) as (dataset, _):
+        return np.moveaxis(dataset.read(window=_raster_window(window)), 0, -1)
+
+
+def sources(place: Place) -> tuple[Source, ...]:
+    """Return what a view of it reads: codes and scales, or values."""
+    if place.scales is None:
+        return (Source(place.main, "Float32", bands=N_BANDS),)
+    return Source(place.main, "Int8", bands=N_BANDS), Source(place.scales, "Float32")
+
+
+def blocks(window: Window, mask: Mask, block: tuple[int, int], shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield runs of neighbouring blocks that hold wanted pixels, as windows of the whole raster.
+
+    Parameters
+    ----------
+    window, mask
+        What is wanted.
+    block, shape
+        Rows and columns of a block, and of the raster.
+    """
+    height, width = block
+    top, left = window.row, window.col
+    for block_row in range(top // height, (top + window.height - 1) // height + 1):
+        r0, r1 = block_row * height, min((block_row + 1) * height, shape[0])
+        band = mask[max(r0 - top, 0) : r1 - top].any(axis=0)
+        touched = sorted({int(c) // width for c in np.flatnonzero(band) + left})
+        while touched:
+            n = 1
+            while n < len(touched) and touched[n] == touched[0] + n:
+                n += 1
+            c0, c1 = touched[0] * width, min((touched[0] + n) * width, shape[1])
+            yield Window(r0, c0, r1 - r0, c1 - c0)
+            touched = touched[n:]
+
+
+def _read(
+    address: str,
+    raster: Raster,
+    numbers: list[int],
+    nodata: np.generic,
+    window: Window,
+    mask: Mask,
+    level: int,
+    meter: Meter,
+    size: int | None,
+) -> npt.NDArray[Any]:
+    """Read bands (from 1) of a window: (height, width, bands)."""
+    out = np.full((*mask.shape, len(numbers)), nodata, dtype=nodata.dtype)
+    with _opened(address, level) as (ds, found):
+        if found != level:
+            raise StorageError(f"{address}: has {found} overviews, expected {level}")
+        if (not level and ds.shape != raster.shape) or ds.dtypes[0] != nodata.dtype.name:
+            raise StorageError(
+                f"{address}: expected {nodata.dtype} {raster.shape}, found {ds.dtypes[0]} {ds.shape}"
+            )
+        if ds.count < max(numbers):
+            raise StorageError(f"{address}: has {ds.count} bands, expected {max(numbers)}")
+        if not window.is_within(ds.shape):
+            raise ValueError(f"{window} is not within an overview of {ds.shape} pixels")
+        per_pixel = size * FULL / (raster.height * raster.width) * len(numbers) / ds.count if size else 0.0
+        for w in blocks(window, mask, ds.block_shapes[0], ds.shape):
+            data = ds.read(numbers, window=_raster_window(w))
+            paste(out, window, w, np.moveaxis(data, 0, -1))
+            meter.add(round(w.height * w.width * per_pixel))
+    out[~mask] = nodata
+    return out
+
+
+@contextmanager
+def _opened(address: str, level: int) -> Iterator[tuple[rasterio.DatasetReader, int]]:
+    """Open a raster at an overview (0: full resolution), or at its smallest if it has fewer."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    path = gdal_path(address)
+    try:
+        with gdal_environment(address):
+            dataset = rasterio.open(path)
+            level = min(level, len(dataset.overviews(1))) if level else 0
+            if level:
+                dataset.close()
+                dataset = rasterio.open(path, overview_level=level - 1)
+            with dataset:
+                yield dataset, level
+    except (RasterioError, OSError) as error:
+        raise StorageError(f"{address}: cannot be read: {error}") from error
+
+
+def _raster_window(window: Window) -> Any:
+    from rasterio.windows import Window as RasterWindow
+
+    return RasterWindow(window.col, window.row, window.width, window.height)

@@ -1,0 +1,42 @@
+"""The containers of pixels, one row each: to read another one, write its functions and add its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from catalog_builder.pixels import cog, npy
+from catalog_builder.pixels.place import Kind, Place
+from catalog_builder.pixels.values import Pixels
+from catalog_builder.pixels.window import Mask, Window
+from catalog_builder.raster.vrt import Source
+from catalog_builder.storage import Meter
+from catalog_builder.tile.grid import Raster
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What can be done with a container."""
+
+    read: Callable[[Place, Window, Mask, Sequence[int], int, Meter], Pixels]
+    """``read(place, window, mask, bands, level, meter)``: pixels of a window, no data outside the mask."""
+    cost: Callable[[Place, Window, Mask], tuple[int, bool]]
+    """``cost(place, window, mask)``: the bytes that takes, and whether that is exact."""
+    overview: Callable[[Place, int], tuple[int, Raster]]
+    """``overview(place, level)``: the level that there is, at most the one asked for, and its raster."""
+    is_quantized: bool
+    """Whether it holds codes and scales; if not, float32 values."""
+    is_drawable: Callable[[Place], bool] = lambda _: True
+    """Whether a small image of a tile-year takes a small part of its bytes."""
+    sources: Callable[[Place], tuple[Source, ...]] = lambda _: ()
+    """The rasters that GDAL reads it from, codes and scales or values; none if only we can read it."""
+    is_arrays: bool = False
+    """Whether its two files are the published arrays themselves, byte by byte: direct access then gives
+    the files, where it computes arrays from pixels of other containers."""
+
+
+CONTAINERS: dict[Kind, Container] = {
+    "npy": Container(npy.read, npy.cost, npy.overview, True, npy.is_drawable, is_arrays=True),
+    "cog": Container(cog.read_pair, cog.cost, cog.overview, True, sources=cog.sources),
+    "float": Container(cog.read_values, cog.cost, cog.overview, False, sources=cog.sources),
+}

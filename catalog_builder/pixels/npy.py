@@ -1,0 +1,195 @@
+"""A published pair of arrays, read by row: of each row the span that is wanted.
+
+Neighbouring spans are joined where the gap costs less than a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+from catalog_builder import storage
+from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.values import Quantized
+from catalog_builder.pixels.window import Mask, Window
+from catalog_builder.raster.npy import NPY_HEADER, ArrayHeader, header_size, read_header
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Raster
+
+GAP = 16 * 1024
+"""Bytes that are rather read than asked around."""
+MAX_RANGE = 8 << 20
+"""Bytes per request: what is lost when a connection breaks."""
+CONNECTIONS = 8
+
+
+def read(
+    place: Place, window: Window, mask: Mask, bands: Sequence[int], level: int, meter: storage.Meter
+) -> Quantized:
+    """Read a window; see :func:`catalog_builder.pixels.read.read_window`."""
+    shape, step = place.raster.shape, 1 << level
+    if not window.is_within(overview(place, level)[1].shape):
+        raise ValueError(f"{window} is not within every {step}th pixel of {shape}")
+    found = Quantized.empty(mask.shape, N_BANDS)
+    wanted = _spread(window, mask, step)
+    _fill(found.codes, place.main, (*shape, N_BANDS), *wanted, step, meter)
+    _fill(found.scales, place.scales or "", shape, *wanted, step, meter)
+    found.blank(~mask)
+    every = list(bands) == list(range(N_BANDS))
+    return found if every else Quantized(found.codes[:, :, list(bands)], found.scales)
+
+
+def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
+    """Return the bytes that a window takes, exactly."""
+    total = 2 * NPY_HEADER
+    for item in (N_BANDS, 4):
+        total += sum(stop - start for start, stop in byte_ranges(window, mask, item, place.raster.width))
+    return total, True
+
+
+def overview(place: Place, level: int) -> tuple[int, Raster]:
+    """Return the raster of every n-th pixel: arrays have no overviews, but local ones need none."""
+    step = 1 << level
+    height, width = place.raster.shape
+    transform = place.raster.transform @ Affine.scale(step)
+    return level, Raster(place.raster.epsg, transform, -(-height // step), -(-width // step))
+
+
+def is_drawable(place: Place) -> bool:
+    """Whether a small image takes a small part of it."""
+    return not storage.scheme(place.main)
+
+
+def read_array_header(file: storage.RangedFile, name: str) -> ArrayHeader:
+    """Read the header of an array, of any length, and compare it with the file's size if that is known.
+
+    Raises
+    ------
+    ArrayError
+        If it is no array, or truncated.
+    StorageError
+        If it cannot be read.
+    """
+    start = file.read(0, NPY_HEADER if file.size is None else min(NPY_HEADER, file.size))
+    if (whole := header_size(start)) > len(start):
+        start += file.read(len(start), whole)
+    header = read_header(start, name)
+    if file.size is not None:
+        header.require_size(file.size)
+    return header
+
+
+def runs(mask: Mask) -> Iterator[tuple[int, int, int]]:
+    """Yield (row, first column, column after the last) of every run of wanted pixels, in file order."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, first = np.nonzero(edges == 1)
+    _, after = np.nonzero(edges == -1)
+    yield from zip(rows.tolist(), first.tolist(), after.tolist(), strict=True)
+
+
+def byte_ranges(window: Window, mask: Mask, item: int, width: int) -> list[tuple[int, int]]:
+    """Return the ranges of an array's bytes, without its header, to read.
+
+    Parameters
+    ----------
+    window, mask
+        What is wanted.
+    item
+        Bytes of a pixel.
+    width
+        Pixels of a row of the array.
+    """
+    joined: list[tuple[int, int]] = []
+    for row, first, last in runs(mask):
+        line = (window.row + row) * width + window.col
+        start, stop = (line + first) * item, (line + last) * item
+        if joined and start - joined[-1][1] <= GAP:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    pixels = MAX_RANGE // item * item
+    return [(at, min(at + pixels, stop)) for start, stop in joined for at in range(start, stop, pixels)]
+
+
+def scatter(
+    out: npt.NDArray[Any],
+    window: Window,
+    shape: tuple[int, ...],
+    first: int,
+    pixels: npt.NDArray[Any],
+    step: int = 1,
+) -> None:
+    """Put pixels that follow each other in an array where they belong in a window; others are dropped.
+
+    Parameters
+    ----------
+    out, window
+        The window, and its every ``step``-th pixel: (rows, columns, ...).
+    shape
+        Of the array.
+    first
+        Which pixel of the array is the first, row by row.
+    pixels
+        (n, ...)
+    step
+        Which rows and columns of the window are taken.
+    """
+    rows, cols = window.slices
+    while len(pixels):
+        row, col = divmod(first, shape[1])
+        line = pixels[: shape[1] - col]
+        lo, hi = max(col, cols.start), min(col + len(line), cols.stop)
+        lo += -(lo - cols.start) % step
+        if lo < hi and rows.start <= row < rows.stop and (row - rows.start) % step == 0:
+            taken, at = line[lo - col : hi - col : step], (lo - cols.start) // step
+            out[(row - rows.start) // step, at : at + len(taken)] = taken
+        first, pixels = first + len(line), pixels[len(line) :]
+
+
+def _fill(
+    out: npt.NDArray[Any],
+    address: str,
+    shape: tuple[int, ...],
+    window: Window,
+    mask: Mask,
+    step: int,
+    meter: storage.Meter,
+) -> None:
+    """Fill the array of every n-th pixel of a window from a ``.npy`` of the whole tile."""
+    item = out.dtype.itemsize * (shape[2] if len(shape) == 3 else 1)
+    ranges = byte_ranges(window, mask, item, shape[1])
+    with storage.open_ranged(address, meter) as file:
+        header = read_array_header(file, address)
+        header.require(out.dtype, shape)
+
+        def fetch(part: tuple[int, int]) -> bytes:
+            return file.read(header.offset + part[0], header.offset + part[1])
+
+        def place(parts: Iterator[bytes]) -> None:
+            for (start, _), data in zip(ranges, parts, strict=True):
+                pixels = np.frombuffer(data, header.dtype).reshape(-1, *shape[2:])
+                scatter(out, window, shape, start // item, pixels, step)
+
+        if file.size is not None:  # threads wait for servers, not for a disk
+            place(map(fetch, ranges))
+        else:
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                place(pool.map(fetch, ranges))
+
+
+def _spread(window: Window, mask: Mask, step: int) -> tuple[Window, Mask]:
+    """Return the pixels of full resolution that a window of every n-th pixel is.
+
+    Arrays have no overviews: every n-th pixel of every n-th row stands for one.
+    """
+    if step == 1:
+        return window, mask
+    height, width = (window.height - 1) * step + 1, (window.width - 1) * step + 1
+    spread = np.zeros((height, width), np.bool_)
+    spread[::step, ::step] = mask
+    return Window(window.row * step, window.col * step, height, width), spread

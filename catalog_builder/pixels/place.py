@@ -1,0 +1,111 @@
+"""Where a tile-year's pixels are: found from its item, or from where its dataset is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from affine import Affine
+
+from catalog_builder.errors import CatalogError
+from catalog_builder.item.item import MEDIA_COG
+from catalog_builder.storage import join
+from catalog_builder.tile.datasets import source_path
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import Raster, TileId
+
+Kind = Literal["npy", "cog", "float"]
+"""A container: a pair of arrays as published, a pair of COGs, or one GeoTIFF of float32 values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the pixels of one tile-year are, and in which container."""
+
+    kind: Kind
+    main: str
+    """Path, s3 or http(s) address of the codes, or of the float32 values."""
+    scales: str | None
+    """The same of the scales; None if ``main`` holds values."""
+    raster: Raster
+    """Grid and shape at full resolution."""
+    size: int | None = None
+    """Bytes of ``main``, where known."""
+    scales_size: int | None = None
+    """Bytes of ``scales``, where known."""
+    stamp: str = ""
+    """Changes when the files do: checksums, where the item has them."""
+    visual: str | None = None
+    """Address of its false colour, a COG; None if it has none."""
+    is_converted: bool = False
+    """Whether these are the COGs of this project, with what is kept beside them."""
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes of its files."""
+        height, width = self.raster.shape
+        main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
+        return main + (self.scales_size or (4 * height * width if self.scales else 0))
+
+
+def published_arrays(root: str, tile: TileId, year: int) -> Place:
+    """Return the ``.npy`` pair of a tile-year below the root of its dataset."""
+    main, scales = (join(root, source_path(year, tile.name, s)) for s in (".npy", "_scales.npy"))
+    return Place("npy", main, scales, tile.raster())
+
+
+def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda href: href) -> Place | None:
+    """Return where an item's pixels are, converted ones first; None if it has none to read.
+
+    Parameters
+    ----------
+    item
+        As JSON.
+    address
+        From an href of the item to what is read.
+
+    Raises
+    ------
+    CatalogError
+        If it is not an item of this project.
+    """
+    assets, properties = item["assets"], item["properties"]
+    try:
+        found = _best(assets)
+        if found is None:
+            return None
+        kind, main, scales, is_converted = found
+        raster = Raster(
+            int(properties["proj:code"].removeprefix("EPSG:")),
+            Affine(*properties["proj:transform"][:6]),
+            *properties["proj:shape"],
+        )
+        own, other = assets[main], assets[scales] if scales else {}
+        return Place(
+            kind,
+            main=address(own["href"]),
+            scales=address(other["href"]) if scales else None,
+            raster=raster,
+            size=own.get("file:size"),
+            scales_size=other.get("file:size"),
+            stamp=f"{own.get('file:checksum', '')} {other.get('file:checksum', '')}",
+            visual=address(assets["visual"]["href"]) if "visual" in assets else None,
+            is_converted=is_converted,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(f"item {item.get('id')}: not an item of this project ({error})") from error
+
+
+def _best(assets: Mapping[str, Any]) -> tuple[Kind, str, str | None, bool] | None:
+    """Return the container of an item's best pixels, the keys of its assets, and whether it is ours."""
+    if "embeddings" in assets and "scales" in assets:
+        return "cog", "embeddings", "scales", True
+    if assets.get("embeddings_f32", {}).get("type") == MEDIA_COG:
+        return "float", "embeddings_f32", None, True
+    # an array can be read in place only where the catalogue found its shape to be the tile's
+    if "source_npy" in assets and "source_scales" in assets and "embeddings_f32" in assets:
+        return "npy", "source_npy", "source_scales", False
+    if "source_geotiff" in assets:
+        return "float", "source_geotiff", None, False
+    return None

@@ -1,0 +1,76 @@
+"""Pixels in memory: codes and scales, or float32 values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog_builder.pixels.window import Mask
+
+NODATA_CODE = -128
+"""Code of a pixel without data; its scale is NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Pixels as codes and scales."""
+
+    codes: npt.NDArray[np.int8]
+    """(height, width, bands), -128 where there is no data."""
+    scales: npt.NDArray[np.float32]
+    """(height, width), NaN where there is no data."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int], bands: int) -> Quantized:
+        """Return pixels without data."""
+        return cls(
+            np.full((*shape, bands), NODATA_CODE, dtype=np.int8), np.full(shape, np.nan, dtype=np.float32)
+        )
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """Return float32 (height, width, bands), NaN where there is no data."""
+        values = self.codes.astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # scales of broken tiles are what they are
+            values *= self.scales[:, :, None]
+        return values
+
+    def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return float32 (n, bands) of some pixels."""
+        picked = Quantized(self.codes[rows, cols][:, None], self.scales[rows, cols][:, None])
+        return picked.dequantized()[:, 0]
+
+    def blank(self, hidden: Mask) -> None:
+        """Let pixels (height, width) be without data."""
+        self.codes[hidden] = NODATA_CODE
+        self.scales[hidden] = np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Pixels as float32 values."""
+
+    values: npt.NDArray[np.float32]
+    """(height, width, bands), NaN where there is no data."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int], bands: int) -> Values:
+        """Return pixels without data."""
+        return cls(np.full((*shape, bands), np.nan, dtype=np.float32))
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """Return the values."""
+        return self.values
+
+    def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return float32 (n, bands) of some pixels."""
+        picked: npt.NDArray[np.float32] = self.values[rows, cols]
+        return picked
+
+    def blank(self, hidden: Mask) -> None:
+        """Let pixels (height, width) be without data."""
+        self.values[hidden] = np.nan
+
+
+type Pixels = Quantized | Values
