@@ -15,7 +15,7 @@ import numpy.typing as npt
 from catalog_builder.errors import StorageError
 from catalog_builder.pixels.place import Place
 from catalog_builder.pixels.values import NODATA_CODE, Quantized, Values
-from catalog_builder.pixels.window import Mask, Window, paste
+from catalog_builder.pixels.window import Mask, Window, blocks, paste
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.raster.vrt import Source
 from catalog_builder.storage import Meter
@@ -99,31 +99,6 @@ def sources(place: Place) -> tuple[Source, ...]:
     if place.scales is None:
         return (Source(place.main, "Float32", bands=N_BANDS),)
     return Source(place.main, "Int8", bands=N_BANDS), Source(place.scales, "Float32")
-
-
-def blocks(window: Window, mask: Mask, block: tuple[int, int], shape: tuple[int, int]) -> Iterator[Window]:
-    """Yield runs of neighbouring blocks that hold wanted pixels, as windows of the whole raster.
-
-    Parameters
-    ----------
-    window, mask
-        What is wanted.
-    block, shape
-        Rows and columns of a block, and of the raster.
-    """
-    height, width = block
-    top, left = window.row, window.col
-    for block_row in range(top // height, (top + window.height - 1) // height + 1):
-        r0, r1 = block_row * height, min((block_row + 1) * height, shape[0])
-        band = mask[max(r0 - top, 0) : r1 - top].any(axis=0)
-        touched = sorted({int(c) // width for c in np.flatnonzero(band) + left})
-        while touched:
-            n = 1
-            while n < len(touched) and touched[n] == touched[0] + n:
-                n += 1
-            c0, c1 = touched[0] * width, min((touched[0] + n) * width, shape[1])
-            yield Window(r0, c0, r1 - r0, c1 - c0)
-            touched = touched[n:]
 
 
 def _read(

@@ -16,15 +16,11 @@ from affine import Affine
 from catalog_builder import storage
 from catalog_builder.pixels.place import Place
 from catalog_builder.pixels.values import Quantized
-from catalog_builder.pixels.window import Mask, Window
+from catalog_builder.pixels.window import Mask, Window, byte_ranges, scatter
 from catalog_builder.raster.npy import NPY_HEADER, ArrayHeader, header_size, read_header
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster
 
-GAP = 16 * 1024
-"""Bytes that are rather read than asked around."""
-MAX_RANGE = 8 << 20
-"""Bytes per request: what is lost when a connection breaks."""
 CONNECTIONS = 8
 
 
@@ -82,73 +78,6 @@ def read_array_header(file: storage.RangedFile, name: str) -> ArrayHeader:
     if file.size is not None:
         header.require_size(file.size)
     return header
-
-
-def runs(mask: Mask) -> Iterator[tuple[int, int, int]]:
-    """Yield (row, first column, column after the last) of every run of wanted pixels, in file order."""
-    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, first = np.nonzero(edges == 1)
-    _, after = np.nonzero(edges == -1)
-    yield from zip(rows.tolist(), first.tolist(), after.tolist(), strict=True)
-
-
-def byte_ranges(window: Window, mask: Mask, item: int, width: int) -> list[tuple[int, int]]:
-    """Return the ranges of an array's bytes, without its header, to read.
-
-    Parameters
-    ----------
-    window, mask
-        What is wanted.
-    item
-        Bytes of a pixel.
-    width
-        Pixels of a row of the array.
-    """
-    joined: list[tuple[int, int]] = []
-    for row, first, last in runs(mask):
-        line = (window.row + row) * width + window.col
-        start, stop = (line + first) * item, (line + last) * item
-        if joined and start - joined[-1][1] <= GAP:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    pixels = MAX_RANGE // item * item
-    return [(at, min(at + pixels, stop)) for start, stop in joined for at in range(start, stop, pixels)]
-
-
-def scatter(
-    out: npt.NDArray[Any],
-    window: Window,
-    shape: tuple[int, ...],
-    first: int,
-    pixels: npt.NDArray[Any],
-    step: int = 1,
-) -> None:
-    """Put pixels that follow each other in an array where they belong in a window; others are dropped.
-
-    Parameters
-    ----------
-    out, window
-        The window, and its every ``step``-th pixel: (rows, columns, ...).
-    shape
-        Of the array.
-    first
-        Which pixel of the array is the first, row by row.
-    pixels
-        (n, ...)
-    step
-        Which rows and columns of the window are taken.
-    """
-    rows, cols = window.slices
-    while len(pixels):
-        row, col = divmod(first, shape[1])
-        line = pixels[: shape[1] - col]
-        lo, hi = max(col, cols.start), min(col + len(line), cols.stop)
-        lo += -(lo - cols.start) % step
-        if lo < hi and rows.start <= row < rows.stop and (row - rows.start) % step == 0:
-            taken, at = line[lo - col : hi - col : step], (lo - cols.start) // step
-            out[(row - rows.start) // step, at : at + len(taken)] = taken
-        first, pixels = first + len(line), pixels[len(line) :]
 
 
 def _fill(

@@ -1,11 +1,18 @@
-"""Windows of a raster, and which of their pixels are wanted."""
+"""Windows of a raster: which of their pixels are wanted, and which bytes and blocks hold those."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+GAP = 16 * 1024
+"""Bytes that are rather read than asked around."""
+MAX_RANGE = 8 << 20
+"""Bytes per request: what is lost when a connection breaks."""
 
 Mask = npt.NDArray[np.bool_]
 """(height, width) of a window: the pixels that are wanted."""
@@ -44,6 +51,98 @@ class Window:
     def is_within(self, shape: tuple[int, int]) -> bool:
         """Whether a raster of so many rows and columns has all of it."""
         return self.row + self.height <= shape[0] and self.col + self.width <= shape[1]
+
+
+def runs(mask: Mask) -> Iterator[tuple[int, int, int]]:
+    """Yield (row, first column, column after the last) of every run of wanted pixels, in file order."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, first = np.nonzero(edges == 1)
+    _, after = np.nonzero(edges == -1)
+    yield from zip(rows.tolist(), first.tolist(), after.tolist(), strict=True)
+
+
+def byte_ranges(window: Window, mask: Mask, item: int, width: int) -> list[tuple[int, int]]:
+    """Return the ranges of an array's bytes, without its header, to read.
+
+    Parameters
+    ----------
+    window, mask
+        What is wanted.
+    item
+        Bytes of a pixel.
+    width
+        Pixels of a row of the array.
+    """
+    joined: list[tuple[int, int]] = []
+    for row, first, last in runs(mask):
+        line = (window.row + row) * width + window.col
+        start, stop = (line + first) * item, (line + last) * item
+        if joined and start - joined[-1][1] <= GAP:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    pixels = MAX_RANGE // item * item
+    return [(at, min(at + pixels, stop)) for start, stop in joined for at in range(start, stop, pixels)]
+
+
+def scatter(
+    out: npt.NDArray[Any],
+    window: Window,
+    shape: tuple[int, ...],
+    first: int,
+    pixels: npt.NDArray[Any],
+    step: int = 1,
+) -> None:
+    """Put pixels that follow each other in an array where they belong in a window; others are dropped.
+
+    Parameters
+    ----------
+    out, window
+        The window, and its every ``step``-th pixel: (rows, columns, ...).
+    shape
+        Of the array.
+    first
+        Which pixel of the array is the first, row by row.
+    pixels
+        (n, ...)
+    step
+        Which rows and columns of the window are taken.
+    """
+    rows, cols = window.slices
+    while len(pixels):
+        row, col = divmod(first, shape[1])
+        line = pixels[: shape[1] - col]
+        lo, hi = max(col, cols.start), min(col + len(line), cols.stop)
+        lo += -(lo - cols.start) % step
+        if lo < hi and rows.start <= row < rows.stop and (row - rows.start) % step == 0:
+            taken, at = line[lo - col : hi - col : step], (lo - cols.start) // step
+            out[(row - rows.start) // step, at : at + len(taken)] = taken
+        first, pixels = first + len(line), pixels[len(line) :]
+
+
+def blocks(window: Window, mask: Mask, block: tuple[int, int], shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield runs of neighbouring blocks that hold wanted pixels, as windows of the whole raster.
+
+    Parameters
+    ----------
+    window, mask
+        What is wanted.
+    block, shape
+        Rows and columns of a block, and of the raster.
+    """
+    height, width = block
+    top, left = window.row, window.col
+    for block_row in range(top // height, (top + window.height - 1) // height + 1):
+        r0, r1 = block_row * height, min((block_row + 1) * height, shape[0])
+        band = mask[max(r0 - top, 0) : r1 - top].any(axis=0)
+        touched = sorted({int(c) // width for c in np.flatnonzero(band) + left})
+        while touched:
+            n = 1
+            while n < len(touched) and touched[n] == touched[0] + n:
+                n += 1
+            c0, c1 = touched[0] * width, min((touched[0] + n) * width, shape[1])
+            yield Window(r0, c0, r1 - r0, c1 - c0)
+            touched = touched[n:]
 
 
 def paste(out: npt.NDArray[np.generic], window: Window, read: Window, data: npt.NDArray[np.generic]) -> None:

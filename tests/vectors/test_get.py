@@ -24,7 +24,7 @@ from pyproj import CRS, Transformer
 
 from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.get import Options, Report, get, sample_points
-from catalog_builder.pixels.npy import MAX_RANGE, byte_ranges
+from catalog_builder.pixels.window import MAX_RANGE, byte_ranges
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.region_file import region_of
