@@ -35,9 +35,10 @@ from api.catalogue.store import Snapshot, Store  # noqa: E402
 from api.endpoints.extended import ExtendedClient  # noqa: E402
 from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
-from api.files.converted import find_cogs  # noqa: E402
+from api.files.direct.app import DirectAccess  # noqa: E402
+from api.files.direct.converted import find_cogs  # noqa: E402
+from api.files.direct.paths import SourceRoot  # noqa: E402
 from api.files.folder import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
-from api.files.source import RawLane, SourceRoot  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
@@ -166,7 +167,7 @@ def _endpoint(handler: Callable[..., Awaitable[Any]]) -> Callable[[Request], Awa
 
 
 class _Source:
-    """The raw lane of the current catalogue."""
+    """Direct access to the published arrays of the current catalogue."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -178,11 +179,11 @@ class _Source:
         except UnavailableError as exc:
             await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
             return
-        lane = snapshot.once("raw lane", lambda: _raw_lane(snapshot, self._settings))
+        lane = snapshot.once("direct access", lambda: _direct_access(snapshot, self._settings))
         await lane(scope, receive, send)
 
 
-def _raw_lane(snapshot: Snapshot, settings: Settings) -> RawLane:
+def _direct_access(snapshot: Snapshot, settings: Settings) -> DirectAccess:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
@@ -198,7 +199,7 @@ def _raw_lane(snapshot: Snapshot, settings: Settings) -> RawLane:
         for root in (source.root, source.landmasks)
         if root is not None and root.startswith("s3://") and published_address(root) is None
     }
-    return RawLane(roots, exists, partial(find_cogs, snapshot), in_s3)
+    return DirectAccess(roots, exists, partial(find_cogs, snapshot), in_s3)
 
 
 async def _explain(store: Store, fault: Exception) -> Response | None:

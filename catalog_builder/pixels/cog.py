@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
-from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import NODATA_CODE, Quantized, Values
 from catalog_builder.pixels.window import Mask, Window, blocks, paste
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
@@ -65,8 +65,8 @@ def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
     return total, False
 
 
-def overview(place: Place, level: int) -> tuple[int, Raster]:
-    """Return the overview that a file has, at most the one asked for, and its raster.
+def overview(place: Place, level: int) -> Overview:
+    """Return the overview that a file has, at most the one asked for.
 
     Raises
     ------
@@ -76,10 +76,10 @@ def overview(place: Place, level: int) -> tuple[int, Raster]:
     return image_overview(place.main, level)
 
 
-def image_overview(address: str, level: int) -> tuple[int, Raster]:
-    """Return the overview that an image has, at most the one asked for, and its raster."""
+def image_overview(address: str, level: int) -> Overview:
+    """Return the overview that an image has, at most the one asked for."""
     with _opened(address, level) as (dataset, found):
-        return found, Raster(dataset.crs.to_epsg(), dataset.transform, *dataset.shape)
+        return Overview(found, Raster(dataset.crs.to_epsg(), dataset.transform, *dataset.shape))
 
 
 def read_image(address: str, window: Window, level: int) -> npt.NDArray[Any]:
@@ -114,6 +114,8 @@ def _read(
 ) -> npt.NDArray[Any]:
     """Read bands (from 1) of a window: (height, width, bands)."""
     out = np.full((*mask.shape, len(numbers)), nodata, dtype=nodata.dtype)
+    if not numbers:
+        return out
     with _opened(address, level) as (ds, found):
         if found != level:
             raise StorageError(f"{address}: has {found} overviews, expected {level}")
@@ -123,8 +125,6 @@ def _read(
             )
         if ds.count < max(numbers):
             raise StorageError(f"{address}: has {ds.count} bands, expected {max(numbers)}")
-        if not window.is_within(ds.shape):
-            raise ValueError(f"{window} is not within an overview of {ds.shape} pixels")
         per_pixel = size * FULL / (raster.height * raster.width) * len(numbers) / ds.count if size else 0.0
         for w in blocks(window, mask, ds.block_shapes[0], ds.shape):
             data = ds.read(numbers, window=_raster_window(w))

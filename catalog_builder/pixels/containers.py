@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from catalog_builder.pixels import cog, npy
-from catalog_builder.pixels.place import Kind, Place
+from catalog_builder.pixels.place import Kind, Overview, Place, published_arrays
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.raster.vrt import Source
 from catalog_builder.storage import Meter
-from catalog_builder.tile.grid import Raster
+from catalog_builder.tile.grid import TileId
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +22,40 @@ class Container:
     """``read(place, window, mask, bands, level, meter)``: pixels of a window, no data outside the mask."""
     cost: Callable[[Place, Window, Mask], tuple[int, bool]]
     """``cost(place, window, mask)``: the bytes that takes, and whether that is exact."""
-    overview: Callable[[Place, int], tuple[int, Raster]]
-    """``overview(place, level)``: the level that there is, at most the one asked for, and its raster."""
+    overview: Callable[[Place, int], Overview]
+    """``overview(place, level)``: the one that there is, at most the level asked for."""
     is_quantized: bool
     """Whether it holds codes and scales; if not, float32 values."""
     is_drawable: Callable[[Place], bool] = lambda _: True
     """Whether a small image of a tile-year takes a small part of its bytes."""
     sources: Callable[[Place], tuple[Source, ...]] = lambda _: ()
     """The rasters that GDAL reads it from, codes and scales or values; none if only we can read it."""
+    below: Callable[[str, TileId, int], Place] | None = None
+    """``below(root, tile, year)``: where a tile-year is below the root of its dataset; None if only items
+    say where."""
     is_arrays: bool = False
     """Whether its two files are the published arrays themselves, byte by byte: direct access then gives
     the files, where it computes arrays from pixels of other containers."""
 
 
 CONTAINERS: dict[Kind, Container] = {
-    "npy": Container(npy.read, npy.cost, npy.overview, True, npy.is_drawable, is_arrays=True),
+    "npy": Container(
+        npy.read, npy.cost, npy.overview, True, npy.is_drawable, below=published_arrays, is_arrays=True
+    ),
     "cog": Container(cog.read_pair, cog.cost, cog.overview, True, sources=cog.sources),
     "float": Container(cog.read_values, cog.cost, cog.overview, False, sources=cog.sources),
 }
+
+
+def place_below(container: Kind, root: str, tile: TileId, year: int) -> Place:
+    """Return where a tile-year is below the root of its dataset.
+
+    Raises
+    ------
+    ValueError
+        If that follows from nothing: only items say where COGs are.
+    """
+    below = CONTAINERS[container].below
+    if below is None:
+        raise ValueError(f"tile-years of the container '{container}' are found by their items only")
+    return below(root, tile, year)

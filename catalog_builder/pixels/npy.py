@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 
 from catalog_builder import storage
-from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import Quantized
 from catalog_builder.pixels.window import Mask, Window, byte_ranges, scatter
 from catalog_builder.raster.npy import NPY_HEADER, ArrayHeader, header_size, read_header
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import Raster
 
 CONNECTIONS = 8
 
@@ -29,12 +27,11 @@ def read(
 ) -> Quantized:
     """Read a window; see :func:`catalog_builder.pixels.read.read_window`."""
     shape, step = place.raster.shape, 1 << level
-    if not window.is_within(overview(place, level)[1].shape):
-        raise ValueError(f"{window} is not within every {step}th pixel of {shape}")
     found = Quantized.empty(mask.shape, N_BANDS)
-    wanted = _spread(window, mask, step)
-    _fill(found.codes, place.main, (*shape, N_BANDS), *wanted, step, meter)
-    _fill(found.scales, place.scales or "", shape, *wanted, step, meter)
+    wanted = np.zeros(window.shape, np.bool_)
+    wanted[::step, ::step] = mask
+    _fill(found.codes, place.main, (*shape, N_BANDS), window, wanted, step, meter)
+    _fill(found.scales, place.scales or "", shape, window, wanted, step, meter)
     found.blank(~mask)
     every = list(bands) == list(range(N_BANDS))
     return found if every else Quantized(found.codes[:, :, list(bands)], found.scales)
@@ -48,12 +45,9 @@ def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
     return total, True
 
 
-def overview(place: Place, level: int) -> tuple[int, Raster]:
-    """Return the raster of every n-th pixel: arrays have no overviews, but local ones need none."""
-    step = 1 << level
-    height, width = place.raster.shape
-    transform = place.raster.transform @ Affine.scale(step)
-    return level, Raster(place.raster.epsg, transform, -(-height // step), -(-width // step))
+def overview(place: Place, level: int) -> Overview:
+    """Return every n-th pixel of every n-th row: arrays have no overviews, but local ones need none."""
+    return Overview(level, place.raster, 1 << level)
 
 
 def is_drawable(place: Place) -> bool:
@@ -71,9 +65,10 @@ def read_array_header(file: storage.RangedFile, name: str) -> ArrayHeader:
     StorageError
         If it cannot be read.
     """
-    start = file.read(0, NPY_HEADER if file.size is None else min(NPY_HEADER, file.size))
+    is_remote = file.size is None  # of local arrays only what is read of the pixels is counted
+    start = file.read(0, NPY_HEADER if file.size is None else min(NPY_HEADER, file.size), counted=is_remote)
     if (whole := header_size(start)) > len(start):
-        start += file.read(len(start), whole)
+        start += file.read(len(start), whole, counted=is_remote)
     header = read_header(start, name)
     if file.size is not None:
         header.require_size(file.size)
@@ -109,16 +104,3 @@ def _fill(
         else:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
                 place(pool.map(fetch, ranges))
-
-
-def _spread(window: Window, mask: Mask, step: int) -> tuple[Window, Mask]:
-    """Return the pixels of full resolution that a window of every n-th pixel is.
-
-    Arrays have no overviews: every n-th pixel of every n-th row stands for one.
-    """
-    if step == 1:
-        return window, mask
-    height, width = (window.height - 1) * step + 1, (window.width - 1) * step + 1
-    spread = np.zeros((height, width), np.bool_)
-    spread[::step, ::step] = mask
-    return Window(window.row * step, window.col * step, height, width), spread

@@ -10,6 +10,7 @@ from affine import Affine
 
 from catalog_builder.errors import CatalogError
 from catalog_builder.item.item import MEDIA_COG
+from catalog_builder.pixels.window import Window
 from catalog_builder.storage import join
 from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
@@ -47,6 +48,27 @@ class Place:
         height, width = self.raster.shape
         main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
         return main + (self.scales_size or (4 * height * width if self.scales else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A smaller raster of a tile-year, as its container has it."""
+
+    level: int
+    """0 is full resolution, n the n-th overview, whose pixels are 2^n pixels wide."""
+    raster: Raster
+    """In whose pixels windows of it are given."""
+    step: int = 1
+    """Of a window every so many pixels and rows are given."""
+
+    def shape(self, window: Window) -> tuple[int, int]:
+        """Return rows and columns of what is given of a window."""
+        return -(-window.height // self.step), -(-window.width // self.step)
+
+    def transform(self, window: Window) -> Affine:
+        """Return where what is given of a window lies on the ground."""
+        moved = self.raster.transform @ Affine.translation(window.col, window.row)
+        return moved @ Affine.scale(self.step)
 
 
 def published_arrays(root: str, tile: TileId, year: int) -> Place:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from catalog_builder.pixels.containers import CONTAINERS
-from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import Raster
 
 ALL_BANDS = tuple(range(N_BANDS))
 
@@ -33,14 +32,14 @@ def read_window(
     place
         Where the tile-year is.
     window
-        In pixels of ``level``; None is the whole raster.
+        In pixels of the raster of ``level``, see :func:`overview`; None is all of it.
     bands
         Which dimensions, from 0, in the order wanted.
     mask
-        Which pixels of the window are wanted, (height, width); None is all. The others are without
-        data, and are not read where that saves bytes.
+        Which pixels are wanted of those that are given of the window, (rows, columns); None is all. The
+        others are without data, and are not read where that saves bytes.
     level
-        0 is full resolution, n the n-th overview, of 2^n pixels a side: one that :func:`overview` found.
+        0 is full resolution, n the n-th overview: one that :func:`overview` found.
     meter
         Counts reads and bytes: exactly for arrays, and estimated from the sizes of the files for COGs,
         where GDAL reads.
@@ -48,7 +47,7 @@ def read_window(
     Returns
     -------
     Quantized or Values
-        (height, width, bands): int8 codes and float32 scales, or float32 values.
+        (rows, columns, bands): int8 codes and float32 scales, or float32 values.
 
     Raises
     ------
@@ -59,14 +58,14 @@ def read_window(
     ValueError
         If the raster does not have the window, or the mask is not the window's.
     """
-    if window is None:
-        window = Window(0, 0, *overview(place, level)[1].shape)
-    if not level and not window.is_within(place.raster.shape):  # of overviews the files say the shape
-        raise ValueError(f"{window} is not within a raster of {place.raster.shape} pixels")
+    found = overview(place, level)
+    window = window or Window(0, 0, *found.raster.shape)
+    if not window.is_within(found.raster.shape):
+        raise ValueError(f"{window} is not within a raster of {found.raster.shape} pixels")
     if mask is None:
-        mask = np.ones(window.shape, np.bool_)
-    elif mask.shape != window.shape:
-        raise ValueError(f"the mask is {mask.shape}, the window {window.shape}")
+        mask = np.ones(found.shape(window), np.bool_)
+    elif mask.shape != found.shape(window):
+        raise ValueError(f"the mask is {mask.shape}, the window {found.shape(window)}")
     return CONTAINERS[place.kind].read(place, window, mask, bands, level, meter or Meter())
 
 
@@ -76,15 +75,15 @@ def cost(place: Place, window: Window, mask: Mask | None = None) -> tuple[int, b
     return CONTAINERS[place.kind].cost(place, window, wanted)
 
 
-def overview(place: Place, level: int) -> tuple[int, Raster]:
-    """Return the level of the overview that there is, at most the one asked for, and its raster.
+def overview(place: Place, level: int) -> Overview:
+    """Return the overview that there is, at most the one asked for.
 
     Raises
     ------
     StorageError
         If that is said by a file that cannot be read.
     """
-    return CONTAINERS[place.kind].overview(place, level) if level else (0, place.raster)
+    return CONTAINERS[place.kind].overview(place, level) if level else Overview(0, place.raster)
 
 
 def is_quantized(place: Place) -> bool:

@@ -42,8 +42,15 @@ class RangedFile(Protocol):
     def size(self) -> int | None:
         """Bytes of the whole file, if it is local."""
 
-    def read(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int, *, counted: bool = True) -> bytes:
         """Return bytes [start, stop), all of them.
+
+        Parameters
+        ----------
+        start, stop
+            The range.
+        counted
+            Whether the meter is told.
 
         Raises
         ------
@@ -102,7 +109,7 @@ class _Local:
     size: int
     meter: Meter
 
-    def read(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int, *, counted: bool = True) -> bytes:
         parts, at = [], start
         try:
             while at < stop:
@@ -117,7 +124,8 @@ class _Local:
             raise StorageError(
                 f"{self.path}: bytes {start}-{stop - 1} cannot be read: the file ends at byte {at}"
             )
-        self.meter.add(stop - start)
+        if counted:
+            self.meter.add(stop - start)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -130,7 +138,7 @@ class _Remote:
         self._meter = meter
         self.size = None
 
-    def read(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int, *, counted: bool = True) -> bytes:
         target = self._target
         if target.startswith("s3://"):
             data, problem = objects.read_range(target, start, stop), ""
@@ -143,5 +151,6 @@ class _Remote:
             problem = f"the response has {len(data)} bytes"
         if problem:
             raise StorageError(f"{self._address}: bytes {start}-{stop - 1} cannot be read: {problem}")
-        self._meter.add(stop - start)
+        if counted:
+            self._meter.add(stop - start)
         return data

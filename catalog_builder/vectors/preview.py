@@ -244,21 +244,18 @@ def _read_all(tiles: Sequence[TileYear], bounds: Bounds, factor: int, progress: 
 
 def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
     place, level = tile.place, factor.bit_length() - 1
-    if place.visual is not None:
-        found, raster = image_overview(place.visual, level)
-    else:
-        found, raster = overview(place, level)
-    window = _window(raster, bounds)
+    found = image_overview(place.visual, level) if place.visual is not None else overview(place, level)
+    window = _window(found.raster, bounds)
     if window is None:
         return None
-    moved = raster.transform @ Affine.translation(window.col, window.row)
+    where = found.transform(window)
     if place.visual is not None:
-        return _Piece(tile, moved, read_image(place.visual, window, found))
-    match read_window(place, window, level=found):
+        return _Piece(tile, where, read_image(place.visual, window, found.level))
+    match read_window(place, window, level=found.level):
         case Quantized(codes, scales):
-            return _Piece(tile, moved, codes, scales)
+            return _Piece(tile, where, codes, scales)
         case Values(values):
-            return _Piece(tile, moved, values)
+            return _Piece(tile, where, values)
 
 
 def _window(raster: Raster, bounds: Bounds) -> Window | None:

@@ -24,7 +24,8 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from api.files.source import RawLane, SourceRoot, public_address
+from api.files.direct.app import DirectAccess
+from api.files.direct.paths import SourceRoot, public_address
 from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import dataset
@@ -47,7 +48,7 @@ def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
 
 def lane(root: str | Path, landmasks: str | Path | None = None) -> Starlette:
     source = SourceRoot(V1, str(root), None if landmasks is None else str(landmasks))
-    return Starlette(routes=[Mount("/source", RawLane([source], exists))])
+    return Starlette(routes=[Mount("/source", DirectAccess([source], exists))])
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +345,7 @@ def test_an_index_that_does_not_answer(raw: RawTile) -> None:
     def slow(*_key: object) -> bool:
         raise QueryTimeoutError("too slow")
 
-    with serve(RawLane([SourceRoot(V1, str(raw.root))], slow)) as server:
+    with serve(DirectAccess([SourceRoot(V1, str(raw.root))], slow)) as server:
         answer = httpx.get(f"{server.url}/v1/2024/{NAME}/{NAME}.npy", trust_env=False)
     assert (answer.status_code, answer.json()["description"]) == (503, "too slow")
 
@@ -426,7 +427,7 @@ def test_roots() -> None:
     }.items():
         assert public_address(root) == address
     with pytest.raises(ValueError, match="not an http"):
-        RawLane([SourceRoot(V1, "ftp://x.org/tiles")], exists)
+        DirectAccess([SourceRoot(V1, "ftp://x.org/tiles")], exists)
 
 
 def test_planes_are_the_array_transposed(

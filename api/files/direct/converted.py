@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from affine import Affine
-
 from api.catalogue.store import Snapshot
 from api.request.view import Shown
 from api.search.render import item_documents
 from catalog_builder.convert.encode.overviews import level_shapes
-from catalog_builder.item.item import MEDIA_COG
+from catalog_builder.pixels.containers import CONTAINERS
+from catalog_builder.pixels.place import place_of
 from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset
-from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster
 
 BLOCK = 128
@@ -25,20 +23,17 @@ class Cogs:
     """The COGs of a tile-year."""
 
     raster: Raster
-    main: str
-    """Address of the int8 codes, or of the float32 values."""
-    scales: str | None
-    """Address of the scales; None where ``main`` holds the values."""
+    sources: tuple[Source, ...]
+    """Codes and scales, or values."""
     grid: Grid
 
     def band_vrt(self, band: int, metadata: Metadata) -> str:
         """Return the float32 view of one band, counted from 0."""
         shapes = level_shapes(*self.raster.shape, BLOCK)
         factors = [1 << i for i in range(1, len(shapes))]
-        if self.scales is None:
-            source = Source(self.main, "Float32", bands=N_BANDS)
-            return plain_band_vrt(self.raster, source, band, metadata, overviews=factors)
-        codes, scales = Source(self.main, "Int8", bands=N_BANDS), Source(self.scales, "Float32")
+        if len(self.sources) == 1:
+            return plain_band_vrt(self.raster, self.sources[0], band, metadata, overviews=factors)
+        codes, scales = self.sources
         return band_vrt(self.raster, codes, scales, band, metadata, overviews=factors)
 
 
@@ -51,19 +46,8 @@ def find_cogs(snapshot: Snapshot, dataset: Dataset, item_id: str, root: str) -> 
         Address of the service, which addresses of its own files begin with.
     """
     found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
-    if not found:
+    place = place_of(found[0]) if found else None
+    if place is None or not place.is_converted:
         return None
-    (item,) = found
-    assets, properties = item["assets"], item["properties"]
-    if not properties["tessera:cog"]:
-        return None
-    raster = Raster(
-        int(properties["proj:code"].removeprefix("EPSG:")),
-        Affine(*properties["proj:transform"][:6]),
-        *properties["proj:shape"],
-    )
-    kind = properties["tessera:grid"]
-    if "embeddings" in assets and "scales" in assets:
-        return Cogs(raster, assets["embeddings"]["href"], assets["scales"]["href"], kind)
-    values = assets.get("embeddings_f32", {})
-    return Cogs(raster, values["href"], None, kind) if values.get("type") == MEDIA_COG else None
+    sources = CONTAINERS[place.kind].sources(place)
+    return Cogs(place.raster, sources, found[0]["properties"]["tessera:grid"]) if sources else None

@@ -1,0 +1,227 @@
+"""The app of direct access; :mod:`api.files.direct` says what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import quote
+
+import anyio.to_thread
+from starlette.types import Receive, Scope, Send
+
+from api.files.bucket import BucketFiles
+from api.files.direct.computed import ComputedArray
+from api.files.direct.converted import Cogs
+from api.files.direct.documents import codes_offset, document, index
+from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, public_address
+from api.files.direct.planes import Planes
+from api.files.folder import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
+from api.files.ranges import (
+    ContentChangedError,
+    Document,
+    only_reading,
+    public_path,
+    respond,
+    route_path,
+    send_error,
+    send_not_found,
+    send_redirect,
+)
+from catalog_builder.errors import ArrayError, GridError, TesseraError
+from catalog_builder.pixels.containers import CONTAINERS
+from catalog_builder.pixels.virtual import Role, VirtualArray
+from catalog_builder.raster.vrt import tessera_metadata
+from catalog_builder.storage.where import is_local
+from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.grid import TileId
+
+Convert = Callable[[Dataset, str, str], Cogs | None]
+"""``convert(dataset, item id, root of the service)``: the COGs of a tile-year, if it is converted."""
+Exists = Callable[[str, int, int, int], bool]
+"""``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
+
+VRT_CACHE_CONTROL = "public, max-age=3600"
+"""A view follows from the tile's name; an hour lets a rebuilt catalogue through."""
+REDIRECT_CACHE_CONTROL = "public, max-age=3600"
+"""Where a dataset is published changes with a rebuild of the catalogue, if ever."""
+
+
+class DirectAccess:
+    """The ASGI app of direct access; mount it at ``/source``, outside of compressing middleware.
+
+    Parameters
+    ----------
+    roots
+        Where each dataset's files are; a dataset that is not among them is 404.
+    exists
+        Whether the catalogue lists a tile-year: called on the event loop for every request, so it
+        must be a look-up in an index. A :class:`TesseraError` that it raises becomes a 503.
+    converted
+        What the views of single bands read where there is something better than the source.
+    in_s3
+        What answers for the files of roots in S3; a root that is not among them is redirected to.
+    """
+
+    def __init__(
+        self,
+        roots: Iterable[SourceRoot],
+        exists: Exists,
+        converted: Convert | None = None,
+        in_s3: Mapping[str, BucketFiles] | None = None,
+    ) -> None:
+        self._converted = converted
+        self._in_s3 = in_s3 or {}
+        self._roots = {r.dataset.directory: r for r in roots}
+        self._exists = exists
+        every = [a for r in self._roots.values() for a in (_arrays_root(r), r.landmasks) if a is not None]
+        self._files = {root: RangedFiles(root) for root in every if is_local(root)}
+        # a root that no client could read is the operator's mistake: say so now, not at a request
+        self._addresses = {root: public_address(root) for root in every if not is_local(root)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if not await only_reading(scope, send):
+            return
+        route = route_path(scope)
+        path = visible(route.removesuffix("/"), scope.get("raw_path") or b"")
+        named = None if path is None else asked(path, is_folder=route.endswith("/"))
+        if named is None:
+            await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
+            return
+        try:
+            found = self._find(named)
+        except GridError as error:
+            await send_not_found(scope, send, str(error))
+            return
+        except TesseraError as error:
+            await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"1")])
+            return
+        kind = named.kind
+        if isinstance(found, str):
+            await send_not_found(scope, send, found)
+        elif kind in ("planes_label", "planes") and self._local(found) is None:
+            await send_not_found(scope, send, "bands are cut out only of files on the server's own disk")
+        elif kind == "planes":
+            await self._planes(found, scope, receive, send)
+        elif kind == "landmask":
+            await self._landmask(found, scope, receive, send)
+        elif kind == "codes" or kind == "scales":
+            await self._array(found, kind, scope, receive, send)
+        elif kind == "index" and self._local(found) is None:
+            # With an index GDAL would not ask for an array's size, and so not learn of the redirect: it
+            # would be redirected anew for every range.
+            await send_not_found(scope, send, "folders of files that lie elsewhere have no index")
+        elif kind == "index" and not route.endswith("/"):
+            await send_redirect(send, f"{quote(named.grid)}/", VRT_CACHE_CONTROL)
+        else:
+            await self._generated(found, named, scope, receive, send)
+
+    def _find(self, named: Asked) -> SourceFolder | str:
+        """Return the tile-year, or why there is none."""
+        source = self._roots.get(named.directory)
+        if source is None:
+            return f"no dataset '{named.directory[:40]}' here: expected one of {', '.join(self._roots)}"
+        tile = TileId.from_name(named.grid)
+        if tile.name != named.grid or not self._exists(named.directory, tile.lat_i, tile.lon_i, named.year):
+            return f"the catalogue of {named.directory} has no {named.grid} of {named.year}"
+        return SourceFolder(source, tile, named.year)
+
+    def _local(self, found: SourceFolder) -> str | None:
+        """Return the local folder that a tile-year's arrays lie in; None if they lie elsewhere or nowhere."""
+        root = _arrays_root(found.source)
+        return self._files[root].root if root in self._files else None
+
+    async def _landmask(self, found: SourceFolder, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a landmask."""
+        root = found.source.landmasks
+        if root is None:
+            directory = found.source.dataset.directory
+            await send_not_found(scope, send, f"the landmasks of {directory} are not known")
+        else:
+            await self._file(root, f"{found.tile.name}.tiff", scope, receive, send)
+
+    async def _array(
+        self, found: SourceFolder, role: Role, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer an array: the published file itself, or what is computed from another container."""
+        root = _arrays_root(found.source)
+        if root is not None:
+            path = found.path(".npy" if role == "codes" else "_scales.npy")
+            await self._file(root, path, scope, receive, send)
+            return
+        await respond(
+            scope,
+            receive,
+            send,
+            ComputedArray(VirtualArray(found.place, role)),
+            media_type=MEDIA_TYPES[".npy"],
+            cache_control=VRT_CACHE_CONTROL,
+        )
+
+    async def _file(self, root: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a source file: by range from a local folder, by redirect otherwise."""
+        if root in self._files:
+            await self._files[root].serve(path, scope, receive, send)
+        elif root in self._in_s3:
+            await self._in_s3[root].serve(path, scope, receive, send)
+        else:
+            await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
+
+    async def _planes(self, found: SourceFolder, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the codes of a local source, band after band."""
+        root, raster = self._files[found.source.root].root, found.tile.raster()
+        try:
+            offset = await anyio.to_thread.run_sync(codes_offset, found, raster, root)
+            with open_below(root, found.path(".npy")) as content:
+                planes = Planes(content, offset, raster.height * raster.width)
+                kind = "application/octet-stream"
+                await respond(scope, receive, send, planes, media_type=kind, cache_control=REVALIDATE)
+        except FileNotFoundError as error:
+            await send_not_found(scope, send, f"the source has no {error}")
+        except ArrayError as error:
+            await send_error(scope, send, 409, "SourceMismatch", str(error))
+
+    async def _generated(
+        self, found: SourceFolder, named: Asked, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a view, a label or the index."""
+        folder = public_path(scope).rpartition("/")[0]
+        local = self._local(found)
+        try:
+            cogs = None
+            if named.kind == "band_vrt":
+                cogs = await anyio.to_thread.run_sync(self._cogs, found, scope)
+            if cogs is not None:
+                metadata = tessera_metadata(found.source.dataset, found.tile, found.year, cogs.grid)
+                body = cogs.band_vrt(named.band, metadata)
+            elif named.kind == "index" and local is not None:
+                body = await anyio.to_thread.run_sync(index, found, local, folder)
+            elif local is not None:  # reads headers: not on the event loop
+                body = await anyio.to_thread.run_sync(document, found, named.kind, named.band, local)
+            else:
+                body = document(found, named.kind, named.band, None)
+        except FileNotFoundError as error:
+            await send_not_found(scope, send, f"the source has no {error}")
+            return
+        except ArrayError as error:
+            await send_error(scope, send, 409, "SourceMismatch", str(error))
+            return
+        except (ContentChangedError, OSError):  # being rewritten, no descriptor left, a failing disk
+            reason = "the source cannot be read at the moment, try again"
+            await send_error(scope, send, 503, "Unavailable", reason, [(b"retry-after", b"1")])
+            return
+        kind = MEDIA_TYPES[".html"] if named.kind == "index" else media_type(route_path(scope))
+        cache_control = VRT_CACHE_CONTROL if local is None else REVALIDATE
+        content = Document(body.encode())
+        await respond(scope, receive, send, content, media_type=kind, cache_control=cache_control)
+
+    def _cogs(self, found: SourceFolder, scope: Scope) -> Cogs | None:
+        """Return the COGs of a tile-year, if there are some."""
+        if self._converted is None:
+            return None
+        item_id = f"{found.tile.name}_{found.year}"
+        return self._converted(found.source.dataset, item_id, scope.get("tessera.root", ""))
+
+
+def _arrays_root(source: SourceRoot) -> str | None:
+    """Return what the published arrays themselves lie below; None if they are computed."""
+    return source.root if CONTAINERS[source.container].is_arrays else None

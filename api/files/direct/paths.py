@@ -1,0 +1,133 @@
+"""What the paths of direct access name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from catalog_builder.pixels.containers import place_below
+from catalog_builder.pixels.place import Kind as Container
+from catalog_builder.pixels.place import Place
+from catalog_builder.storage import https_address
+from catalog_builder.tile.datasets import Dataset, source_path
+from catalog_builder.tile.grid import TileId
+
+Kind = Literal[
+    "f32_vrt",
+    "codes_vrt",
+    "scales_vrt",
+    "band_vrt",
+    "codes_label",
+    "scales_label",
+    "planes_label",
+    "sidecar",
+    "planes",
+    "codes",
+    "scales",
+    "landmask",
+    "index",
+]
+
+SUFFIXES: dict[str, Kind] = {
+    "_f32.vrt": "f32_vrt",
+    ".vrt": "codes_vrt",
+    "_scales.vrt": "scales_vrt",
+    ".xml": "codes_label",
+    ".xml.aux.xml": "sidecar",
+    "_scales.xml": "scales_label",
+    "_scales.xml.aux.xml": "sidecar",
+    "_planes.xml": "planes_label",
+    "_planes.xml.aux.xml": "sidecar",
+    "_planes.bin": "planes",
+    ".npy": "codes",
+    "_scales.npy": "scales",
+    ".tiff": "landmask",
+}
+"""What follows ``<grid>`` in the names of a folder's files, but for the views of single bands."""
+
+_PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3([a-z0-9_.]+))?")
+_BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a path names."""
+
+    directory: str
+    """Of the dataset."""
+    year: int
+    grid: str
+    kind: Kind
+    band: int = 0
+    """Of ``band_vrt``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRoot:
+    """Where one dataset's source files are."""
+
+    dataset: Dataset
+    root: str
+    """A local folder, or an http(s) or s3 address, above ``<year>/<grid>/<grid>.npy``."""
+    landmasks: str | None = None
+    """The same for ``<grid>.tiff``; None if there are none."""
+    container: Container = "npy"
+    """What lies below ``root``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFolder:
+    """One folder of direct access: a tile-year."""
+
+    source: SourceRoot
+    tile: TileId
+    year: int
+
+    def path(self, suffix: str) -> str:
+        """Return a source file's path below the dataset's root."""
+        return source_path(self.year, self.tile.name, suffix)
+
+    @property
+    def place(self) -> Place:
+        """Where its pixels are."""
+        return place_below(self.source.container, self.source.root, self.tile, self.year)
+
+
+def asked(path: str, *, is_folder: bool) -> Asked | None:
+    """Return what a path names; None if nothing of ours.
+
+    >>> asked("v1/2024/grid_0.15_52.05/grid_0.15_52.05_b005.vrt", is_folder=False)
+    Asked(directory='v1', year=2024, grid='grid_0.15_52.05', kind='band_vrt', band=5)
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    directory, year, grid, suffix = match[1], int(match[2]), match[3], match[4]
+    if suffix is None:
+        return Asked(directory, year, grid, "index")
+    if is_folder:
+        return None
+    if band := _BAND.fullmatch(suffix):
+        return Asked(directory, year, grid, "band_vrt", int(band[1]))
+    kind = SUFFIXES.get(suffix)
+    return None if kind is None else Asked(directory, year, grid, kind)
+
+
+def public_address(root: str) -> str:
+    """Return the http(s) address of a root, which any client can read if its bucket is public.
+
+    >>> public_address("https://example.org/tiles/")
+    'https://example.org/tiles'
+
+    Raises
+    ------
+    ValueError
+        If the root is not an http(s) or s3 address.
+    """
+    root = root.rstrip("/")
+    if root.startswith(("http://", "https://")):
+        return root
+    if not root.startswith("s3://"):
+        raise ValueError(f"'{root}' is not an http(s) or s3 address")
+    return https_address(root)
