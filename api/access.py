@@ -1,4 +1,4 @@
-"""How items give the places of their files in S3, and how this server answers for those files."""
+"""How items link to their files in S3, and how this server serves those files."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Literal, get_args
 Hrefs = Literal["https", "s3", "presigned"]
 HREFS: tuple[Hrefs, ...] = get_args(Hrefs)
 Access = Literal["https", "presigned", "proxy"]
-"""How this server answers for a file in S3: by redirect, to its own or a signed address, or itself."""
+"""How this server serves a file in S3: by redirect to its public or a presigned URL, or itself."""

@@ -1,8 +1,8 @@
-"""Every setting of the server, in one object.
+"""All settings of the server, in one object.
 
-A setting is given to :func:`api.app.create_app`, or by the environment variable of its name with the
-prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`settings_document` is the
-documentation in ``docs/settings.md``; a test compares them.
+A setting is passed to :func:`api.app.create_app`, or set by the environment variable of its name with the
+prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`settings_document` generates
+``docs/settings.md``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from api.access import Access, Hrefs
 
 PREFIX = "TESSERA_STAC_"
-"""Of the environment variables."""
+"""Prefix of the environment variables."""
 
 
 class Settings(BaseSettings):
@@ -26,47 +26,48 @@ class Settings(BaseSettings):
 
     catalog: str | None = Field(
         default=None,
-        description="The catalogue that `tessera-stac build` made: a folder, or `s3://bucket/prefix`.",
+        description="The catalogue made by `tessera-stac build`: a folder, or `s3://bucket/prefix`.",
     )
     hrefs: Hrefs = Field(
         default="https",
-        description="Which addresses files in S3 have where a request does not say: `https`, `s3` or"
+        description="Default form of URLs of files in S3, where a request does not say: `https`, `s3` or"
         " `presigned` ([S3](s3.md)).",
     )
     presign_seconds: int = Field(
         default=3600,
         ge=60,
         le=604_800,
-        description="How long presigned addresses are good for; answers are kept half of it at most.",
+        description="Lifetime of presigned URLs; responses that contain them are cached for at most half"
+        " of it.",
     )
     s3_access: Access = Field(
         default="https",
-        description="How `/data` and `/source` answer for files in S3: `https` redirects to the bucket's"
-        " public address, `presigned` to a signed one, `proxy` passes the bytes on.",
+        description="How `/data` and `/source` serve files in S3: `https` redirects to the bucket's public"
+        " URL, `presigned` to a presigned URL, `proxy` relays the bytes.",
     )
     s3_refresh_seconds: float = Field(
         default=30.0,
         ge=0,
-        description="How often to look whether a catalogue in S3 was built anew; 0 never looks.",
+        description="Interval between checks for a new build of a catalogue in S3; 0 disables them.",
     )
     cache: Path | None = Field(
         default=None,
-        description="Folder for the indexes of catalogues in S3; workers share it. By default"
+        description="Folder for the indexes of catalogues in S3, shared by all workers. By default"
         " `tessera-stac` in the user's cache folder.",
     )
     backend: Literal["index", "pgstac"] = Field(
         default="index",
         description="Where items are searched: `index`, the catalogue's own file, or `pgstac`, a PostgreSQL"
-        " database that `tessera-stac export --pgstac` filled. With `pgstac`, COGs are served from the"
+        " database filled by `tessera-stac export --pgstac`. With `pgstac`, COGs are served from the"
         " catalogue folder if one is given.",
     )
     pgstac_dsn: str = Field(
         default="",
-        description="Database of the backend `pgstac`, as `postgresql://user:password@host/database`; empty"
-        " takes `PGHOST`, `PGUSER` and so on.",
+        description="Database of the backend `pgstac`, such as `postgresql://user:password@host/database`;"
+        " if empty, `PGHOST`, `PGUSER` and so on are used.",
     )
     pgstac_connections: int = Field(
-        default=10, ge=2, description="Most connections of a server process to the database."
+        default=10, ge=2, description="Maximum number of connections of one server process to the database."
     )
     title: str = Field(default="TESSERA embeddings", description="Title of the landing page.")
     description: str = Field(
@@ -78,69 +79,76 @@ class Settings(BaseSettings):
     root_path: Annotated[str, NoDecode] = Field(
         default="",
         pattern=r"^(/[^/?#\s]+)*$",
-        description="Path under which a proxy publishes the server, as `/stac`; empty at the root.",
+        description="Path under which a proxy publishes the server, such as `/stac`; empty for the root.",
     )
     trust_forwarded: bool = Field(
         default=True,
-        description="Believe `Forwarded` and `X-Forwarded-*` (proto, host, port, prefix) when links are made."
-        " Switch off where clients reach the server without a proxy that sets them.",
+        description="Trust `Forwarded` and `X-Forwarded-*` (proto, host, port, prefix) when generating links."
+        " Switch this off where clients reach the server without a proxy that sets these headers.",
     )
-    default_limit: int = Field(default=10, ge=1, description="Items on a page when `limit` is not given.")
+    default_limit: int = Field(default=10, ge=1, description="Items per page when `limit` is not given.")
     max_limit: int = Field(
         default=10_000,
         ge=1,
-        description="Most items on a page; a larger `limit` is cut to this, as OGC asks.",
+        description="Maximum number of items per page; a larger `limit` is reduced to this, as OGC API -"
+        " Features requires.",
     )
     max_body_bytes: int = Field(
-        default=4_000_000, ge=1000, description="Longest request body; a longer one is answered 413."
+        default=4_000_000, ge=1000, description="Maximum size of a request body; a larger one gets 413."
     )
     body_seconds: float = Field(
-        default=30.0, gt=0, description="Time for a request body to arrive; a slower one is answered 408."
+        default=30.0, gt=0, description="Time within which a request body must arrive; a slower one gets 408."
     )
     stop_seconds: int = Field(
         default=30,
         ge=1,
-        description="Time for responses under way when the server is told to stop; then they are cut off."
-        " What stops the server (systemd, Kubernetes, compose) must wait at least 10 s longer.",
+        description="Time that responses in progress have to finish when the server is stopped, before they"
+        " are cut off. What stops the server (systemd, Kubernetes, compose) must wait at least 10 s longer.",
     )
     max_url_bytes: int = Field(
-        default=64_000, ge=1000, description="Longest query string; a longer one is answered 414."
+        default=64_000, ge=1000, description="Maximum length of the query string; a longer one gets 414."
     )
     max_vertices: int = Field(
         default=200_000,
         ge=4,
-        description="Most vertices of all geometries in a request; more are answered 400.",
+        description="Maximum number of vertices of all geometries in a request; more are a 400 error.",
     )
-    max_ids: int = Field(default=10_000, ge=1, description="Most `ids` in a request; more are answered 400.")
+    max_ids: int = Field(
+        default=10_000, ge=1, description="Maximum number of `ids` in a request; more are a 400 error."
+    )
     max_filter_nodes: int = Field(
-        default=2_000, ge=10, description="Most operators and values in a filter; more are answered 400."
+        default=2_000,
+        ge=10,
+        description="Maximum number of operators and values in a filter; more are a 400 error.",
     )
     max_sorted: int = Field(
         default=2_000_000,
         ge=1,
-        description="Most items that are sorted by a property without an index; more are answered 400"
-        " with advice. Sorting by collection, year or datetime has no such bound.",
+        description="Maximum number of items sorted by a property without an index; more are a 400 error"
+        " with advice. Sorting by collection, year or datetime has no such limit.",
     )
     search_seconds: float = Field(
-        default=10.0, gt=0, description="Time limit of a search; beyond it the answer is 503 with advice."
+        default=10.0, gt=0, description="Time limit of a search; beyond it the response is 503 with advice."
     )
     count_seconds: float = Field(
         default=0.1,
         ge=0,
-        description="Time that counting may take beside a search; beyond it `numberMatched` is an estimate.",
+        description="Time that counting may add to a search; beyond it `numberMatched` is an estimate.",
     )
-    threads: int = Field(default=4, ge=1, description="Searches that may run at once beside the event loop.")
+    threads: int = Field(
+        default=4, ge=1, description="Searches that may run at the same time, beside the event loop."
+    )
     refresh_seconds: float = Field(
         default=1.0,
         ge=0,
-        description="How often, at most, to look whether the catalogue was built anew. With 0 each request"
-        " looks, and waits until a new build is in force; otherwise it is answered from the one before.",
+        description="Minimum interval between checks for a new build of the catalogue. With 0 each request"
+        " checks, and waits until the new build is in service; otherwise it is served from the previous one.",
     )
     cache_seconds: int = Field(
-        default=60, ge=0, description="`max-age` of answers; 0 makes caches ask each time."
+        default=60, ge=0, description="`max-age` of responses; with 0, caches revalidate each time."
     )
     compress: bool = Field(
-        default=True, description="Compress answers (zstd, brotli, gzip) for clients that ask."
+        default=True, description="Compress responses (zstd, brotli, gzip) for clients that accept it."
     )
     access_log: bool = Field(default=False, description="Log one JSON line per request to standard output.")
     metrics: bool = Field(default=True, description="Serve Prometheus metrics at `/_mgmt/metrics`.")
@@ -149,10 +157,11 @@ class Settings(BaseSettings):
 def settings_document() -> str:
     """Return the documentation of the settings, as Markdown."""
     lines = [
-        "# Settings of the server",
+        "# Server settings",
         "",
         "Environment variables, read when the server starts. `tessera-stac serve CATALOG` sets the first.",
-        "Made by `python -m api.settings > docs/settings.md`; a test keeps it true.",
+        "Times are in seconds, sizes in bytes. Generated by `python -m api.settings > docs/settings.md`;",
+        "a test keeps this page up to date.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",

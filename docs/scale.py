@@ -84,7 +84,7 @@ def datasets() -> str:
     rows = [
         [
             f"`{name}`",
-            f"{known:,}" if known else "a part, its size is not said",
+            f"{known:,}" if known else "in part, size not stated",
             f"{TILE_YEARS:,}",
             size(TILE_YEARS * PAIR),
         ]
@@ -110,7 +110,7 @@ def disk() -> str:
         ("pgSTAC instead", PGSTAC),
     )
     return table(
-        ["what", "bytes a tile-year", "v1 as published", "one dataset, complete", "all four, complete"],
+        ["data", "bytes per tile-year", "v1 as published", "one dataset, complete", "all four, complete"],
         [
             [what, f"{each:,.0f}", *(size(each * n) for n in (known, TILE_YEARS, TILE_YEARS * REAL_DATASETS))]
             for what, each in kinds
@@ -171,12 +171,12 @@ def egress() -> str:
         cell += [f"{PAIR / 1e6 / least:,.3g}", f"{whole / 1e12:,.3g} p", f"{tiles * least / 1e6:,.3g} p"]
         rows.append(cell)
     head = [
-        "question (p: the price of a TB)",
+        "question (p: price per TB)",
         "whole .npy pairs: bytes, requests",
         "COGs by range",
         "published .npy by range",
-        "times less",
-        "cost, whole",
+        "reduction factor",
+        "cost, whole tiles",
         "cost, by range",
     ]
     return table(head, rows)
@@ -201,8 +201,8 @@ def growth() -> str:
         ["ledger, all converted", *of(LEDGER)],
         ["pgSTAC", *of(PGSTAC)],
         ["build from manifests, CPU", *(f"{BUILD_CPU * k / 60:,.0f} min" for k in (1, 10, 100))],
-        ["coverage arrays of a worker, one a collection", *of_each(4 * 1800 * 3600)],
-        ["counts of a worker, one a collection and year", *of_each(4 * 180 * 360 * N_YEARS)],
+        ["coverage arrays per worker, one per collection", *of_each(4 * 1800 * 3600)],
+        ["counts per worker, one per collection and year", *of_each(4 * 180 * 360 * N_YEARS)],
     ]
     return table(["", "1 dataset, 14.4 M", "10 datasets, 144 M", "100 datasets, 1.4 G"], rows)
 

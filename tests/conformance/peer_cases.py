@@ -169,7 +169,7 @@ CASES: tuple[Case, ...] = (
         "POST bbox=[179.75,50.5,-179.75,51.5]",
         post(bbox=[179.75, 50.5, -179.75, 51.5]),
         where(touches(*CROSSING)),
-        "the same by POST",
+        "the same with POST",
     ),
     Case(
         "bbox",
@@ -183,7 +183,7 @@ CASES: tuple[Case, ...] = (
         f"bbox={_EDGE}",
         get(bbox=_EDGE),
         where(touches(shapely.box(0, 50, 0.5, 50.5))),
-        "on the edges of tiles: what shares a point, intersects",
+        "on the edges of tiles: touching counts as intersecting",
     ),
     Case("bbox", "bbox=0,50,0,50", get(bbox="0,50,0,50"), where(touches(shapely.Point(0, 50))), "a point"),
     Case(
@@ -274,7 +274,7 @@ CASES: tuple[Case, ...] = (
         "POST 2020-01-01T00:00:00+01:00/2020-12-31T23:00:00-01:00",
         post(datetime="2020-01-01T00:00:00+01:00/2020-12-31T23:00:00-01:00"),
         where(overlaps("2020-01-01T00:00:00+01:00", "2020-12-31T23:00:00-01:00")),
-        "zones that are not UTC",
+        "time zones other than UTC",
     ),
     Case(
         "datetime",
@@ -305,7 +305,7 @@ CASES: tuple[Case, ...] = (
         where(lambda _: True),
         "pgstac#392",
     ),
-    Case("paging", "the same by POST, limit=23", post(limit=23), where(lambda _: True), "pgstac#392"),
+    Case("paging", "the same with POST, limit=23", post(limit=23), where(lambda _: True), "pgstac#392"),
     Case(
         "paging",
         "/collections/tessera-v1/items?limit=13",
@@ -329,7 +329,7 @@ CASES: tuple[Case, ...] = (
     Case("paging", "next, next, prev, prev", _previous, says("the first page again")),
     Case("paging", "limit = number of items", _last_page, says("no next link"), "no empty page at the end"),
     Case("paging", "token=next:zzzz", status("GET", "/search", params={"token": "next:zzzz"}), says("400")),
-    Case("paging", "limit=20000", _limit(20_000), says("200"), "cut to the maximum, as OGC asks"),
+    Case("paging", "limit=20000", _limit(20_000), says("200"), "reduced to the maximum, as OGC requires"),
     Case("paging", "limit=0", _limit(0), says("400")),
     Case(
         "paging",
@@ -386,7 +386,7 @@ CASES: tuple[Case, ...] = (
         "filter=no_such = 1",
         status("GET", "/search", params={"filter": "no_such = 1"}),
         says("400"),
-        "a misspelt property finds nothing otherwise",
+        "otherwise a misspelt property matches nothing",
     ),
     Case(
         "filter",
@@ -400,21 +400,21 @@ CASES: tuple[Case, ...] = (
         "sortby=no_such",
         status("GET", "/search", params={"sortby": "no_such"}),
         says("400"),
-        "ignored otherwise",
+        "otherwise ignored",
     ),
     Case(
         "names",
         "?bboxx=0,50,1,51",
         status("GET", "/search", params={"bboxx": "0,50,1,51"}),
         says("400"),
-        "OGC API Features: unknown parameters are 400; everything is returned otherwise",
+        "OGC API Features: unknown parameters are 400; otherwise everything is returned",
     ),
     Case(
         "names",
         'POST {"bboxx": …}',
         status("POST", "/search", json={"bboxx": [0, 50, 1, 51]}),
         says("400"),
-        "the same by POST",
+        "the same with POST",
     ),
     Case(
         "names",

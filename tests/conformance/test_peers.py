@@ -30,19 +30,19 @@ pytestmark = PGSTAC_GROUP
 DOCUMENT = Path(__file__).parents[2] / "docs" / "peers.md"
 URL = "http://served"
 
-HEAD = """# Beside stac-fastapi-pgstac
+HEAD = """# Comparison with stac-fastapi-pgstac
 
-The same {n:,} items of two collections, in our index and in pgSTAC, asked the same things: of our server
-over its index, of our server over pgSTAC ([docs/pgstac.md](pgstac.md)), and of stac-fastapi-pgstac. What is
-right was found by testing every item with shapely, or is what the specification says. Versions:
+The same {n:,} items of two collections, in our index and in pgSTAC, and the same requests to three servers:
+ours with its index, ours with pgSTAC ([docs/pgstac.md](pgstac.md)), and stac-fastapi-pgstac. The correct
+result was found by testing every item with shapely, or is what the specification says. Versions:
 stac-fastapi-pgstac 7.2.0 with its defaults and `USE_API_HYDRATE=true`, pgSTAC 0.10.0, PostgreSQL 15 with
-PostGIS 3.3. Made and kept true by `tests/conformance/test_peers.py`.
+PostGIS 3.3. Generated and kept up to date by `tests/conformance/test_peers.py`.
 
-{ours} of {of} answers of ours are right, {mended} over pgSTAC, {theirs} of theirs. What is not in the table:
-their server has transactions and filters items of any kind, ours takes tiles of one grid and changes by
-building or loading anew.
+Of {of} responses, {ours} of ours are correct, {mended} of ours with pgSTAC, and {theirs} of theirs. Not in
+the table: their server supports transactions and filters items of any kind; ours takes tiles of one grid
+and changes only by a new build or load.
 
-| | input | right | tessera-stac | tessera-stac on pgSTAC | stac-fastapi-pgstac | note |
+| | input | correct | tessera-stac | tessera-stac on pgSTAC | stac-fastapi-pgstac | note |
 |---|---|---|---|---|---|---|
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FAULTS = (
     "kill -9 of build", "kill -9 of convert", "kill -9 of serve", "kill -9 of export", "disk full",
-    "S3 errors and slow answers", "PostgreSQL restarting under load", "corrupted index", "corrupted COG",
+    "S3 errors and slow responses", "PostgreSQL restarting under load", "corrupted index", "corrupted COG",
     "a catalogue of a newer version", "clock skew", "10,000 open connections", "slow clients",
     "path traversal",
     "oversized JSON", "nested JSON", "hostile CQL2", "header injection through Forwarded",

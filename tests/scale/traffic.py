@@ -158,7 +158,7 @@ class Traffic:
         return [
             Kind("box of 1 degree, a year, 100 items", 12, self._box(1, 100)),
             Kind("the same, gzip", 8, self._box(1, 100, gzip=True)),
-            Kind("box whose answer is known", 6, lambda rng: rng.choice(self._known)),
+            Kind("box whose result is known", 6, lambda rng: rng.choice(self._known)),
             Kind("box of 10 degrees, all years, 100 items", 5, self._box(10, 100, years=False)),
             Kind("polygon of 60 vertices, gzip", 6, self._polygon),
             Kind("20 ids", 4, self._ids),
@@ -181,9 +181,9 @@ class Traffic:
             Kind("items with bands for stackstac", 1.5, self._bands),
             Kind("COG, range of 64 kB", 7, self._range(self._files, "/data/", 206)),
             Kind("COG, HEAD", 1, self._head),
-            Kind("raw lane, VRT", 3, self._raw),
-            Kind("raw lane, redirect", 1, self._redirect),
-            Kind("raw lane, range of 64 kB", 3, self._range(self._sources, "/source/", 206)),
+            Kind("direct access, VRT", 3, self._raw),
+            Kind("direct access, redirect", 1, self._redirect),
+            Kind("direct access, range of 64 kB", 3, self._range(self._sources, "/source/", 206)),
             Kind("wrong, 400", 2, self._wrong),
         ]
 
