@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: no network but the loopback, and an environment with GDAL 3.10."""
+"""Fixtures that many tests share: no network but the loopback, and the GDALs that users have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 
 from tests.support.backends import backend, postgres, serve_on
 from tests.support.environments import environment
-from tests.support.needs import pytest_make_collect_report, pytest_runtest_makereport
+from tests.support.needs import (
+    distribution_gdal,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 
 __all__ = ["backend", "postgres", "pytest_make_collect_report", "pytest_runtest_makereport", "serve_on"]
 
@@ -78,6 +82,21 @@ def gdal_python(request: pytest.FixtureRequest) -> Path:
         old: Path = request.getfixturevalue("gdal310")
         return old
     return Path(sys.executable)
+
+
+@pytest.fixture(scope="session")
+def gdal36() -> Path:
+    """Return the distribution's Python with its GDAL: Debian 12's 3.6, the oldest that must read right."""
+    return distribution_gdal()
+
+
+@pytest.fixture(params=["GDAL 3.12", "GDAL 3.10", "GDAL 3.6"])
+def any_gdal(request: pytest.FixtureRequest) -> Path:
+    """Return the Python of each GDAL, the distribution's too: run scripts that need no rasterio."""
+    if request.param == "GDAL 3.12":
+        return Path(sys.executable)
+    found: Path = request.getfixturevalue("gdal36" if request.param == "GDAL 3.6" else "gdal310")
+    return found
 
 
 def plain_environment(**extra: str) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Three kinds of document, all pure functions from a description to XML:
 
 * :func:`raw_codes_vrt` and :func:`raw_scales_vrt` describe upstream's ``.npy`` files as they lie on
-  disk (an uncompressed array behind a short header), so GDAL reads any window of them by range.
+  disk (an uncompressed array behind a short header), so GDAL reads any window of them by range;
+  :func:`raw_bytes_vrt` is what the float32 view reads of the codes.
 * :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
   the two are: raw views, or COGs (:func:`cog_f32_vrt`).
 * :func:`band_vrt` is the same for one band, for clients that take one band per asset. What it reads of
@@ -16,6 +17,12 @@ float32 multiplication does. Signed zeros, infinities and NaN come out the same 
 **A derived band has no NoDataValue, on purpose.** With NaN as its nodata GDAL 3.12's ``mul`` skips
 an operand that is NaN and answers the other one, -128 say, as if it were an embedding. Without it
 GDAL 3.10 and 3.12 are both exact, and NaN scales give NaN.
+
+**Codes go through a look-up table, in Float32, on purpose.** GDAL before 3.7 has no Int8: a VRT reads signed
+bytes as 0 to 255, without an error. The table gives both ways of counting the same code. It is applied only
+where a source is read as a real type; GDAL reads it in the type of the caller's buffer, complex for
+``gdallocationinfo`` and Int16 for some, unless the band names one. So both are needed, and GDAL 3.6, 3.10 and
+3.12 are exact with them for buffers of Float32, Float64, Int16 and both complex types.
 """
 
 from __future__ import annotations
@@ -40,6 +47,11 @@ RAW_STRIP = 64
 
 Metadata = Mapping[str, str]
 
+CODES_LUT = "-128:-128,127:127,128:-128,255:-1"
+"""GDAL's look-up table from a code, or from the same byte read as unsigned, to the code: straight lines of
+slope 1, so every code is met exactly."""
+_LUT_ELEMENT = f"<LUT>{CODES_LUT}</LUT>"
+
 _PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">PIXEL</MDI></Metadata>\n'
 
 
@@ -49,8 +61,8 @@ class Source:
 
     href: str
     """Relative to the VRT (``grid_0.15_52.05.vrt``), an absolute path, or an http(s) or s3 address."""
-    dtype: Literal["Int8", "Float32"]
-    """GDAL's name of the element type."""
+    dtype: Literal["Int8", "Byte", "Float32"]
+    """GDAL's name of the element type; Byte is codes whose sign GDAL does not know, see :data:`CODES_LUT`."""
     block: tuple[int, int] | None = None
     """(height, width) of its blocks. With it GDAL opens the view without opening the source."""
     bands: int = 1
@@ -98,7 +110,16 @@ def raw_codes_vrt(raster: Raster, array: RawArray, metadata: Metadata | None = N
     metadata
         Dataset tags, see :func:`tessera_metadata`.
     """
-    return _raw_vrt(raster, array, [band_name(b) for b in range(N_BANDS)], metadata)
+    return _raw_vrt(raster, array, array.dtype, [band_name(b) for b in range(N_BANDS)], metadata)
+
+
+def raw_bytes_vrt(raster: Raster, array: RawArray) -> str:
+    """Return a VRT of the same bands as unsigned bytes, for :func:`f32_vrt` to read (``dtype="Byte"``).
+
+    GDAL before 3.7 refuses raw bands of Int8. These it reads, and the view turns 128 to 255 into -128 to -1;
+    whoever wants codes takes :func:`raw_codes_vrt`.
+    """
+    return _raw_vrt(raster, array, "Byte", [band_name(b) for b in range(N_BANDS)], None)
 
 
 def raw_scales_vrt(raster: Raster, array: RawArray, metadata: Metadata | None = None) -> str:
@@ -107,10 +128,12 @@ def raw_scales_vrt(raster: Raster, array: RawArray, metadata: Metadata | None = 
     No NoDataValue: the values are upstream's own (0 where a pixel was not processed).
     """
     names = ["scale"] if array.bands == 1 else [f"scale_{b}" for b in range(array.bands)]
-    return _raw_vrt(raster, array, names, metadata)
+    return _raw_vrt(raster, array, array.dtype, names, metadata)
 
 
-def _raw_vrt(raster: Raster, array: RawArray, descriptions: Sequence[str], metadata: Metadata | None) -> str:
+def _raw_vrt(
+    raster: Raster, array: RawArray, dtype: str, descriptions: Sequence[str], metadata: Metadata | None
+) -> str:
     """Return a VRT over an uncompressed array, pixel by pixel."""
     size = array.item_size
     pixel = array.bands * size
@@ -122,7 +145,7 @@ def _raw_vrt(raster: Raster, array: RawArray, descriptions: Sequence[str], metad
     )
     name = f'<SourceFilename relativeToVRT="1">{escape(array.href)}</SourceFilename>'
     body = "\n".join(
-        f'<VRTRasterBand dataType="{array.dtype}" band="{i + 1}" subClass="VRTRawRasterBand">'
+        f'<VRTRasterBand dataType="{dtype}" band="{i + 1}" subClass="VRTRawRasterBand">'
         f"<Description>{escape(text)}</Description>{name}"
         f"<ImageOffset>{array.offset + i * size}</ImageOffset>{common}"
         for i, text in enumerate(descriptions)
@@ -147,7 +170,7 @@ def f32_vrt(
     raster
         Grid and shape of both sources and of the view.
     codes
-        The int8 raster.
+        The int8 raster, or its bytes as unsigned ones.
     scales
         The float32 raster: one band, or one per band of ``codes``.
     metadata
@@ -175,7 +198,7 @@ def f32_vrt(
     body = "\n".join(
         f'<VRTRasterBand dataType="Float32" band="{i + 1}"{block} subClass="VRTDerivedRasterBand">'
         f"<Description>{band_name(b)}</Description>"
-        "<PixelFunctionType>mul</PixelFunctionType>"
+        "<SourceTransferType>Float32</SourceTransferType><PixelFunctionType>mul</PixelFunctionType>"
         f"{_source(raster, codes, b + 1)}{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
         "</VRTRasterBand>"
         for i, b in enumerate(bands)
@@ -253,7 +276,7 @@ def plain_band_vrt(
 
 
 def _source(raster: Raster, source: Source, band: int) -> str:
-    """Return one SimpleSource; GDAL takes the whole raster when no rectangle is given."""
+    """Return one source; GDAL takes the whole raster when no rectangle is given."""
     path = gdal_path(source.href)
     relative = path == source.href and not path.startswith("/")
     number = "" if band == 1 else f"<SourceBand>{band}</SourceBand>"  # 1 is the default
@@ -264,9 +287,10 @@ def _source(raster: Raster, source: Source, band: int) -> str:
             f'<SourceProperties RasterXSize="{raster.width}" RasterYSize="{raster.height}"'
             f' DataType="{source.dtype}" BlockXSize="{width}" BlockYSize="{height}"/>'
         )
+    kind, table = ("SimpleSource", "") if source.dtype == "Float32" else ("ComplexSource", _LUT_ELEMENT)
     return (
-        f'<SimpleSource><SourceFilename relativeToVRT="{int(relative)}">{escape(path)}</SourceFilename>'
-        f"{number}{properties}</SimpleSource>"
+        f'<{kind}><SourceFilename relativeToVRT="{int(relative)}">{escape(path)}</SourceFilename>'
+        f"{number}{properties}{table}</{kind}>"
     )
 
 

@@ -1,9 +1,10 @@
-"""The VRT documents, read by both GDALs: values equal numpy's bit for bit, whatever the scale."""
+"""The VRT documents, read by GDAL 3.6, 3.10 and 3.12: values equal those of numpy bit for bit."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -22,6 +23,7 @@ from catalog_builder.raster.vrt import (
     band_vrt,
     cog_f32_vrt,
     f32_vrt,
+    raw_bytes_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
     tessera_metadata,
@@ -32,6 +34,8 @@ from tests.conftest import SUPPORT, plain_environment
 from tests.support.arrays import POLAR, RawTile, same_bits, write_raw_tile
 
 Arrays = list[npt.NDArray[Any]]
+Codes = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float32]
 
 
 def read(python: Path, path: Path, *reads: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -57,21 +61,27 @@ def _write_views(made: RawTile) -> None:
     bands = 1 if made.scales.ndim == 2 else 128
     codes = RawArray(f"{name}.npy", "Int8", 128)
     scales = RawArray(f"{name}_scales.npy", "Float32", bands)
-    raw = Source(f"{name}.vrt", "Int8", bands=128), Source(f"{name}_scales.vrt", "Float32", bands=bands)
+    raw = Source(f"{name}_u8.vrt", "Byte", bands=128), Source(f"{name}_scales.vrt", "Float32", bands=bands)
     labels = Source(f"{name}.xml", "Int8", bands=128), Source(f"{name}_scales.xml", "Float32", bands=bands)
     views = {
         f"{name}.vrt": raw_codes_vrt(raster, codes, tags),
+        f"{name}_u8.vrt": raw_bytes_vrt(raster, codes),
         f"{name}_scales.vrt": raw_scales_vrt(raster, scales, tags),
         f"{name}_f32.vrt": f32_vrt(raster, *raw, tags, strip=RAW_STRIP),
         f"{name}.xml": raw_label(raster, codes),
         f"{name}_scales.xml": raw_label(raster, scales),
+        f"{name}_planes.xml": raw_label(raster, replace(codes, href="planes.bin", offset=0, planar=True)),
+        f"{name}_planes.vrt": band_vrt(
+            raster, replace(labels[0], href=f"{name}_planes.xml"), labels[1], 5, tags
+        ),
         f"{name}_b005.vrt": band_vrt(raster, *labels, 5, tags),
     }
+    (made.folder / "planes.bin").write_bytes(np.ascontiguousarray(np.moveaxis(made.codes, -1, 0)).tobytes())
     for file, text in views.items():
         (made.folder / file).write_text(text)
 
 
-def test_raw_float32_is_numpys_product(raw: RawTile, gdal_python: Path) -> None:
+def test_raw_float32_is_numpys_product(raw: RawTile, any_gdal: Path) -> None:
     windows = [
         (0, 0, 180, 1121),
         (0, 0, 1, 1),
@@ -80,9 +90,7 @@ def test_raw_float32_is_numpys_product(raw: RawTile, gdal_python: Path) -> None:
         (50, 100, 64, 64),
         (3, 60, 99, 200),
     ]
-    arrays, about = read(
-        gdal_python, raw.folder / f"{raw.tile.name}_f32.vrt", *[{"window": w} for w in windows]
-    )
+    arrays, about = read(any_gdal, raw.folder / f"{raw.tile.name}_f32.vrt", *[{"window": w} for w in windows])
     for window, array in zip(windows, arrays, strict=True):
         assert same_bits(array, raw.product(*window)), window
     raster = raw.tile.raster()
@@ -95,7 +103,7 @@ def test_raw_float32_is_numpys_product(raw: RawTile, gdal_python: Path) -> None:
     assert about["tags"]["AREA_OR_POINT"] == "Area"
 
 
-def test_any_window_and_bands(raw: RawTile, gdal_python: Path) -> None:
+def test_any_window_and_bands(raw: RawTile, any_gdal: Path) -> None:
     # GDAL before 3.12.3 zeroes parts of a derived band when its blocks are narrower than the raster
     rng = np.random.default_rng(0)
     reads = []
@@ -104,7 +112,7 @@ def test_any_window_and_bands(raw: RawTile, gdal_python: Path) -> None:
         width, height = int(rng.integers(1, 181 - x)), int(rng.integers(1, min(1122 - y, 300)))
         chosen = rng.choice(128, rng.integers(1, 20), replace=False) + 1
         reads.append({"window": [x, y, width, height], "bands": [int(b) for b in chosen]})
-    arrays, _ = read(gdal_python, raw.folder / f"{raw.tile.name}_f32.vrt", *reads)
+    arrays, _ = read(any_gdal, raw.folder / f"{raw.tile.name}_f32.vrt", *reads)
     for asked, array in zip(reads, arrays, strict=True):
         wanted = raw.product(*asked["window"])[..., np.array(asked["bands"]) - 1]
         assert same_bits(array, wanted), asked
@@ -119,17 +127,54 @@ def test_raw_codes_and_scales(raw: RawTile, gdal_python: Path) -> None:
     assert same_bits(scales[..., 0], raw.scales)
 
 
-def test_one_band(raw: RawTile, gdal_python: Path) -> None:
-    (band,), about = read(gdal_python, raw.folder / f"{raw.tile.name}_b005.vrt")
+def test_one_band(raw: RawTile, any_gdal: Path) -> None:
+    (band,), about = read(any_gdal, raw.folder / f"{raw.tile.name}_b005.vrt")
     assert about["count"] == 1
     assert about["descriptions"] == ["Tessera_Band_5"]
     assert same_bits(band[..., 0], raw.product(0, 0, 180, 1121)[..., 5])
 
 
-def test_scales_per_band(tmp_path: Path, gdal_python: Path) -> None:
+def test_raw_codes_are_refused_by_gdal_36(raw: RawTile, gdal36: Path) -> None:
+    """It has no Int8: no values, and the reason, instead of 128 to 255."""
+    command = [gdal36, SUPPORT / "gdal_reader.py", raw.folder / f"{raw.tile.name}.vrt", "out.npz", "[{}]"]
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Invalid dataType = Int8" in done.stderr
+
+
+BUFFERS = ("float32", "float64", "int16", "complex64", "complex128")
+"""Types in which callers read: gdallocationinfo takes complex128, gdal_translate -ot Int16 int16."""
+
+
+def in_buffer(codes: Codes, scales: Floats, dtype: str) -> npt.NDArray[Any]:
+    """Return numpy's product as GDAL puts it into a buffer: exact in double, converted once."""
+    with np.errstate(all="ignore"):
+        exact = codes.astype(np.float64) * scales.astype(np.float64)
+        if dtype != "int16":
+            return exact.astype(dtype)
+        rounded = np.trunc(exact + np.copysign(0.5, exact))  # halves away from zero
+        return np.nan_to_num(rounded, nan=0).clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize(("view", "band"), [("f32", 127), ("f32", 6), ("b005", 1), ("planes", 1)])
+def test_buffers_of_any_type_over_raw_arrays(raw: RawTile, any_gdal: Path, view: str, band: int) -> None:
+    """Awkward scales are in row 1."""
+    reads = [
+        {"window": [0, 0 if dtype != "int16" else 2, 180, 40], "bands": [band], "dtype": dtype}
+        for dtype in BUFFERS
+    ]
+    arrays, _ = read(any_gdal, raw.folder / f"{raw.tile.name}_{view}.vrt", *reads)
+    number = 5 if band == 1 else band - 1
+    for asked, array in zip(reads, arrays, strict=True):
+        rows = slice(asked["window"][1], asked["window"][1] + 40)
+        wanted = in_buffer(raw.codes[rows, :, number], raw.scales[rows], asked["dtype"])
+        assert same_bits(array[..., 0], wanted), asked["dtype"]
+
+
+def test_scales_per_band(tmp_path: Path, any_gdal: Path) -> None:
     made = write_raw_tile(tmp_path, per_band_scales=True)
     _write_views(made)
-    (array,), _ = read(gdal_python, made.folder / f"{made.tile.name}_f32.vrt")
+    (array,), _ = read(any_gdal, made.folder / f"{made.tile.name}_f32.vrt")
     assert same_bits(array, made.product(0, 0, 180, 1121))
 
 
@@ -193,6 +238,40 @@ def test_cog_view(pair: tuple[Path, Raster], block: tuple[int, int] | None, gdal
         wanted = _level(folder, "q", level).astype(np.float32) * _level(folder, "s", level)
         assert same_bits(array, wanted), level
     assert np.isnan(full[0, 0]).all()
+
+
+def test_cog_view_on_gdal_36(pair: tuple[Path, Raster], gdal36: Path) -> None:
+    """Overviews are right band by band, as QGIS reads; several bands reduced at once are refused."""
+    folder, raster = pair
+    view = folder / "f32.vrt"
+    view.write_text(cog_f32_vrt(raster, "q.tif", "s.tif", overviews=(2, 4)))
+    bands = (1, 2, 77, 128)
+    reads = [{"bands": [b], "out": [100, 75]} for b in bands]
+    (full, *quarters), about = read(gdal36, view, {}, *reads)
+    assert about["overviews"] == [2, 4]
+    assert same_bits(full, _level(folder, "q", None).astype(np.float32) * _level(folder, "s", None))
+    wanted = _level(folder, "q", 1).astype(np.float32) * _level(folder, "s", 1)
+    for band, array in zip(bands, quarters, strict=True):
+        assert same_bits(array[..., 0], wanted[..., band - 1]), band
+    command = [gdal36, SUPPORT / "gdal_reader.py", view, "out.npz", '[{"out": [100, 75]}]']
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Recursion detected" in done.stderr
+
+
+@pytest.mark.parametrize("band", [1, 128])
+def test_buffers_of_any_type_over_cogs(pair: tuple[Path, Raster], any_gdal: Path, band: int) -> None:
+    folder, raster = pair
+    (folder / "f32.vrt").write_text(cog_f32_vrt(raster, "q.tif", "s.tif", overviews=(2, 4)))
+    codes, scales = Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32")
+    (folder / "band.vrt").write_text(band_vrt(raster, codes, scales, band - 1, overviews=(2, 4)))
+    for name, number in (("f32.vrt", band), ("band.vrt", 1)):
+        for level in (None, 0, 1):
+            reads = [{"bands": [number], "dtype": dtype, "overview": level} for dtype in BUFFERS]
+            arrays, _ = read(any_gdal, folder / name, *reads)
+            stored = _level(folder, "q", level)[..., band - 1], _level(folder, "s", level)[..., 0]
+            for dtype, array in zip(BUFFERS, arrays, strict=True):
+                assert same_bits(array[..., 0], in_buffer(*stored, dtype)), (name, level, dtype)
 
 
 def test_sources_elsewhere(pair: tuple[Path, Raster], tmp_path: Path) -> None:

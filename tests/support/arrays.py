@@ -61,9 +61,7 @@ def write_raw_tile(
     return RawTile(root, tile, year, codes, scales)
 
 
-def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    """Whether two float32 arrays are equal bit for bit, signs of zeros and NaN included."""
+def same_bits(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> bool:
+    """Whether two arrays are equal bit for bit, signs of zeros and NaN included."""
     one, two = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    return (
-        one.dtype == two.dtype and one.shape == two.shape and bool((one.view("u4") == two.view("u4")).all())
-    )
+    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import NoReturn
@@ -35,6 +36,18 @@ def program(name: str, package: str) -> str:
     if found is None:
         lacks(f"{name} is not installed (Debian: {package})")
     return found
+
+
+def distribution_gdal() -> Path:
+    """Return the Python of the distribution, which has GDAL's bindings: 3.6 on Debian 12."""
+    python = Path("/usr/bin/python3")
+    command = [python, "-c", "from osgeo import gdal; print(gdal.__version__)"]
+    done = subprocess.run(command, capture_output=True, text=True) if python.exists() else None
+    if done is None or done.returncode:
+        lacks("the distribution's Python has no GDAL (Debian: python3-gdal)")
+    if not done.stdout.startswith("3.6."):
+        lacks(f"the distribution has GDAL {done.stdout.strip()}, not 3.6 as Debian 12")
+    return python
 
 
 def real_manifests() -> Path:

@@ -7,6 +7,7 @@ description, so one folder holds both, per tile-year::
     /source/<dataset>/<year>/<grid>/            an index that GDAL reads, where the source is local
                                     <grid>_f32.vrt     embeddings, 128 x Float32   generated
                                     <grid>.vrt         codes, 128 x Int8           generated
+                                    <grid>_u8.vrt      their bytes, for _f32.vrt   generated
                                     <grid>_scales.vrt  scales, Float32             generated
                                     <grid>_b005.vrt    one band, Float32, 0 to 127 generated; it reads
                                     <grid>_scales.xml  labels of the scales        generated

@@ -17,6 +17,7 @@ from catalog_builder.raster.vrt import (
     Source,
     band_vrt,
     f32_vrt,
+    raw_bytes_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
     tessera_metadata,
@@ -49,10 +50,12 @@ def document(found: SourceFolder, kind: Kind, band: int, local: str | None) -> s
     metadata = tessera_metadata(found.source.dataset, found.tile, found.year)
     if kind == "sidecar":
         return label_sidecar(raster)
-    if kind in ("codes_vrt", "codes_label", "planes_label"):
+    if kind in ("codes_vrt", "bytes_vrt", "codes_label", "planes_label"):
         array = RawArray(f"{name}.npy", "Int8", N_BANDS, codes_offset(found, raster, local))
         if kind == "codes_vrt":
             return raw_codes_vrt(raster, array, metadata)
+        if kind == "bytes_vrt":
+            return raw_bytes_vrt(raster, array)
         if kind == "planes_label":
             array = replace(array, href=f"{name}_planes.bin", offset=0, planar=True)
         return raw_label(raster, array)
@@ -64,7 +67,7 @@ def document(found: SourceFolder, kind: Kind, band: int, local: str | None) -> s
         return raw_label(raster, array)
     codes_offset(found, raster, local)
     if kind == "f32_vrt":
-        codes = Source(f"{name}.vrt", "Int8", bands=N_BANDS)
+        codes = Source(f"{name}_u8.vrt", "Byte", bands=N_BANDS)
         scales = Source(f"{name}_scales.vrt", "Float32", bands=bands)
         return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
     scales = Source(f"{name}_scales.xml", "Float32", bands=bands)

@@ -16,6 +16,7 @@ from catalog_builder.tile.grid import TileId
 Kind = Literal[
     "f32_vrt",
     "codes_vrt",
+    "bytes_vrt",
     "scales_vrt",
     "band_vrt",
     "codes_label",
@@ -32,6 +33,7 @@ Kind = Literal[
 SUFFIXES: dict[str, Kind] = {
     "_f32.vrt": "f32_vrt",
     ".vrt": "codes_vrt",
+    "_u8.vrt": "bytes_vrt",
     "_scales.vrt": "scales_vrt",
     ".xml": "codes_label",
     ".xml.aux.xml": "sidecar",

@@ -1,0 +1,140 @@
+"""Float32 views as GDAL 3.6, 3.10 and 3.12 read them, from the server and from the disk, by both views.
+
+GDAL 3.6 is Debian 12's, with its QGIS. It has no Int8: what it reads must be right, or refused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pystac_client import Client
+
+from tests.conftest import SUPPORT, plain_environment
+from tests.support.converted import FIRST, RAW_YEAR, Converted
+from tests.support.http_server import Server
+from tests.support.needs import program
+from tests.support.pixels import cog, same, tile_values
+
+WINDOW = (90, 500, 64, 48)
+"""Column, row, width, height: over the edges of blocks."""
+BAND = 5
+"""Counted from 0."""
+WAYS = ("converted", "converted file", "converted band", "raw", "raw band")
+
+
+def place(way: str, server: Server, tiles: Converted) -> tuple[str, int, int]:
+    """Return what GDAL opens, the number of :data:`BAND` in it, and the year."""
+    year = RAW_YEAR if way.startswith("raw") else 2024
+    if way.endswith("file"):
+        return str(cog(tiles, FIRST, year, "f32.vrt")), BAND + 1, year
+    bands = way.endswith("band")
+    client = Client.open(f"{server.url}/", parameters={"view": "bands"} if bands else None)
+    item = next(client.search(ids=[f"{FIRST.name}_{year}"]).items())
+    asset = item.assets[f"b{BAND:03d}" if bands else "embeddings_f32"]
+    return f"/vsicurl/{asset.href}", 1 if bands else BAND + 1, year
+
+
+def read(python: Path, path: str, out: Path, *reads: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    command = [python, SUPPORT / "gdal_reader.py", path, out, json.dumps(reads)]
+    environment = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as saved:
+        return [saved[str(i)] for i in range(len(saved))], json.loads(done.stdout)
+
+
+def exact(tiles: Converted, year: int) -> npt.NDArray[np.float64]:
+    """Return the window of one band in double, where a code times a scale is exact."""
+    x, y, width, height = WINDOW
+    rows, columns = slice(y, y + height), slice(x, x + width)
+    if year == RAW_YEAR:
+        folder = tiles.embeddings / str(year) / FIRST.name
+        codes = np.load(folder / f"{FIRST.name}.npy", mmap_mode="r")[rows, columns, BAND]
+        scales = np.load(folder / f"{FIRST.name}_scales.npy", mmap_mode="r")[rows, columns]
+    else:
+        import rasterio
+
+        with rasterio.open(cog(tiles, FIRST, year, "embeddings.tif")) as src:
+            codes = src.read(BAND + 1)[rows, columns]
+        with rasterio.open(cog(tiles, FIRST, year, "scales.tif")) as src:
+            scales = src.read(1)[rows, columns]
+    values: npt.NDArray[np.float64] = codes.astype(np.float64) * scales.astype(np.float64)
+    assert np.isfinite(values).any()
+    return values
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_buffers(server: Server, tiles: Converted, any_gdal: Path, tmp_path: Path, way: str) -> None:
+    """Bit for bit in float32 and float64, rounded in int16, and the same in complex buffers."""
+    path, number, year = place(way, server, tiles)
+    kinds = ("float32", "float64", "int16", "complex64", "complex128")
+    reads = [{"window": WINDOW, "bands": [number], "dtype": kind} for kind in kinds]
+    found, about = read(any_gdal, path, tmp_path / "out.npz", *reads)
+    wanted = exact(tiles, year)
+    assert (about["shape"], about["dtypes"], about["epsg"]) == ([*FIRST.raster().shape], ["float32"], 32633)
+    assert about["transform"] == list(FIRST.raster().transform)[:6]
+    for kind, array in zip(kinds, found, strict=True):
+        if kind == "int16":
+            halves = np.nan_to_num(wanted + np.copysign(0.5, wanted))
+            assert np.array_equal(array[0], np.trunc(halves).astype(np.int16))
+        else:
+            assert same(array[0].real, wanted.astype(array.real.dtype)), kind
+            assert not array.imag.any()
+
+
+@pytest.mark.parametrize("way", ["converted", "converted file", "raw"])
+def test_all_bands(server: Server, tiles: Converted, any_gdal: Path, tmp_path: Path, way: str) -> None:
+    path, _, year = place(way, server, tiles)
+    (found,), _ = read(any_gdal, path, tmp_path / "out.npz", {"window": WINDOW})
+    x, y, width, height = WINDOW
+    assert same(found, tile_values(tiles, FIRST, year)[:, y : y + height, x : x + width])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_commands_of_the_distribution(
+    server: Server, tiles: Converted, gdal36: Path, tmp_path: Path, way: str
+) -> None:
+    """Complex values are read by gdallocationinfo, by gdal_translate the type that it is to write."""
+    path, number, year = place(way, server, tiles)
+    x, y, width, height = WINDOW
+    wanted = exact(tiles, year)
+    row, column = np.argwhere(np.isfinite(wanted) & (wanted < 0))[0]
+
+    def run(name: str, *arguments: str) -> str:
+        command = [program(name, "gdal-bin"), *arguments]
+        done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shown = run("gdallocationinfo", "-valonly", "-b", str(number), path, str(x + column), str(y + row))
+    assert float(shown) == pytest.approx(wanted[row, column], rel=1e-14)
+    for kind, dtype in (("Float32", "<f4"), ("Float64", "<f8")):
+        out = tmp_path / f"{kind}.img"
+        window = map(str, WINDOW)
+        arguments = ("-q", "-of", "ENVI", "-ot", kind, "-b", str(number), "-srcwin", *window, path, str(out))
+        run("gdal_translate", *arguments)
+        assert same(np.fromfile(out, dtype).reshape(height, width), wanted.astype(dtype)), kind
+    report = json.loads(run("gdalinfo", "-json", path))
+    assert report["bands"][number - 1]["type"] == "Float32"
+    assert report["bands"][number - 1]["description"] == f"Tessera_Band_{BAND}"
+
+
+def test_int8_on_gdal_36(server: Server, tiles: Converted, gdal36: Path, tmp_path: Path) -> None:
+    """Codes of a COG are unsigned there, and said to be signed; scales and colours are what they are."""
+    codes, about = read(gdal36, str(cog(tiles, FIRST, 2024, "embeddings.tif")), tmp_path / "out.npz", {})
+    import rasterio
+
+    with rasterio.open(cog(tiles, FIRST, 2024, "embeddings.tif")) as src:
+        assert np.array_equal(codes[0].view(np.int8), src.read())
+    assert (about["dtypes"], about["pixeltype"]) == (["byte"], "SIGNEDBYTE")
+    for name in ("scales.tif", "visual.tif"):
+        path = cog(tiles, FIRST, 2024, name)
+        (found,), _ = read(gdal36, str(path), tmp_path / "out.npz", {})
+        with rasterio.open(path) as src:
+            assert same(found, src.read()), name
