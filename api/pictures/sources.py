@@ -42,14 +42,22 @@ from api.search.render import item_documents
 from catalog_builder.catalog.basis import load_basis
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.convert.encode.colours import Sample, colours, fit_basis, sample_pixels
-from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError
+from catalog_builder.convert.encode.colours import (
+    Sample,
+    colours,
+    colours_of_values,
+    fit_basis,
+    picked_pixels,
+)
+from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError, StorageError
 from catalog_builder.item.basis import Basis
-from catalog_builder.item.item import MEDIA_COG
+from catalog_builder.pixels.containers import CONTAINERS, place_below
+from catalog_builder.pixels.place import place_of
+from catalog_builder.pixels.read import ALL_BANDS, is_drawable, read_window
+from catalog_builder.pixels.values import Pixels, Quantized, Values
+from catalog_builder.pixels.window import Mask
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join
-from catalog_builder.storage.where import is_local
-from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 
@@ -128,40 +136,37 @@ class Pictures:
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
         (item,) = found
-        assets = item["assets"]
+        visual = item["assets"].get("visual")
         with gdal_environment(*self._places):
-            if style.bands is None and "visual" in assets:
-                with Reader(self._address(assets["visual"]["href"])) as reader:
+            if style.bands is None and visual is not None:
+                with Reader(self._address(visual["href"])) as reader:
                     return read(reader, indexes=(1, 2, 3))
             if item["properties"]["tessera:cog"]:
-                return self._bands(assets, style, read)
+                return self._bands(item, style, read)
             with self._raw_reader(cid, item, style) as reader:
                 return read(reader, indexes=(1, 2, 3))
 
-    def _bands(self, assets: dict[str, Any], style: Style, read: Callable[..., ImageData]) -> ImageData:
+    def _bands(self, item: dict[str, Any], style: Style, read: Callable[..., ImageData]) -> ImageData:
         """Return three bands of a converted tile, stretched to 0..255."""
         bands = style.bands or (0, 1, 2)  # converted without colours
-        rescale = style.rescale or _stretch(assets, bands)
-        indexes = tuple(b + 1 for b in bands)
+        rescale = style.rescale or _stretch(item["assets"], bands)
+        place = place_of(item)
+        sources = () if place is None or not place.is_converted else CONTAINERS[place.kind].sources(place)
+        if not sources:
+            raise NotFoundError("the item has no COG that bands could be drawn from")
         with ExitStack() as stack:
-            if "embeddings" in assets and "scales" in assets:
-                codes, scales = (
-                    read(
-                        stack.enter_context(Reader(self._address(assets[key]["href"]))),
-                        indexes=of,
-                        **_NEAREST,
-                    )
-                    for key, of in (("embeddings", indexes), ("scales", (1,)))
-                )
-                with np.errstate(invalid="ignore", over="ignore"):
-                    values = codes.data.astype(np.float32) * scales.data
-                hidden = np.ma.getmaskarray(scales.array)[0]
-            elif assets.get("embeddings_f32", {}).get("type") == MEDIA_COG:
-                address = self._address(assets["embeddings_f32"]["href"])
-                found = read(stack.enter_context(Reader(address)), indexes=indexes, **_NEAREST)
-                values, hidden = found.data, np.ma.getmaskarray(found.array).any(axis=0)
-            else:
-                raise NotFoundError("the item has no COG that bands could be drawn from")
+            indexes = (tuple(b + 1 for b in bands), (1,))  # of codes or values, of scales
+            found = [
+                read(stack.enter_context(Reader(self._address(source.href))), indexes=of, **_NEAREST)
+                for source, of in zip(sources, indexes, strict=False)
+            ]
+        if len(found) == 1:
+            values, hidden = found[0].data, np.ma.getmaskarray(found[0].array).any(axis=0)
+        else:
+            codes, scales = found
+            with np.errstate(invalid="ignore", over="ignore"):
+                values = codes.data.astype(np.float32) * scales.data
+            hidden = np.ma.getmaskarray(scales.array)[0]
         return _stretched(values, hidden | ~np.isfinite(values).all(axis=0), rescale)
 
     def _address(self, href: str) -> str:
@@ -209,12 +214,18 @@ class Pictures:
 
     def _raw_picture(self, record: CollectionRecord, tile: TileId, year: int, style: Style) -> MemoryFile:
         """Return an unconverted tile's picture as a GeoTIFF in memory."""
-        codes, scales = _open_raw(record, tile, year)
+        found = _read_raw(record, tile, year, style.bands or ALL_BANDS)
         if style.bands is None:
-            pixels = colours(self._basis(record), np.asarray(codes), np.asarray(scales)).transpose(2, 0, 1)
+            basis = self._basis(record)
+            match found:
+                case Quantized(codes, scales):
+                    pixels = colours(basis, codes, scales).transpose(2, 0, 1)
+                case Values(vectors):
+                    pixels = colours_of_values(basis, vectors).transpose(2, 0, 1)
         else:
-            values = (codes[..., list(style.bands)].astype(np.float32) * scales[..., None]).transpose(2, 0, 1)
-            hidden = ~np.isfinite(scales)
+            values = found.dequantized().transpose(2, 0, 1)
+            shown = found.scales if isinstance(found, Quantized) else values.sum(axis=0)
+            hidden = ~np.isfinite(shown)
             rescale = style.rescale or _spread(values[:, ~hidden])
             image = _stretched(values, hidden, rescale)
             # 0 stands for no data, as in `visual`
@@ -249,13 +260,10 @@ class Pictures:
             samples = []
             for year, tile in self._snapshot.index.tiles(record.ordinal, _SAMPLE_TILES):
                 try:
-                    codes, scales = _open_raw(record, tile, year)
+                    vectors = _sampled(record, tile, year)
                 except NotFoundError:
                     continue
-                name = f"{year}/{tile.name}"
-                samples.append(
-                    Sample(name, record.dataset.directory, sample_pixels(codes, np.asarray(scales)))
-                )
+                samples.append(Sample(f"{year}/{tile.name}", record.dataset.directory, vectors))
             return fit_basis(samples)
 
         try:
@@ -264,27 +272,35 @@ class Pictures:
             raise NotFoundError(f"no colours for {record.id}: {error}") from error
 
 
-def _open_raw(
-    record: CollectionRecord, tile: TileId, year: int
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return a local .npy pair as memory maps: codes (rows, cols, 128) and scales (rows, cols)."""
-    if not is_local(record.source_root):
+def _read_raw(
+    record: CollectionRecord, tile: TileId, year: int, bands: Sequence[int], mask: Mask | None = None
+) -> Pixels:
+    """Read an unconverted tile-year, where that takes no more than reading this server's own disk."""
+    place = place_below(record.source_root, tile, year)
+    if not is_drawable(place):
         raise NotFoundError(
             f"{tile.name} of {year} is not converted, and its .npy is not on this server: a picture would"
             " take all of its 110 MB. 'tessera-stac convert' makes COGs, which are read in small parts"
         )
-    path = Path(record.source_root) / source_path(year, tile.name)
-    found = []
-    for file in (path, path.with_name(f"{path.stem}_scales.npy")):
-        try:
-            found.append(np.load(file, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise NotFoundError(f"{file.name} of {year} cannot be read: {type(error).__name__}") from error
-    codes, scales = found
-    shape = tile.raster().shape
-    if codes.shape != (*shape, N_BANDS) or codes.dtype != np.int8 or scales.shape != shape:
-        raise NotFoundError(f"{path.name} of {year} is {codes.dtype} {codes.shape}, not this tile's raster")
-    return codes, scales
+    try:
+        return read_window(place, None, bands, mask=mask)
+    except StorageError as error:
+        # a client is told the file, and not where this server has it
+        reason = str(error).replace(f"{record.source_root.rstrip('/')}/", "")
+        raise NotFoundError(f"{tile.name} of {year} cannot be read: {reason}") from error
+
+
+def _sampled(record: CollectionRecord, tile: TileId, year: int) -> npt.NDArray[np.float32]:
+    """Return pixels of an unconverted tile to fit colours on, float32 (n, 128): only these are read."""
+    scales = _read_raw(record, tile, year, ())
+    if not isinstance(scales, Quantized):
+        raise NotFoundError(f"{tile.name} of {year} has no scales, which say what colours are fitted on")
+    picked = picked_pixels(scales.scales)
+    mask = np.zeros(scales.scales.shape, np.bool_)
+    mask.ravel()[picked] = True
+    if not len(picked):
+        return np.empty((0, N_BANDS), np.float32)
+    return _read_raw(record, tile, year, ALL_BANDS, mask).at(*np.unravel_index(picked, mask.shape))
 
 
 # ---------------------------------------------------------------------------------------- colours

@@ -47,7 +47,7 @@ CONTAINERS: dict[Kind, Container] = {
 }
 
 
-def place_below(container: Kind, root: str, tile: TileId, year: int) -> Place:
+def place_below(root: str, tile: TileId, year: int, container: Kind = "npy") -> Place:
     """Return where a tile-year is below the root of its dataset.
 
     Raises

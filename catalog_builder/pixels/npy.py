@@ -27,14 +27,16 @@ def read(
 ) -> Quantized:
     """Read a window; see :func:`catalog_builder.pixels.read.read_window`."""
     shape, step = place.raster.shape, 1 << level
-    found = Quantized.empty(mask.shape, N_BANDS)
+    found = Quantized.empty(mask.shape, N_BANDS if bands else 0)
     wanted = np.zeros(window.shape, np.bool_)
     wanted[::step, ::step] = mask
-    _fill(found.codes, place.main, (*shape, N_BANDS), window, wanted, step, meter)
+    if bands:
+        _fill(found.codes, place.main, (*shape, N_BANDS), window, wanted, step, meter)
     _fill(found.scales, place.scales or "", shape, window, wanted, step, meter)
     found.blank(~mask)
-    every = list(bands) == list(range(N_BANDS))
-    return found if every else Quantized(found.codes[:, :, list(bands)], found.scales)
+    if not bands or list(bands) == list(range(N_BANDS)):
+        return found
+    return Quantized(found.codes[:, :, list(bands)], found.scales)
 
 
 def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:

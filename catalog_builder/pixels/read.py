@@ -34,7 +34,7 @@ def read_window(
     window
         In pixels of the raster of ``level``, see :func:`overview`; None is all of it.
     bands
-        Which dimensions, from 0, in the order wanted.
+        Which dimensions, from 0, in the order wanted; none, and only scales are read.
     mask
         Which pixels are wanted of those that are given of the window, (rows, columns); None is all. The
         others are without data, and are not read where that saves bytes.

@@ -93,7 +93,7 @@ class SourceFolder:
     @property
     def place(self) -> Place:
         """Where its pixels are."""
-        return place_below(self.source.container, self.source.root, self.tile, self.year)
+        return place_below(self.source.root, self.tile, self.year, self.source.container)
 
 
 def asked(path: str, *, is_folder: bool) -> Asked | None:

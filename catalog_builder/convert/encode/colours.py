@@ -43,12 +43,17 @@ class Sample:
     """(n, 128), dequantised."""
 
 
+def picked_pixels(scales: npt.NDArray[np.float32], n: int = SAMPLE_PIXELS) -> npt.NDArray[np.int64]:
+    """Return which pixels :func:`sample_pixels` takes, row by row."""
+    at = np.flatnonzero(trusted_mask(scales))
+    return at[:: max(1, len(at) // n)][:n]
+
+
 def sample_pixels(
     codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], n: int = SAMPLE_PIXELS
 ) -> npt.NDArray[np.float32]:
     """Return up to n trusted pixels at even steps, dequantised, float32 (n, bands)."""
-    at = np.flatnonzero(trusted_mask(scales))
-    picked = at[:: max(1, len(at) // n)][:n]
+    picked = picked_pixels(scales, n)
     return dequantize(codes.reshape(-1, codes.shape[-1])[picked], scales.ravel()[picked])
 
 

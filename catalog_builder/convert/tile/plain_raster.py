@@ -20,9 +20,10 @@ from catalog_builder.convert.encode import overviews
 from catalog_builder.convert.encode.cog import write_cog
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
 from catalog_builder.convert.plan.job import Job, Options
-from catalog_builder.convert.tile.source import gdal_reason, local_copy, open_raster
+from catalog_builder.convert.tile.source import local_copy
 from catalog_builder.convert.tile.staging import publish, staged_file, staging
 from catalog_builder.errors import ConvertError
+from catalog_builder.pixels.whole import gdal_reason, open_raster
 
 if TYPE_CHECKING:
     import rasterio

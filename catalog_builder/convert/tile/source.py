@@ -6,9 +6,6 @@ is not the manifest's, a truncated file, a shape that is not the tile's, tags th
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.rows import SourceRow
 from catalog_builder.convert.plan.job import Job, Options, SourceFile
 from catalog_builder.errors import ConvertError, DatasetError, GridError
+from catalog_builder.pixels.whole import (
+    FileRead,
+    gdal_reason,
+    local_file,
+    open_raster,
+    read_array,
+    read_blocks,
+)
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 
@@ -30,9 +34,6 @@ if TYPE_CHECKING:
     import rasterio
 
 N_BANDS = 128
-type Block = tuple[slice, slice]
-"""Rows and columns."""
-_CHUNK = 1 << 18
 DEFAULT_DATASET = "v1"
 """Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
 
@@ -132,66 +133,22 @@ def _read_pair(job: Job, options: Options) -> Source:
 
 
 def _load_npy(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray[Any]:
-    """Return an array from memory of our own, its file hashed and checked on the way."""
-    data = read_checked(file, role, rows)
-    stream = io.BytesIO(data[:4096].tobytes())
-    try:
-        version = np.lib.format.read_magic(stream)
-        reader = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = reader(stream)
-    except (ValueError, SyntaxError) as error:
-        raise ConvertError(f"{file.address}: not a .npy file: {_first_line(error)}") from None
-    if dtype.hasobject:
-        raise ConvertError(f"{file.address}: holds Python objects, which are never unpickled")
-    start, wanted = stream.tell(), int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(data) - start != wanted:
-        state = "truncated" if len(data) - start < wanted else "too long"
-        raise ConvertError(
-            f"{file.address}: {state}: {len(data)} bytes, an array of {shape} {dtype} needs {start + wanted}"
-        )
-    array = data[start:].view(dtype) if start % dtype.itemsize == 0 else data[start:].copy().view(dtype)
-    array = array.reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False))
+    """Return an array from memory of our own, and note its file."""
+    array, read = read_array(file.address, file.size, file.sha256)
+    rows.append(_row(file, role, read))
+    return array
 
 
-def read_checked(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray[np.uint8]:
-    """Return a file's bytes, writable, and note its size and hash; refuse what is not as planned."""
-    digest = hashlib.sha256()
-    # Not zeroed first, and hashed while it is still in the cache.
-    data = np.empty(file.size if file.size is not None else 1 << 20, np.uint8)
-    done = 0
-    with storage.open_binary(file.address) as stream:
-        try:
-            while True:
-                if done == len(data):  # all that was announced, or nothing was
-                    more = stream.read(_CHUNK)
-                    if not more:
-                        break
-                    data = np.concatenate([data, np.empty(max(done, len(more)), np.uint8)])
-                    data[done : done + len(more)] = np.frombuffer(more, np.uint8)
-                    n = len(more)
-                else:
-                    n = stream.readinto(data[done : done + _CHUNK].data)  # type: ignore[attr-defined]
-                    if not n:
-                        break
-                digest.update(data[done : done + n].data)
-                done += n
-        except OSError as error:
-            raise ConvertError(f"{file.address}: {error.strerror or error}") from error
-    if file.size is not None and done != file.size:
-        raise ConvertError(
-            f"{file.address}: {done} bytes, expected {file.size}: truncated, or changed meanwhile"
-        )
-    _note(file, role, done, digest.hexdigest(), rows)
-    return data[:done]
+@contextmanager
+def local_copy(file: SourceFile, role: Any, rows: list[SourceRow]) -> Iterator[Path]:
+    """Give a local path of a file, hashed and checked, and note it."""
+    with local_file(file.address, file.size, file.sha256) as (path, read):
+        rows.append(_row(file, role, read))
+        yield path
 
 
-def _note(file: SourceFile, role: Any, size: int, sha256: str, rows: list[SourceRow]) -> None:
-    if file.sha256 and sha256 != file.sha256:
-        raise ConvertError(f"{file.address}: SHA-256 is {sha256}, the manifest says {file.sha256}")
-    rows.append(SourceRow(role, file.address, size, sha256, bool(file.sha256)))
+def _row(file: SourceFile, role: Any, read: FileRead) -> SourceRow:
+    return SourceRow(role, read.address, read.size, read.sha256, bool(file.sha256))
 
 
 def _check_shape(address: str, shape: tuple[int, ...], tile: TileId) -> None:
@@ -328,43 +285,14 @@ def _check_place(address: str, ds: rasterio.DatasetReader, tile: TileId) -> None
         )
 
 
-def _blocks(ds: rasterio.DatasetReader, address: str) -> Iterator[tuple[Block, npt.NDArray[np.float32]]]:
-    """Yield ((rows, columns), values (rows, cols, bands) float32), block by block of the file.
-
-    GDAL decodes into its own order, band by band, and a few hundred pixels at a time are turned to
-    pixel-major order while they are in the cache: a tenth faster than letting GDAL scatter the samples.
-    """
-    import rasterio
-    from rasterio.windows import Window
-
-    height, width = ds.block_shapes[0]
-    if width >= ds.width or height * width < 4096:
-        height, width = max(height, 64), ds.width
-    height, width = min(height, ds.height), min(width, ds.width)
-    planes = np.empty(height * width * ds.count, np.float32)
-    pixels = np.empty(height * width * ds.count, np.float32)
-    for top in range(0, ds.height, height):
-        for left in range(0, ds.width, width):
-            h, w = min(height, ds.height - top), min(width, ds.width - left)
-            n = h * w * ds.count
-            try:
-                ds.read(window=Window(left, top, w, h), out=planes[:n].reshape(ds.count, h, w))
-            except rasterio.errors.RasterioIOError as error:
-                where = f"rows {top} to {top + h}, columns {left} to {left + w}"
-                raise ConvertError(f"{address}: {where}: {gdal_reason(error)}") from None
-            by_band, by_pixel = planes[:n].reshape(ds.count, -1), pixels[:n].reshape(-1, ds.count)
-            for start in range(0, h * w, 256):
-                by_pixel[start : start + 256] = by_band[:, start : start + 256].T
-            yield (slice(top, top + h), slice(left, left + w)), pixels[:n].reshape(h, w, ds.count)
-
-
 def _recover(
     ds: rasterio.DatasetReader, address: str, found: Source, landmask: npt.NDArray[np.uint8] | None
 ) -> bool:
     """Fill codes and scales if every pixel with data is bit-exactly code times scale; else say why not."""
     codes = np.empty((ds.height, ds.width, ds.count), np.int8)
     scales = np.empty((ds.height, ds.width), np.float32)
-    for block, values in _blocks(ds, address):
+    for window, values in read_blocks(ds, address):
+        block = window.slices
         if landmask is not None:
             # Water becomes no data whatever it holds, so it needs no proof.
             values[landmask[block] == 0] = np.nan
@@ -387,7 +315,8 @@ def _read_values(
     """Fill values, NaN where there is no data: outside the mask, not finite in a band, all zero."""
     values = np.empty((ds.height, ds.width, ds.count), np.float32)
     valid = np.empty((ds.height, ds.width), np.bool_)
-    for block, part in _blocks(ds, address):
+    for window, part in read_blocks(ds, address):
+        block = window.slices
         inside = np.isfinite(part).all(axis=2) & part.any(axis=2)
         if landmask is not None:
             inside &= landmask[block] != 0
@@ -417,57 +346,3 @@ def read_landmask(
         except rasterio.errors.RasterioIOError as error:
             raise ConvertError(f"{file.address}: {gdal_reason(error)}") from None
         return mask.astype(np.uint8)
-
-
-@contextmanager
-def local_copy(file: SourceFile, role: Any, rows: list[SourceRow]) -> Iterator[Path]:
-    """Give a local path of a file, hashed and checked; remote ones are fetched to a temporary file."""
-    with tempfile.TemporaryDirectory(prefix="tessera-source-") as folder:
-        if storage.scheme(file.address):
-            path = Path(folder) / "source.tif"
-            storage.fetch_to(file.address, path)
-        else:
-            path = storage.local_path(file.address)
-        digest, size = hashlib.sha256(), 0
-        try:
-            with path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
-            raise ConvertError(f"{file.address}: {reason}") from error
-        if file.size is not None and size != file.size:
-            raise ConvertError(
-                f"{file.address}: {size} bytes, expected {file.size}: truncated, or changed meanwhile"
-            )
-        _note(file, role, size, digest.hexdigest(), rows)
-        yield path
-
-
-@contextmanager
-def open_raster(path: Path, address: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a GeoTIFF; anything else is refused with a reason."""
-    import rasterio
-
-    try:
-        ds = rasterio.open(path, driver="GTiff")
-    except rasterio.errors.RasterioIOError as error:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
-        if magic[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            raise ConvertError(f"{address}: not a TIFF (begins with {magic!r})") from None
-        raise ConvertError(f"{address}: damaged TIFF: {gdal_reason(error)}") from None
-    with ds:
-        yield ds
-
-
-def gdal_reason(error: BaseException) -> str:
-    """Return what GDAL said, the innermost message, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,8 +22,9 @@ from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.ledger import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import Job, Options, SourceFile
-from catalog_builder.convert.tile.source import Source, gdal_reason, read_source
+from catalog_builder.convert.tile.source import Source, read_source
 from catalog_builder.errors import TesseraError
+from catalog_builder.pixels.whole import gdal_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
