@@ -30,9 +30,11 @@ from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.types import Receive, Scope, Send  # noqa: E402
 
-from api.catalogue.bucket_store import make_store  # noqa: E402
-from api.catalogue.store import Snapshot, Store  # noqa: E402
+from api.catalogue.open import make_store  # noqa: E402
+from api.catalogue.snapshot import AnySnapshot  # noqa: E402
+from api.catalogue.store import Store  # noqa: E402
 from api.endpoints.extended import ExtendedClient  # noqa: E402
+from api.endpoints.indexed import IndexClient  # noqa: E402
 from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.direct.app import DirectAccess  # noqa: E402
@@ -135,7 +137,7 @@ def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
     store = make_store(folder, settings, metrics.refresh_failed)
-    return store, ExtendedClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    return store, IndexClient(store=store, settings=settings, landing_page_id=settings.landing_id)
 
 
 class TesseraApi(StacApi):
@@ -183,12 +185,12 @@ class _Source:
         await lane(scope, receive, send)
 
 
-def _direct_access(snapshot: Snapshot, settings: Settings) -> DirectAccess:
+def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
         tile = TileId(lat_i, lon_i)
-        return bool(snapshot.index.has_tile(make_key(ordinals[directory], year, tile.row, tile.col)))
+        return bool(snapshot.tiles.has_tile(make_key(ordinals[directory], year, tile.row, tile.col)))
 
     roots = [
         SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()

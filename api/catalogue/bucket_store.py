@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
 from api.access import Access
-from api.catalogue.store import Snapshot, Store, warm_up
-from api.settings import Settings
-from catalog_builder import storage
+from api.catalogue.integrity import Integrity
+from api.catalogue.snapshot import IndexSnapshot
+from api.catalogue.store import warm_up
 from catalog_builder.catalog.bucket import POINTER, BucketCatalog, Pointer
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.errors import CatalogError, StorageError
@@ -26,8 +28,8 @@ from catalog_builder.errors import CatalogError, StorageError
 LOG = logging.getLogger("tessera_stac")
 
 
-class BucketStore(Store):
-    """Gives the current snapshot of a catalogue in S3.
+class BucketStore:
+    """Gives the current snapshot of a catalogue in S3; an :class:`~api.catalogue.store.IndexStore`.
 
     Parameters
     ----------
@@ -50,6 +52,9 @@ class BucketStore(Store):
         If S3 does not answer: without an index nothing can be served.
     """
 
+    refused: str | None = None
+    """Nothing: a newer build that cannot be opened is told by :meth:`health`."""
+
     def __init__(
         self,
         address: str,
@@ -61,11 +66,13 @@ class BucketStore(Store):
         self._failed = failed
         self._access: Access = access
         self.home = address.rstrip("/")
+        self._integrity = Integrity(self.home)
         self._catalog = BucketCatalog(self.home, cache)
         found = self._catalog.pointer()
         if found is None:
             raise CatalogError(f"{self.home}: no catalogue ({POINTER} is missing); see 'tessera-stac build'")
-        self._take(found)
+        self._tag = found.tag
+        self._snapshot = self._open(found)
         self._looked = time.time()
         self._failures = 0
         self._trouble = ""
@@ -76,9 +83,25 @@ class BucketStore(Store):
             thread.name = "catalogue in S3"
             thread.start()
 
-    def current(self) -> Snapshot:
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+        return self._integrity.damage
+
+    def current(self) -> IndexSnapshot:
         """Return the newest snapshot; waits for nothing."""
         return self._snapshot
+
+    def check(self) -> str | None:
+        """Return what is wrong with the index in force, None if nothing is; call it from a thread."""
+        return self._integrity.check(self._snapshot)
+
+    async def probe(self) -> None:
+        """Try whether searches can be answered; see :class:`api.catalogue.store.Store`."""
+        self._integrity.probe(self._snapshot)
+
+    def attach(self, app: FastAPI) -> None:
+        """Do nothing: the thread that looks after the catalogue runs already."""
 
     def close(self) -> None:
         """Look no more."""
@@ -114,24 +137,19 @@ class BucketStore(Store):
         yield f"# TYPE {name} gauge"
         yield f"{name} {self._looked:.0f}"
 
-    def _take(self, pointer: Pointer) -> None:
+    def _open(self, pointer: Pointer) -> IndexSnapshot:
         index = Index(self._catalog.fetch_index(pointer))
-        old = getattr(self, "_snapshot", None)
-        snapshot = Snapshot(index, pointer.generation, pointer.made, self.home, self._access)
-        if old is not None:
-            snapshot.follow(old)
+        return IndexSnapshot(index, pointer.generation, pointer.made, self.home, self._access)
+
+    def _take(self, pointer: Pointer) -> None:
+        """Put another build in force."""
+        old, snapshot = self._snapshot, self._open(pointer)
+        snapshot.follow(old)
         self._snapshot = snapshot
-        if old is not None:
-            old.retire()
+        self._integrity.renew()
+        old.retire()
         self._tag = pointer.tag
 
     def _watch(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
             self.look()
-
-
-def make_store(catalog: str, settings: Settings, failed: Callable[[], None] = lambda: None) -> Store:
-    """Open a catalogue in a folder or in S3."""
-    if storage.scheme(catalog) == "s3":
-        return BucketStore(catalog, settings.s3_refresh_seconds, settings.cache, settings.s3_access, failed)
-    return Store(storage.local_path(catalog), settings.refresh_seconds, failed)

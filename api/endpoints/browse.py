@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from stac_fastapi.types.errors import NotFoundError
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import Snapshot
 from api.http.links import GEOJSON, JSON, Link, link
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.record import CollectionRecord
@@ -37,7 +37,7 @@ def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str
         If the collection has no such year.
     """
     record = _record(snapshot, cid, year)
-    counts = snapshot.index.blocks(record.ordinal, year).counts
+    counts = snapshot.tiles.blocks(record.ordinal, year).counts
     squares = counts.reshape(18, 10, 36, 10).sum(axis=(1, 3))
     here = f"{root}/collections/{cid}/browse/{year}"
     links = [
@@ -60,7 +60,7 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
     match = _AREA.fullmatch(area)
     west, south, size = (int(g) for g in match.groups()) if match else (0, 0, 0)
     on_grid = size and -180 <= west < 180 and -90 <= south < 90 and west % size == south % size == 0
-    counts = snapshot.index.blocks(record.ordinal, year).counts
+    counts = snapshot.tiles.blocks(record.ordinal, year).counts
     part = counts[south + 90 : south + 90 + size, west + 180 : west + 180 + size] if on_grid else counts[:0]
     if not part.any():
         raise NotFoundError(f"no tiles of {year} in '{area[:40]}'; expected west,south,10 or west,south,1")
@@ -86,7 +86,7 @@ def _items(snapshot: Snapshot, record: CollectionRecord, year: int, west: int, s
     row, col = (south + 90) * BLOCK, (west + 180) * BLOCK
     rows = np.arange(row, row + BLOCK, dtype=np.int32)
     runs = Runs(rows, np.full(BLOCK, col, np.int32), np.full(BLOCK, col + BLOCK - 1, np.int32))
-    found = snapshot.index.tiles(record.ordinal, BLOCK * BLOCK, year=year, runs=runs)
+    found = snapshot.tiles.first_tiles(record.ordinal, BLOCK * BLOCK, year=year, runs=runs)
     return [f"{tile.name}_{year}" for _, tile in found]
 
 

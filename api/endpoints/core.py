@@ -1,8 +1,8 @@
-"""The STAC client: what each endpoint answers, as bytes, from the index."""
+"""The STAC client: what each endpoint answers, as bytes."""
 
 from __future__ import annotations
 
-import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.catalogue.store import Snapshot, Store
+from api.catalogue.snapshot import Snapshot
+from api.catalogue.store import Store
 from api.endpoints.browse import year_links
 from api.endpoints.conformance import CONFORMANCE
 from api.http.links import (
@@ -35,33 +36,23 @@ from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from api.search import collections, parameters
 from api.search.map_links import WEB_MAP_LINKS, collection_links
-from api.search.page import find_page
 from api.search.query import Query, from_json, from_text, text_parameters
-from api.search.render import find_item, render
 from api.settings import Settings
 from catalog_builder.catalog.index.selection import Count
-from catalog_builder.errors import QueryTimeoutError
 from catalog_builder.storage.s3.presign import Period, period
 
 T = TypeVar("T")
 
-INLINE_SECONDS = 0.02
-"""A search that is expected to be short runs on the event loop this long, then moves to a thread.
-
-A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not hold the loop."""
 INLINE_BYTES = 20_000
 """A longer body is read in a thread."""
-INLINE_ITEMS = 1000
-"""A page of more items is rendered in a thread."""
 
 
 @attr.s(auto_attribs=True, kw_only=True)
 class TesseraClient(AsyncBaseCoreClient):
-    """Answers the endpoints of the STAC API from a catalogue's index."""
+    """Answers the endpoints of the STAC API; how items are found is left to subclasses."""
 
     store: Store
     settings: Settings
-    _limiter: anyio.CapacityLimiter | None = None
 
     # ------------------------------------------------------------------------------- documents
 
@@ -142,18 +133,6 @@ class TesseraClient(AsyncBaseCoreClient):
             request, self._known_collection(request), request.path_params["item_id"], view
         )
 
-    async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
-        snapshot = self.store.current()
-        view = self._addressed(view)
-        caching = Caching(request, snapshot, self.settings, self._period(view))
-        row = find_item(snapshot, cid, item_id)
-        if row is None:
-            raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
-        if (unchanged := caching.not_modified()) is not None:
-            return unchanged
-        texts = self._signed(render(snapshot, [row], request.scope["tessera.root"], view), view)
-        return caching.respond(texts[0].encode(), GEOJSON)
-
     async def item_collection(self, *_: Any, **kwargs: Any) -> Any:
         """Answer ``GET /collections/{collection_id}/items``."""
         request: Request = kwargs["request"]
@@ -187,59 +166,15 @@ class TesseraClient(AsyncBaseCoreClient):
             return from_json(body, known, self.settings, more)
         return await anyio.to_thread.run_sync(from_json, body, known, self.settings, more)
 
+    @abstractmethod
+    async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
+        """Answer for one item of a known collection."""
+
+    @abstractmethod
     async def _search(self, request: Request, query: Query, path: str) -> Response:
-        snapshot = self.store.current()
-        view = self._addressed(query.view)
-        caching = Caching(request, snapshot, self.settings, self._period(view))
-        if (unchanged := caching.not_modified()) is not None:
-            return unchanged
-        root: str = request.scope["tessera.root"]
-
-        def answer(seconds: float) -> bytes:
-            page = find_page(snapshot, query, self.settings, seconds)
-            tokens = {rel: t for rel, t in (("next", page.next), ("prev", page.prev)) if t}
-            links = [
-                link("root", f"{root}/"),
-                *paging_links(root + path, request.method, query.given, query.texts, tokens),
-            ]
-            items = self._signed(render(snapshot, page.rows, root, view, query.fields), view)
-            return feature_collection(items, links, page.matched)
-
-        # signing the addresses of an item takes as long as rendering several
-        items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
-        body = await self._run(answer, inline=query.is_light and query.limit <= items_here)
-        return caching.respond(body, GEOJSON)
+        """Answer a search; ``path`` is that of the endpoint, for links to other pages."""
 
     # ------------------------------------------------------------------------------------ parts
-
-    async def _run(self, work: Callable[[float], T], *, inline: bool) -> T:
-        """Run a search under the time limit: here if it is short, else in a thread.
-
-        Raises
-        ------
-        QueryTimeoutError
-            If it, with the wait for a thread, takes longer than the limit.
-        """
-        started = time.monotonic()
-        limit = self.settings.search_seconds
-        if inline:
-            try:
-                return work(min(INLINE_SECONDS, limit))
-            except QueryTimeoutError:
-                pass
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self.settings.threads)
-        try:
-            with anyio.fail_after(limit):
-                await self._limiter.acquire()
-        except TimeoutError:
-            raise QueryTimeoutError("the server is busy with other searches; try again") from None
-        try:
-            # The thread stops by itself at the deadline, so the worker is never abandoned.
-            left = max(limit - (time.monotonic() - started), 0.01)
-            return await anyio.to_thread.run_sync(work, left)
-        finally:
-            self._limiter.release()
 
     def _view(self, request: Request) -> View:
         """Return the view that the only parameters of a document's address choose."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,17 +15,16 @@ from api.endpoints import browse
 from api.endpoints.core import TesseraClient, collection
 from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
-from api.http.responses import Caching, dumps
+from api.http.responses import dumps
 from api.request.view import show_collection
 from api.search import collections, parameters
-from api.search.aggregation import aggregate, listing, named
-from api.search.page import select
+from api.search.aggregation import listing
 from api.search.query import Query, from_text, text_parameters
 
 
 @attr.s(auto_attribs=True, kw_only=True)
 class ExtendedClient(TesseraClient):
-    """Answers every endpoint."""
+    """Answers every endpoint; how items are found and counted is left to subclasses."""
 
     async def queryables(self, **kwargs: Any) -> Any:
         """Answer ``GET /queryables`` and ``GET /collections/{collection_id}/queryables``."""
@@ -89,23 +89,9 @@ class ExtendedClient(TesseraClient):
         query = await self._posted(request, parameters.AGGREGATE)
         return await self._aggregate(request, query if within is None else query.within(within), within)
 
+    @abstractmethod
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
-        snapshot = self.store.current()
-        wanted = named(query.aggregations)
-        caching = Caching(request, snapshot, self.settings)
-        if (unchanged := caching.not_modified()) is not None:
-            return unchanged
-        root: str = request.scope["tessera.root"]
-
-        def answer(seconds: float) -> bytes:
-            def make() -> list[dict[str, Any]]:
-                return aggregate(snapshot, select(snapshot, query, self.settings), wanted, seconds)
-
-            names = tuple(a.name for a in wanted)
-            found = snapshot.remember(("aggregate", query.matching, names), make)
-            return aggregation_document(found, root, within)
-
-        return caching.respond(await self._run(answer, inline=False), JSON)
+        """Answer with counts of the items of a search, of all collections or within one."""
 
     async def children(self, **kwargs: Any) -> Any:
         """Answer ``GET /children``."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import Snapshot
 from api.filter import space, time
 from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
 from api.filter.ids import item_keys

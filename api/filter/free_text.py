@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import Snapshot
 from api.filter.bounds import NOTHING, Bound
 from api.filter.ids import item_keys
 from catalog_builder.errors import GridError

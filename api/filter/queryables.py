@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import Snapshot
 from api.request.times import year_span
 from catalog_builder.catalog.index.keys import COL_SQL, LAT_I_SQL, LON_I_SQL, ORDINAL_SQL, ROW_SQL, YEAR_SQL
 from catalog_builder.catalog.index.record import CollectionRecord

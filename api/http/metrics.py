@@ -26,7 +26,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.catalogue.store import Snapshot, Store
+from api.catalogue.snapshot import Snapshot
+from api.catalogue.store import Store
 from catalog_builder import __version__
 from catalog_builder.errors import UnavailableError
 

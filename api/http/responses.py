@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import Snapshot
 from api.http.links import JSON
 from api.settings import Settings
 from catalog_builder.storage.s3.presign import Period

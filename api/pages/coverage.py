@@ -18,7 +18,8 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.catalogue.store import Renewable, Snapshot, Store
+from api.catalogue.snapshot import Renewable, Snapshot
+from api.catalogue.store import Store
 from api.files.folder import IMMUTABLE
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
@@ -42,7 +43,7 @@ class _Lazy(Renewable):
 
     @cached_property
     def _grid(self) -> CoverageGrid:
-        return CoverageGrid(*self._snapshot.index.coverage(self._record.ordinal), self._record.years)
+        return CoverageGrid(*self._snapshot.tiles.coverage(self._record.ordinal), self._record.years)
 
     def get(self) -> CoverageGrid:
         """Return the grid; call it from a thread."""

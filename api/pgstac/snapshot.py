@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import StoredSnapshot
 from catalog_builder.catalog.index.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
 from catalog_builder.catalog.index.keys import split_key
-from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError
 from catalog_builder.tile import grid
@@ -31,8 +30,11 @@ Masks = npt.NDArray[np.uint32]
 """(1800, 3600): years of each tile, bit i is year 2000 + i."""
 
 
-class LoadedTiles(Index):
-    """The tiles of a database, as an index that knows which there are but holds no rows of them."""
+class LoadedTiles:
+    """The tiles of a database: which there are, but no rows of them.
+
+    These are :class:`~catalog_builder.catalog.index.tiles.Tiles`.
+    """
 
     def __init__(
         self,
@@ -44,7 +46,6 @@ class LoadedTiles(Index):
         self.collections = dict(collections)
         self.by_ordinal = {r.ordinal: r for r in self.collections.values()}
         self.documents = dict(documents)
-        self.meta = {}
         self._masks = {r.ordinal: masks[r.id] for r in self.collections.values()}
         self._years_counted: dict[tuple[int, int], Blocks] = {}
 
@@ -56,7 +57,7 @@ class LoadedTiles(Index):
             return 0
         return int(bool(masks[row, col] & year_bits([year])))
 
-    def tiles(
+    def first_tiles(
         self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
     ) -> list[tuple[int, grid.TileId]]:
         """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""
@@ -85,7 +86,7 @@ class LoadedTiles(Index):
         return cells.astype(np.int32), flat[cells]
 
 
-class PgstacSnapshot(Snapshot):
+class PgstacSnapshot(StoredSnapshot):
     """The state of a database after a load."""
 
     def __init__(

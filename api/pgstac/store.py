@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 from fastapi import FastAPI
 from stac_fastapi.pgstac.config import Settings as PgstacSettings
 
-from api.catalogue.store import Store, warm_up
+from api.catalogue.store import warm_up
 from api.pgstac.database import Database
 from api.pgstac.snapshot import LoadedTiles, PgstacSnapshot, masks_of, records_of
 from api.settings import Settings
@@ -38,8 +38,8 @@ SELECT concat(
 """Differs after every load, and when a collection is changed by others."""
 
 
-class PgstacStore(Store):
-    """Gives the current snapshot of a database.
+class PgstacStore:
+    """Gives the current snapshot of a database; a :class:`~api.catalogue.store.Store`.
 
     Parameters
     ----------
@@ -50,6 +50,10 @@ class PgstacStore(Store):
     failed
         Called whenever a look at the database fails.
     """
+
+    refused: str | None = None
+    damage: str | None = None
+    """Nothing: there is no build and no index."""
 
     def __init__(
         self, home: str | None, settings: Settings, failed: Callable[[], None] = lambda: None
@@ -69,8 +73,17 @@ class PgstacStore(Store):
         app.state.settings = PgstacSettings(_env_file=None, use_api_hydrate=True)
         app.state.get_connection = self.database.of_request
 
-    def check(self) -> None:
+    def check(self) -> str | None:
         """Say that nothing is wrong with an index: there is none."""
+        return None
+
+    def health(self) -> dict[str, Any]:
+        """Say nothing of the place of a catalogue: the items are in the database."""
+        return {}
+
+    def metrics(self) -> Iterator[str]:
+        """Yield nothing: the database has its own figures."""
+        return iter(())
 
     async def probe(self) -> None:
         """Try whether searches can be answered; see :meth:`api.catalogue.store.Store.probe`."""

@@ -27,7 +27,8 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.catalogue.store import Snapshot, Store
+from api.catalogue.snapshot import Snapshot
+from api.catalogue.store import Store
 from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
@@ -115,7 +116,7 @@ class _Pages:
 
         def draw(pictures: Pictures) -> bytes:
             runs = cover_box(tile_bounds(z, x, y))
-            tiles = snapshot.index.tiles(record.ordinal, MOSAIC_ITEMS, year=year, runs=runs)
+            tiles = snapshot.tiles.first_tiles(record.ordinal, MOSAIC_ITEMS, year=year, runs=runs)
             return pictures.mosaic(record.id, [f"{tile.name}_{year}" for _, tile in tiles], z, x, y)
 
         return await self._draw(request, draw)

@@ -35,7 +35,7 @@ from stac_fastapi.types.errors import NotFoundError
 from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import AnySnapshot
 from api.pictures.style import Bands, Rescale, Style
 from api.request.view import Shown
 from api.search.render import item_documents
@@ -74,7 +74,7 @@ _NEAREST: dict[str, Any] = {"resampling_method": "nearest", "reproject_method": 
 class Pictures:
     """Draws items of one snapshot. Safe to share between threads."""
 
-    def __init__(self, snapshot: Snapshot, home: str) -> None:
+    def __init__(self, snapshot: AnySnapshot, home: str) -> None:
         """Draw items of ``snapshot``, whose catalogue is the folder or the s3 address ``home``."""
         self._snapshot = snapshot
         self._home = home
@@ -258,7 +258,7 @@ class Pictures:
             ):
                 return stored
             samples = []
-            for year, tile in self._snapshot.index.tiles(record.ordinal, _SAMPLE_TILES):
+            for year, tile in self._snapshot.tiles.first_tiles(record.ordinal, _SAMPLE_TILES):
                 try:
                     vectors = _sampled(record, tile, year)
                 except NotFoundError:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.queryables import QUERYABLES, quoted
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.keys import COL_SQL, ROW_SQL, ranges_json
@@ -66,7 +66,7 @@ def _degree_sql(snapshot: Snapshot) -> str:
 
 def _coverage_of_year(snapshot: Snapshot, record: CollectionRecord, year: int) -> Counts:
     """Count by the collection's summary: a full tile is in every year, a latest one in the newest."""
-    tiles = orjson.loads(snapshot.index.documents[record.id])["tessera:coverage"]
+    tiles = orjson.loads(snapshot.tiles.documents[record.id])["tessera:coverage"]
     latest = tiles["latest"] if year == record.years[-1] else 0
     partial = record.counts[record.years.index(year)] - tiles["full"] - latest
     return {"full": tiles["full"], "latest": latest, "partial": partial}
@@ -83,7 +83,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
         Aggregation("total_count", "integer", "All items.", lambda _: "0", lambda *_: 0),
         Aggregation(
             "collection_frequency", "string", "By collection.", _property("collection"),
-            lambda snapshot, ordinal, *_: snapshot.index.by_ordinal[ordinal].id,
+            lambda snapshot, ordinal, *_: snapshot.tiles.by_ordinal[ordinal].id,
         ),
         Aggregation(
             "datetime_frequency", "datetime", "By year, as times.", _property("tessera:year"),
@@ -130,7 +130,7 @@ def named(names: Sequence[str] | None) -> list[Aggregation]:
 
 
 def aggregate(
-    snapshot: Snapshot, selection: Selection, wanted: Sequence[Aggregation], seconds: float
+    snapshot: IndexSnapshot, selection: Selection, wanted: Sequence[Aggregation], seconds: float
 ) -> list[dict[str, Any]]:
     """Return aggregations of a selection, as the extension writes them.
 
@@ -151,7 +151,7 @@ def from_years(snapshot: Snapshot, selection: Selection, aggregation: Aggregatio
     """Count whole years by what is known of them: at any size in milliseconds. None if it is not known."""
     counts: Counts = {}
     for ordinal in selection.ordinals:
-        record = snapshot.index.by_ordinal[ordinal]
+        record = snapshot.tiles.by_ordinal[ordinal]
         for year in record.years:
             if selection.years is not None and year not in selection.years:
                 continue
@@ -171,14 +171,16 @@ def from_years(snapshot: Snapshot, selection: Selection, aggregation: Aggregatio
 def _of_blocks(snapshot: Snapshot, ordinal: int, year: int, key: Callable[..., Any]) -> Counts:
     """Count a year by its blocks' own counts."""
     counts: Counts = {}
-    table = snapshot.index.blocks(ordinal, year).counts
+    table = snapshot.tiles.blocks(ordinal, year).counts
     for band, col in np.argwhere(table).tolist():
         value = key(snapshot, ordinal, year, band, col)
         counts[value] = counts.get(value, 0) + int(table[band, col])
     return counts
 
 
-def _from_tiles(snapshot: Snapshot, selection: Selection, aggregation: Aggregation, seconds: float) -> Counts:
+def _from_tiles(
+    snapshot: IndexSnapshot, selection: Selection, aggregation: Aggregation, seconds: float
+) -> Counts:
     """Count tile by tile."""
     counts: Counts = {}
     rows = f"FROM (SELECT {aggregation.sql(snapshot)} AS v FROM {RANGES_SQL}{where_sql(selection.where)})"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import IndexSnapshot
 from api.filter.queryables import QUERYABLES
 from api.request.token import Cursor
 from api.search.parameters import Sort
@@ -34,7 +34,7 @@ class Order:
     """The order of one search's results."""
 
     def __init__(
-        self, snapshot: Snapshot, sortby: Sequence[Sort], selection: Selection, settings: Settings
+        self, snapshot: IndexSnapshot, sortby: Sequence[Sort], selection: Selection, settings: Settings
     ) -> None:
         self._index = snapshot.index
         self._selection = selection
@@ -53,7 +53,7 @@ class Order:
         if walked:
             self._groups = self._grouped(snapshot, sortby[:walked])
 
-    def _grouped(self, snapshot: Snapshot, terms: Sequence[Sort]) -> list[list[Pair]]:
+    def _grouped(self, snapshot: IndexSnapshot, terms: Sequence[Sort]) -> list[list[Pair]]:
         pairs = [(o, y) for o in self._selection.ordinals for y in self._index.by_ordinal[o].years]
         selected = self._selection.years
         pairs = [p for p in pairs if selected is None or p[1] in selected]
@@ -135,7 +135,7 @@ class Order:
 
 
 def _axis_values(
-    snapshot: Snapshot, terms: Sequence[Sort], pairs: Sequence[Pair]
+    snapshot: IndexSnapshot, terms: Sequence[Sort], pairs: Sequence[Pair]
 ) -> dict[Pair, tuple[Any, ...]]:
     """Return the values that terms have in collections and years."""
     keys = {pair: make_key(*pair, 0, 0) for pair in pairs}

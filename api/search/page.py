@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.bounds import Bound, both
 from api.filter.compiler import Compiler
 from api.filter.free_text import bounds_of
@@ -69,7 +69,7 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
     )
 
 
-def find_page(snapshot: Snapshot, query: Query, settings: Settings, seconds: float) -> Page:
+def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds: float) -> Page:
     """Return the page that a query asks for.
 
     Raises
@@ -102,7 +102,7 @@ def find_page(snapshot: Snapshot, query: Query, settings: Settings, seconds: flo
 
 
 def _count(
-    snapshot: Snapshot, query: Query, selection: Selection, settings: Settings, seconds: float
+    snapshot: IndexSnapshot, query: Query, selection: Selection, settings: Settings, seconds: float
 ) -> Count:
     """Return the number of matches; remembered, because every page of a search says it."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import orjson
 
 from api.access import Hrefs
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import AnySnapshot, IndexSnapshot, Snapshot, StoredSnapshot
 from api.filter.ids import item_keys
 from api.request.fields import Fields
 from api.request.hrefs import shown
@@ -24,15 +24,7 @@ from catalog_builder.item.item import item_columns, item_template
 from catalog_builder.item.template import JsonRenderer
 
 
-@runtime_checkable
-class StoredItems(Protocol):
-    """A snapshot whose items are documents in a database, and not rows of an index."""
-
-    def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[dict[str, Any]]:
-        """Return tile-years' items; those that are not there are left out."""
-
-
-def find_item(snapshot: Snapshot, collection_id: str, item_id: str) -> Row | None:
+def find_item(snapshot: IndexSnapshot, collection_id: str, item_id: str) -> Row | None:
     """Return the row of an item; None if there is no such item."""
     record = snapshot.collections.get(collection_id)
     if record is None:
@@ -46,24 +38,24 @@ def has_item(snapshot: Snapshot, collection_id: str, item_id: str) -> bool:
     """Whether there is such a tile-year."""
     record = snapshot.collections.get(collection_id)
     keys = item_keys(item_id, frozenset([record.ordinal])) if record is not None else []
-    return any(snapshot.index.has_tile(key) for key in keys)
+    return any(snapshot.tiles.has_tile(key) for key in keys)
 
 
 def item_documents(
-    snapshot: Snapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
+    snapshot: AnySnapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
 ) -> list[dict[str, Any]]:
     """Return tile-years' items; those that are not there are left out.
 
     Call it from a thread: a database may be asked.
     """
-    if isinstance(snapshot, StoredItems):
+    if isinstance(snapshot, StoredSnapshot):
         return snapshot.items(collection_id, ids, root)
     found = (find_item(snapshot, collection_id, item_id) for item_id in ids)
     return [orjson.loads(text) for text in render(snapshot, [row for row in found if row], root, view)]
 
 
 def render(
-    snapshot: Snapshot, rows: Sequence[Row], root: str, view: View = None, fields: Fields | None = None
+    snapshot: IndexSnapshot, rows: Sequence[Row], root: str, view: View = None, fields: Fields | None = None
 ) -> list[str]:
     """Return rows as the JSON texts of their items, in order, in a view and with some fields."""
     if not rows:
@@ -73,7 +65,7 @@ def render(
     for ordinal in set(ordinals):
         places = [i for i, o in enumerate(ordinals) if o == ordinal]
         tiles = tile_rows(rows if len(places) == len(rows) else [rows[i] for i in places])
-        record = snapshot.index.by_ordinal[ordinal]
+        record = snapshot.tiles.by_ordinal[ordinal]
         columns = item_columns(tiles, record.years, record.grid)
         lists = {k: _texts(v) for k, v in columns.items()}
         lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
@@ -93,7 +85,7 @@ def _texts(column: Any) -> Any:
 
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:
     def make() -> JsonRenderer:
-        record = snapshot.index.by_ordinal[ordinal]
+        record = snapshot.tiles.by_ordinal[ordinal]
         hrefs: Hrefs = (view.hrefs if view is not None else None) or "https"
         addresses = shown(record.addresses, hrefs, snapshot.home, snapshot.access)
         of = (record.dataset, addresses, root, record.grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.catalogue.store import Snapshot
+from api.catalogue.snapshot import AnySnapshot
 from api.request.view import Shown
 from api.search.render import item_documents
 from catalog_builder.convert.encode.overviews import level_shapes
@@ -37,7 +37,7 @@ class Cogs:
         return band_vrt(self.raster, codes, scales, band, metadata, overviews=factors)
 
 
-def find_cogs(snapshot: Snapshot, dataset: Dataset, item_id: str, root: str) -> Cogs | None:
+def find_cogs(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) -> Cogs | None:
     """Return the COGs of a tile-year; None if it is not converted. Call it from a thread.
 
     Parameters

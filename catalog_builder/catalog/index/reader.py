@@ -370,7 +370,7 @@ class Index:
         found = self._rows("SELECT has FROM tile WHERE key = ?", (key,))
         return found[0][0] if found else 0
 
-    def tiles(
+    def first_tiles(
         self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None
     ) -> list[tuple[int, grid.TileId]]:
         """Return (year, tile) of the first tile-years of a collection, of a year and of some cells."""

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.catalogue.store import REMEMBERED, Store
+from api.catalogue.folder_store import FolderStore
+from api.catalogue.snapshot import REMEMBERED
 from api.settings import Settings
 from catalog_builder.catalog.index.reader import Index
 from tests.support.catalogs import build_from, patch, write_manifest
@@ -46,7 +47,7 @@ def test_a_rebuild_is_served_at_once(tmp_path: Path) -> None:
 def test_a_snapshot_in_use_stays_whole(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
     build_from(catalog, write_manifest(tmp_path / "a", 2024, patch(0, 52, 3, 3)))
-    store = Store(catalog, 0)
+    store = FolderStore(catalog, 0)
     old = store.current()
     for n in range(4, 7):
         build_from(catalog, write_manifest(tmp_path / str(n), 2024, patch(0, 52, n, 3)))
@@ -62,7 +63,7 @@ def test_a_snapshot_in_use_stays_whole(tmp_path: Path) -> None:
 
 def test_answers_do_not_push_out_what_a_build_has_once(tmp_path: Path) -> None:
     build_from(tmp_path / "catalog", write_manifest(tmp_path / "a", 2024, patch(0, 52, 1, 1)))
-    store = Store(tmp_path / "catalog", 0)
+    store = FolderStore(tmp_path / "catalog", 0)
     snapshot = store.current()
     map_, answer = snapshot.once("map", object), snapshot.remember(0, object)
     assert snapshot.remember(0, object) is answer

@@ -1,0 +1,154 @@
+"""One state of a catalogue, and what is made from it once."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from api.access import Access
+from api.catalogue.memory import forget_soon
+from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.catalog.index.tiles import Tiles
+
+T = TypeVar("T")
+
+REMEMBERED = 256
+"""Answers to requests kept per snapshot: clients choose what they ask and by which host name."""
+
+
+class Renewable(ABC):
+    """Something made of a build that takes seconds, see :meth:`Snapshot.once`."""
+
+    @abstractmethod
+    def renew(self, snapshot: Snapshot) -> None:
+        """Make the same of another build."""
+
+
+class Snapshot:
+    """One state of the catalogue: its collections and which tiles there are."""
+
+    def __init__(
+        self,
+        tiles: Tiles,
+        generation: str,
+        built: float | None = None,
+        home: str = "",
+        access: Access = "https",
+    ) -> None:
+        self.tiles = tiles
+        self.access: Access = access
+        """How the server answers for files below ``home``."""
+        self.home = home
+        """s3 address of the catalogue; empty if it is a folder."""
+        self.generation = generation
+        """Differs between builds; part of every ETag."""
+        self.built = built
+        """When the index was written, in seconds since 1970; None if that is not known."""
+        self.collections: Mapping[str, CollectionRecord] = tiles.collections
+        """Of tiles, by id."""
+        self.documents: Mapping[str, str] = tiles.documents
+        """Every collection's STAC document, by id, with ``{root}`` for the address of the service."""
+        self.years: tuple[int, ...] = tuple(
+            sorted({year for record in self.collections.values() for year in record.years})
+        )
+        """Of all collections."""
+        self._made: dict[Hashable, Any] = {}
+        self._asked: OrderedDict[Hashable, Any] = OrderedDict()
+        self._retired = False
+        self._lock = threading.Lock()
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned for this key before, or now, kept as long as the build is in force.
+
+        For what the catalogue bounds: a thing of its own, or one a collection.
+        """
+        with self._lock:
+            if key in self._made:
+                found: T = self._made[key]
+                return found
+        made = make()
+        with self._lock:
+            # two may have made it at the same time: all go on with the same one
+            return made if self._retired else self._made.setdefault(key, made)
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned for this key before, or now; the least recently used are dropped.
+
+        For what requests bound: apart from :meth:`once`, so that many small answers do not push out a map.
+        """
+        with self._lock:
+            if key in self._asked:
+                self._asked.move_to_end(key)
+                found: T = self._asked[key]
+                return found
+        made = make()
+        with self._lock:
+            if not self._retired:
+                self._asked[key] = made
+                if len(self._asked) > REMEMBERED:
+                    self._asked.popitem(last=False)
+        return made
+
+    def follow(self, old: Snapshot) -> None:
+        """Make what was made of another build and takes seconds: call it before this one is in force.
+
+        Else every request that needs it would wait, each in a thread with a connection of its own.
+        """
+        with old._lock:
+            made = [each for each in old._made.values() if isinstance(each, Renewable)]
+        for each in made:
+            each.renew(self)
+
+    def retire(self) -> None:
+        """Forget what was made; what is made from now on is not kept.
+
+        Some of it holds the snapshot. Without it the index is closed as soon as the last request that
+        uses it ends, not whenever the garbage collector looks.
+        """
+        with self._lock:
+            self._made.clear()
+            self._asked.clear()
+            self._retired = True
+        forget_soon()
+
+
+class IndexSnapshot(Snapshot):
+    """One build of the catalogue, its index open for reading.
+
+    Parameters
+    ----------
+    index
+        The index.
+    generation, built, home, access
+        See :class:`Snapshot`.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        generation: str,
+        built: float | None = None,
+        home: str = "",
+        access: Access = "https",
+    ) -> None:
+        super().__init__(index, generation, built, home, access)
+        self.index = index
+        """Rows of the tile-years, for searches."""
+
+
+class StoredSnapshot(Snapshot, ABC):
+    """The state of a catalogue whose items are documents in a database, and not rows of an index."""
+
+    @abstractmethod
+    def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[dict[str, Any]]:
+        """Return tile-years' items, in any order; those that are not there are left out.
+
+        For threads, not for the event loop.
+        """
+
+
+AnySnapshot = IndexSnapshot | StoredSnapshot
