@@ -28,18 +28,9 @@ from urllib.parse import quote
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from api.files.ranges import (
-    MAX_RANGES,
-    ContentChangedError,
-    Document,
-    Span,
-    only_reading,
-    public_path,
-    respond,
-    route_path,
-    send_error,
-    send_not_found,
-)
+from api.files.ranges import MAX_RANGES, ContentChangedError, Document, Span
+from api.files.respond import respond
+from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found
 from catalog_builder.raster.vrt import VRT_MEDIA_TYPE
 
 REVALIDATE = "public, max-age=0, must-revalidate"

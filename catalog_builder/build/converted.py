@@ -21,7 +21,7 @@ import pyarrow as pa
 from catalog_builder.build.converted_staging import BATCH, CogStaging
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.convert.ledger.ledger import read_rows
+from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has

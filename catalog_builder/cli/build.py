@@ -10,7 +10,7 @@ from catalog_builder.cli.options import AsJson, Bbox, CatalogArg, Quiet, Years, 
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
-    from catalog_builder.build.run import BuildReport
+    from catalog_builder.build.options import BuildReport
 
 
 def build(
@@ -80,7 +80,7 @@ def build(
 ) -> None:
     """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
     from catalog_builder import console
-    from catalog_builder.build.run import BuildOptions
+    from catalog_builder.build.options import BuildOptions
     from catalog_builder.build.run import build as run
     from catalog_builder.item.addresses import parse_mirrors
     from catalog_builder.tile.datasets import dataset as find

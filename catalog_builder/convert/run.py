@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from catalog_builder import storage
-from catalog_builder.convert.ledger.ledger import LedgerWriter
 from catalog_builder.convert.ledger.rows import LedgerRow, now
+from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.done import Done
 from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.convert.plan.sources import Plan

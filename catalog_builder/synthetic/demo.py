@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.catalog.basis import load_basis
 from catalog_builder.console import progress, result, say
 from catalog_builder.convert.api import prepare as prepare_conversion

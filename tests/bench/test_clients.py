@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run

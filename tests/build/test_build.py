@@ -10,7 +10,8 @@ import pystac
 import pystac.validation
 import pytest
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError

@@ -22,7 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.plan.job import Job, Options, SourceFile
 from catalog_builder.convert.plan.sources import Plan, Wanted, plan

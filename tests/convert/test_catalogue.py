@@ -12,13 +12,16 @@ import pystac
 import pytest
 import rasterio
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.catalog.basis import load_basis, store_basis
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.selection import Selection
 from catalog_builder.convert.encode.colours import Sample, fit_basis, sample_pixels
-from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows, read_table
+from catalog_builder.convert.ledger.reader import latest, read_rows
+from catalog_builder.convert.ledger.table import read_table
+from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.errors import ConvertError
 from catalog_builder.item.statistics import decode_statistics

@@ -128,9 +128,10 @@ print(loaded["embeddings.1"].shape, int(loaded["embeddings.7"][0, 600, 300]))
 def _item(served: Served) -> str:
     import orjson
 
-    from catalog_builder.build.run import BuildOptions, build
+    from catalog_builder.build.options import BuildOptions
+    from catalog_builder.build.run import build
     from catalog_builder.catalog.folder import CatalogFolder
-    from catalog_builder.convert.ledger.ledger import LedgerWriter
+    from catalog_builder.convert.ledger.writer import LedgerWriter
     from catalog_builder.tile.datasets import dataset
     from tests.support.catalogs import api_items
 

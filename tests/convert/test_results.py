@@ -20,8 +20,9 @@ from rio_cogeo import cog_info, cog_validate
 from catalog_builder.catalog.basis import load_basis, store_basis
 from catalog_builder.convert.encode.colours import Sample, colours, fit_basis, thumbnail
 from catalog_builder.convert.fit_colours import fit_visual
-from catalog_builder.convert.ledger.ledger import LedgerWriter, read_rows
+from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.verify import check_row, validate_results

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from catalog_builder.convert import run as run_module
-from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.estimate import estimate
 from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.convert.plan.sources import Wanted, plan

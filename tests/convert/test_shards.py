@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.cli.convert import ARRAY_INDEX, parse_shard
-from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan

@@ -20,7 +20,7 @@ from botocore.validate import ParamValidator
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
-from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from tests.convert.making import COLUMN, YEAR, write_column
 from tests.deploy.shards import COMMAND, EMBEDDINGS, ROOT, environment, finished, start
 

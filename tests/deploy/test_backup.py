@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.schema import SCHEMA_VERSION

@@ -13,8 +13,9 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
-from catalog_builder.convert.ledger.ledger import LedgerWriter, latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run

@@ -20,7 +20,8 @@ from api.app import create_app
 from api.catalogue.bucket_store import BucketStore
 from api.request.hrefs import _signer
 from api.settings import Settings
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.tile.datasets import dataset
 from tests.conformance.extension_schemas import SCHEMAS
@@ -345,6 +346,23 @@ def test_the_background_looks_by_itself(home: tuple[Store, str], tmp_path: Path)
     build([str(write_manifest(tmp_path / "b", 2024, patch(0, 52, 2, 1)))], out, BuildOptions(dataset("v1")))
     until(lambda: sum(r.n_items for r in watching.current().collections.values()) == 2)
     watching.close()
+
+
+def test_another_build_ends_what_was_said_of_a_damaged_one(home: tuple[Store, str], tmp_path: Path) -> None:
+    store, _ = home
+    out = f"{store.root}/damaged"
+    build([str(write_manifest(tmp_path / "a", 2024, patch(0, 52, 1, 1)))], out, BuildOptions(dataset("v1")))
+    opened = BucketStore(out, 0, tmp_path / "cache")
+    path = opened.current().index.path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in str(opened.check())
+    assert opened.damage == opened.check()
+    build([str(write_manifest(tmp_path / "b", 2024, patch(0, 52, 2, 1)))], out, BuildOptions(dataset("v1")))
+    opened.look()
+    assert opened.damage is None
+    assert opened.check() is None
 
 
 def test_serving_what_is_not_there(home: tuple[Store, str]) -> None:

@@ -16,7 +16,8 @@ import pystac
 import pytest
 
 from catalog_builder import storage
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.bucket import POINTER, BucketCatalog
 from catalog_builder.catalog.folder import CatalogFolder
@@ -166,7 +167,8 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 from catalog_builder.storage.s3 import objects, put as s3_put
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.tile.datasets import dataset
 left = [int(sys.argv[1])]
 def dying(real):

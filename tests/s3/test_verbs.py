@@ -16,11 +16,12 @@ import rasterio
 from typer.testing import CliRunner
 
 from catalog_builder import storage
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli.main import app
-from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.plan.job import Options
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run

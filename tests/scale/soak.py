@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.tile.datasets import dataset
 from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from catalog_builder.build.run import BuildOptions, BuildReport, build
+from catalog_builder.build.options import BuildOptions, BuildReport
+from catalog_builder.build.run import build
 from catalog_builder.catalog.index.item_rows import tile_rows
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.selection import Selection

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from catalog_builder.build.run import BuildOptions, build
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
 from catalog_builder.catalog.basis import store_basis
 from catalog_builder.convert.fit_colours import fit_visual
 from catalog_builder.convert.plan.job import Options

@@ -11,6 +11,9 @@ import orjson
 from catalog_builder.item.roles import ROLES
 from catalog_builder.tile.grid import TileId
 
+SUFFIX = ".jsonl"
+"""Of the names of a ledger's files."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileRow:

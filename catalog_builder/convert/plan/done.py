@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog_builder import storage
-from catalog_builder.convert.ledger.ledger import ledger_files
+from catalog_builder.convert.ledger.reader import ledger_files
 from catalog_builder.convert.ledger.rows import LedgerRow, said
 from catalog_builder.convert.plan.job import Job, Options
 from catalog_builder.errors import StorageError

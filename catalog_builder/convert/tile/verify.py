@@ -19,7 +19,7 @@ import numpy as np
 
 from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
-from catalog_builder.convert.ledger.ledger import latest, read_rows
+from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import Job, Options, SourceFile
 from catalog_builder.convert.tile.source import Source, read_source

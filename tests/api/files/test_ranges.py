@@ -21,7 +21,7 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from api.files import folder as folder_files
-from api.files import ranges
+from api.files import respond
 from api.files.folder import (
     IMMUTABLE,
     REVALIDATE,
@@ -35,7 +35,7 @@ from api.files.ranges import ContentChangedError, RangeError, Span, parse_range
 from tests.support.http_server import Server, serve
 
 SMALL = bytes(range(256)) * 4
-LARGE = bytes(i % 251 for i in range(3 * ranges.CHUNK + 17))
+LARGE = bytes(i % 251 for i in range(3 * respond.CHUNK + 17))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_empty_file(web: httpx.Client) -> None:
         ("a~b/small.tif", SMALL, [(0, 1), (100, 200), (1000, 1024)]),
         ("a~b/small.tif", SMALL, [(500, 600), (0, 10)]),  # in the order asked for
         ("a~b/small.tif", SMALL, [(0, 10), (10, 20)]),  # touching is not overlapping
-        ("large.bin", LARGE, [(5, ranges.CHUNK + 9), (2 * ranges.CHUNK, len(LARGE))]),
+        ("large.bin", LARGE, [(5, respond.CHUNK + 9), (2 * respond.CHUNK, len(LARGE))]),
     ],
 )
 def test_several_ranges(web: httpx.Client, name: str, body: bytes, spans: list[tuple[int, int]]) -> None:

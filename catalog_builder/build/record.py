@@ -1,0 +1,110 @@
+"""What the index knows of the collection that is built: where its files are, above all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from catalog_builder import storage
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.catalog.folder import COGS
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.errors import DatasetError
+from catalog_builder.item.addresses import Addresses, Bucket
+from catalog_builder.item.item import url_path
+
+
+def make_record(
+    options: BuildOptions,
+    home: str,
+    source_root: str,
+    *,
+    present: Mapping[str, CollectionRecord],
+    years: Mapping[int, int],
+    n_tiles: int,
+    converted: bool,
+) -> CollectionRecord:
+    """Return the record of the collection that is built.
+
+    Parameters
+    ----------
+    home
+        The catalogue: a folder, or its s3:// URL.
+    source_root
+        See :func:`source_root_of`.
+    present
+        Collections of the present catalogue, whose ordinals stay.
+    years
+        Tile-years per year, ascending.
+    n_tiles
+        Distinct tiles.
+    converted
+        Whether any tile-year has COGs.
+    """
+    ds = options.dataset
+    taken = [r.ordinal for r in present.values()]
+    ordinal = present[ds.collection_id].ordinal if ds.collection_id in present else max(taken, default=0) + 1
+    landmask_root = options.landmask_root or ds.published_landmasks or ""
+    lane = f"{{root}}/source/{url_path(ds.directory)}"
+    own = f"{home if is_remote(home) else '{root}/data'}/{COGS}/{url_path(ds.directory)}"
+    source = source_root if is_remote(source_root) else lane
+    masks = landmask_root if is_remote(landmask_root) else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}"
+    data = (options.data_root or own).rstrip("/")
+    return CollectionRecord(
+        ordinal=ordinal,
+        dataset=ds,
+        years=tuple(years),
+        addresses=Addresses(
+            source=source,
+            landmasks=masks,
+            lane=lane,
+            data=data,
+            cogs=converted,
+            mirrors=options.mirrors,
+            source_mirrors=options.source_mirrors,
+            buckets=_buckets(source, masks, data),
+        ),
+        grid=options.grid,
+        source_root=source_root if is_remote(source_root) else str(Path(source_root).absolute()),
+        landmask_root=landmask_root
+        if is_remote(landmask_root) or not landmask_root
+        else str(Path(landmask_root).absolute()),
+        counts=tuple(years.values()),
+        n_tiles=n_tiles,
+    )
+
+
+def source_root_of(options: BuildOptions, roots: set[str]) -> str:
+    """Return where the source files are: as said, the one folder that was scanned, or as published.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is not published and nothing is said.
+    """
+    if options.source_root is not None:
+        return options.source_root.rstrip("/")
+    if len(roots) == 1:
+        return roots.pop().rstrip("/")
+    if options.dataset.published_root is None:
+        raise DatasetError(
+            f"dataset {options.dataset.directory} is not published anywhere:"
+            " say with --source-root where its files are"
+        )
+    return options.dataset.published_root
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address is not a local path."""
+    return address.startswith(("http://", "https://", "s3://"))
+
+
+def _buckets(*addresses: str) -> tuple[Bucket, ...]:
+    """Return how to reach the buckets of addresses, with the settings of now."""
+    found = {}
+    for address in addresses:
+        if address.startswith("s3://"):
+            name, _ = storage.bucket_key(address)
+            settings = storage.S3Settings.from_environment()
+            found[name] = Bucket(name, *storage.platform(address), settings.requester_pays)
+    return tuple(found.values())
