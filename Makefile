@@ -60,4 +60,4 @@ lock: $(VENV)/.dev  ## Resolve the dependencies again
 	  --generate-hashes --no-emit-index-url --no-header -q -o deploy/pgstac/requirements.lock
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) $(RUN) build dist api/browser_dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUN) build dist api/browser_dist .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
