@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.catalogue.snapshot import IndexSnapshot
 from catalog_builder.catalog.digest import check_digest
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableError
 
 LOG = logging.getLogger("tessera_stac")

@@ -38,7 +38,7 @@ from api.search import collections, parameters
 from api.search.map_links import WEB_MAP_LINKS, collection_links
 from api.search.query import Query, from_json, from_text, text_parameters
 from api.settings import Settings
-from catalog_builder.catalog.index.selection import Count
+from catalog_builder.catalog.index.search.selection import Count
 from catalog_builder.storage.s3.presign import Period, period
 
 T = TypeVar("T")

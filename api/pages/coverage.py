@@ -28,8 +28,8 @@ from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
-from catalog_builder.tile.bbox import read_number
 from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.regions.bbox import read_number
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of
 
 

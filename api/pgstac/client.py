@@ -31,7 +31,7 @@ from api.request.view import View
 from api.search.aggregation import Aggregation, from_years, named
 from api.search.page import select
 from api.search.query import Query
-from catalog_builder.catalog.index.selection import Count
+from catalog_builder.catalog.index.search.selection import Count
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from api.pgstac.database import Database
-from catalog_builder.catalog.index.selection import Count
+from catalog_builder.catalog.index.search.selection import Count
 from catalog_builder.errors import QueryTimeoutError
 
 

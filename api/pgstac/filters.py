@@ -1,4 +1,4 @@
-"""CQL2 as pgSTAC understands it, from CQL2 that :class:`api.filter.compiler.Compiler` has accepted.
+"""CQL2 as pgSTAC understands it, from CQL2 that :class:`api.filter.compile.compiler.Compiler` has accepted.
 
 pgSTAC's own reading differs from the standard's in places, all of them mended here:
 
@@ -20,7 +20,7 @@ import cql2
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from api.filter import space, time
+from api.filter.compile import space, time
 from api.request.area import wrapped
 from catalog_builder.errors import QueryError
 

@@ -10,7 +10,8 @@ from shapely.geometry import GeometryCollection, LineString, Point, mapping
 from shapely.geometry.base import BaseGeometry
 
 from api.filter.bounds import Bound
-from api.filter.compiler import Compiler
+from api.filter.compile.compiler import Compiler
+from api.filter.compile.conditions import all_of
 from api.filter.free_text import collections_that_mention, own_bounds
 from api.pgstac.filters import FALSE, Node, both, either, of_geometry, simple_parts, time_text, translate
 from api.pgstac.snapshot import PgstacSnapshot
@@ -133,7 +134,7 @@ def _narrowed(
     A filter on ``tessera:year`` is a test of every item to pgSTAC, an interval chooses partitions.
     """
     compiler = Compiler(snapshot, settings)
-    bound = compiler.all_of([compiler.condition(c) for c in conditions]).bound
+    bound = all_of([compiler.condition(c) for c in conditions]).bound
     given = query.interval or EVER
     chosen = snapshot.documents if query.collections is None else query.collections
     if bound.years is None or not all(c in snapshot.collections for c in chosen):

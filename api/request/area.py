@@ -21,9 +21,9 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import GridError, QueryError
 from catalog_builder.tile import grid
-from catalog_builder.tile.bbox import describe, read_bbox
 from catalog_builder.tile.cell_sets import at_least
 from catalog_builder.tile.cover import Runs, cover, cover_box
+from catalog_builder.tile.regions.bbox import describe, read_bbox
 
 _DEPTH = {
     "Point": 0,

@@ -13,9 +13,9 @@ from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.queryables import QUERYABLES, quoted
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.keys import COL_SQL, ROW_SQL, ranges_json
-from catalog_builder.catalog.index.reader import RANGES_SQL, where_sql
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.pages import RANGES_SQL, where_sql
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import QueryError
 from catalog_builder.tile import grid
 from catalog_builder.tile.years import COVERAGE_NAMES

@@ -20,8 +20,8 @@ from api.request.token import Cursor
 from api.search.parameters import Sort
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import make_key, split_key
-from catalog_builder.catalog.index.selection import Selection
-from catalog_builder.catalog.index.sorting import Term, sorted_page, values_of
+from catalog_builder.catalog.index.search.selection import Selection
+from catalog_builder.catalog.index.search.sorting import Term
 from catalog_builder.errors import QueryError
 
 Row = tuple[Any, ...]
@@ -119,8 +119,7 @@ class Order:
                     " narrow it by area, time or ids, or sort by datetime, tessera:year or collection, which"
                     " is possible for any number"
                 )
-        return sorted_page(
-            self._index,
+        return self._index.sorted_page(
             selection,
             self._sorted,
             limit,
@@ -131,7 +130,7 @@ class Order:
 
     def cursor(self, row: Row, *, backwards: bool) -> Cursor:
         """Return a row's place in the order."""
-        return Cursor(row[0], backwards, tuple(values_of(self._index, row[0], self._sorted)))
+        return Cursor(row[0], backwards, tuple(self._index.sort_values(row[0], self._sorted)))
 
 
 def _axis_values(

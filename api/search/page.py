@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.bounds import Bound, both
-from api.filter.compiler import Compiler
+from api.filter.compile.compiler import Compiler
+from api.filter.compile.conditions import all_of
 from api.filter.free_text import bounds_of
 from api.filter.ids import item_keys
 from api.request.times import year_span
@@ -16,7 +17,7 @@ from api.request.token import decode, encode
 from api.search.order import Order, Row
 from api.search.query import Query
 from api.settings import Settings
-from catalog_builder.catalog.index.selection import Count, Selection
+from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.errors import QueryTimeoutError
 
 
@@ -56,7 +57,7 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
         conditions.append(compiler.any_of(bounds_of(query.terms, snapshot)))
     where, values = "", ()
     if conditions:
-        whole = compiler.all_of(conditions)
+        whole = all_of(conditions)
         bound, where, values = both(bound, whole.bound), whole.rest, whole.rest_values
     return Selection(
         ordinals=sorted(bound.ordinals or ()),

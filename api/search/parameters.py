@@ -22,7 +22,7 @@ from api.request.times import DATETIME_PATTERN, parse_datetime
 from api.request.view import NAMES
 from api.settings import Settings
 from catalog_builder.errors import QueryError
-from catalog_builder.tile.bbox import read_numbers
+from catalog_builder.tile.regions.bbox import read_numbers
 
 Json = Any
 """A value as orjson reads it."""

@@ -21,7 +21,7 @@ from catalog_builder.catalog.digest import check_digest
 from catalog_builder.catalog.extract import Extract
 from catalog_builder.catalog.folder import CATALOG_JSON, COGS
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.open import open_index
 from catalog_builder.convert.tile.verify import TileCheck, ValidationReport, validate_results
 from catalog_builder.errors import CatalogError, StorageError

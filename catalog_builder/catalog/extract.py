@@ -16,11 +16,11 @@ import numpy.typing as npt
 import orjson
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.catalog.index.item_rows import tile_rows
 from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.item.item import TileRows, item_columns, item_template
 from catalog_builder.item.template import JsonRenderer

@@ -91,7 +91,7 @@ def coverage(
     from catalog_builder.catalog.coverage.picture import coverage_png
     from catalog_builder.catalog.coverage.table import coverage_table, touching
     from catalog_builder.catalog.open import open_index
-    from catalog_builder.tile.region import region_from
+    from catalog_builder.tile.regions.region import region_from
 
     index = open_index(catalog)
     record = _collection(index, dataset)

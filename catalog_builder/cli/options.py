@@ -54,7 +54,7 @@ def parse_bbox(text: str | None) -> Bounds | None:
     """
     if text is None:
         return None
-    from catalog_builder.tile.bbox import read_bbox, read_numbers
+    from catalog_builder.tile.regions.bbox import read_bbox, read_numbers
 
     try:
         bounds, _ = read_bbox(read_numbers(text))

@@ -85,8 +85,8 @@ def _choose(names: Iterable[str], name: str | None) -> Dataset:
 def _from_catalog(
     catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
-    from catalog_builder.catalog.index.item_rows import tile_rows
-    from catalog_builder.catalog.index.selection import Selection
+    from catalog_builder.catalog.index.search.item_rows import tile_rows
+    from catalog_builder.catalog.index.search.selection import Selection
     from catalog_builder.catalog.open import open_index
     from catalog_builder.item.item import item_columns, item_template
     from catalog_builder.item.template import JsonRenderer

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
-from catalog_builder.tile.region_file import MAX_EDGE, project
+from catalog_builder.tile.regions.region_file import MAX_EDGE, project
 from catalog_builder.vectors.find import TileYear
 
 

@@ -18,7 +18,7 @@ import shapely
 from catalog_builder.catalog.index.keys import make_key
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.index.writer import IndexRows, IndexWriter
 from catalog_builder.item.item import Addresses, Has
 from catalog_builder.tile.cover import cover

@@ -13,7 +13,7 @@ import pytest
 from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.run import build
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError
 from catalog_builder.manifests import Kind
 from catalog_builder.tile.datasets import dataset

@@ -18,7 +18,7 @@ from catalog_builder.catalog.coverage.table import coverage_table, touching
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.cover import cover
 from catalog_builder.tile.grid import TileId
-from catalog_builder.tile.region import region_from
+from catalog_builder.tile.regions.region import region_from
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, year_bits, years_of
 
 GREEN, BLUE, ORANGE = (97, 158, 100), (97, 98, 183), (250, 182, 100)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog_builder.catalog.index.keys import make_key, split_key
-from catalog_builder.catalog.index.reader import PAGE_SQL, RANGES_SQL, Index
+from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import NO_TIME
-from catalog_builder.catalog.index.selection import Count, Selection
+from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL
+from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.catalog.index.writer import IndexRows, IndexWriter
 from catalog_builder.errors import CatalogError, QueryTimeoutError
 from catalog_builder.item.addresses import Addresses

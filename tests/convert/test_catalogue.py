@@ -17,7 +17,7 @@ from catalog_builder.build.run import build
 from catalog_builder.catalog.basis import load_basis, store_basis
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.convert.encode.colours import Sample, fit_basis, sample_pixels
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.table import read_table

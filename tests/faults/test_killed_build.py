@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pystac
 
 from catalog_builder.catalog.folder import CatalogFolder
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from tests.support.catalogs import build_from, patch, write_manifest
 
 SCRIPT = Path(__file__).with_name("killed_build.py")

@@ -25,7 +25,7 @@ from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.publish.geoparquet_export import write_geoparquet
 from catalog_builder.publish.ndjson import write_ndjson
 from catalog_builder.publish.static import MAX_LINKS, write_static
-from catalog_builder.tile.region import region_from
+from catalog_builder.tile.regions.region import region_from
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
 
 URL = "https://stac.example.org"

@@ -22,7 +22,7 @@ from catalog_builder.build.validate import validate_catalog
 from catalog_builder.catalog.bucket import POINTER, BucketCatalog
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.open import is_catalog, open_index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.tile.datasets import dataset

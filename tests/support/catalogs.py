@@ -10,9 +10,9 @@ import orjson
 
 from catalog_builder.build.options import BuildOptions, BuildReport
 from catalog_builder.build.run import build
-from catalog_builder.catalog.index.item_rows import tile_rows
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.item.item import item_columns, item_template
 from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile.datasets import dataset

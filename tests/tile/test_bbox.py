@@ -16,7 +16,7 @@ from api.search.parameters import PARAMETERS
 from catalog_builder.cli.options import parse_bbox as option_of
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.tile import bbox
-from catalog_builder.tile.region import region_from
+from catalog_builder.tile.regions.region import region_from
 
 
 def _option(text: str) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import shapely
 
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.tile.cover import cover
-from catalog_builder.tile.region import region_from
+from catalog_builder.tile.regions.region import region_from
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 50], [1, 50], [1, 51], [0, 51], [0, 50]]]}
 OTHER = {"type": "Polygon", "coordinates": [[[1, 50], [2, 50], [2, 51], [1, 51], [1, 50]]]}

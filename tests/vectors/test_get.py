@@ -27,7 +27,7 @@ from catalog_builder.get import Options, Report, get, sample_points
 from catalog_builder.pixels.window import MAX_RANGE, byte_ranges
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
-from catalog_builder.tile.region_file import region_of
+from catalog_builder.tile.regions.region_file import region_of
 from catalog_builder.vectors.find import find
 from catalog_builder.vectors.plan import plan
 from catalog_builder.vectors.write import FORMATS

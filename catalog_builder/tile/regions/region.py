@@ -12,8 +12,8 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder.errors import GridError, QueryError, StorageError
 from catalog_builder.storage import exists, read_bytes, scheme
-from catalog_builder.tile.bbox import read_bbox, read_numbers
 from catalog_builder.tile.grid import Bounds
+from catalog_builder.tile.regions.bbox import read_bbox, read_numbers
 
 _NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
 """What can only be meant as a bbox: digits and commas."""

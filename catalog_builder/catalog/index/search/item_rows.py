@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalog_builder.catalog.index.keys import ordinals_years, rows_cols
-from catalog_builder.item.converted import COG_COLUMNS
+from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
@@ -22,8 +22,6 @@ def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
     flags = np.array(has, dtype=np.int32)
     converted: dict[str, Any] = {}
     if (flags & int(Has.COG)).any():
-        from catalog_builder.item.converted import cog_slots
-
         columns = dict(zip(COG_COLUMNS, cog, strict=True)) | {"valid_fraction": valid}
         converted = cog_slots(columns, flags)
     key = np.array(keys, dtype=np.int64)

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.tile.region import region_from
+from catalog_builder.tile.regions.region import region_from
 
 if TYPE_CHECKING:
     from pyproj import CRS
@@ -30,8 +30,8 @@ def region_of(argument: str | Path) -> BaseGeometry:
     Parameters
     ----------
     argument
-        As :func:`catalog_builder.tile.region.region_from` takes it, or the path of a shapefile. Its CRS is
-        read from the ``.prj`` beside it; without one it must be in degrees.
+        As :func:`catalog_builder.tile.regions.region.region_from` takes it, or the path of a shapefile. Its
+        CRS is read from the ``.prj`` beside it; without one it must be in degrees.
 
     Returns
     -------

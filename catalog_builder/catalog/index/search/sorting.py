@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from catalog_builder.catalog.index.keys import ranges_json
-from catalog_builder.catalog.index.reader import PAGE_SQL, RANGES_SQL, Index, where_sql
-from catalog_builder.catalog.index.selection import Selection
+from catalog_builder.catalog.index.search.connection import Connections
+from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL, where_sql
+from catalog_builder.catalog.index.search.ranges import Ranges
+from catalog_builder.catalog.index.search.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Term:
 
 
 def sorted_page(
-    index: Index,
+    connections: Connections,
+    key_ranges: Ranges,
     selection: Selection,
     order: Sequence[Term],
     limit: int,
@@ -57,7 +60,7 @@ def sorted_page(
             terms.append((f"({term.sql} IS NOT NULL)", False))
         terms.append((f"coalesce({term.sql}, 0)" if term.nullable else term.sql, term.descending))
     terms.append(("t.key", False))
-    found = list(index.ranges(selection))
+    found = list(key_ranges.of(selection))
     ranges = np.concatenate(found) if found else np.empty((0, 2), np.int64)
     place, bound = "", list[Any]()
     if after is not None:
@@ -71,17 +74,17 @@ def sorted_page(
     by = ", ".join(f"{e} {'DESC' if down != backwards else 'ASC'}" for e, down in terms)
     chosen = f"SELECT t.* FROM {RANGES_SQL}{where_sql(selection.where, place)} ORDER BY {by} LIMIT ?"
     sql = PAGE_SQL.format(tiles=f"({chosen}) t") + f" ORDER BY {by}"
-    with index.lend(seconds, selection) as db:
+    with connections.lend(seconds, selection) as db:
         rows = db.execute(sql, (ranges_json(ranges), *selection.values, *bound, limit)).fetchall()
     return rows[::-1] if backwards else rows
 
 
-def values_of(index: Index, key: int, order: Sequence[Term]) -> list[Any]:
+def values_of(connections: Connections, key: int, order: Sequence[Term]) -> list[Any]:
     """Return the sort values of a row: with its key, its place in the order."""
     if not order:
         return []
     sql = f"SELECT {', '.join(t.sql for t in order)} FROM tile t WHERE t.key = ?"
-    with index.lend(None, Selection(())) as db:
+    with connections.lend(None, Selection(())) as db:
         found = db.execute(sql, (key,)).fetchone()
     return list(found)
 

@@ -1,0 +1,1 @@
+"""Searching an index: the key ranges of a selection, pages of rows, counts, other orders."""

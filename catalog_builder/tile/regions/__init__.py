@@ -1,0 +1,1 @@
+"""Regions that users give: boxes, geometries, files of them."""
