@@ -15,7 +15,7 @@ from api.request.area import parse_bbox as area_of
 from api.search.parameters import PARAMETERS
 from catalog_builder.cli.options import parse_bbox as option_of
 from catalog_builder.errors import QueryError, StorageError
-from catalog_builder.tile import bbox
+from catalog_builder.tile.regions import bbox
 from catalog_builder.tile.regions.region import region_from
 
 
