@@ -125,7 +125,8 @@ class Oracle:
         near = self.in_box(west - 1, south - 1, east + 1, north + 1)
         lon, lat = self.lon_i[near], self.lat_i[near]
         cells = shapely.box((lon - 5) / 100, (lat - 5) / 100, (lon + 5) / 100, (lat + 5) / 100)
-        shapely.prepare(shape)
+        if shape.is_valid:  # prepared, GEOS misses cells of two polygons that are the same
+            shapely.prepare(shape)
         return near[shapely.intersects(shape, cells)]
 
     def zone(self, rows: Rows) -> npt.NDArray[np.int64]:
