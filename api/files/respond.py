@@ -29,7 +29,16 @@ import anyio.lowlevel
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
-from api.files.ranges import MAX_RANGES, Content, ContentChangedError, RangeError, Span, content_range, multipart, parse_range
+from api.files.ranges import (
+    MAX_RANGES,
+    Content,
+    ContentChangedError,
+    RangeError,
+    Span,
+    content_range,
+    multipart,
+    parse_range,
+)
 from api.files.sending import CORS, Headers, send_error, send_whole
 
 CHUNK = 256 * 1024

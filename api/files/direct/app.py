@@ -16,8 +16,8 @@ from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, publi
 from api.files.direct.planes import Planes
 from api.files.folder import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
 from api.files.ranges import ContentChangedError, Document
-from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
 from api.files.respond import respond
+from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
 from catalog_builder.errors import ArrayError, GridError, TesseraError
 from catalog_builder.pixels.containers import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
