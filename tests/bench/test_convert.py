@@ -169,8 +169,9 @@ def test_one_tile(memory: Path) -> None:
     assert from_tiff[1] < 1000
     assert cogeo[0] > 5 * from_tiff[0]
     assert driver is None or driver[0] > 40 * from_tiff[0]
-    assert written < 0.9 * pair
-    assert written < 0.3 * tiff.stat().st_size
+    # pixels hardly compress, and overviews are a third on top of them
+    assert written < 1.25 * pair
+    assert written < 0.4 * tiff.stat().st_size
 
 
 def test_workers(memory: Path) -> None:
