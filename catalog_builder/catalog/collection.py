@@ -83,16 +83,10 @@ def make_collection(
         extra_fields={
             "item_assets": _item_assets(record),
             # Fields of the STAC embeddings proposal 0.0.1; its schema has no address yet, so it is
-            # not declared as an extension.
+            # not declared as an extension. Its emb:quantization is a field of items.
             "emb:type": "pixel",
             "emb:dimensions": N_BANDS,
             "emb:temporal_resolution": "P1Y",
-            "emb:quantization": {
-                "method": "per-pixel linear: embedding = code * scale, scale = max|embedding| / 127",
-                "original_dtype": "float32",
-                "quantized_dtype": "int8",
-                "link": _MODEL,
-            },
             "data_type": "int8",
             "gsd": 10,
             "tessera:dataset_version": ds.version,

@@ -95,7 +95,7 @@ def band_assets(lane: str, bands: Sequence[int]) -> dict[str, dict[str, Any]]:
             "type": MEDIA_BAND,
             "title": f"Dimension {band}",
             "roles": ["data"],
-            "raster:bands": [{"data_type": "float32", "nodata": "nan", "spatial_resolution": 10}],
+            "raster:bands": [{"data_type": "float32", "spatial_resolution": 10}],
         }
         for band in bands
     }

@@ -10,7 +10,7 @@ An asset is listed only when it exists: :class:`Has` says per row what there is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
@@ -30,6 +30,20 @@ STAC_VERSION = "1.1.0"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
+QUANTIZATION = {
+    "method": "per-pixel linear: embedding = code * scale, scale = max|embedding| / 127",
+    "original_dtype": "float32",
+    "quantized_dtype": "int8",
+    "link": {
+        "rel": "about",
+        "href": "https://github.com/ucam-eo/tessera",
+        "type": "text/html",
+        "title": "The TESSERA model",
+    },
+}
+"""Quantization Object of the STAC embeddings proposal, of 20 March 2026; its ``scale`` is one number, so the
+scales are an asset of their own."""
+
 BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
 """The embedding's dimensions; they have no meaning one by one."""
 
@@ -44,6 +58,10 @@ MEDIA_PARQUET = "application/vnd.apache.parquet"
 MEDIA_VRT = "image/x.vrt"
 """Not registered, as no type of VRTs is. odc-stac loads no asset whose type does not begin with image/;
 stackstac and STAC Browser, which cannot draw 128 bands, leave this one alone."""
+
+
+_NPY = "{year}/grid_{lon}_{lat}/grid_{lon}_{lat}.npy"
+_GEOTIFF = "{geotiff}"
 
 
 class Has(enum.IntFlag):
@@ -109,7 +127,6 @@ def item_template(
         "data_type": "float32",
         "bands": BANDS,
     }
-    converted = _cog_assets(addresses, root, raw_view) if addresses.cogs else {}
 
     def source_file(path: str) -> dict[str, Any]:
         return {
@@ -117,6 +134,9 @@ def item_template(
             **addresses.stored(source),
             **alternate(addresses.source_mirrors, lambda place: Text(f"{place}/{path}")),
         }
+
+    published = _published_embeddings(source_file)
+    cogs = _cog_assets(addresses, root, raw_view, published) if addresses.cogs else {}
 
     return {
         "type": "Feature",
@@ -151,6 +171,8 @@ def item_template(
                 10.0, 0.0, Number("origin_x"), 0.0, -10.0, Number("origin_y"), 0.0, 0.0, 1.0,
             ],
             "proj:bbox": [Number("origin_x"), Number("bottom"), Number("right"), Number("origin_y")],
+            # What an embedding was before it was an int8 code; where there are no codes it is not said.
+            "emb:quantization": When(Has.NPY, QUANTIZATION, or_bits=Has.COG_NATIVE),
             "tessera:dataset_version": dataset.version,
             "tessera:variant": dataset.variant,
             "tessera:tile": Text("grid_{lon}_{lat}"),
@@ -165,11 +187,14 @@ def item_template(
             **({"storage:schemes": schemes} if (schemes := addresses.schemes) else {}),
         },
         "assets": {
-            **(converted or {"embeddings_f32": When(Has.NPY | Has.RAW_LANE, raw_view)}),
+            **(
+                cogs
+                or {"embeddings": published, "embeddings_f32": When(Has.NPY | Has.RAW_LANE, raw_view)}
+            ),
             "source_npy": When(
                 Has.NPY,
                 {
-                    **source_file("{year}/grid_{lon}_{lat}/grid_{lon}_{lat}.npy"),
+                    **source_file(_NPY),
                     "type": MEDIA_NPY,
                     "title": "Quantised embeddings as published: int8 (rows, columns, 128)",
                     "roles": ["source"],
@@ -192,7 +217,7 @@ def item_template(
             "source_geotiff": When(
                 Has.GEOTIFF,
                 {
-                    **source_file("{geotiff}"),
+                    **source_file(_GEOTIFF),
                     "type": MEDIA_GEOTIFF,
                     "title": "Embeddings as float32, exported by geotessera",
                     "roles": ["source"],
@@ -229,7 +254,34 @@ def item_template(
     }  # fmt: skip
 
 
-def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> dict[str, Any]:
+def _published_embeddings(source_file: Callable[[str], dict[str, Any]]) -> Choice:
+    """Return the asset ``embeddings`` of a tile-year that is not converted.
+
+    The embeddings proposal wants an asset of this key in every item, whatever its format, so it is the file
+    that holds them: which one, ``type`` and ``data_type`` say. Sizes and hashes are in ``source_npy``.
+    """
+    npy = {
+        **source_file(_NPY),
+        "type": MEDIA_NPY,
+        "title": "Embeddings as published: int8 codes (rows, columns, 128), not a COG yet;"
+        " value = code x the pixel's scale in the asset 'source_scales'",
+        "roles": ["data"],
+        "data_type": "int8",
+        "tessera:scales": "source_scales",
+    }
+    geotiff = {
+        **source_file(_GEOTIFF),
+        "type": MEDIA_GEOTIFF,
+        "title": "Embeddings as float32, exported by geotessera, not a COG yet",
+        "roles": ["data"],
+        "data_type": "float32",
+    }
+    return Choice(Has.NPY, npy, geotiff)
+
+
+def _cog_assets(
+    addresses: Addresses, root: str, raw_view: dict[str, Any], published: Choice
+) -> dict[str, Any]:
     """Return the assets of converted tile-years; their paths are the converter's."""
     data, views = (a.replace("{root}", root) for a in (addresses.data, addresses.views or addresses.data))
 
@@ -254,15 +306,16 @@ def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> di
         }
         return found | ({"file:header_size": Number(f"cog_{name}_header")} if header else {})
 
+    embeddings = file("embeddings", "embeddings.tif", MEDIA_COG)
     elsewhere = {
         **addresses.stored(data),
         **alternate(addresses.mirrors, lambda place: view(place, place, at(place, "cog", "embeddings.tif"))),
     }
     return {
-        "embeddings": When(
+        "embeddings": Choice(
             Has.COG_NATIVE,
             {
-                **file("embeddings", "embeddings.tif", MEDIA_COG),
+                **embeddings,
                 "title": "Embeddings as int8 codes; value = code x the pixel's scale in the asset 'scales'",
                 "roles": ["data"],
                 "data_type": "int8",
@@ -271,6 +324,17 @@ def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> di
                 # STAC's raster:scale is one number; here every pixel has its own.
                 "tessera:scales": "scales",
             },
+            Choice(
+                Has.COG_FLOAT,
+                {
+                    **embeddings,
+                    "title": "Embeddings as float32 values",
+                    "roles": ["data"],
+                    "data_type": "float32",
+                    "bands": BANDS,
+                },
+                published,
+            ),
         ),
         "scales": When(
             Has.COG_NATIVE,
@@ -279,8 +343,9 @@ def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> di
                 "title": "Scale of each pixel's codes",
                 "roles": ["data"],
                 "data_type": "float32",
-                "nodata": "nan",
-                "bands": [{"name": "scale"}],
+                # No nodata in any float32 asset: STAC writes NaN as the text "nan", and readers that expect
+                # a number refuse the whole item (rustac). The files say it themselves. Nor bands, of what
+                # has one band or colours: rio-tiler takes bands without statistics for damaged ones.
             },
         ),
         # A view of the converted pair, or the COG itself in the float32 profile, or a view of the source.
@@ -291,7 +356,6 @@ def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> di
                 "href": view(views, data, raw_view["href"]),
                 **{k: When(Has.COG, v) for k, v in elsewhere.items()},
                 "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
-                "nodata": When(Has.COG_FLOAT, "nan"),
                 "bands": Statistics(
                     Has.COG_STATISTICS, "band_statistics", tuple(b["name"] for b in BANDS), STATISTICS
                 ),
@@ -309,7 +373,6 @@ def _cog_assets(addresses: Addresses, root: str, raw_view: dict[str, Any]) -> di
                 "roles": ["visual", "overview"],
                 "data_type": "uint8",
                 "nodata": 0,
-                "bands": [{"name": "red"}, {"name": "green"}, {"name": "blue"}],
             },
         ),
         "thumbnail": When(

@@ -85,7 +85,10 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One value where the row's flags hold all of these bits, another elsewhere; of the same type."""
+    """One value where the row's flags hold all of these bits, another elsewhere.
+
+    Both of the same type, or both objects, which may have different keys.
+    """
 
     bits: int
     node: Any
@@ -266,10 +269,15 @@ def _nodes(node: Any) -> Iterable[Any]:
 
 
 def constant_part(node: Any) -> Any:
-    """Return what is the same in every row, in JSON's types: a choice is its second, a slot is left out."""
+    """Return what is the same in every row, in JSON's types; a slot is left out.
+
+    A choice of values is its second; one of objects is its first, what the others are on the way to.
+    """
     match node:
         case When(_, inner):
             return constant_part(inner)
+        case Choice(_, dict() as chosen):
+            return constant_part(chosen)
         case Choice(_, _, otherwise):
             return constant_part(otherwise)
         case dict():
@@ -346,14 +354,43 @@ class _ArrowBatch:
                 return pa.array((self.flags & bit) != 0)
             case Statistics():
                 return self.statistics(node)
-            case Choice(bits, chosen, otherwise):
-                holds = pa.array((self.flags & bits) == bits)
-                return pc.if_else(holds, self.array(chosen), self.array(otherwise))
+            case Choice():
+                return self.merge(self.cases(node))
             case dict() if _has_slots(node):
                 return self.struct(node, None)
             case list() if _has_slots(node):
                 return self.interleave([self.array(v) for v in node])
         return self.constant(node)
+
+    def cases(self, node: Any) -> list[tuple[npt.NDArray[np.bool_], Any]]:
+        """Return what a choice, and those within it, choose from, and the rows in which each is chosen."""
+        found = []
+        left = np.ones(self.n, dtype=np.bool_)
+        while isinstance(node, Choice):
+            holds = (self.flags & node.bits) == node.bits
+            found.append((left & holds, node.node))
+            left, node = left & ~holds, node.otherwise
+        return [*found, (left, node)]
+
+    def merge(self, cases: Sequence[tuple[npt.NDArray[np.bool_], Any]]) -> pa.Array:
+        """Return the array of what is one node in some rows and another in others, null in the rest.
+
+        Objects become one with the keys of all: Arrow has one type for a column.
+        """
+        if all(isinstance(node, dict) for _, node in cases):
+            keys = list(dict.fromkeys(key for _, node in cases for key in node))
+            return pa.StructArray.from_arrays(
+                [self.merge([(rows, node[key]) for rows, node in cases if key in node]) for key in keys],
+                names=keys,
+                mask=pa.array(~np.logical_or.reduce([rows for rows, _ in cases])),
+            )
+        (first, node), *others = cases
+        whole = self.value(node)
+        if not first.all():
+            whole = pc.if_else(pa.array(first), whole, pa.scalar(None, whole.type))
+        for rows, other in others:
+            whole = pc.if_else(pa.array(rows), self.value(other), whole)
+        return whole
 
     def text(self, slot: str) -> pa.Array:
         if slot not in self.texts:

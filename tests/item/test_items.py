@@ -166,7 +166,10 @@ def test_only_what_the_manifest_knows_is_said(tmp_path: Path, monkeypatch: pytes
     }
     bare = tile_table([(tile, 2024)], npy_sha256=[None], scales_sha256=[None])
     item = _one(tmp_path / "1", monkeypatch, Part("m", None, bare))
-    assert set(item["assets"]) == {"embeddings_f32", "source_npy", "source_scales"}
+    assert set(item["assets"]) == {"embeddings", "embeddings_f32", "source_npy", "source_scales"}
+    embeddings, npy = item["assets"]["embeddings"], item["assets"]["source_npy"]
+    assert (embeddings["href"], embeddings["type"]) == (npy["href"], npy["type"])
+    assert (embeddings["data_type"], embeddings["tessera:scales"]) == ("int8", "source_scales")
     assert not {"file:size", "file:checksum", "updated"} & set(item["assets"]["source_npy"])
     known = tile_table([(tile, 2024)], mtime=[datetime(2025, 8, 20, 1, 2, 3, tzinfo=UTC)], **sizes)
     parts = Part("m", None, known), Part("l", None, landmasks=landmask_table([tile]))
@@ -187,7 +190,7 @@ def test_a_file_that_does_not_fit_its_raster_has_no_raw_lane(
     tile = TileId.from_name("grid_0.15_52.05")
     table = tile_table([(tile, 2024)], npy_size=[1000], scales_size=[500])
     item = _one(tmp_path, monkeypatch, Part("m", None, table))
-    assert set(item["assets"]) == {"source_npy", "source_scales"}
+    assert set(item["assets"]) == {"embeddings", "source_npy", "source_scales"}
     assert item["assets"]["source_npy"]["file:size"] == 1000
 
 
@@ -196,7 +199,10 @@ def test_an_exported_geotiff_is_an_asset_of_its_own(tmp_path: Path, monkeypatch:
     path = 'odd "name" & ü/tile 1.tif'
     table = tile_table([(tile, 2024)], has_npy=[False], geotiff=[path], geotiff_size=[99])
     item = _one(tmp_path, monkeypatch, Part("m", None, table), source_root="https://host.test/tiffs")
-    assert set(item["assets"]) == {"source_geotiff"}
+    assert set(item["assets"]) == {"embeddings", "source_geotiff"}
+    assert item["assets"]["embeddings"]["href"] == item["assets"]["source_geotiff"]["href"]
+    assert item["assets"]["embeddings"]["data_type"] == "float32"
+    assert "emb:quantization" not in item["properties"]
     assert item["assets"]["source_geotiff"]["href"] == (
         "https://host.test/tiffs/odd%20%22name%22%20%26%20%C3%BC/tile%201.tif"
     )
