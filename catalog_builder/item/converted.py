@@ -64,6 +64,15 @@ def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.intege
     return slots
 
 
+def unconverted_slots(n: int) -> dict[str, Any]:
+    """Return the slots that come from conversion for ``n`` tile-years of which none is converted.
+
+    Arrow needs every column and its type, also of rows that have nothing in it.
+    """
+    nothing = dict.fromkeys((*COG_COLUMNS, "valid_fraction"), (None,) * n)
+    return cog_slots(nothing, np.zeros(n, np.int32))
+
+
 def _hex(values: Sequence[bytes | None]) -> list[str]:
     return [v.hex() if v else "" for v in values]
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalog_builder.item.converted import unconverted_slots
 from catalog_builder.item.item import TileRows, item_columns
 from catalog_builder.item.template import ArrowRenderer, Columns
 from catalog_builder.tile import grid
@@ -61,25 +62,15 @@ def write_items(
     order = np.argsort(z_order(*grid.rows_cols(cell)), kind="stable")
     renderer = ArrowRenderer({k: v for k, v in template.items() if k not in ("geometry", "bbox")})
     writer: pq.ParquetWriter | None = None
-    bounds = np.array([180.0, 90.0, -180.0, -90.0])
+    metadata = _metadata(cell, collection)
     try:
         for part in _parts(order):
             batch = rows_at(part)
-            columns = item_columns(batch, years, grid_kind)
-            table = _table(renderer.render(columns, batch.has), columns)
+            columns = unconverted_slots(len(part)) | item_columns(batch, years, grid_kind)
+            table = _table(renderer.render(columns, batch.has), columns).replace_schema_metadata(metadata)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema, **_encoding(table.schema))
             writer.write_table(table, row_group_size=ROW_GROUP)
-            for i, (name, f) in enumerate(
-                (("west", np.min), ("south", np.min), ("east", np.max), ("north", np.max))
-            ):
-                bounds[i] = f([bounds[i], f(columns[name])])
-        if writer is not None:
-            cid = str(collection["id"])
-            stac = {"version": "1.1.0", "collections": {cid: collection}}
-            writer.add_key_value_metadata(
-                {"geo": json.dumps(_geo(bounds.tolist())), "stac-geoparquet": json.dumps(stac)}
-            )
     finally:
         if writer is not None:
             writer.close()
@@ -161,6 +152,25 @@ def _wkb(
     return pa.BinaryArray.from_buffers(
         pa.binary(), len(out), [None, pa.py_buffer(offsets), pa.py_buffer(out.tobytes())]
     )
+
+
+def _metadata(cell: npt.NDArray[np.int32], collection: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata of the schema: GeoParquet's and stac-geoparquet's.
+
+    Of the Arrow schema, not of the file alone: pyarrow's datasets, and so geopandas on a folder,
+    dask-geopandas and lonboard, ask the schema which column is the geometry. A writer puts it into the file's
+    footer as well.
+    """
+    row, col = grid.rows_cols(cell)
+    edges = (
+        (grid.LON_EDGES, col.min(initial=grid.N_COLS)),
+        (grid.LAT_EDGES, row.min(initial=grid.N_ROWS)),
+        (grid.LON_EDGES, col.max(initial=-1) + 1),
+        (grid.LAT_EDGES, row.max(initial=-1) + 1),
+    )
+    bounds = [float(of[int(i)]) for of, i in edges]
+    stac = {"version": "1.1.0", "collections": {str(collection["id"]): collection}}
+    return {"geo": json.dumps(_geo(bounds)), "stac-geoparquet": json.dumps(stac)}
 
 
 def _geo(bounds: list[float]) -> dict[str, Any]:
