@@ -2,6 +2,11 @@
 
 Millions of items cannot be linked from one document; these small catalogues, computed from the
 counts per block, lead a crawler or a person to each of them.
+
+**A tree of its own.** Its root is ``/browse``, and neither the landing page nor a collection links into it by
+``child``: pystac-client lists a collection's items by its ``items`` link and those of the landing page by
+search, and then goes on to the ``child`` links. Whoever walked would get every item once more for every level
+of the tree. By ``related`` links people find it, and walkers do not.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from stac_fastapi.types.errors import NotFoundError
 
 from api.catalogue.snapshot import Snapshot
 from api.http.links import GEOJSON, JSON, Link, link
+from catalog_builder.catalog.collection import CATALOG_TITLE
 from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import STAC_VERSION
@@ -22,10 +28,36 @@ from catalog_builder.tile.cover import Runs
 _AREA = re.compile(r"(-?\d{1,3}),(-?\d{1,2}),(10|1)", re.ASCII)
 
 
-def year_links(record: CollectionRecord, root: str) -> list[Link]:
-    """Return a collection's links to its years."""
-    here = f"{root}/collections/{record.id}/browse"
-    return [link("child", f"{here}/{year}", JSON, f"{record.dataset.title}, {year}") for year in record.years]
+def tree_link(href: str) -> Link:
+    """Return the link by which a document says where the tree is."""
+    return link("related", href, JSON, "The same items as a tree of catalogues, to walk by links")
+
+
+def root_catalog(snapshot: Snapshot, root: str) -> dict[str, Any]:
+    """Return the tree's root: a link for each collection of tiles."""
+    links = [
+        link("child", f"{root}/collections/{record.id}/browse", JSON, record.dataset.title)
+        for record in snapshot.collections.values()
+    ]
+    return _catalog("browse", CATALOG_TITLE, f"{root}/browse", None, links, root)
+
+
+def collection_catalog(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
+    """Return the catalogue of a collection: a link for each year.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not a collection of tiles.
+    """
+    record = snapshot.collections.get(cid)
+    if record is None:
+        raise NotFoundError(f"collection '{cid[:80]}' holds no tiles to browse")
+    here = f"{root}/collections/{cid}/browse"
+    links = [
+        link("child", f"{here}/{year}", JSON, f"{record.dataset.title}, {year}") for year in record.years
+    ]
+    return _catalog(f"{cid}-browse", record.dataset.title, here, f"{root}/browse", links, root)
 
 
 def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str, Any]:
@@ -45,7 +77,7 @@ def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str
         for j, i in np.argwhere(squares).tolist()
     ]
     title = f"{record.dataset.title}, {year}"
-    return _catalog(f"{cid}-{year}", title, here, f"{root}/collections/{cid}", links, root)
+    return _catalog(f"{cid}-{year}", title, here, f"{root}/collections/{cid}/browse", links, root)
 
 
 def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) -> dict[str, Any]:
@@ -101,7 +133,9 @@ def _name(west: int, south: int, size: int) -> str:
     return f"{west} to {west + size} E, {south} to {south + size} N"
 
 
-def _catalog(cid: str, title: str, here: str, parent: str, links: list[Link], root: str) -> dict[str, Any]:
+def _catalog(
+    cid: str, title: str, here: str, parent: str | None, links: list[Link], root: str
+) -> dict[str, Any]:
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
@@ -110,8 +144,8 @@ def _catalog(cid: str, title: str, here: str, parent: str, links: list[Link], ro
         "description": f"{title}: {len(links)} entries.",
         "links": [
             link("self", here),
-            link("root", f"{root}/"),
-            link("parent", parent),
+            link("root", f"{root}/browse"),
+            *([link("parent", parent)] if parent is not None else []),
             *links,
         ],
     }

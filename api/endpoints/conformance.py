@@ -1,4 +1,8 @@
-"""What the server declares to conform to: only what the tests show."""
+"""What the server declares to conform to: only what the tests show.
+
+Not ``browseable`` and ``children``: both want ``child`` links on the landing page, by which pystac-client
+would meet every item again (:mod:`api.endpoints.browse`). ``/children`` and ``/browse`` are there without.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,6 @@ CONFORMANCE: list[str] = sorted(
         f"{_STAC}/v1.0.0/collections",
         f"{_STAC}/v1.0.0/ogcapi-features",
         f"{_STAC}/v1.0.0/item-search",
-        f"{_STAC}/v1.0.0/browseable",
-        f"{_STAC}/v1.0.0/children",
         f"{_OAF1}/core",
         f"{_OAF1}/oas30",
         f"{_OAF1}/geojson",

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api.catalogue.snapshot import Snapshot
 from api.catalogue.store import Store
-from api.endpoints.browse import year_links
+from api.endpoints.browse import tree_link
 from api.endpoints.conformance import CONFORMANCE
 from api.http.links import (
     GEOJSON,
@@ -64,7 +64,7 @@ class TesseraClient(AsyncBaseCoreClient):
         """Answer ``GET /``."""
         return self._document(kwargs["request"], "landing", self._landing, JSON)
 
-    def _landing(self, snapshot: Snapshot, root: str, view: View) -> Any:
+    def _landing(self, _snapshot: Snapshot, root: str, view: View) -> Any:
         page = self._landing_page(
             base_url=f"{root}/", conformance_classes=self.conformance_classes(), extension_schemas=[]
         )
@@ -78,12 +78,10 @@ class TesseraClient(AsyncBaseCoreClient):
             link("children", f"{root}/children", JSON, "Collections, whole"),
             link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
             link("related", f"{root}/coverage", HTML, "Map of which tiles have which years"),
-            *(
-                link("child", f"{root}/collections/{cid}", JSON, orjson.loads(text).get("title"))
-                for cid, text in snapshot.documents.items()
-            ),
+            # No child links: see api.endpoints.browse.
+            tree_link(f"{root}/browse"),
         ]
-        return show_links(page, view, "search", "child")
+        return show_links(page, view, "search")
 
     async def conformance(self, **kwargs: Any) -> Any:
         """Answer ``GET /conformance``."""
@@ -228,7 +226,7 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "What items can be sorted by"),
         link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
         link("aggregations", f"{here}/aggregations", JSON, "What can be counted"),
-        *(year_links(record, root) + collection_links(record, root) if record is not None else ()),
+        *((tree_link(f"{here}/browse"), *collection_links(record, root)) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])
     document["stac_extensions"] = [*document.get("stac_extensions", []), WEB_MAP_LINKS]

@@ -107,6 +107,26 @@ class ExtendedClient(TesseraClient):
             JSON,
         )
 
+    async def browse_root(self, **kwargs: Any) -> Any:
+        """Answer ``GET /browse``."""
+        return self._document(
+            kwargs["request"],
+            "browse",
+            lambda snapshot, root, _view: browse.root_catalog(snapshot, root),
+            JSON,
+        )
+
+    async def browse_collection(self, **kwargs: Any) -> Any:
+        """Answer ``GET /collections/{collection_id}/browse``."""
+        request: Request = kwargs["request"]
+        cid = self._known_collection(request)
+        return self._document(
+            request,
+            ("browse", cid),
+            lambda snapshot, root, _view: browse.collection_catalog(snapshot, cid, root),
+            JSON,
+        )
+
     async def browse_year(self, **kwargs: Any) -> Any:
         """Answer ``GET /collections/{collection_id}/browse/{year}``."""
         request: Request = kwargs["request"]

@@ -44,7 +44,7 @@ class Operation:
     def identifier(self) -> str:
         """Return the operationId: unique, and stable for generated clients."""
         within = "_of_collection" if self.path.startswith("/collections/{collection_id}/") else ""
-        named = {"item_collection", "get_item", "browse_year", "browse_area"}
+        named = {"item_collection", "get_item", "browse_collection", "browse_year", "browse_area"}
         return self.handler if self.handler in named else self.handler + within
 
     def responses(self) -> dict[int | str, dict[str, Any]]:
@@ -173,6 +173,15 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("GET", "/children", "children", "Children", "All collections, whole.", "Browse",
               parameters=parameters.VIEW),
+    Operation(
+        "GET", "/browse", "browse_root", "Everything to browse",
+        "The root of a tree of catalogues that leads to every item by child and item links.", "Browse",
+        parameters=parameters.VIEW,
+    ),
+    Operation(
+        "GET", "/collections/{collection_id}/browse", "browse_collection", "A collection to browse",
+        "A catalogue of its years.", "Browse", parameters=parameters.VIEW,
+    ),
     Operation(
         "GET", "/collections/{collection_id}/browse/{year}", "browse_year", "A year to browse",
         "A catalogue of the 10 x 10 degrees that hold tiles.", "Browse", parameters=parameters.VIEW,

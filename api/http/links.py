@@ -31,7 +31,7 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
 
     ``Forwarded`` (RFC 7239) counts before ``X-Forwarded-Proto``, ``-Host`` and ``-Port``; of a list,
     the first entry, which the proxy next to the client wrote. ``X-Forwarded-Prefix`` replaces the
-    configured prefix. What is not a host, a port or a path is ignored.
+    configured prefix; the slash before it may be missing. What is not a host, a port or a path is ignored.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     scheme = scope.get("scheme", "http")
@@ -49,6 +49,8 @@ def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[s
         if port.isdigit() and 0 < int(port[:6]) < 65536 and b"host" not in standard:
             host = re.sub(rb":\d+$", b"", host) + b":" + port
         forwarded_prefix = _first(headers, b"x-forwarded-prefix")
+        if forwarded_prefix and not forwarded_prefix.startswith(b"/"):
+            forwarded_prefix = b"/" + forwarded_prefix
         if 0 < len(forwarded_prefix) <= _LONGEST_PREFIX and _PREFIX.fullmatch(forwarded_prefix):
             prefix = forwarded_prefix.decode()
     if not _is_host(host):

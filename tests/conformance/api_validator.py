@@ -14,11 +14,13 @@ from tests.support.environments import environment
 
 HERE = Path(__file__).parent
 CLASSES = (
-    "core", "browseable", "children", "collections", "features", "item-search",
+    "core", "collections", "features", "item-search",
     "item-search#sort", "item-search#fields", "item-search#query", "item-search#filter",
     "features#filter",
 )  # fmt: skip
-"""All it checks but transactions (it accepts features#sort, #fields and #query too, and checks nothing)."""
+"""All it checks but transactions (it accepts features#sort, #fields and #query too, and checks nothing), and
+without browseable and children, which want ``child`` links on the landing page: see
+``tests/api/endpoints/test_walks.py``."""
 
 MISTAKES = {
     # The same request by GET is checked rightly; by POST it wants five fields and no more than were asked.
@@ -33,7 +35,7 @@ ACCEPTED = (
     r"Identifiers should consist of only lowercase characters, numbers, '_', and '-'",
     # It takes what follows the last point of the address for a file's extension.
     r"Item file names should match their ids: '[^']*' not equal to '[^']*",
-    # A collection has a link per year to browse by, to its documents, to its licence, model and paper.
+    # A collection has links to its documents, map tiles, licence, model and paper.
     r"You have 2\d links\. Please consider using sub-collections or sub-catalogs",
     # What follows from the mistake above.
     r"\[Item Search - Fields Ext\] : POST .*'include': \['properties.tessera:year'\]\}\} response contained"

@@ -44,6 +44,7 @@ PLACES = {
     "first of a list": ({"x-forwarded-host": "outer.org, inner.local", "x-forwarded-proto": "https, http"},
                         "https://outer.org"),
     "ipv6": ({"host": "[::1]:8000"}, "http://[::1]:8000"),
+    "prefix without a slash": ({"host": "e.org", "x-forwarded-prefix": "stac/v1/"}, "http://e.org/stac/v1"),
     "nonsense is ignored": ({"x-forwarded-host": "a b<script>", "x-forwarded-proto": "gopher",
                              "x-forwarded-prefix": "//evil.org", "x-forwarded-port": "x", "host": "e.org"},
                             "http://e.org"),
@@ -58,7 +59,7 @@ def test_every_link_of_every_document(http: httpx.Client, place: str) -> None:
     assert links["self"] == links["root"] == f"{root}/"
     assert links["data"] == f"{root}/collections"
     assert links["search"] == f"{root}/search"
-    assert links["child"] == f"{root}/collections/tessera-v1"
+    assert links["related"] == f"{root}/browse"
     assert links["service-desc"] == f"{root}/api"
     page = ok(http.get("/search?limit=1", headers=headers))
     assert by_rel(page)["next"].startswith(f"{root}/search?limit=1&token=")
