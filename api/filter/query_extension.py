@@ -1,14 +1,23 @@
-"""The query extension: conditions per property, turned into CQL2."""
+"""The query extension: conditions per property, turned into CQL2.
+
+A client that reads conditions from a text, such as pystac-client's ``query=["tessera:year>=2023"]``, cannot
+know of what type a property is and sends every value as text. So a text is read as the property's type.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from api.filter.queryables import QUERYABLES
 from catalog_builder.errors import QueryError
 
 _COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _PATTERNS = {"startsWith": "{}%", "endsWith": "%{}", "contains": "%{}%"}
 OPERATORS = (*_COMPARISONS, *_PATTERNS, "in")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_BOOLEANS = {"true": True, "false": False}
 
 
 def query_to_cql2(value: Any) -> Any:
@@ -33,7 +42,7 @@ def _condition(name: str, op: str, operand: Any) -> Any:
     prop = {"property": name}
     if op in _COMPARISONS:
         _scalar(name, op, operand)
-        return {"op": _COMPARISONS[op], "args": [prop, operand]}
+        return {"op": _COMPARISONS[op], "args": [prop, _typed(name, operand)]}
     if op in _PATTERNS:
         if not isinstance(operand, str):
             raise QueryError(f"query: '{op}' of '{name[:60]}' takes a text, found {str(operand)[:40]!r}")
@@ -44,10 +53,23 @@ def _condition(name: str, op: str, operand: Any) -> Any:
             raise QueryError(f"query: 'in' of '{name[:60]}' takes a list with at least one value")
         for option in operand:
             _scalar(name, op, option)
-        return {"op": "in", "args": [prop, operand]}
+        return {"op": "in", "args": [prop, [_typed(name, option) for option in operand]]}
     raise QueryError(f"query: unknown operator '{op[:40]}'; known are: {', '.join(OPERATORS)}")
 
 
 def _scalar(name: str, op: str, operand: Any) -> None:
     if not isinstance(operand, str | int | float | bool):
         raise QueryError(f"query: '{op}' of '{name[:60]}' takes a text, number or boolean")
+
+
+def _typed(name: str, operand: Any) -> Any:
+    """Return a text that reads as the type of its property as a value of that type, all else as it is."""
+    entry = QUERYABLES.get(name.removeprefix("properties."))
+    if entry is None or not isinstance(operand, str):
+        return operand
+    text = operand.strip()
+    if entry.kind == "number" and _NUMBER.fullmatch(text):
+        return int(text) if _WHOLE.fullmatch(text) else float(text)
+    if entry.kind == "boolean":
+        return _BOOLEANS.get(text.lower(), operand)
+    return operand
