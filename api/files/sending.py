@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import orjson
 from starlette.types import Scope, Send
 
+from api.http.cors import VARY, allow_headers
+
 Headers = list[tuple[bytes, bytes]]
 
 CORS: Headers = [
@@ -24,12 +26,8 @@ CORS: Headers = [
 _PREFLIGHT: Headers = [
     (b"allow", b"GET, HEAD, OPTIONS"),
     (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
-    (
-        b"access-control-allow-headers",
-        b"Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since, If-Range,"
-        b" Cache-Control, Content-Type, Accept, Authorization",
-    ),
     (b"access-control-max-age", b"86400"),
+    VARY,
     (b"content-length", b"0"),
 ]
 
@@ -65,7 +63,8 @@ async def only_reading(scope: Scope, send: Send) -> bool:
     if method in ("GET", "HEAD"):
         return True
     if method == "OPTIONS":
-        await send_whole(send, 200, [*CORS, *_PREFLIGHT])
+        asked = dict(scope["headers"]).get(b"access-control-request-headers", b"")
+        await send_whole(send, 200, [*CORS, *_PREFLIGHT, allow_headers(asked)])
     else:
         allow = (b"allow", b"GET, HEAD, OPTIONS")
         await send_error(scope, send, 405, "MethodNotAllowed", f"{method} is not supported here", [allow])

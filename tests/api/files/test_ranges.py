@@ -344,13 +344,17 @@ def test_cross_origin(web: httpx.Client) -> None:
         assert answer.headers["access-control-allow-origin"] == "*"
         for name in ("Accept-Ranges", "Content-Range", "Content-Length", "ETag", "Last-Modified"):
             assert name in answer.headers["access-control-expose-headers"]
-    answer = web.options(
-        "large.bin", headers={"Origin": "https://x.org", "Access-Control-Request-Headers": "range"}
-    )
+    asked = {"Origin": "https://x.org", "Access-Control-Request-Method": "GET"}
+    answer = web.options("large.bin", headers=asked)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
     for name in ("Range", "If-Range", "If-None-Match"):
         assert name in answer.headers["access-control-allow-headers"]
+    # as /search does: whatever a client sends beside them must not shut it out
+    asked["Access-Control-Request-Headers"] = "range,traceparent,x-client"
+    answer = web.options("large.bin", headers=asked)
+    assert answer.headers["access-control-allow-headers"] == "range,traceparent,x-client"
+    assert answer.headers["vary"] == "Access-Control-Request-Headers"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "PROPFIND"])
