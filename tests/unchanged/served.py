@@ -274,7 +274,8 @@ REQUESTS: tuple[Request, ...] = (
     *_post("/aggregate", {"aggregations": ["total_count", "year_frequency"], "intersects": _POLYGON}),
     *_post(f"{_OURS}/aggregate", {"aggregations": ["total_count"], "filter": "tessera:cog = false"}),
     # to browse, and coverage
-    *_get(f"{_V1}/browse/2024", f"{_V1}/browse/2024/0,50,10", f"{_V1}/browse/2024/0,52,1",
+    *_get("/browse", f"{_OURS}/browse",
+          f"{_V1}/browse/2024", f"{_V1}/browse/2024/0,50,10", f"{_V1}/browse/2024/0,52,1",
           f"{_OURS}/browse/2021", f"{_OURS}/browse/2024/-40,80,10?hrefs=https", "/browser", "/browser/",
           "/browser/config.js", "/coverage", "/coverage/at?lon=0.12&lat=52.2",
           "/coverage/at?collection=tessera-synthetic&lon=-33.05&lat=82.55", "/coverage/at?lon=100&lat=0",
