@@ -15,13 +15,14 @@ import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
 from api.access import Access
-from api.files.folder import CacheControl, media_type, visible
+from api.files.folder import CacheControl, visible
 from api.files.ranges import ContentChangedError, Span
 from api.files.respond import respond
 from api.files.sending import only_reading, route_path, send_error, send_not_found, send_redirect
 from api.request.hrefs import presigned
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.storage.media_types import media_type
 from catalog_builder.storage.s3.presign import period
 
 BLOCK = 4 << 20

@@ -31,7 +31,7 @@ from starlette.types import Receive, Scope, Send
 from api.files.ranges import MAX_RANGES, ContentChangedError, Document, Span
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found
-from catalog_builder.raster.vrt import VRT_MEDIA_TYPE
+from catalog_builder.storage.media_types import media_type
 
 REVALIDATE = "public, max-age=0, must-revalidate"
 """Cache-Control of what may change: keep it, but ask with its ETag before each use. ``no-cache`` would
@@ -45,29 +45,6 @@ CacheControl = Callable[[str], str]
 READ_THREADS = 16
 """Threads for reads that must wait for a disk: apart from those that searches run in."""
 
-MEDIA_TYPES = {
-    ".tif": "image/tiff; application=geotiff",
-    ".tiff": "image/tiff; application=geotiff",
-    ".vrt": VRT_MEDIA_TYPE,
-    ".xml": "application/xml",
-    ".npy": "application/x-npy",  # not registered, but what tile servers use
-    ".parquet": "application/vnd.apache.parquet",
-    ".json": "application/json",
-    ".geojson": "application/geo+json",
-    ".ndjson": "application/x-ndjson",
-    ".sqlite": "application/vnd.sqlite3",
-    ".pmtiles": "application/vnd.pmtiles",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".svg": "image/svg+xml",
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".txt": "text/plain; charset=utf-8",
-    ".md": "text/markdown; charset=utf-8",
-    ".zst": "application/zstd",
-}
-
 # Linux: fail instead of waiting for a disk. 0 where the platform has no such thing.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
@@ -75,11 +52,6 @@ _NOT_FOUND = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
 )
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-
-
-def media_type(path: str) -> str:
-    """Return the media type that a file's suffix says, ``application/octet-stream`` if none."""
-    return MEDIA_TYPES.get(os.path.splitext(path)[1].lower(), "application/octet-stream")  # noqa: PTH122
 
 
 def immutable_where(pattern: str) -> CacheControl:
@@ -297,7 +269,7 @@ class RangedFiles:
             + "\n".join(lines)
             + "\n</pre><hr></body>\n</html>\n"
         )
-        kind = MEDIA_TYPES[".html"]
+        kind = media_type("index.html")
         await respond(
             scope, receive, send, Document(body.encode()), media_type=kind, cache_control=REVALIDATE
         )

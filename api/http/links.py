@@ -9,11 +9,13 @@ from urllib.parse import quote, urlencode
 
 from starlette.types import Scope
 
-JSON = "application/json"
-GEOJSON = "application/geo+json"
+from catalog_builder.storage.media_types import MEDIA_GEOJSON, MEDIA_HTML, MEDIA_JSON
+
+JSON = MEDIA_JSON
+GEOJSON = MEDIA_GEOJSON
 SCHEMA = "application/schema+json"
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
-HTML = "text/html"
+HTML = MEDIA_HTML
 
 QUERYABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/queryables"
 SORTABLES_REL = "http://www.opengis.net/def/rel/ogc/1.0/sortables"

@@ -20,10 +20,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from api.files.folder import IMMUTABLE, REVALIDATE, media_type, visible
+from api.files.folder import IMMUTABLE, REVALIDATE, visible
 from api.http.responses import error
 from api.pages.frame import not_modified, page, strong_etag
 from api.settings import Settings
+from catalog_builder.storage.media_types import media_type
 
 DIST = Path(__file__).parents[1] / "browser_dist"
 """Where ``deploy/browser/build.py`` puts the files."""
@@ -41,7 +42,6 @@ window.STAC_BROWSER_CONFIG.preprocessSTAC = (stac) => {
 };
 """
 
-_KINDS = {".ico": "image/x-icon", ".woff2": "font/woff2", ".map": "application/json"}
 _COMPRESSIBLE = ("text/", "application/json", "image/svg")
 _MIN_COMPRESSED = 1000
 
@@ -69,7 +69,7 @@ class _File:
 
     @cached_property
     def kind(self) -> str:
-        return _KINDS.get(self.path.suffix) or media_type(self.name)
+        return media_type(self.name)
 
     @property
     def caching(self) -> str:

@@ -28,6 +28,7 @@ from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
+from catalog_builder.storage.media_types import MEDIA_PNG
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.regions.bbox import read_number
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of
@@ -113,7 +114,7 @@ class _Coverage:
         def make(snapshot: Snapshot) -> bytes:
             return _grid(snapshot, _record(snapshot, path["collection_id"])).tile_png(z, x, y, year)
 
-        found = await self._answer(request, make, "image/png")
+        found = await self._answer(request, make, MEDIA_PNG)
         if request.query_params.get("v") == self._store.current().generation:
             # The address names the build: what it holds never changes.
             found.headers["cache-control"] = IMMUTABLE

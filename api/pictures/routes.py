@@ -33,11 +33,12 @@ from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
 from api.pictures.style import style_of
-from api.search.map_links import MAX_ZOOM, MOSAIC_ZOOM, PNG, TMS, can_draw
+from api.search.map_links import MAX_ZOOM, MOSAIC_ZOOM, TMS, can_draw
 from api.search.render import has_item
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
+from catalog_builder.storage.media_types import MEDIA_PNG
 from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
 
@@ -157,7 +158,7 @@ class _Pages:
                 LOG.warning("a picture cannot be drawn: %s", error)
                 raise NotFoundError("the item's file cannot be read; the server's log says why") from error
 
-        return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), PNG)
+        return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), MEDIA_PNG)
 
     def _tilejson(
         self, request: Request, name: str, address: str, bounds: Bounds, low: int, high: int

@@ -16,9 +16,9 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import Has
 from catalog_builder.item.template import Choice, Text
 from catalog_builder.storage import scheme
+from catalog_builder.storage.media_types import MEDIA_PNG
 
 WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.json"
-PNG = "image/png"
 TMS = "WebMercatorQuad"
 MOSAIC_ZOOM = 9
 """From here on a map tile holds few enough tile-years to draw their mosaic."""
@@ -46,11 +46,16 @@ def with_map_links(template: Mapping[str, Any], record: CollectionRecord, root: 
     if not can_draw():
         return dict(template)
     here = f"{root}/collections/{record.id}/items/grid_{{lon}}_{{lat}}_{{year}}"
-    preview = {"rel": "preview", "type": PNG, "href": Text(f"{here}/preview.png"), "title": "False colour"}
+    preview = {
+        "rel": "preview",
+        "type": MEDIA_PNG,
+        "href": Text(f"{here}/preview.png"),
+        "title": "False colour",
+    }
     maps = [
         {
             "rel": "xyz",
-            "type": PNG,
+            "type": MEDIA_PNG,
             "href": Text(f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png"),
             "title": "False colour as map tiles",
         },
@@ -83,7 +88,7 @@ def collection_links(record: CollectionRecord, root: str) -> list[Link]:
         link(
             "xyz",
             f"{root}/coverage/tiles/{record.id}/{{z}}/{{x}}/{{y}}.png",
-            PNG,
+            MEDIA_PNG,
             "Coverage: which tiles have which years",
         ),
     ]

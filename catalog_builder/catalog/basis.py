@@ -32,6 +32,6 @@ def load_basis(out: str, dataset: str) -> Basis | None:
 def store_basis(out: str, basis: Basis) -> str:
     """Store a basis and return its path or URL."""
     url = basis_url(out, basis.dataset)
-    with storage.write_atomic(url, content_type="application/json") as path:
+    with storage.write_atomic(url) as path:
         path.write_text(basis.to_json())
     return url

@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog_builder import storage
@@ -41,6 +41,7 @@ from catalog_builder.catalog.digest import STATE, check_digest, note_digest
 from catalog_builder.catalog.folder import CATALOG_JSON, INDEX, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
+from catalog_builder.storage.media_types import MEDIA_JSON, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +55,6 @@ CACHE = "TESSERA_STAC_CACHE"
 
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _CHANGING = "public, max-age=0, must-revalidate"
-_TYPES = {
-    ".json": "application/json",
-    ".parquet": "application/vnd.apache.parquet",
-    ".png": "image/png",
-    ".sqlite": "application/vnd.sqlite3",
-}
 _KEPT_SECONDS = 86400
 """How long an index that is no longer in force stays in the cache: a process may have it open."""
 _AT_ONCE = 8
@@ -256,7 +251,7 @@ class BucketCatalog:
             storage.s3.put.put(
                 pointer,
                 storage.join(self.address, POINTER),
-                content_type=_TYPES[".json"],
+                content_type=MEDIA_JSON,
                 cache_control=_CHANGING,
                 replacing=before.tag if before else storage.s3.put.NEW,
             )
@@ -277,7 +272,6 @@ class BucketCatalog:
         storage.put_file(
             path,
             storage.join(self.address, file.key),
-            content_type=_TYPES.get(path.suffix),
             cache_control=_IMMUTABLE,
             immutable=True,
         )
@@ -300,9 +294,12 @@ class BucketCatalog:
                 there = storage.s3.objects.head(target)
                 if there is None or there.sha256 != file.sha256:
                     source = storage.join(self.address, file.key)
-                    kind = _TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
                     storage.s3.put.copy(
-                        source, target, sha256=file.sha256, content_type=kind, cache_control=_CHANGING
+                        source,
+                        target,
+                        sha256=file.sha256,
+                        content_type=media_type(name),
+                        cache_control=_CHANGING,
                     )
             self._remove({name for name in found.previous if name not in found.files})
             # Somebody who was published meanwhile may have been faster, and was just overwritten.

@@ -19,8 +19,9 @@ import shapely
 
 from catalog_builder.catalog.coverage.picture import coverage_png
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.item.item import MEDIA_PARQUET, item_template
+from catalog_builder.item.item import item_template
 from catalog_builder.item.template import constant_part
+from catalog_builder.storage.media_types import MEDIA_JSON, MEDIA_PARQUET, MEDIA_PNG
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
@@ -102,7 +103,7 @@ def make_collection(
         pystac.Asset(
             f"./{COVERAGE_PICTURE}",
             title="Which tiles have which years",
-            media_type="image/png",
+            media_type=MEDIA_PNG,
             roles=["thumbnail"],
         ),
     )
@@ -124,8 +125,8 @@ def static_document(collection: pystac.Collection) -> dict[str, Any]:
     """Return the collection as the folder holds it: links and assets relative."""
     document = collection.to_dict(include_self_link=False, transform_hrefs=False)
     document["links"] = [
-        {"rel": "root", "href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE},
-        {"rel": "parent", "href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE},
+        {"rel": "root", "href": "../catalog.json", "type": MEDIA_JSON, "title": CATALOG_TITLE},
+        {"rel": "parent", "href": "../catalog.json", "type": MEDIA_JSON, "title": CATALOG_TITLE},
         *(link for link in document["links"] if link["rel"] not in ("root", "parent", "self")),
     ]
     return document
@@ -158,12 +159,12 @@ def write_catalog(folder: Path, collections: list[dict[str, Any]]) -> None:
     catalog = pystac.Catalog(CATALOG_ID, CATALOG_DESCRIPTION, title=CATALOG_TITLE)
     document = catalog.to_dict(include_self_link=False)
     document["links"] = [
-        {"rel": "root", "href": "./catalog.json", "type": "application/json", "title": CATALOG_TITLE},
+        {"rel": "root", "href": "./catalog.json", "type": MEDIA_JSON, "title": CATALOG_TITLE},
         *(
             {
                 "rel": "child",
                 "href": f"./{c['id']}/collection.json",
-                "type": "application/json",
+                "type": MEDIA_JSON,
                 "title": c["title"],
             }
             for c in collections

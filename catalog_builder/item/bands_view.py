@@ -24,14 +24,13 @@ from catalog_builder.errors import QueryError
 from catalog_builder.item.addresses import Addresses
 from catalog_builder.item.item import FILE, PROJECTION, Has, item_template
 from catalog_builder.item.template import Number, Text, When
+from catalog_builder.storage.media_types import MEDIA_BAND, MEDIA_GEOJSON, MEDIA_JSON
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 """The last version that has ``raster:bands``, which stackstac reads."""
-MEDIA_BAND = "image/vnd.stac.geotiff"
-"""stackstac and odc-stac take an asset for a raster by its type; of a VRT's own they know nothing."""
 READABLE = 1 << 24
 """Flag of rows that have bands to read; beside those of :class:`~catalog_builder.item.item.Has`."""
 
@@ -132,12 +131,12 @@ def bands_template(
         "links": [
             {
                 "rel": "self",
-                "type": "application/geo+json",
+                "type": MEDIA_GEOJSON,
                 "href": Text(f"{collection}/items/grid_{{lon}}_{{lat}}_{{year}}?{query}"),
             },
-            {"rel": "root", "type": "application/json", "href": f"{root}/?{query}"},
-            {"rel": "parent", "type": "application/json", "href": f"{collection}?{query}"},
-            {"rel": "collection", "type": "application/json", "href": f"{collection}?{query}"},
+            {"rel": "root", "type": MEDIA_JSON, "href": f"{root}/?{query}"},
+            {"rel": "parent", "type": MEDIA_JSON, "href": f"{collection}?{query}"},
+            {"rel": "collection", "type": MEDIA_JSON, "href": f"{collection}?{query}"},
         ],
     }
 

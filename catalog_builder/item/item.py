@@ -21,6 +21,15 @@ import numpy.typing as npt
 
 from catalog_builder.item.addresses import Addresses, alternate
 from catalog_builder.item.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
+from catalog_builder.storage.media_types import (
+    MEDIA_COG,
+    MEDIA_GEOJSON,
+    MEDIA_GEOTIFF,
+    MEDIA_JSON,
+    MEDIA_NPY,
+    MEDIA_PNG,
+    MEDIA_VRT,
+)
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
@@ -50,14 +59,6 @@ BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
 STATISTICS = ("minimum", "maximum", "mean", "stddev")
 """Statistics of a band, in the order in which they are kept."""
 _GRID_NAMES = np.array(["utm", "source"], dtype=object)
-
-MEDIA_NPY = "application/x-npy"
-MEDIA_GEOTIFF = "image/tiff; application=geotiff"
-MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-MEDIA_PARQUET = "application/vnd.apache.parquet"
-MEDIA_VRT = "image/x.vrt"
-"""Not registered, as no type of VRTs is. odc-stac loads no asset whose type does not begin with image/;
-stackstac and STAC Browser, which cannot draw 128 bands, leave this one alone."""
 
 
 _NPY = "{year}/grid_{lon}_{lat}/grid_{lon}_{lat}.npy"
@@ -244,12 +245,12 @@ def item_template(
         "links": [
             {
                 "rel": "self",
-                "type": "application/geo+json",
+                "type": MEDIA_GEOJSON,
                 "href": Text(f"{collection}/items/grid_{{lon}}_{{lat}}_{{year}}"),
             },
-            {"rel": "root", "type": "application/json", "href": f"{root}/"},
-            {"rel": "parent", "type": "application/json", "href": collection},
-            {"rel": "collection", "type": "application/json", "href": collection},
+            {"rel": "root", "type": MEDIA_JSON, "href": f"{root}/"},
+            {"rel": "parent", "type": MEDIA_JSON, "href": collection},
+            {"rel": "collection", "type": MEDIA_JSON, "href": collection},
         ],
     }  # fmt: skip
 
@@ -378,7 +379,7 @@ def _cog_assets(
         "thumbnail": When(
             Has.COG_VISUAL,
             {
-                **file("thumbnail", "thumbnail.png", "image/png", header=False),
+                **file("thumbnail", "thumbnail.png", MEDIA_PNG, header=False),
                 "title": "False colour, small",
                 "roles": ["thumbnail"],
             },

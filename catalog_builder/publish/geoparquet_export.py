@@ -7,7 +7,6 @@ from pathlib import Path
 
 from catalog_builder import storage
 from catalog_builder.catalog.extract import Extract, Progress, quiet
-from catalog_builder.item.item import MEDIA_PARQUET
 from catalog_builder.item.parquet import write_items
 
 
@@ -23,7 +22,7 @@ def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress
             if not len(cell):
                 continue
             target = storage.join(out, part.id, f"year={year}", "items.parquet")
-            with storage.write_atomic(target, content_type=MEDIA_PARQUET, lone=True) as path:
+            with storage.write_atomic(target, lone=True) as path:
                 write_items(
                     path,
                     cell,

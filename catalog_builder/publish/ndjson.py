@@ -55,7 +55,7 @@ def _target(out: str) -> Iterator[IO[bytes]]:
         return
     path = Path(out)
     with (
-        storage.write_atomic(out, content_type="application/x-ndjson", lone=True) as part,
+        storage.write_atomic(out, lone=True) as part,
         part.open("wb") as file,
     ):
         match path.suffix:

@@ -31,6 +31,7 @@ from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.publish.static_place import MARK, ROOT, TreePlace, tree_place
+from catalog_builder.storage.media_types import MEDIA_GEOJSON, MEDIA_JSON
 from catalog_builder.tile.grid import COLS_PER_ZONE
 
 MAX_ITEMS = 200_000
@@ -39,9 +40,6 @@ MAX_LINKS = 2_000
 """Links of any file of the tree."""
 BAND_ROWS = 30
 """Rows of tiles in a band of latitude."""
-
-_JSON = "application/json"
-_GEOJSON = "application/geo+json"
 
 
 def write_static(
@@ -100,8 +98,8 @@ class _Tree:
             self._collection(part, years)
             children.append((f"{part.id}/collection.json", part.record.dataset.title))
         document = _catalog(CATALOG_ID, CATALOG_TITLE, CATALOG_DESCRIPTION) | {"tessera:tree": True}
-        document["links"] = [_link("root", "./catalog.json", _JSON, CATALOG_TITLE)]
-        document["links"] += [_link("child", f"./{href}", _JSON, title) for href, title in children]
+        document["links"] = [_link("root", "./catalog.json", MEDIA_JSON, CATALOG_TITLE)]
+        document["links"] += [_link("child", f"./{href}", MEDIA_JSON, title) for href, title in children]
         self.place.settle()
         self._put(ROOT, document)
         self.place.settle()
@@ -111,7 +109,7 @@ class _Tree:
         document = part.document()
         document["links"] = [
             *_up("../catalog.json", "../catalog.json"),
-            *(_link("child", f"./{name}/catalog.json", _JSON, title) for name, title in years),
+            *(_link("child", f"./{name}/catalog.json", MEDIA_JSON, title) for name, title in years),
             *document["links"],
         ]
         self.place.settle()
@@ -128,7 +126,7 @@ class _Tree:
                 item = orjson.loads(text)
                 item["links"] = [
                     *_up("../../../../catalog.json", "./catalog.json"),
-                    _link("collection", "../../../collection.json", _JSON),
+                    _link("collection", "../../../collection.json", MEDIA_JSON),
                 ]
                 self._put(f"{folder}/{zone:02}/{_band_name(band)}/{item['id']}.json", item)
                 bands[zone][band].append(item["id"])
@@ -140,7 +138,7 @@ class _Tree:
                     f"{folder}/{zone:02}/{_band_name(band)}",
                     f"{part.id}-{year}-{zone:02}-{_band_name(band)}",
                     f"Zone {zone}, {_band_title(band)}, {year}",
-                    [_link("item", f"./{i}.json", _GEOJSON) for i in ids],
+                    [_link("item", f"./{i}.json", MEDIA_GEOJSON) for i in ids],
                     4,
                 )
             self._catalog(
@@ -148,13 +146,15 @@ class _Tree:
                 f"{part.id}-{year}-{zone:02}",
                 f"UTM zone {zone}, {year}",
                 [
-                    _link("child", f"./{_band_name(b)}/catalog.json", _JSON, _band_title(b))
+                    _link("child", f"./{_band_name(b)}/catalog.json", MEDIA_JSON, _band_title(b))
                     for b in sorted(of_zone)
                 ],
                 3,
             )
         if bands:
-            links = [_link("child", f"./{z:02}/catalog.json", _JSON, f"UTM zone {z}") for z in sorted(bands)]
+            links = [
+                _link("child", f"./{z:02}/catalog.json", MEDIA_JSON, f"UTM zone {z}") for z in sorted(bands)
+            ]
             self._catalog(folder, f"{part.id}-{year}", f"{part.record.dataset.title}, {year}", links, 2)
         return bool(bands)
 
@@ -169,7 +169,8 @@ class _Tree:
     def _put(self, path: str, document: dict[str, Any]) -> None:
         assert len(document["links"]) <= MAX_LINKS  # noqa: S101 - by the layout
         self.written.add(path)
-        self.place.put(path, orjson.dumps(document))
+        kind = MEDIA_GEOJSON if document["type"] == "Feature" else MEDIA_JSON
+        self.place.put(path, orjson.dumps(document), kind)
 
 
 def _catalog(name: str, title: str, description: str) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _link(rel: str, href: str, kind: str, title: str | None = None) -> dict[str,
 
 
 def _up(root: str, parent: str) -> list[dict[str, Any]]:
-    return [_link("root", root, _JSON, CATALOG_TITLE), _link("parent", parent, _JSON)]
+    return [_link("root", root, MEDIA_JSON, CATALOG_TITLE), _link("parent", parent, MEDIA_JSON)]
 
 
 def _band_name(band: int) -> str:

@@ -15,6 +15,7 @@ import orjson
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.storage.media_types import MEDIA_BYTES
 
 MARK = ".tessera-stac-tree"
 """Killed before its root was written, an export leaves this behind: the place is its own."""
@@ -26,7 +27,7 @@ _AT_ONCE = 16
 class TreePlace(Protocol):
     """A place for the files of a tree, by path below it."""
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, media_type: str) -> None:
         """Write a file whole, unless it says the same already; it is there after :meth:`settle`."""
 
     def settle(self) -> None:
@@ -48,7 +49,7 @@ def tree_place(out: Path | str) -> TreePlace:
     place = _Prefix(str(out)) if storage.scheme(out) else _Folder(storage.local_path(out))
     if not place.is_empty() and not (_is_ours(place.read(ROOT)) or place.read(MARK) is not None):
         raise StorageError(f"{out}: exists, and is not a static tree of an earlier export")
-    place.put(MARK, b"")
+    place.put(MARK, b"", MEDIA_BYTES)
     place.settle()
     return place
 
@@ -73,7 +74,7 @@ class _Folder:
         except OSError:
             return None
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, media_type: str) -> None:
         target = self._root / path
         with suppress(FileNotFoundError):
             if target.read_bytes() == data:
@@ -116,17 +117,17 @@ class _Prefix:
             return None
         return storage.read_bytes(storage.join(self._address, path))
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, media_type: str) -> None:
         if self._there.get(path) == hashlib.md5(data, usedforsecurity=False).hexdigest():
             return
         if len(self._waiting) >= 50 * _AT_ONCE:
             self.settle()
-        self._waiting.append(self._pool.submit(self._put, path, data))
+        self._waiting.append(self._pool.submit(self._put, path, data, media_type))
 
-    def _put(self, path: str, data: bytes) -> None:
+    def _put(self, path: str, data: bytes, media_type: str) -> None:
         with tempfile.NamedTemporaryFile(prefix="tessera-put-") as file:
             Path(file.name).write_bytes(data)
-            storage.put_file(file.name, storage.join(self._address, path), content_type="application/json")
+            storage.put_file(file.name, storage.join(self._address, path), content_type=media_type)
 
     def settle(self) -> None:
         for future in self._waiting:

@@ -39,8 +39,6 @@ from catalog_builder.tile.grid import Grid, Raster, TileId
 
 N_BANDS = 128
 """Dimensions of an embedding vector."""
-VRT_MEDIA_TYPE = "image/x.vrt"
-"""Media type of a VRT, as items say it: none is registered."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""

@@ -31,6 +31,7 @@ from catalog_builder.storage.address import (
     published_address,
     scheme,
 )
+from catalog_builder.storage.media_types import media_type
 from catalog_builder.storage.ranged import Meter, RangedFile, open_ranged
 from catalog_builder.storage.s3.client import S3Settings, gdal_settings, https_address, platform
 from catalog_builder.storage.stream import stream
@@ -211,9 +212,7 @@ def list_files(address: str | Path) -> Iterator[Entry]:
 
 
 @contextmanager
-def write_atomic(
-    address: str | Path, *, content_type: str | None = None, lone: bool = False
-) -> Iterator[Path]:
+def write_atomic(address: str | Path, *, lone: bool = False) -> Iterator[Path]:
     """Give a local path to write to; on leaving, the file is published at the address in one step.
 
     Locally the path is a hidden name beside the target, which is flushed to disk and renamed. For S3
@@ -224,8 +223,6 @@ def write_atomic(
     ----------
     address
         Where it is to be.
-    content_type
-        What an object store says of it to clients.
     lone
         Nobody else writes there meanwhile, so that what a killed process left beside a local file may be
         overwritten; see :func:`catalog_builder.storage.local.in_one_step`.
@@ -248,7 +245,7 @@ def write_atomic(
         with tempfile.TemporaryDirectory(prefix="tessera-put-") as folder:
             path = Path(folder) / Path(urlsplit(str(address)).path).name
             yield path
-            put_file(path, address, content_type=content_type)
+            put_file(path, address)
         return
     with local.write_atomic(local_path(address), lone=lone) as path:
         yield path
@@ -269,7 +266,8 @@ def put_file(
     path, address
         From where to where.
     content_type, cache_control
-        What an object store says of it to clients.
+        What an object store says of it to clients; the type is by default that of the address' name, see
+        :func:`catalog_builder.storage.media_types.media_type`.
     immutable
         In an object store, refuse to put it in the place of other bytes.
 
@@ -289,7 +287,7 @@ def put_file(
     s3.put.put(
         Path(path),
         str(address),
-        content_type=content_type,
+        content_type=content_type or media_type(str(address)),
         cache_control=cache_control,
         replacing=s3.put.NEW if immutable else None,
     )

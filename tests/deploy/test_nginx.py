@@ -121,7 +121,7 @@ def test_ranges_come_from_the_disk(place: Place, http: httpx.Client) -> None:
     found = http.get(f"/data/{path}", headers={"range": "bytes=250-260"})
     assert (found.status_code, found.content) == (206, whole[250:261])
     assert found.headers["content-range"] == f"bytes 250-260/{len(whole)}"
-    assert found.headers["content-type"] == "image/tiff; application=geotiff"
+    assert found.headers["content-type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
     assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert found.headers["access-control-allow-origin"] == "*"
     assert "content-range" in found.headers["access-control-expose-headers"].lower()

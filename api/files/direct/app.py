@@ -14,7 +14,7 @@ from api.files.direct.converted import Cogs
 from api.files.direct.documents import codes_offset, document, index
 from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, public_address
 from api.files.direct.planes import Planes
-from api.files.folder import MEDIA_TYPES, REVALIDATE, RangedFiles, media_type, open_below, visible
+from api.files.folder import REVALIDATE, RangedFiles, open_below, visible
 from api.files.ranges import ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
@@ -22,6 +22,7 @@ from catalog_builder.errors import ArrayError, GridError, TesseraError
 from catalog_builder.pixels.containers import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
 from catalog_builder.raster.vrt import tessera_metadata
+from catalog_builder.storage.media_types import MEDIA_BYTES, MEDIA_NPY, media_type
 from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
@@ -145,7 +146,7 @@ class DirectAccess:
             receive,
             send,
             ComputedArray(VirtualArray(found.place, role)),
-            media_type=MEDIA_TYPES[".npy"],
+            media_type=MEDIA_NPY,
             cache_control=VRT_CACHE_CONTROL,
         )
 
@@ -165,7 +166,7 @@ class DirectAccess:
             offset = await anyio.to_thread.run_sync(codes_offset, found, raster, root)
             with open_below(root, found.path(".npy")) as content:
                 planes = Planes(content, offset, raster.height * raster.width)
-                kind = "application/octet-stream"
+                kind = MEDIA_BYTES
                 await respond(scope, receive, send, planes, media_type=kind, cache_control=REVALIDATE)
         except FileNotFoundError as error:
             await send_not_found(scope, send, f"the source has no {error}")
@@ -201,7 +202,7 @@ class DirectAccess:
             reason = "the source cannot be read at the moment, try again"
             await send_error(scope, send, 503, "Unavailable", reason, [(b"retry-after", b"1")])
             return
-        kind = MEDIA_TYPES[".html"] if named.kind == "index" else media_type(route_path(scope))
+        kind = media_type("index.html") if named.kind == "index" else media_type(route_path(scope))
         cache_control = VRT_CACHE_CONTROL if local is None else REVALIDATE
         content = Document(body.encode())
         await respond(scope, receive, send, content, media_type=kind, cache_control=cache_control)

@@ -55,7 +55,7 @@ def coverage_html(
     if not layers:
         raise QueryError("a coverage map needs at least one collection")
     shown = [{**layer(*one), "grid": embedded(one[2])} for one in layers]
-    with write_atomic(target, content_type="text/html; charset=utf-8") as file:
+    with write_atomic(target) as file:
         file.write_text(coverage_page(shown))
 
 

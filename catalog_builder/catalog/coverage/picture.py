@@ -103,11 +103,7 @@ def coverage_png(
     if region is not None and not _is_box(region):
         _draw_outline(image, window, scale, region)
     sheet = _with_margins(image, window, scale, title, mask, years)
-    with (
-        nullcontext(target)
-        if not isinstance(target, str | Path)
-        else write_atomic(target, content_type="image/png") as file
-    ):
+    with nullcontext(target) if not isinstance(target, str | Path) else write_atomic(target) as file:
         sheet.save(file, "PNG", optimize=True)
 
 

@@ -77,7 +77,7 @@ class LedgerWriter:
                 self._put()
 
     def _put(self) -> None:
-        storage.put_file(self._path, self.address, content_type="application/x-ndjson")
+        storage.put_file(self._path, self.address)
         self._put_at = time.monotonic()
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +16,6 @@ from catalog_builder.convert.plan.job import Options
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""
-_TYPES = {
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".vrt": "application/xml",
-    ".png": "image/png",
-}
 _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -62,17 +56,8 @@ def publish(folder: Path, row: LedgerRow, options: Options) -> None:
         staged = folder / role
         target = storage.join(options.out, file.path)
         if storage.scheme(target):
-            kind = _TYPES[Path(file.path).suffix]
-            storage.put_file(staged, target, content_type=kind, cache_control=_IMMUTABLE, immutable=True)
+            storage.put_file(staged, target, cache_control=_IMMUTABLE, immutable=True)
             continue
         final = storage.local_path(target)
         final.parent.mkdir(parents=True, exist_ok=True)
-        staged.chmod(0o666 & ~_umask())
         staged.replace(final)
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -46,7 +46,7 @@ def put(
     local: Path,
     address: str,
     *,
-    content_type: str | None = None,
+    content_type: str,
     cache_control: str | None = None,
     replacing: str | None = None,
 ) -> str:
@@ -76,8 +76,7 @@ def put(
         if present is not None and present.sha256 == sha256:
             return present.tag
         _require(address, present.tag if present else NEW, replacing)
-    about: dict[str, Any] = {"Metadata": {SHA256: sha256}}
-    about |= {"ContentType": content_type} if content_type else {}
+    about: dict[str, Any] = {"Metadata": {SHA256: sha256}, "ContentType": content_type}
     about |= {"CacheControl": cache_control} if cache_control else {}
     condition: dict[str, Any] = {}
     if replacing is not None and settings.conditional:
