@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from catalog_builder import storage
 from catalog_builder.build.options import BuildOptions
@@ -46,9 +45,9 @@ def make_record(
     ordinal = present[ds.collection_id].ordinal if ds.collection_id in present else max(taken, default=0) + 1
     landmask_root = options.landmask_root or ds.published_landmasks or ""
     lane = f"{{root}}/source/{url_path(ds.directory)}"
-    own = f"{home if is_remote(home) else '{root}/data'}/{COGS}/{url_path(ds.directory)}"
-    source = source_root if is_remote(source_root) else lane
-    masks = landmask_root if is_remote(landmask_root) else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}"
+    own = f"{home if storage.scheme(home) else '{root}/data'}/{COGS}/{url_path(ds.directory)}"
+    source = source_root if storage.scheme(source_root) else lane
+    masks = landmask_root if storage.scheme(landmask_root) else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}"
     data = (options.data_root or own).rstrip("/")
     return CollectionRecord(
         ordinal=ordinal,
@@ -65,10 +64,8 @@ def make_record(
             buckets=_buckets(source, masks, data),
         ),
         grid=options.grid,
-        source_root=source_root if is_remote(source_root) else str(Path(source_root).absolute()),
-        landmask_root=landmask_root
-        if is_remote(landmask_root) or not landmask_root
-        else str(Path(landmask_root).absolute()),
+        source_root=_absolute(source_root),
+        landmask_root=_absolute(landmask_root) if landmask_root else "",
         counts=tuple(years.values()),
         n_tiles=n_tiles,
     )
@@ -94,9 +91,9 @@ def source_root_of(options: BuildOptions, roots: set[str]) -> str:
     return options.dataset.published_root
 
 
-def is_remote(address: str) -> bool:
-    """Whether an address is not a local path."""
-    return address.startswith(("http://", "https://", "s3://"))
+def _absolute(address: str) -> str:
+    """Return an address that means the same from another working directory."""
+    return address if storage.scheme(address) else str(storage.local_path(address).absolute())
 
 
 def _buckets(*addresses: str) -> tuple[Bucket, ...]:

@@ -22,8 +22,8 @@ from catalog_builder.errors import ArrayError, GridError, TesseraError
 from catalog_builder.pixels.containers import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
 from catalog_builder.raster.vrt import tessera_metadata
+from catalog_builder.storage import scheme
 from catalog_builder.storage.media_types import MEDIA_BYTES, MEDIA_NPY, media_type
-from catalog_builder.storage.where import is_local
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
 
@@ -66,9 +66,9 @@ class DirectAccess:
         self._roots = {r.dataset.directory: r for r in roots}
         self._exists = exists
         every = [a for r in self._roots.values() for a in (_arrays_root(r), r.landmasks) if a is not None]
-        self._files = {root: RangedFiles(root) for root in every if is_local(root)}
+        self._files = {root: RangedFiles(root) for root in every if not scheme(root)}
         # a root that no client could read is the operator's mistake: say so now, not at a request
-        self._addresses = {root: public_address(root) for root in every if not is_local(root)}
+        self._addresses = {root: public_address(root) for root in every if scheme(root)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

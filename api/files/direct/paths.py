@@ -9,7 +9,7 @@ from typing import Literal
 from catalog_builder.pixels.containers import place_below
 from catalog_builder.pixels.place import Kind as Container
 from catalog_builder.pixels.place import Place
-from catalog_builder.storage import https_address
+from catalog_builder.storage import https_address, scheme
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import TileId
 
@@ -124,12 +124,8 @@ def public_address(root: str) -> str:
 
     Raises
     ------
-    ValueError
-        If the root is not an http(s) or s3 address.
+    StorageError
+        If the address has another scheme.
     """
     root = root.rstrip("/")
-    if root.startswith(("http://", "https://")):
-        return root
-    if not root.startswith("s3://"):
-        raise ValueError(f"'{root}' is not an http(s) or s3 address")
-    return https_address(root)
+    return https_address(root) if scheme(root) == "s3" else root
