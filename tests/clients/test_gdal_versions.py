@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rasterio
 from pystac_client import Client
 
 from tests.conftest import SUPPORT, plain_environment
 from tests.support.converted import FIRST, RAW_YEAR, Converted
 from tests.support.http_server import Server
-from tests.support.needs import program
+from tests.support.needs import program, require_qgis
 from tests.support.pixels import cog, same, tile_values
 
 WINDOW = (90, 500, 64, 48)
@@ -58,8 +59,6 @@ def exact(tiles: Converted, year: int) -> npt.NDArray[np.float64]:
         codes = np.load(folder / f"{FIRST.name}.npy", mmap_mode="r")[rows, columns, BAND]
         scales = np.load(folder / f"{FIRST.name}_scales.npy", mmap_mode="r")[rows, columns]
     else:
-        import rasterio
-
         with rasterio.open(cog(tiles, FIRST, year, "embeddings.tif")) as src:
             codes = src.read(BAND + 1)[rows, columns]
         with rasterio.open(cog(tiles, FIRST, year, "scales.tif")) as src:
@@ -125,11 +124,34 @@ def test_commands_of_the_distribution(
     assert report["bands"][number - 1]["description"] == f"Tessera_Band_{BAND}"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_qgis_of_the_distribution(
+    server: Server, tiles: Converted, gdal36: Path, tmp_path: Path, way: str
+) -> None:
+    """A window as it is, and the whole tile zoomed out: the overview of a COG."""
+    require_qgis(gdal36)
+    path, number, year = place(way, server, tiles)
+    out = tmp_path / "out.npz"
+    command = [str(c) for c in (gdal36, SUPPORT / "qgis_reader.py", path, out, number, *WINDOW, 2)]
+    environment = plain_environment(QT_QPA_PLATFORM="offscreen", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3.22.")
+    with np.load(out) as saved:
+        window, reduced = saved["window"], saved["reduced"]
+    assert same(window, exact(tiles, year).astype(np.float32))
+    if year == RAW_YEAR:
+        return  # published arrays have no overviews: which pixels are taken is up to QGIS
+    with rasterio.open(cog(tiles, FIRST, year, "embeddings.tif"), overview_level=0) as src:
+        codes = src.read(BAND + 1)
+    with rasterio.open(cog(tiles, FIRST, year, "scales.tif"), overview_level=0) as src:
+        scales = src.read(1)
+    assert same(reduced, codes.astype(np.float32) * scales)
+
+
 def test_int8_on_gdal_36(server: Server, tiles: Converted, gdal36: Path, tmp_path: Path) -> None:
     """Codes of a COG are unsigned there, and said to be signed; scales and colours are what they are."""
     codes, about = read(gdal36, str(cog(tiles, FIRST, 2024, "embeddings.tif")), tmp_path / "out.npz", {})
-    import rasterio
-
     with rasterio.open(cog(tiles, FIRST, 2024, "embeddings.tif")) as src:
         assert np.array_equal(codes[0].view(np.int8), src.read())
     assert (about["dtypes"], about["pixeltype"]) == (["byte"], "SIGNEDBYTE")

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.needs import program
+
 CACHE = Path(__file__).parents[2] / ".cache"
 
 
@@ -39,3 +41,24 @@ def environment(lock: Path, *sources: str) -> Path:
             subprocess.run([*pip, "--require-hashes", *binary, "--requirement", lock], check=True)
             (home / "ready").touch()
     return python
+
+
+def node_environment(folder: Path) -> Path:
+    """Return a copy of a folder with a ``package-lock.json``, with what that lists installed beside it."""
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    key = hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()[:12]
+    CACHE.mkdir(exist_ok=True)
+    home = CACHE / f"{folder.parent.name}-{folder.name}-{key}"
+    with (CACHE / f"{folder.parent.name}-{folder.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            for path in files:
+                shutil.copy(path, home)
+            npm = program("npm", "npm")
+            subprocess.run(
+                [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=home, check=True
+            )
+            (home / "ready").touch()
+    return home

@@ -50,6 +50,13 @@ def distribution_gdal() -> Path:
     return python
 
 
+def require_qgis(python: Path) -> None:
+    """Say what is missing if the distribution's Python has no QGIS."""
+    command = [python, "-c", "import qgis.core"]
+    if subprocess.run(command, capture_output=True, env={"QT_QPA_PLATFORM": "offscreen"}).returncode:
+        lacks("the distribution's Python has no QGIS (Debian: python3-qgis)")
+
+
 def real_manifests() -> Path:
     """Return the folder of all real manifests of July 2025: ``registry_<year>.txt.xz``."""
     return real_manifests_or_none() or lacks(_NO_MANIFESTS)
