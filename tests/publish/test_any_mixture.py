@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pystac.validation
 import pytest
 import stac_geoparquet.arrow
-from catalog_builder.catalog.index.selection import Selection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from catalog_builder.build.run import BuildOptions, build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
+from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.item.statistics import encode_statistics
 from catalog_builder.manifests import Part
