@@ -17,18 +17,22 @@ PLAIN_SECONDS = 5.0
 """Seconds between two progress lines in a log."""
 
 
-class Report(Protocol):
+class Progress(Protocol):
     """Tells what is being done, how much is done, and of how much (0 if unknown)."""
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """Report progress."""
 
 
+def no_progress(what: str, done: int, of: int) -> None:
+    """Report nothing: the default wherever progress is told."""
+
+
 @contextlib.contextmanager
-def progress(unit: str, *, quiet: bool = False) -> Iterator[Report]:
+def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Lend a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
     if quiet:
-        yield lambda what, done, of: None
+        yield no_progress
     elif sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
@@ -37,7 +41,7 @@ def progress(unit: str, *, quiet: bool = False) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def _bar(unit: str) -> Iterator[Report]:
+def _bar(unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Left

@@ -25,7 +25,7 @@ from catalog_builder.errors import StorageError
 from catalog_builder.storage.media_types import media_type
 from catalog_builder.storage.s3.presign import period
 
-BLOCK = 4 << 20
+READ_AHEAD = 4 << 20
 """Bytes that are asked for at a time where a client reads on."""
 THREADS = 32
 """Requests to S3 at a time."""
@@ -60,7 +60,7 @@ class ObjectContent:
         if not at <= span.start <= span.stop <= at + len(data):
             # what follows on the last read is part of a long answer: fetch it in long pieces
             reads_on = span.start == at + len(data) and at + len(data) > 0
-            stop = min(max(span.stop, span.start + BLOCK), self.size) if reads_on else span.stop
+            stop = min(max(span.stop, span.start + READ_AHEAD), self.size) if reads_on else span.stop
             try:
                 data = storage.s3.objects.read_range(self.address, span.start, stop, self.etag)
             except StorageError as error:

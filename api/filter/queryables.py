@@ -22,7 +22,7 @@ from catalog_builder.item.item import Has
 from catalog_builder.tile.grid import COLS_PER_ZONE, N_ROWS, centre_texts
 from catalog_builder.tile.years import COVERAGE_NAMES, year_bits
 
-Kind = Literal["number", "text", "boolean", "instant", "geometry"]
+ValueKind = Literal["number", "text", "boolean", "instant", "geometry"]
 Axis = Literal["collection", "year", "zone", "tile-year"]
 """What a property depends on; ``zone`` is a UTM zone and hemisphere."""
 
@@ -38,7 +38,7 @@ class Queryable:
     """A property of items."""
 
     name: str
-    kind: Kind
+    kind: ValueKind
     axis: Axis
     sql: Callable[[Snapshot], str]
     """Its value; never NULL unless the property may be missing."""

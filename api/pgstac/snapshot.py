@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from api.catalogue.snapshot import StoredSnapshot
-from catalog_builder.catalog.index.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS, N_BLOCK_COLS, N_BLOCK_ROWS, Blocks
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError
@@ -75,7 +75,9 @@ class LoadedTiles:
         made = self._years_counted.get((ordinal, year))
         if made is None:
             there = (self._masks[ordinal] & np.uint32(year_bits([year]))) != 0
-            counts = there.reshape(N_BANDS, BLOCK, N_BLOCK_COLS, BLOCK).sum(axis=(1, 3), dtype=np.int32)
+            counts = there.reshape(N_BLOCK_ROWS, BLOCK_CELLS, N_BLOCK_COLS, BLOCK_CELLS).sum(
+                axis=(1, 3), dtype=np.int32
+            )
             made = self._years_counted[ordinal, year] = Blocks(counts)
         return made
 

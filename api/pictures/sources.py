@@ -53,12 +53,12 @@ from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError, 
 from catalog_builder.item.basis import Basis
 from catalog_builder.pixels.containers import CONTAINERS, place_below
 from catalog_builder.pixels.place import place_of
-from catalog_builder.pixels.read import ALL_BANDS, is_drawable, read_window
+from catalog_builder.pixels.read import is_drawable, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values
 from catalog_builder.pixels.window import Mask
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join
-from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 from catalog_builder.tile.grid import TileId
 
 TILE = 256

@@ -16,11 +16,10 @@ from api.access import Hrefs
 from api.request.hrefs import parse_hrefs
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import band_assets, parse_bands, view_query
-from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 
 NAMES = ("view", "bands", "hrefs")
 """The parameters that choose a view."""
-ALL_BANDS = tuple(range(N_BANDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import orjson
 
 from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.queryables import QUERYABLES, quoted
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import COL_SQL, ROW_SQL, ranges_json
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.pages import RANGES_SQL, where_sql
@@ -61,7 +61,7 @@ def _property(name: str) -> Callable[[Snapshot], str]:
 
 
 def _degree_sql(snapshot: Snapshot) -> str:
-    return f"({ROW_SQL} / {BLOCK} * 1000 + {COL_SQL} / {BLOCK})"
+    return f"({ROW_SQL} / {BLOCK_CELLS} * 1000 + {COL_SQL} / {BLOCK_CELLS})"
 
 
 def _coverage_of_year(snapshot: Snapshot, record: CollectionRecord, year: int) -> Counts:
@@ -95,7 +95,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
         ),
         Aggregation(
             "utm_zone_frequency", "integer", "By tessera:utm_zone.", _property("tessera:utm_zone"),
-            lambda _, __, ___, ____, col: col * BLOCK // grid.COLS_PER_ZONE + 1,
+            lambda _, __, ___, ____, col: col * BLOCK_CELLS // grid.COLS_PER_ZONE + 1,
         ),
         Aggregation(
             "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None,

@@ -20,12 +20,11 @@ from api.request.token import Cursor
 from api.search.parameters import Sort
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import make_key, split_key
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.index.search.sorting import Term
 from catalog_builder.errors import QueryError
 
-Row = tuple[Any, ...]
-"""As :meth:`catalog_builder.catalog.index.reader.Index.page` gives it; the key is first."""
 Pair = tuple[int, int]
 """Collection ordinal and year."""
 

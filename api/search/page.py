@@ -14,9 +14,10 @@ from api.filter.free_text import bounds_of
 from api.filter.ids import item_keys
 from api.request.times import year_span
 from api.request.token import decode, encode
-from api.search.order import Order, Row
+from api.search.order import Order
 from api.search.query import Query
 from api.settings import Settings
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.errors import QueryTimeoutError
 

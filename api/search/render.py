@@ -15,9 +15,9 @@ from api.request.fields import Fields
 from api.request.hrefs import shown
 from api.request.view import View
 from api.search.map_links import MAP_SLOTS, with_map_links
-from api.search.order import Row
 from catalog_builder.catalog.index.keys import ordinal_of
 from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.item.bands_view import bands_template, readable_flags
 from catalog_builder.item.item import item_columns, item_template

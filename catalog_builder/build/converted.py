@@ -26,7 +26,7 @@ from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
 from catalog_builder.item.roles import ROLES
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
@@ -40,9 +40,7 @@ COG_FLAGS = int(
 )
 
 
-def stage_ledgers(
-    staging: CogStaging, ledgers: Sequence[str], dataset: Dataset, selection: Selection
-) -> None:
+def stage_ledgers(staging: CogStaging, ledgers: Sequence[str], dataset: Dataset, selection: Subset) -> None:
     """Add what ledgers say of a dataset's tile-years; the last good row of each stays.
 
     Raises
@@ -63,7 +61,7 @@ def stage_ledgers(
 
 
 def stage_present(
-    staging: CogStaging, index: Index, ordinal: int, years: Sequence[int], selection: Selection
+    staging: CogStaging, index: Index, ordinal: int, years: Sequence[int], selection: Subset
 ) -> None:
     """Add what a catalogue knows of a collection's converted tile-years; any row of a ledger replaces it."""
 
@@ -81,7 +79,7 @@ _Found = tuple[int, int, int, str, tuple[Any, ...]]
 """Centre latitude and longitude x 100, year, when it finished, facts."""
 
 
-def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Selection) -> None:
+def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Subset) -> None:
     for batch in batched(rows, BATCH):
         lat_i, lon_i, year = (np.array([row[i] for row in batch], np.int64) for i in range(3))
         keep = selection.keeps(lat_i, lon_i, year)

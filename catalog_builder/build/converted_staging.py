@@ -23,7 +23,7 @@ from catalog_builder.tile.grid import N_CELLS
 BATCH = 1 << 14
 """Rows held at a time."""
 
-Row = tuple[Any, ...]
+Facts = tuple[Any, ...]
 
 
 class CogStaging:
@@ -65,7 +65,7 @@ class CogStaging:
         self._db.close()
         self._dir.cleanup()
 
-    def add(self, rows: Iterable[tuple[int, int, str, Row]]) -> None:
+    def add(self, rows: Iterable[tuple[int, int, str, Facts]]) -> None:
         """Spill rows (year, cell, when it finished, facts); of one tile-year's the last to finish stays."""
         marks = ", ".join("?" * (len(self.columns) + 2))
         sets = ", ".join(f"{name} = excluded.{name}" for name in ("finished", *self.columns))
@@ -74,7 +74,7 @@ class CogStaging:
             " WHERE excluded.finished >= cog.finished"
         )
 
-        def bound() -> Iterator[Row]:
+        def bound() -> Iterator[Facts]:
             for year, cell, finished, facts in rows:
                 self.num_rows += 1
                 yield (year * N_CELLS + cell, finished, *facts)
@@ -99,7 +99,7 @@ class CogStaging:
             rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
             return np.fromiter((slot - year * N_CELLS for (slot,) in rows), np.int32)
 
-    def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
+    def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Facts]]:
         """Yield facts (all, or some) of a year's cells, ascending, in batches of :data:`BATCH`."""
         sql = f"SELECT {', '.join(columns or self.columns)} FROM cog WHERE slot BETWEEN ? AND ?"
         with self._lock:
@@ -110,7 +110,7 @@ class CogStaging:
             with self._lock:
                 batch = found.fetchmany(BATCH)
 
-    def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Row]:
+    def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Facts]:
         """Return the facts of some cells of a year, in their order.
 
         Raises

@@ -34,8 +34,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import TesseraError
-from catalog_builder.manifests.part import Part
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.part import ManifestPart
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
@@ -177,12 +177,12 @@ class Staging:
             spill.close()
         self._dir.cleanup()
 
-    def add_all(self, parts: Iterable[Part]) -> None:
+    def add_all(self, parts: Iterable[ManifestPart]) -> None:
         """Add every part, in order."""
         for part in parts:
             self.add(part)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ManifestPart) -> None:
         """Spill a part's rows. Parts added later win.
 
         Raises
@@ -315,7 +315,7 @@ class Staging:
         by_source = rows["source"].to_numpy()[repeated]
         for ordinal in np.unique(by_source).tolist():
             mine = repeated[by_source == ordinal]
-            self._problems.add_rows(Kind.CONFLICT, names[ordinal], mine, len(mine), describe)
+            self._problems.add_rows(ProblemKind.CONFLICT, names[ordinal], mine, len(mine), describe)
 
 
 def _blocks(first: BoolArray) -> Iterator[slice]:

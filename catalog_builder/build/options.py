@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog_builder.build.merge import MergeReport
@@ -10,9 +9,6 @@ from catalog_builder.item.addresses import Mirrors
 from catalog_builder.manifests import ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and of how much (0 if unknown)."""
 
 
 @dataclass(frozen=True, slots=True)

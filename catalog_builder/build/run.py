@@ -18,7 +18,7 @@ from catalog_builder import storage
 from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport, Progress
+from catalog_builder.build.options import BuildOptions, BuildReport
 from catalog_builder.build.record import source_root_of
 from catalog_builder.build.version import NewVersion
 from catalog_builder.catalog.bucket import BucketCatalog
@@ -26,18 +26,15 @@ from catalog_builder.catalog.digest import check_digest
 from catalog_builder.catalog.folder import COGS, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.item.roles import LEDGER
-from catalog_builder.manifests import Part, ProblemLog, read_manifests
-from catalog_builder.manifests.part import Selection
-
-
-def _ignore(_what: str, _done: int, _of: int) -> None:
-    return
+from catalog_builder.manifests import ManifestPart, ProblemLog, read_manifests
+from catalog_builder.manifests.part import Subset
 
 
 def build(
-    sources: Sequence[str], out: Path | str, options: BuildOptions, progress: Progress = _ignore
+    sources: Sequence[str], out: Path | str, options: BuildOptions, progress: Progress = no_progress
 ) -> BuildReport:
     """Build or rebuild a collection of a catalogue; its other collections are kept.
 
@@ -114,7 +111,7 @@ def _build(
         for year in cogs.years():
             # A tile-year that only the ledger knows is one too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
-            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=tiles))
+            staging.add(ManifestPart(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         new = NewVersion(version.path, folder.current, home, old, staging, options, problems, progress, cogs)
         report = new.write(source_root_of(options, roots))
         version.wanted = report.published
@@ -147,7 +144,7 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
 
 def _stage_cogs(cogs: CogStaging, home: str, options: BuildOptions, old: Index | None) -> None:
     """Gather the converted tile-years."""
-    ds, selection = options.dataset, Selection(options.years, options.bounds)
+    ds, selection = options.dataset, Subset(options.years, options.bounds)
     if options.update and old is not None and ds.collection_id in old.collections:
         record = old.collections[ds.collection_id]
         stage_present(cogs, old, record.ordinal, record.years, selection)
@@ -190,10 +187,10 @@ def _read(
     return roots
 
 
-def _present(old: Index, record: CollectionRecord) -> Iterable[Part]:
+def _present(old: Index, record: CollectionRecord) -> Iterable[ManifestPart]:
     """Return what a catalogue holds of a collection, as if it were a manifest."""
     source = f"{old.path} ({record.id})"
     for year in record.years:
         tiles = old.tile_table(record.ordinal, year)
-        yield Part(source=source, dataset=record.dataset, tiles=tiles)
-    yield Part(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))
+        yield ManifestPart(source=source, dataset=record.dataset, tiles=tiles)
+    yield ManifestPart(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport, Progress, YearChange
+from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
 from catalog_builder.build.record import make_record
 from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.collection import (
@@ -31,10 +31,11 @@ from catalog_builder.catalog.folder import INDEX
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.writer import IndexWriter
+from catalog_builder.console import Progress
 from catalog_builder.errors import CatalogError
 from catalog_builder.item.item import item_template
 from catalog_builder.item.parquet import write_items
-from catalog_builder.manifests import Kind, ProblemLog
+from catalog_builder.manifests import ProblemKind, ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.table import cells
 from catalog_builder.tile.years import year_bits
@@ -152,7 +153,9 @@ class NewVersion:
             sizes = f"{rows.column('npy_size')[i]} and {rows.column('scales_size')[i]} bytes"
             return "", f"{year}/{name}: {sizes} do not fit the tile's raster; it cannot be read in place"
 
-        self.problems.add_rows(Kind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe)
+        self.problems.add_rows(
+            ProblemKind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe
+        )
 
     def _note_stale(self, rows: YearRows, year: int) -> None:
         """Say which converted tiles are left out because their source is another one now."""

@@ -28,7 +28,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -40,6 +40,7 @@ from catalog_builder import storage
 from catalog_builder.catalog.digest import STATE, check_digest, note_digest
 from catalog_builder.catalog.folder import CATALOG_JSON, INDEX, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
+from catalog_builder.console import Progress
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.storage.media_types import MEDIA_JSON, media_type
 
@@ -58,8 +59,6 @@ _CHANGING = "public, max-age=0, must-revalidate"
 _KEPT_SECONDS = 86400
 """How long an index that is no longer in force stays in the cache: a process may have it open."""
 _AT_ONCE = 8
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

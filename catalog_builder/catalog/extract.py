@@ -6,7 +6,7 @@ same of them as the API does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.item.item import TileRows, item_columns, item_template
@@ -30,13 +31,6 @@ from catalog_builder.tile.datasets import dataset
 
 PAGE = 2000
 """Items read and rendered at a time: 10 MB of JSON."""
-
-Row = tuple[Any, ...]
-Progress = Callable[[str, int, int], None]
-
-
-def quiet(_what: str, _done: int, _of: int) -> None:
-    """Report nothing: the default of every export."""
 
 
 @dataclass(frozen=True)

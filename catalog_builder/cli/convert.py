@@ -153,11 +153,11 @@ def convert(
     from catalog_builder import console
     from catalog_builder.cli.options import parse_bbox, parse_years
     from catalog_builder.convert.api import prepare, target_of
-    from catalog_builder.convert.plan.job import Options, Wanted
+    from catalog_builder.convert.plan.job import ConvertOptions, Wanted
     from catalog_builder.tile.datasets import dataset as find
 
     part = parse_shard(shard)
-    options = Options(
+    options = ConvertOptions(
         out=target_of(sources, out),
         profile=profile.value,
         grid=grid.value,

@@ -15,7 +15,7 @@ from catalog_builder.catalog.open import is_catalog
 from catalog_builder.convert import progress
 from catalog_builder.convert.fit_colours import fit_visual as fit_bases
 from catalog_builder.convert.plan.estimate import Estimate, estimate
-from catalog_builder.convert.plan.job import Options, Plan, Wanted
+from catalog_builder.convert.plan.job import ConvertOptions, Plan, Wanted
 from catalog_builder.convert.plan.sources import plan as make_plan
 from catalog_builder.convert.progress import duration, size
 from catalog_builder.convert.run import RunReport, run
@@ -35,7 +35,7 @@ class Conversion:
     """A conversion that is planned and has its workers; made by :func:`prepare`."""
 
     plan: Plan
-    options: Options
+    options: ConvertOptions
     pool: Workers
     workers: int
     """How many tiles are converted at a time."""
@@ -141,7 +141,7 @@ class Conversion:
 @contextmanager
 def prepare(
     sources: Sequence[str],
-    options: Options,
+    options: ConvertOptions,
     wanted: Wanted | None = None,
     *,
     workers: int | None = None,
@@ -176,7 +176,7 @@ def prepare(
 
     Examples
     --------
-    >>> with prepare(["catalog"], Options(out="cogs"), workers=0) as conversion:  # doctest: +SKIP
+    >>> with prepare(["catalog"], ConvertOptions(out="cogs"), workers=0) as conversion:  # doctest: +SKIP
     ...     done = conversion.run()
     """
     wanted = wanted or Wanted()
@@ -212,7 +212,9 @@ def target_of(sources: Sequence[str], out: str | None = None) -> str:
     raise QueryError("--out: say where the COGs go; only a catalogue has a place for them")
 
 
-def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
+def _workers(
+    plan: Plan, options: ConvertOptions, asked: int | None, dask: str | None
+) -> tuple[Workers, int, str]:
     """Return the workers, how many they are, and a line about them."""
     if dask is not None and dask != LOCAL:
         if asked is not None:

@@ -22,7 +22,7 @@ Hashes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ManifestPart:
     """Some rows of one manifest."""
 
     source: str
@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class Subset:
     """The years and the box that the user asked for; everything by default."""
 
     years: frozenset[int] | None = None

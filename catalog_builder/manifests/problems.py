@@ -15,7 +15,7 @@ from itertools import islice
 from catalog_builder.errors import ManifestError
 
 
-class Kind(StrEnum):
+class ProblemKind(StrEnum):
     """The kinds of problem; the value is what people read."""
 
     MALFORMED = "malformed line"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
 class Problem:
     """One problem and its place."""
 
-    kind: Kind
+    kind: ProblemKind
     source: str
     """Address of the file, and the member of an archive."""
     place: str
@@ -70,18 +70,18 @@ class ProblemLog:
     def __init__(self, *, strict: bool = False, keep: int = 20) -> None:
         self.strict = strict
         self.keep = keep
-        self.counts: Counter[Kind] = Counter()
+        self.counts: Counter[ProblemKind] = Counter()
         self.kept: list[Problem] = []
         self.notes: list[str] = []
         """Facts worth telling that are no problem: what was ignored, and why."""
-        self._kept_of: Counter[Kind] = Counter()
+        self._kept_of: Counter[ProblemKind] = Counter()
 
     @property
     def total(self) -> int:
         """How many problems there were. Not ``len``: an empty log must not be false."""
         return self.counts.total()
 
-    def add(self, kind: Kind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
+    def add(self, kind: ProblemKind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
         """Report one problem, or ``count`` of which this is the first.
 
         Raises
@@ -99,7 +99,7 @@ class ProblemLog:
 
     def add_rows(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         source: str,
         rows: Iterable[int],
         count: int,

@@ -9,8 +9,8 @@ from lzma import LZMAError
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from catalog_builder.manifests.part import Selection
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.part import Subset
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile.datasets import DATASETS, Dataset
 
 CHUNK = 8 << 20
@@ -30,7 +30,7 @@ class Reading:
     source: str
     """Address; a member of an archive stands after an exclamation mark, ``blocks.tar.xz!a/b.txt``."""
     problems: ProblemLog
-    selection: Selection
+    selection: Subset
     hint: Dataset | None = None
     """What the user says the dataset is."""
     dataset: Dataset | None = None
@@ -123,7 +123,7 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
             line += chunk.count(b"\n")
     if broken:
         reading.problems.add(
-            Kind.CORRUPT,
+            ProblemKind.CORRUPT,
             reading.source,
             f"breaks off or is damaged ({why}); the lines before are used",
             place=f"line {line}",

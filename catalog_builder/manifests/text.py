@@ -20,10 +20,10 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, Part
+from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, ManifestPart
 from catalog_builder.manifests.paths.files import Files, IndexArray, Pairer, landmasks_of
 from catalog_builder.manifests.paths.names import FileKind, flaw, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading, text_chunks
 from catalog_builder.tile.grid import TileId, rows_cols
 
@@ -86,7 +86,7 @@ def read_master(file: BinaryIO, reading: Reading) -> Iterator[tuple[str, str | N
                 yield words[0], words[1].lower() if len(words) == 2 else None
 
 
-def read_text(file: BinaryIO, reading: Reading) -> Iterator[Part]:
+def read_text(file: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
     """Read one text registry.
 
     Parameters
@@ -138,7 +138,9 @@ def _split_slowly(
         try:
             shown = line.decode().strip()
         except UnicodeDecodeError as error:
-            reading.problems.add(Kind.ENCODING, reading.source, f"{error.reason}, {EXPECTED}", place=place)
+            reading.problems.add(
+                ProblemKind.ENCODING, reading.source, f"{error.reason}, {EXPECTED}", place=place
+            )
             continue
         if len(words) == 2 and _HEX.fullmatch(words[0]):
             words = [words[1].removeprefix(b"*"), words[0]]
@@ -146,7 +148,7 @@ def _split_slowly(
             if not is_master_line(shown.split()):
                 found = shown if len(shown) <= 120 else f"{shown[:117]}..."
                 reading.problems.add(
-                    Kind.MALFORMED, reading.source, f"{EXPECTED}, found '{found}'", place=place
+                    ProblemKind.MALFORMED, reading.source, f"{EXPECTED}, found '{found}'", place=place
                 )
             continue
         paths.append(words[0])
@@ -167,7 +169,7 @@ def _digests(hashes: list[bytes], lines: IndexArray, reading: Reading) -> tuple[
             if not _HEX.fullmatch(text):
                 good[i] = False
                 reading.problems.add(
-                    Kind.BAD_HASH,
+                    ProblemKind.BAD_HASH,
                     reading.source,
                     f"expected 64 hexadecimal digits, found '{text[:80].decode('ascii', 'replace')}'",
                     place=f"line {lines[i]}",
@@ -183,7 +185,7 @@ def _parts(
     promise: _Promise,
     reading: Reading,
     pairers: dict[str, Pairer],
-) -> Iterator[Part]:
+) -> Iterator[ManifestPart]:
     strings = pa.array(paths, pa.string())
     names = parse_paths(strings)
     sha256, hashed = _digests(hashes, lines, reading)
@@ -194,7 +196,7 @@ def _parts(
     bad = np.isin(names.kind, (FileKind.OTHER, FileKind.GEOTIFF))
     for i in np.flatnonzero(bad).tolist():
         text = paths[i].decode()
-        kind, why = flaw(text) or (Kind.MALFORMED, f"{EXPECTED} of a tile's file, found '{text}'")
+        kind, why = flaw(text) or (ProblemKind.MALFORMED, f"{EXPECTED} of a tile's file, found '{text}'")
         reading.problems.add(kind, reading.source, why, place=f"line {lines[i]}")
     keep = ~bad
     keep &= _kept_promise(files, promise, keep, reading)
@@ -214,11 +216,11 @@ def _parts(
             pairer = pairers.setdefault(prefix, Pairer(reading.source, reading.problems))
             table = pairer.add(files if tiles.all() else files.take(tiles))
             if table is not None:
-                yield Part(reading.source, dataset, tiles=table)
+                yield ManifestPart(reading.source, dataset, tiles=table)
         masks = mine & ~is_tile
         if masks.any():
             table = landmasks_of(files.take(masks), reading.source, reading.problems)
-            yield Part(reading.source, dataset, landmasks=table)
+            yield ManifestPart(reading.source, dataset, landmasks=table)
 
 
 def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Reading) -> BoolArray:
@@ -237,11 +239,11 @@ def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Re
         outside = valid & ~wrong_year & (
             (row // 50 * 5 - 90 != promise.lat) | (col // 50 * 5 - 180 != promise.lon)
         )  # fmt: skip
-    for kind, mask in ((Kind.WRONG_YEAR, wrong_year), (Kind.OUTSIDE_BLOCK, outside)):
+    for kind, mask in ((ProblemKind.WRONG_YEAR, wrong_year), (ProblemKind.OUTSIDE_BLOCK, outside)):
 
-        def describe(i: int, kind: Kind = kind) -> tuple[str, str]:
+        def describe(i: int, kind: ProblemKind = kind) -> tuple[str, str]:
             found = f"{why}, found {files.year[i]}"
-            if kind is Kind.OUTSIDE_BLOCK:
+            if kind is ProblemKind.OUTSIDE_BLOCK:
                 tile = TileId.from_cell(int(files.cell[i]))
                 found = (
                     f"the file is the block of longitude {promise.lon}, latitude {promise.lat}; the tile "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError
 
 FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
@@ -30,7 +31,7 @@ def export(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = quiet,
+    report: Progress = no_progress,
 ) -> Exported:
     """Write items in one of :data:`FORMATS`.
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder import storage
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.item.parquet import write_items
 
 
-def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = quiet) -> int:
+def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = no_progress) -> int:
     """Write ``<collection>/year=YYYY/items.parquet`` below a folder or an s3 address; return how many items.
 
     Each file takes its place in one step. Files of other years are left as they are.

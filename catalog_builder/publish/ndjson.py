@@ -12,12 +12,13 @@ from typing import IO
 import zstandard
 
 from catalog_builder import storage
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 
 STDOUT = "-"
 
 
-def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = quiet) -> int:
+def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = no_progress) -> int:
     """Write items, one a line; return how many.
 
     Parameters

@@ -26,8 +26,9 @@ from typing import Any
 import orjson
 
 from catalog_builder.catalog.collection import CATALOG_DESCRIPTION, CATALOG_ID, CATALOG_TITLE
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
 from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.publish.static_place import MARK, ROOT, TreePlace, tree_place
@@ -43,7 +44,7 @@ BAND_ROWS = 30
 
 
 def write_static(
-    out: Path | str, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = quiet
+    out: Path | str, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = no_progress
 ) -> int:
     """Write the tree, or bring it up to date; return how many items it has.
 

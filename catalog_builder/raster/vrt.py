@@ -35,10 +35,9 @@ from typing import Literal
 from catalog_builder.raster.gdal import gdal_path
 from catalog_builder.raster.label import RawArray, placement
 from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
-N_BANDS = 128
-"""Dimensions of an embedding vector."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
@@ -54,7 +53,7 @@ _PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">P
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class VrtSource:
     """A raster that a view reads: on the same grid, and of the same shape, as the view."""
 
     href: str
@@ -153,8 +152,8 @@ def _raw_vrt(
 
 def f32_vrt(
     raster: Raster,
-    codes: Source,
-    scales: Source,
+    codes: VrtSource,
+    scales: VrtSource,
     metadata: Metadata | None = None,
     *,
     bands: Sequence[int] = range(N_BANDS),
@@ -227,15 +226,15 @@ def cog_f32_vrt(
     metadata
         Dataset tags.
     block
-        (height, width) of the COGs' blocks, see :class:`Source`.
+        (height, width) of the COGs' blocks, see :class:`VrtSource`.
     overviews
         The reduction factors that both COGs have. Their overviews hold averaged vectors with their
         own scales, so code and scale must come from the same level: GDAL does that.
     """
     return f32_vrt(
         raster,
-        Source(codes, "Int8", block, N_BANDS),
-        Source(scales, "Float32", block),
+        VrtSource(codes, "Int8", block, N_BANDS),
+        VrtSource(scales, "Float32", block),
         metadata,
         overviews=overviews,
     )
@@ -243,8 +242,8 @@ def cog_f32_vrt(
 
 def band_vrt(
     raster: Raster,
-    codes: Source,
-    scales: Source,
+    codes: VrtSource,
+    scales: VrtSource,
     band: int,
     metadata: Metadata | None = None,
     *,
@@ -256,7 +255,7 @@ def band_vrt(
 
 def plain_band_vrt(
     raster: Raster,
-    source: Source,
+    source: VrtSource,
     band: int,
     metadata: Metadata | None = None,
     *,
@@ -273,7 +272,7 @@ def plain_band_vrt(
     return _document(raster, metadata, body)
 
 
-def _source(raster: Raster, source: Source, band: int) -> str:
+def _source(raster: Raster, source: VrtSource, band: int) -> str:
     """Return one source; GDAL takes the whole raster when no rectangle is given."""
     path = gdal_path(source.href)
     relative = path == source.href and not path.startswith("/")

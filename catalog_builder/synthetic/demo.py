@@ -15,7 +15,7 @@ from catalog_builder.catalog.basis import load_basis
 from catalog_builder.console import progress, result, say
 from catalog_builder.convert.api import prepare as prepare_conversion
 from catalog_builder.convert.api import target_of
-from catalog_builder.convert.plan.job import Options, Wanted
+from catalog_builder.convert.plan.job import ConvertOptions, Wanted
 from catalog_builder.errors import ConvertError
 from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
 from catalog_builder.tile.datasets import SYNTHETIC, dataset
@@ -65,7 +65,7 @@ def prepare(
 def _convert(catalog: Path, year: int, *, quiet: bool) -> None:
     """Convert a year of the synthetic tiles; the others stay as published, for direct access."""
     sources = [str(catalog)]
-    options = Options(out=target_of(sources))
+    options = ConvertOptions(out=target_of(sources))
     known = load_basis(options.out, SYNTHETIC) is not None
     wanted = Wanted(dataset=dataset(SYNTHETIC), years=frozenset([year]))
     with prepare_conversion(sources, options, wanted, quiet=quiet) as conversion:

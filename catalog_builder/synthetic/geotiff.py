@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from catalog_builder.storage import write_atomic
-from catalog_builder.synthetic.world import N_BANDS, SampleTile
+from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import SYNTHETIC, Dataset, dataset
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 
 EMBEDDINGS_DIR = "global_0.1_degree_representation"

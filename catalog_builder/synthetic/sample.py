@@ -56,10 +56,10 @@ __all__ = [
 
 LANDMASKS_DIR = "global_0.1_degree_tiff_all"
 METADATA_FILE = "tessera_metadata.json"
-TileYear = tuple[TileId, int]
+TileOfYear = tuple[TileId, int]
 
 _CAMBRIDGE = [TileId(lat_i=lat_i, lon_i=lon_i) for lat_i in (5215, 5225) for lon_i in (5, 15)]
-DEFAULT_SET: tuple[TileYear, ...] = (
+DEFAULT_SET: tuple[TileOfYear, ...] = (
     *((tile, 2024) for tile in _CAMBRIDGE),
     *((_CAMBRIDGE[1], year) for year in (2022, 2023)),
 )
@@ -110,7 +110,7 @@ class SampleSet:
 def sample_set(
     root: str | Path,
     *,
-    tile_years: Sequence[TileYear] = DEFAULT_SET,
+    tile_years: Sequence[TileOfYear] = DEFAULT_SET,
     seed: int = 0,
     size: tuple[int, int] | None = None,
     workers: int | None = None,
@@ -140,7 +140,7 @@ def sample_set(
     _check_dataset(root)
     _write_text(root / "README.md", _README)
     embeddings, landmasks = root / EMBEDDINGS_DIR, root / LANDMASKS_DIR
-    written: dict[TileYear, Written] = {}
+    written: dict[TileOfYear, Written] = {}
 
     def finish(done: Written) -> None:
         written[done.tile, done.year] = done
@@ -148,7 +148,7 @@ def sample_set(
             progress(len(written), len(wanted), done)
 
     wanted = list(dict.fromkeys(tile_years))
-    missing: list[TileYear] = []
+    missing: list[TileOfYear] = []
     for tile, year in wanted:
         found = _find(embeddings, landmasks, tile, year, _stamp(seed, size))
         if found is None:

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import GridError
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, TileId
 
 Ints = npt.NDArray[np.int64]
@@ -39,7 +40,6 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-N_BANDS = 128
 GENERATOR = 2
 """Raised whenever the pixels of a tile change, so that older files are made anew."""
 

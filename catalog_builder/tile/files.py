@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 N_BANDS = 128
+"""Dimensions of an embedding vector."""
+ALL_BANDS = tuple(range(N_BANDS))
 
 
 def npy_size(height: npt.NDArray[np.integer], width: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

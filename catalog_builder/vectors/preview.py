@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.catalog.coverage.page import fill_page
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.convert.encode.colours import (
     Sample,
     colours,
@@ -52,7 +53,6 @@ _FITTED_ON = 2048
 """Pixels of each tile that a basis is fitted on."""
 
 Bounds = tuple[float, float, float, float]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def preview(
     year: int | None = None,
     dataset: str | None = None,
     size: int = 2048,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Preview:
     """Draw a region.
 

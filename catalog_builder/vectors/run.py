@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.console import Report as Progress
+from catalog_builder.console import Progress
 from catalog_builder.errors import QueryError, StorageError, TesseraError
 from catalog_builder.pixels.read import cost, is_quantized, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values

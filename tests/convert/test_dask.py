@@ -19,7 +19,7 @@ import pytest
 
 from catalog_builder import __version__
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.dask_start import connect
@@ -56,7 +56,7 @@ def _assert_none_left(process: subprocess.Popen[str]) -> None:
 
 
 def _inline(source: Path, out: Path) -> Path:
-    run(plan([str(source)], Wanted()), Options(str(out)), ExecutorWorkers(Inline(), 1))
+    run(plan([str(source)], Wanted()), ConvertOptions(str(out)), ExecutorWorkers(Inline(), 1))
     return out
 
 

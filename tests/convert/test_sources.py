@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.errors import ConvertError, DatasetError
 from catalog_builder.synthetic.sample import sample_set, write_geotiff_tile
@@ -183,7 +183,11 @@ def test_a_raster_too_large_for_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_options_that_matter_change_the_digest() -> None:
-    same = Options("a").digest_for("v1")
-    assert Options("b", verify=True, run="x", durable=False).digest_for("v1") == same
-    for other in (Options("a", profile="float32"), Options("a", grid="source"), Options("a", level=2)):
+    same = ConvertOptions("a").digest_for("v1")
+    assert ConvertOptions("b", verify=True, run="x", durable=False).digest_for("v1") == same
+    for other in (
+        ConvertOptions("a", profile="float32"),
+        ConvertOptions("a", grid="source"),
+        ConvertOptions("a", level=2),
+    ):
         assert other.digest_for("v1") != same

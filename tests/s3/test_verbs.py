@@ -22,7 +22,7 @@ from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli.main import app
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -148,7 +148,7 @@ def test_a_static_tree_in_a_bucket_is_that_of_a_folder(store: Store, tmp_path: P
 
 def _convert(out: str) -> RunReport:
     wanted = Wanted(dataset=dataset("synthetic"), years=frozenset({2023}))
-    return run(plan([str(converted().embeddings)], wanted), Options(out), ExecutorWorkers(Inline(), 1))
+    return run(plan([str(converted().embeddings)], wanted), ConvertOptions(out), ExecutorWorkers(Inline(), 1))
 
 
 @pytest.mark.parametrize("what", ["503", "500", "reset", "cut", "lost"])

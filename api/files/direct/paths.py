@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catalog_builder.pixels.containers import place_below
-from catalog_builder.pixels.place import Kind as Container
-from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.place import ContainerKind, Place
 from catalog_builder.storage import https_address, scheme
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import TileId
 
-Kind = Literal[
+ServedKind = Literal[
     "f32_vrt",
     "codes_vrt",
     "bytes_vrt",
@@ -30,7 +29,7 @@ Kind = Literal[
     "index",
 ]
 
-SUFFIXES: dict[str, Kind] = {
+SUFFIXES: dict[str, ServedKind] = {
     "_f32.vrt": "f32_vrt",
     ".vrt": "codes_vrt",
     "_u8.vrt": "bytes_vrt",
@@ -60,7 +59,7 @@ class Asked:
     """Of the dataset."""
     year: int
     grid: str
-    kind: Kind
+    kind: ServedKind
     band: int = 0
     """Of ``band_vrt``."""
 
@@ -74,7 +73,7 @@ class SourceRoot:
     """A local folder, or an http(s) or s3 address, above ``<year>/<grid>/<grid>.npy``."""
     landmasks: str | None = None
     """The same for ``<grid>.tiff``; None if there are none."""
-    container: Container = "npy"
+    container: ContainerKind = "npy"
     """What lies below ``root``."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from api.files.folder import FileContent
 from api.files.ranges import Span
-from catalog_builder.raster.vrt import N_BANDS
+from catalog_builder.tile.files import N_BANDS
 
 STRIP = 1 << 16
 """Pixels that are read at a time: 8 MB."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from api.catalogue.snapshot import Snapshot
 from api.filter.compile import time
-from api.filter.queryables import Kind, Queryable, queryable
+from api.filter.queryables import Queryable, ValueKind, queryable
 from catalog_builder.errors import QueryError
 
 ARITHMETIC: dict[str, str] = {
@@ -28,7 +28,7 @@ class Value:
 
     sql: str
     values: tuple[Any, ...]
-    kind: Kind
+    kind: ValueKind
     axes: frozenset[str]
     text: str
     """As a message shows it."""

@@ -27,6 +27,7 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import check_version
 from catalog_builder.catalog.index.search import counts, pages, sorting
 from catalog_builder.catalog.index.search.connection import Connections
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.ranges import Ranges
 from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.catalog.index.search.year_blocks import YearBlocks
@@ -103,7 +104,7 @@ class Index:
         *,
         backwards: bool = False,
         seconds: float | None = None,
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         """Return up to ``limit`` rows in key order; see :func:`.search.pages.find_page`."""
         return pages.find_page(
             self._connections, self._ranges, selection, limit, after, backwards=backwards, seconds=seconds
@@ -118,7 +119,7 @@ class Index:
         *,
         backwards: bool = False,
         seconds: float | None = None,
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         """Return up to ``limit`` rows in another order; see :func:`.search.sorting.sorted_page`."""
         return sorting.sorted_page(
             self._connections,

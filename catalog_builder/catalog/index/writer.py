@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import collection_span, make_keys
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import NO_TIME, SCHEMA, SCHEMA_VERSION
@@ -77,7 +77,9 @@ class IndexWriter:
                 f"INSERT INTO cog VALUES({marks})",
                 ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
             )
-        blocks, counts = np.unique(make_keys(ordinal, year, row // BLOCK, col // BLOCK), return_counts=True)
+        blocks, counts = np.unique(
+            make_keys(ordinal, year, row // BLOCK_CELLS, col // BLOCK_CELLS), return_counts=True
+        )
         insert("INSERT INTO block VALUES(?, ?)", zip(blocks.tolist(), counts.tolist(), strict=True))
 
     def landmasks(

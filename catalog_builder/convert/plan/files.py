@@ -14,7 +14,7 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
@@ -123,7 +123,7 @@ def _is_wanted(cell: np.integer, year: np.integer, kind: FileKind, wanted: Wante
     if kind == FileKind.OTHER or year < 0:
         return True
     where = grid.centres(*grid.rows_cols(np.array([cell])))
-    keeps = Selection(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
+    keeps = Subset(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
     return keeps is None or bool(keeps[0])
 
 

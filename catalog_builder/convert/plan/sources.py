@@ -19,7 +19,7 @@ from catalog_builder import storage
 from catalog_builder.convert.plan.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import TileId
 
@@ -175,7 +175,7 @@ def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
                 continue
             table = index.tile_table(record.ordinal, year)
             lat_i, lon_i = table["lat_i"].to_numpy(), table["lon_i"].to_numpy()
-            keeps = Selection(None, wanted.bounds).keeps(lat_i, lon_i)
+            keeps = Subset(None, wanted.bounds).keeps(lat_i, lon_i)
             keep = np.ones(len(lat_i), dtype=np.bool_) if keeps is None else keeps.copy()
             keep &= table["has_npy"].to_numpy() | table["geotiff"].is_valid().to_numpy()
             if wanted.missing:

@@ -19,7 +19,7 @@ import numpy as np
 from catalog_builder.convert.encode import overviews
 from catalog_builder.convert.encode.cog import write_cog
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.source import local_copy
 from catalog_builder.convert.tile.staging import publish, staged_file, staging
 from catalog_builder.errors import ConvertError
@@ -35,7 +35,7 @@ FOLDER = "other"
 _OURS = ("int8", "uint8", "int16", "uint16", "float32")
 
 
-def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
+def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> LedgerRow:
     """Convert a GeoTIFF that is not a tile; its row has no tile and no dataset.
 
     Raises
@@ -85,7 +85,9 @@ def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
     return row
 
 
-def _write_ours(ds: rasterio.DatasetReader, epsg: int, target: Path, job: Job, options: Options) -> int:
+def _write_ours(
+    ds: rasterio.DatasetReader, epsg: int, target: Path, job: Job, options: ConvertOptions
+) -> int:
     """Write a many-band raster with bands of a block side by side; return the header's size."""
     import rasterio
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.rows import SourceRow
-from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
 from catalog_builder.errors import ConvertError, DatasetError, GridError
 from catalog_builder.pixels.whole import (
     FileRead,
@@ -28,12 +28,12 @@ from catalog_builder.pixels.whole import (
     read_blocks,
 )
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 
 if TYPE_CHECKING:
     import rasterio
 
-N_BANDS = 128
 DEFAULT_DATASET = "v1"
 """Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
 
@@ -80,7 +80,7 @@ class NotATileError(Exception):
     """Raised for a GeoTIFF that is no TESSERA tile, to convert it as an ordinary raster."""
 
 
-def read_source(job: Job, options: Options) -> Source:
+def read_source(job: Job, options: ConvertOptions) -> Source:
     """Read a job's source.
 
     Raises
@@ -98,7 +98,7 @@ def read_source(job: Job, options: Options) -> Source:
 # --- .npy pairs -------------------------------------------------------------------------------------
 
 
-def _read_pair(job: Job, options: Options) -> Source:
+def _read_pair(job: Job, options: ConvertOptions) -> Source:
     if job.tile is None:
         raise ConvertError(f"{job.main.address}: not named as a tile is: expected grid_<lon>_<lat>.npy")
     if job.year is None:
@@ -182,7 +182,7 @@ def _finish_codes(found: Source) -> None:
 # --- GeoTIFFs ---------------------------------------------------------------------------------------
 
 
-def _read_geotiff(job: Job, options: Options) -> Source:
+def _read_geotiff(job: Job, options: ConvertOptions) -> Source:
     rows: list[SourceRow] = []
     with local_copy(job.main, "main", rows) as path, open_raster(path, job.main.address) as ds:
         tags = {k: v for k, v in ds.tags().items() if k != "AREA_OR_POINT"}

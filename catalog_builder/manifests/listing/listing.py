@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 
 from catalog_builder import storage
 from catalog_builder.errors import DatasetError, StorageError
-from catalog_builder.manifests.part import BoolArray, Hashes, Part, sizes, tile_table, times
+from catalog_builder.manifests.part import BoolArray, Hashes, ManifestPart, sizes, tile_table, times
 from catalog_builder.manifests.paths.files import Files, Pairer, landmasks_of
 from catalog_builder.manifests.paths.names import FileKind, Names, flaw, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.manifests.text import read_text
 from catalog_builder.storage import Entry
@@ -37,7 +37,7 @@ BATCH_FILES = 1 << 16
 
 def read_listing(
     entries: Iterable[tuple[int, Entry]], reading: Reading, *, root: str | None = None
-) -> Iterator[Part]:
+) -> Iterator[ManifestPart]:
     """Read the files of a listing.
 
     Parameters
@@ -80,7 +80,7 @@ class _Listing:
         for pairer in self._pairers.values():
             pairer.finish()
 
-    def read(self, batch: list[tuple[int, Entry]]) -> Iterator[Part]:
+    def read(self, batch: list[tuple[int, Entry]]) -> Iterator[ManifestPart]:
         reading = self._reading
         paths = pa.array([entry.path for _, entry in batch], pa.string())
         names = parse_paths(paths)
@@ -99,20 +99,20 @@ class _Listing:
             mine = keep & (codes == code)
             yield from self._parts(prefix, files, mine, paths)
 
-    def _parts(self, prefix: str, files: Files, mine: BoolArray, paths: pa.Array) -> Iterator[Part]:
+    def _parts(self, prefix: str, files: Files, mine: BoolArray, paths: pa.Array) -> Iterator[ManifestPart]:
         reading = replace(self._reading, dataset=self._dataset(prefix))
         root = None if self._root is None else storage.join(self._root, *([prefix] if prefix else []))
         masks = mine & (files.kind == FileKind.LANDMASK)
         if masks.any():
             of_masks = self._summed(prefix, files.take(masks))
             table = landmasks_of(of_masks, reading.source, reading.problems, self._place)
-            yield Part(reading.source, reading.dataset, landmasks=table)
+            yield ManifestPart(reading.source, reading.dataset, landmasks=table)
         halves = mine & ((files.kind == FileKind.NPY) | (files.kind == FileKind.SCALES))
         if halves.any():
             pairer = self._pairers.setdefault(prefix, Pairer(reading.source, reading.problems, self._place))
             table = pairer.add(files.take(halves))
             if table is not None:
-                yield Part(reading.source, reading.dataset, tiles=table, root=root)
+                yield ManifestPart(reading.source, reading.dataset, tiles=table, root=root)
         tiffs = mine & (files.kind == FileKind.GEOTIFF)
         if tiffs.any():
             of_tiffs = files.take(tiffs)
@@ -125,7 +125,7 @@ class _Listing:
                 geotiff=paths.filter(pa.array(tiffs)),
                 geotiff_size=sizes(of_tiffs.size, n),
             )
-            yield Part(reading.source, reading.dataset, tiles=table, root=root)
+            yield ManifestPart(reading.source, reading.dataset, tiles=table, root=root)
 
     def _files(self, batch: list[tuple[int, Entry]], names: Names, paths: pa.Array) -> Files:
         n = len(batch)
@@ -152,7 +152,9 @@ class _Listing:
             ), f"expected a year from {first} to {last}, found '{paths[i]}'"
 
         rows = np.flatnonzero(off)
-        self._reading.problems.add_rows(Kind.WRONG_YEAR, self._reading.source, rows, len(rows), describe)
+        self._reading.problems.add_rows(
+            ProblemKind.WRONG_YEAR, self._reading.source, rows, len(rows), describe
+        )
         kept: BoolArray = ~off
         return kept
 
@@ -205,7 +207,10 @@ class _Listing:
         good = [len(t) == 64 for t in texts]
         if not all(good) or len(texts) != len(owners):
             self._reading.problems.add(
-                Kind.BAD_HASH, self._reading.source, "a SHA256 file holds something else than hashes", count=1
+                ProblemKind.BAD_HASH,
+                self._reading.source,
+                "a SHA256 file holds something else than hashes",
+                count=1,
             )
             pairs = [(t, o) for t, o, ok in zip(texts, owners, good, strict=False) if ok]
             texts, owners = [t for t, _ in pairs], [o for _, o in pairs]
@@ -215,7 +220,7 @@ class _Listing:
             raw = np.frombuffer(binascii.unhexlify(b"".join(texts)), dtype=np.uint8).reshape(-1, 32)
         except binascii.Error:
             self._reading.problems.add(
-                Kind.BAD_HASH,
+                ProblemKind.BAD_HASH,
                 self._reading.source,
                 "a SHA256 file holds something else than hexadecimal digits",
             )
@@ -256,5 +261,5 @@ def read_sidecar(address: str, reading: Reading) -> Dataset | None:
         return dataset_of(str(content["dataset_version"]), content.get("dataset_variant"))
     except (ValueError, KeyError, TypeError, AttributeError, DatasetError, StorageError) as error:
         why = str(error) if isinstance(error, DatasetError) else f"states no dataset ({error!r})"
-        reading.problems.add(Kind.UNKNOWN_DATASET, address, why)
+        reading.problems.add(ProblemKind.UNKNOWN_DATASET, address, why)
         return None

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from catalog_builder.manifests.part import UNKNOWN
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading, text_chunks
 from catalog_builder.storage import Entry
 
@@ -59,7 +59,7 @@ def saved_entries(file: BinaryIO, reading: Reading) -> Iterator[tuple[int, Entry
             if match is None:
                 if looks_like_tile(text):
                     reading.problems.add(
-                        Kind.MALFORMED,
+                        ProblemKind.MALFORMED,
                         reading.source,
                         f"expected a line of a listing, found '{text[:120]}'",
                         place=f"line {number}",

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes
 from catalog_builder.manifests.paths.files import IndexArray
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.tile import grid
 
@@ -50,7 +50,7 @@ class Rows:
         return f"row {self.first_row + row}"
 
     def report(
-        self, kind: Kind, bad: BoolArray, describe: Callable[[int], str], *, drop: bool = True
+        self, kind: ProblemKind, bad: BoolArray, describe: Callable[[int], str], *, drop: bool = True
     ) -> None:
         """Report the rows of a mask that are still good, and drop them."""
         bad = bad & self.good
@@ -107,7 +107,7 @@ class Rows:
             raw = binascii.unhexlify(_bytes_of(column.filter(pa.array(known))))
         given = pc.is_valid(column).to_numpy(zero_copy_only=False)
         self.report(
-            Kind.BAD_HASH,
+            ProblemKind.BAD_HASH,
             given & ~known,
             lambda i: f"column {name}: expected 64 hexadecimal digits, found '{str(column[i])[:80]}'",
             drop=False,
@@ -142,7 +142,7 @@ class Rows:
             )
         name = {"lat": "latitude", "lon": "longitude"}[axis]
         self.report(
-            Kind.OFF_GRID,
+            ProblemKind.OFF_GRID,
             off,
             lambda i: (
                 f"{name} {degrees[i] / 100:.6g} is not a tile centre: expected x.x5 within ±{limit / 100}"
@@ -150,7 +150,7 @@ class Rows:
         )
         if exact is not None:
             self.report(
-                Kind.BAD_VALUE,
+                ProblemKind.BAD_VALUE,
                 exact != rounded,
                 lambda i: f"{axis}_i is {exact[i]}, but {axis} is {degrees[i] / 100:.6g}",
             )
@@ -161,7 +161,7 @@ class Rows:
         paths = pc.fill_null(self.batch[column].cast(pa.string()), "")
         names = parse_paths(paths)
         self.report(
-            Kind.OFF_GRID,
+            ProblemKind.OFF_GRID,
             names.kind != FileKind.NPY,
             lambda i: f"column {column}: '{paths[i]}' is no tile's file",
         )
@@ -176,7 +176,7 @@ class Rows:
         off = (years < first) | (years > last)
         found = years
         self.report(
-            Kind.WRONG_YEAR,
+            ProblemKind.WRONG_YEAR,
             off,
             lambda i: f"expected a year from {first} to {last}, found {self.batch['year'][i]}",
         )
@@ -209,8 +209,8 @@ class Rows:
                 a, b = values[old], values[new]
                 other |= (a != b) & (a != UNKNOWN) & (b != UNKNOWN)
         problems, source = self.reading.problems, self.reading.source
-        for kind, mask in ((Kind.DUPLICATE, ~other), (Kind.CONFLICT, other)):
-            how = "with other content; the later is used" if kind is Kind.CONFLICT else "the same"
+        for kind, mask in ((ProblemKind.DUPLICATE, ~other), (ProblemKind.CONFLICT, other)):
+            how = "with other content; the later is used" if kind is ProblemKind.CONFLICT else "the same"
 
             def describe(i: int, how: str = how) -> tuple[str, str]:
                 return (
@@ -236,7 +236,9 @@ def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:
         # not pre-buffered: a row group of a registry is 100 MB, a batch of it is enough at a time
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        reading.problems.add(Kind.CORRUPT, reading.source, f"not a whole Parquet file: {_reason(error)}")
+        reading.problems.add(
+            ProblemKind.CORRUPT, reading.source, f"not a whole Parquet file: {_reason(error)}"
+        )
         return None
 
 
@@ -259,7 +261,7 @@ def read_rows(file: pq.ParquetFile, columns: tuple[str, ...], reading: Reading) 
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 reading.problems.add(
-                    Kind.CORRUPT,
+                    ProblemKind.CORRUPT,
                     reading.source,
                     f"row group {group} is damaged, its other rows are left out: {_reason(error)}",
                     place=f"row {row}",

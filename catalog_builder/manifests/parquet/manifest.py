@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from catalog_builder.errors import DatasetError
 from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
 from catalog_builder.manifests.parquet.registry import wanted
-from catalog_builder.manifests.part import BoolArray, Part, sizes, tile_table, times
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.part import BoolArray, ManifestPart, sizes, tile_table, times
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.tile.datasets import Dataset, dataset_of
 
@@ -40,7 +40,7 @@ _READ = (
 )
 
 
-def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
+def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
     """Read a manifest; rows of several datasets come in several parts."""
     names = set(file.schema_arrow.names)
     located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
@@ -66,7 +66,7 @@ def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i, year))
         for dataset, mask in groups:
             mine = keep if mask is None else mask if keep is None else mask & keep
-            yield Part(reading.source, dataset, tiles=table if mine is None else table.filter(mine))
+            yield ManifestPart(reading.source, dataset, tiles=table if mine is None else table.filter(mine))
 
 
 def _datasets(rows: Rows) -> Iterator[tuple[Dataset | None, BoolArray | None]]:
@@ -90,7 +90,7 @@ def _datasets(rows: Rows) -> Iterator[tuple[Dataset | None, BoolArray | None]]:
         except DatasetError as error:
             everywhere = np.ones(len(rows), dtype=np.bool_)
             why = str(error)
-            rows.report(Kind.UNKNOWN_DATASET, everywhere if mask is None else mask, partial(_say, why))
+            rows.report(ProblemKind.UNKNOWN_DATASET, everywhere if mask is None else mask, partial(_say, why))
             continue
         yield dataset, mask
 

@@ -18,7 +18,7 @@ from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
 from catalog_builder.manifests.part import (
     BoolArray,
     Hashes,
-    Part,
+    ManifestPart,
     digests,
     landmask_table,
     sizes,
@@ -35,7 +35,7 @@ _TILE_READ = (*TILE_COLUMNS, "lat_i", "lon_i", "scales_hash", "scales_size", "mt
 _LANDMASK_READ = (*LANDMASK_COLUMNS, "lat_i", "lon_i")
 
 
-def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
+def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
     """Read a registry of tile-years."""
     for rows in read_rows(file, _TILE_READ, reading):
         lat_i, lon_i = rows.centres()
@@ -56,10 +56,12 @@ def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
             mtime=times(rows.times("mtime"), n),
         )
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i, year))
-        yield Part(reading.source, reading.dataset, tiles=table if keep is None else table.filter(keep))
+        yield ManifestPart(
+            reading.source, reading.dataset, tiles=table if keep is None else table.filter(keep)
+        )
 
 
-def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
+def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
     """Read a registry of landmasks; ``hash`` may be missing (s3scan writes none)."""
     for rows in read_rows(file, _LANDMASK_READ, reading):
         lat_i, lon_i = rows.centres()
@@ -68,7 +70,9 @@ def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
         n = len(rows)
         table = landmask_table(lat_i, lon_i, size=sizes(size, n), sha256=_digests(sha256, n))
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i))
-        yield Part(reading.source, reading.dataset, landmasks=table if keep is None else table.filter(keep))
+        yield ManifestPart(
+            reading.source, reading.dataset, landmasks=table if keep is None else table.filter(keep)
+        )
 
 
 def wanted(rows: Rows, selected: BoolArray | None) -> BoolArray | None:

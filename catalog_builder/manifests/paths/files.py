@@ -24,7 +24,7 @@ from catalog_builder.manifests.part import (
     times,
 )
 from catalog_builder.manifests.paths.names import FileKind
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import N_CELLS, TileId
 
@@ -132,7 +132,7 @@ class Pairer:
                 return self._place(int(halves.line[i])), f"'{what}' appears again; the first is used"
             return self._place(int(halves.line[i])), f"'{what}' without its {lacks}; the tile is left out"
 
-        for kind, which in ((Kind.DUPLICATE, done), (Kind.HALF_PAIR, ~done)):
+        for kind, which in ((ProblemKind.DUPLICATE, done), (ProblemKind.HALF_PAIR, ~done)):
             rows = np.flatnonzero(which)
             rows = rows[np.argsort(halves.line[rows])]
             self._problems.add_rows(kind, self._source, rows, len(rows), describe)
@@ -178,7 +178,7 @@ def drop_repeats(
                 how = ", with other content; the later is used" if other[i] else ""
                 return place(int(new.line[i])), f"{what} stands at {place(int(old.line[i]))} already{how}"
 
-            for kind, which in ((Kind.DUPLICATE, ~other), (Kind.CONFLICT, other)):
+            for kind, which in ((ProblemKind.DUPLICATE, ~other), (ProblemKind.CONFLICT, other)):
                 problems.add_rows(kind, source, np.flatnonzero(which), int(which.sum()), describe)
             keep = np.append(slot[1:] != slot[:-1], True)
             files, slot = files.take(keep), slot[keep]

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import GridError
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import TileId
 
@@ -186,7 +186,7 @@ def _prefixes(
 _LOOSE = re.compile(r"(?P<grid>grid_[^/_]*_[^/_]*?)(?P<tail>_scales\.npy|\.npy|(?:_\d{4})?\.tiff?)")
 
 
-def flaw(path: str) -> tuple[Kind, str] | None:
+def flaw(path: str) -> tuple[ProblemKind, str] | None:
     """Say why :func:`parse_paths` found nothing in a path; None if it does not look like a tile's."""
     *folders, name = path.split("/")
     match = _LOOSE.fullmatch(name)
@@ -197,10 +197,10 @@ def flaw(path: str) -> tuple[Kind, str] | None:
         try:
             TileId.from_name(name_of_tile)
         except GridError as error:
-            return Kind.OFF_GRID, str(error)
+            return ProblemKind.OFF_GRID, str(error)
     if folder is not None and folder != match["grid"]:
-        return Kind.NAME_MISMATCH, f"the folder is '{folder}', the file '{name}'"
+        return ProblemKind.NAME_MISMATCH, f"the folder is '{folder}', the file '{name}'"
     year = folders[-2] if folder is not None and len(folders) > 1 else ""
     if not re.fullmatch(r"\d{4}", year):
-        return Kind.MALFORMED, f"expected '<year>/<grid>/<file>', found '{path}'"
-    return Kind.WRONG_YEAR, f"the folder is of {year}, the file is '{name}'"
+        return ProblemKind.MALFORMED, f"expected '<year>/<grid>/<file>', found '{path}'"
+    return ProblemKind.WRONG_YEAR, f"the folder is of {year}, the file is '{name}'"

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import orjson
 
-from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, quiet
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.extract import Extract, cells_of
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.catalog.index.search.pages import Row
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
@@ -60,7 +62,7 @@ def load_pgstac(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = quiet,
+    report: Progress = no_progress,
 ) -> LoadReport:
     """Load collections and items: those that changed since the last load.
 
@@ -235,7 +237,7 @@ def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
     band = -1
     for rows in part.pages(year):
         for row in rows:
-            at = split_key(row[0])[2] // BLOCK
+            at = split_key(row[0])[2] // BLOCK_CELLS
             if at != band:
                 if now:
                     yield band, now

@@ -15,7 +15,7 @@ import numpy as np
 
 from catalog_builder.catalog.index.keys import ranges_json
 from catalog_builder.catalog.index.search.connection import Connections
-from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL, where_sql
+from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL, Row, where_sql
 from catalog_builder.catalog.index.search.ranges import Ranges
 from catalog_builder.catalog.index.search.selection import Selection
 
@@ -41,7 +41,7 @@ def sorted_page(
     *,
     backwards: bool = False,
     seconds: float | None = None,
-) -> list[tuple[Any, ...]]:
+) -> list[Row]:
     """Return up to ``limit`` rows in an order, past the place ``after`` (sort values and key).
 
     ``backwards`` returns the rows before the place, still in forward order. Missing values come
