@@ -1,4 +1,4 @@
-"""What the command line shows: progress, results, errors. All of it goes to stderr but results.
+"""Output of the command line: progress, results, errors. Everything except results goes to stderr.
 
 On a terminal progress is a bar; in a log it is a plain line now and then, so that a batch job's
 output stays readable.
@@ -18,7 +18,7 @@ PLAIN_SECONDS = 5.0
 
 
 class Progress(Protocol):
-    """Tells what is being done, how much is done, and of how much (0 if unknown)."""
+    """Reports the current activity, how much is done, and the total (0 if unknown)."""
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """Report progress."""
@@ -30,7 +30,7 @@ def no_progress(what: str, done: int, of: int) -> None:
 
 @contextlib.contextmanager
 def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Lend a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
+    """Yield a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
     if quiet:
         yield no_progress
     elif sys.stderr.isatty():
@@ -88,10 +88,10 @@ class _Lines:
 
 
 def say(text: str) -> None:
-    """Print a line for the user, not for a program."""
+    """Print a line for the user, to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def result(text: str, data: Any, *, as_json: bool) -> None:
-    """Print a command's result: text for people, or JSON for programs."""
+    """Print a command's result to stdout: text for people, or JSON for programs."""
     print(json.dumps(data, indent=2, default=str) if as_json else text, flush=True)

@@ -1,7 +1,7 @@
-"""Catalogues to walk through by links: collection, year, 10 degrees, 1 degree, items.
+"""Catalogues for browsing by links: collection, year, 10 degrees, 1 degree, items.
 
 Millions of items cannot be linked from one document; these small catalogues, computed from the
-counts per block, lead a crawler or a person to each of them.
+counts per block, lead crawlers and users to each of them.
 
 **A tree of its own.** Its root is ``/browse``, and neither the landing page nor a collection links into it by
 ``child``: pystac-client lists a collection's items by its ``items`` link and those of the landing page by
@@ -61,7 +61,7 @@ def collection_catalog(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any
 
 
 def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str, Any]:
-    """Return the catalogue of a year: a link for each 10 x 10 degrees that hold tiles.
+    """Return the catalogue of a year: a link for each 10 x 10 degree area that contains tiles.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
     Raises
     ------
     NotFoundError
-        If it holds no tiles.
+        If it contains no tiles.
     """
     record = _record(snapshot, cid, year)
     match = _AREA.fullmatch(area)

@@ -1,8 +1,8 @@
-"""What the server holds of a database: collections, and which tiles have which years.
+"""The server's state of a database: collections, and the years of their tiles.
 
-The masks of the tiles come from what the loader wrote down, not from pgSTAC's items: the coverage page,
-the catalogues to browse, counts of everything and the raw lane answer from memory, and follow a load.
-Items that others write into pgSTAC show in searches at once.
+The masks of the tiles come from the loader's records, not from pgSTAC's items: the coverage page,
+the browse catalogues, counts of everything and direct access are served from memory, and follow a load.
+Items that others write into pgSTAC appear in searches at once.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class PgstacSnapshot(StoredSnapshot):
     ) -> None:
         super().__init__(tiles, generation)
         self.urls = urls
-        """The address that each collection's items name, to be replaced by the service's."""
+        """The root URL in each collection's items, to be replaced by the service's."""
         self._fetch = fetch
         self._loop = loop
 
@@ -112,7 +112,7 @@ class PgstacSnapshot(StoredSnapshot):
         return [self.at(item, root) for item in found]
 
     def at(self, item: Json, root: str) -> Json:
-        """Return a tile-year's item whose files are below the address of the service."""
+        """Return a tile-year's item with hrefs below the service's root URL."""
         url = self.urls[item["collection"]]
         for asset in item["assets"].values():
             if asset["href"].startswith(f"{url}/"):

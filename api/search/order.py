@@ -1,4 +1,4 @@
-"""In which order results come, and the place of a row in it.
+"""The order of results, and the position of a row in it.
 
 Terms that depend on the collection or the year alone (datetime, tessera:year, collection, …) only
 change the order in which years are walked, so they cost nothing at any size. From the first other
@@ -63,7 +63,7 @@ class Order:
         return [sorted(group) for _, group in groupby(pairs, key=lambda pair: values[pair])]
 
     def page(self, limit: int, cursor: Cursor | None, deadline: float) -> list[Row]:
-        """Return up to ``limit`` rows beyond a place.
+        """Return up to ``limit`` rows beyond a position.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Order:
         for i, group in enumerate(self._groups or []):
             if pair in group:
                 return i
-        raise QueryError("token: the catalogue was built anew; start again without it")
+        raise QueryError("token: the catalogue has been rebuilt; start again without it")
 
     def _sorted_group(
         self, group: list[Pair] | None, limit: int, after: Cursor | None, backwards: bool, deadline: float
@@ -128,7 +128,7 @@ class Order:
         )
 
     def cursor(self, row: Row, *, backwards: bool) -> Cursor:
-        """Return a row's place in the order."""
+        """Return a row's position in the order."""
         return Cursor(row[0], backwards, tuple(self._index.sort_values(row[0], self._sorted)))
 
 

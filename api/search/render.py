@@ -1,4 +1,4 @@
-"""Rows of the index as the JSON of items: the one renderer of the API."""
+"""Renders rows of the index as the JSON of items, for the whole API."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def has_item(snapshot: Snapshot, collection_id: str, item_id: str) -> bool:
 def item_documents(
     snapshot: AnySnapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
 ) -> list[dict[str, Any]]:
-    """Return tile-years' items; those that are not there are left out.
+    """Return tile-years' items; missing ones are omitted.
 
     Call it from a thread: a database may be asked.
     """

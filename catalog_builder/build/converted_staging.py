@@ -1,8 +1,8 @@
-"""Converted tile-years on their way from ledgers into a build: kept on disk, not in memory.
+"""Staging of converted tile-years between ledgers and a build: on disk, not in memory.
 
-A converted tile-year has 3 kB of facts, and as Python objects 7: the 14 million of a converted planet would
-need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row takes an earlier
-one's place; a build then reads them a batch at a time.
+A converted tile-year has 3 kB of metadata, 7 kB as Python objects: the 14 million of a converted planet
+would need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row replaces an
+earlier one; a build then reads them a batch at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CogStaging:
     Parameters
     ----------
     directory
-        Where to spill; a private folder is made in it and removed by :meth:`close`.
+        Where to spill; a private folder is created in it and removed by :meth:`close`.
     columns
         Names of a row's facts, after its cell and year.
     """
@@ -66,7 +66,7 @@ class CogStaging:
         self._dir.cleanup()
 
     def add(self, rows: Iterable[tuple[int, int, str, Facts]]) -> None:
-        """Spill rows (year, cell, when it finished, facts); of one tile-year's the last to finish stays."""
+        """Spill rows (year, cell, time finished, metadata); per tile-year, the last to finish is kept."""
         marks = ", ".join("?" * (len(self.columns) + 2))
         sets = ", ".join(f"{name} = excluded.{name}" for name in ("finished", *self.columns))
         sql = (

@@ -66,7 +66,7 @@ def fit_visual(
             else:
                 samples[found.dataset].append(found)
     if not samples:
-        raise ConvertError(f"no tile to fit colours on: {reason}")
+        raise ConvertError(f"no tile to fit colours to: {reason}")
     return [fit_basis(found) for _, found in sorted(samples.items())]
 
 

@@ -135,7 +135,7 @@ def run(
             workers.kill()
             raise ClusterError(
                 f"{error}. {tally.converted:,} tiles were converted and are in the ledger;"
-                " the same command goes on with the rest"
+                " run the same command again for the rest"
             ) from error
         except BaseException:
             workers.kill()
@@ -310,7 +310,7 @@ def _stopping(report: Reporter) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        report.say("stopping: the tiles in hand are being finished; once more stops at once")
+        report.say("stopping: finishing the tiles in progress; interrupt again to stop at once")
 
     before: dict[int, Any] = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

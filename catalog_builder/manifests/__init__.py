@@ -1,4 +1,4 @@
-"""Readers of every manifest format there is; the reader is chosen by the content.
+"""Readers of all manifest formats; the reader is chosen by the content.
 
 =================================  ==========================================================
 module                             reads
@@ -36,21 +36,21 @@ def read_manifests(
     bounds: Bounds | None = None,
     dataset_hint: Dataset | None = None,
 ) -> Iterator[ManifestPart]:
-    """Read a manifest, or many, of any format.
+    """Read one or more manifests in any format.
 
     Parameters
     ----------
     source
         A file, a folder of manifests or of the data itself, a compressed file (.gz .bz2 .xz .zst), an
-        archive (.tar, .tar.*, .zip) of manifests, or an http(s) or s3 address of any of these.
+        archive (.tar, .tar.*, .zip) of manifests, or an http(s) or s3 URL of any of these.
     problems
-        Told of everything that is wrong; the good rows are kept.
+        Receives every problem; the valid rows are kept.
     years
-        Keep these years only.
+        Keep only these years.
     bounds
         Keep tiles whose cell shares area with this box; west > east crosses the antimeridian.
     dataset_hint
-        Which dataset the user says it is, where the manifest is silent: its years are what a
+        The dataset according to the user, if the manifest does not state one: years are checked
         year is checked against. It is not written into :attr:`ManifestPart.dataset`.
 
     Yields
@@ -61,7 +61,7 @@ def read_manifests(
     Raises
     ------
     ManifestError
-        If there is nothing that can be read, or at the first problem when ``problems`` is strict.
+        If nothing can be read, or at the first problem when ``problems`` is strict.
     StorageError
         If the source cannot be opened.
     """

@@ -41,15 +41,15 @@ from catalog_builder.storage import Entry
 from catalog_builder.tile.datasets import Dataset
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
-"""Files of these names in a folder are meant to be manifests; others may be anything."""
+"""Files with these names in a folder are intended as manifests; others may be anything."""
 _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
-"""What is asked for below a web address that ends with a slash: web folders cannot be listed."""
+"""Files requested below an http(s) URL that ends with a slash: web folders cannot be listed."""
 
 
 def read_source(
     address: str, problems: ProblemLog, selection: Subset, hint: Dataset | None
 ) -> Iterator[ManifestPart]:
-    """Read whatever is at an address; see :func:`catalog_builder.manifests.read_manifests`."""
+    """Read a source of any kind; see :func:`catalog_builder.manifests.read_manifests`."""
     reading = Reading(address, problems, selection, hint, dataset_of_address(address))
     before, rows = problems.total, 0
     for part in _read_address(address, reading):
@@ -59,7 +59,7 @@ def read_source(
     if not rows and problems.total == before:
         wanted = selection != Subset()
         problems.add(
-            ProblemKind.EMPTY, address, f"no tile found{' of the years and the box asked for' * wanted}"
+            ProblemKind.EMPTY, address, f"no tile found{' in the requested years and bounding box' * wanted}"
         )
 
 
@@ -84,7 +84,7 @@ def _read_file(address: str, reading: Reading) -> Iterator[ManifestPart]:
 
 
 def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
-    """Read a folder of data, if any of it is data, or else of manifests."""
+    """Read a folder of data, or, if it contains none, of manifests."""
     entries = storage.list_files(address)
     others: list[Entry] = []
     for entry in entries:
@@ -92,7 +92,9 @@ def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
             manifests = [e.path for e in others if _MANIFEST_NAME.search(e.path) and "SHA256" not in e.path]
             if manifests:
                 which = ", ".join(manifests[:5])
-                reading.problems.note(f"{address}: holds the data itself; manifests in it not read: {which}")
+                reading.problems.note(
+                    f"{address}: contains the data itself; manifests in it are not read: {which}"
+                )
             files = enumerate(chain(others, [entry], entries), 1)
             yield from read_listing(files, reading, root=address)
             return
@@ -131,10 +133,10 @@ def _read_stream(
     Parameters
     ----------
     local
-        Where the very same bytes are on disk, if they are.
+        Path of a local file with the same bytes, if there is one.
     in_folder
-        Whether it came with others in a folder or archive, where a file that is no manifest is
-        nothing wrong unless its name says that it is one.
+        Whether it came with others in a folder or archive, where a file that is not a manifest is
+        not a problem unless its name says that it is one.
     """
     head = b""
     try:
@@ -165,7 +167,7 @@ def _read_stream(
             yield from _follow_master(body, reading, in_folder=in_folder)
         case _:
             if in_folder and not _MANIFEST_NAME.search(reading.source):
-                reading.problems.note(f"{reading.source}: not a manifest, not read")
+                reading.problems.note(f"{reading.source}: not a manifest; ignored")
             else:
                 kind, why = _UNREADABLE[form]
                 reading.problems.add(kind, reading.source, why)
@@ -193,7 +195,7 @@ def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
 
 
 class _Zstd(io.RawIOBase):
-    """A zstd stream that, unlike the library's own, says when it was cut short."""
+    """A zstd stream that, unlike the library's own, detects truncation."""
 
     def __init__(self, body: BinaryIO) -> None:
         self._body = body
@@ -209,7 +211,7 @@ class _Zstd(io.RawIOBase):
             packed = _read1(self._body, 1 << 16)
             if not packed:
                 if self._frame is not None:
-                    raise EOFError("the zstd frame ended before its end marker")
+                    raise EOFError("the zstd frame is truncated")
                 return 0
             self._rest = self._unpack(packed)
         n = min(len(buffer), len(self._rest))
@@ -245,7 +247,7 @@ def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
         reading.problems.add(
             ProblemKind.CORRUPT,
             reading.source,
-            f"the archive breaks off or is damaged ({error or type(error).__name__})",
+            f"the archive is truncated or damaged ({error or type(error).__name__})",
         )
 
 
@@ -302,7 +304,7 @@ def _parquet_reader(names: set[str]) -> Any:
 
 
 def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iterator[ManifestPart]:
-    """Read the blocks that a master registry names; in a folder they are read anyway."""
+    """Read the blocks that a master registry refers to; in a folder they are read anyway."""
     folder = reading.source.rpartition("/")[0]
     in_archive = "!" in reading.source
     for name, sha256 in read_master(body, reading):
@@ -313,7 +315,10 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
         block = next((c for c in candidates if storage.exists(c)), None)
         if block is None:
             reading.problems.add(
-                ProblemKind.MISSING_FILE, reading.source, f"names '{name}', which is not beside it", place=""
+                ProblemKind.MISSING_FILE,
+                reading.source,
+                f"refers to '{name}', which is not in the same folder",
+                place="",
             )
             continue
         if sha256 is not None and len(sha256) == 64:
@@ -331,7 +336,7 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
 
 @contextmanager
 def _on_disk(body: BinaryIO, local: Path | None) -> Iterator[Path]:
-    """Give the bytes as a file, for formats that must be read from their end."""
+    """Yield the bytes as a file, for formats that must be read from their end."""
     if local is not None:
         yield local
         return
@@ -342,13 +347,13 @@ def _on_disk(body: BinaryIO, local: Path | None) -> Iterator[Path]:
 
 
 def _read1(file: BinaryIO, n: int) -> bytes:
-    """Read what one read gives: what precedes a break in the stream is not lost with it."""
+    """Return the data of a single read, so that data before a break in the stream is not lost."""
     data: bytes = cast(Any, file).read1(n)
     return data
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose head was read already."""
+    """A stream whose head has already been read."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head

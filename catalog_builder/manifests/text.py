@@ -1,11 +1,11 @@
 """Text registries: lines of a path and a SHA-256, in either order.
 
-One reader serves every generation, because the lines never changed (geotessera 0.1.0 to 0.6):
+One reader handles every generation, because the lines never changed (geotessera 0.1.0 to 0.6):
 ``registry_2024.txt``, the 5 degree blocks ``embeddings_2024_lon5_lat50.txt`` and
 ``landmasks_lon5_lat50.txt`` (earlier ``registry_…`` and ``registry_tiles_…``), and on the server
 ``SHA256`` in a tile's folder and ``SHA256SUM`` beside the landmasks, which have the hash first.
 
-A chunk of regular lines is split in one go; only a chunk that is irregular somewhere is looked at
+A chunk of regular lines is split in one go; only a chunk with an irregularity is examined
 line by line.
 """
 
@@ -42,7 +42,7 @@ EXPECTED = "expected '<path> <sha256>'"
 
 @dataclass(frozen=True, slots=True)
 class _Promise:
-    """What a registry's file name says of its lines."""
+    """What a registry's file name promises about its lines."""
 
     year: int | None = None
     lon: int | None = None
@@ -59,13 +59,13 @@ class _Promise:
 
 
 def has_registry_name(source: str) -> bool:
-    """Whether a file is called as registries are."""
+    """Return whether a file is named like a registry."""
     name = source.replace("!", "/").rpartition("/")[2]
     return name in ("SHA256", "SHA256SUM") or _BLOCK.fullmatch(name) is not None
 
 
 def is_registry_line(words: list[str]) -> bool:
-    """Whether a line gives a tile's file and something that may be its hash."""
+    """Return whether a line has a tile's file and something that may be its hash."""
     if len(words) != 2:
         return False
     path, other = words if words[0].endswith(_SUFFIXES) else words[::-1]
@@ -73,12 +73,12 @@ def is_registry_line(words: list[str]) -> bool:
 
 
 def is_master_line(words: list[str]) -> bool:
-    """Whether a line of a master ``registry.txt``: a block's file name, maybe with its hash."""
+    """Return whether a line is one of a master ``registry.txt``: a block's file name, maybe its hash."""
     return 1 <= len(words) <= 2 and _MASTER.fullmatch(words[0]) is not None
 
 
 def read_master(file: BinaryIO, reading: Reading) -> Iterator[tuple[str, str | None]]:
-    """Yield the block files that a master registry names, with their SHA-256 where it gives one."""
+    """Yield the block files that a master registry names, with their SHA-256 if given."""
     for _, chunk in text_chunks(file, reading):
         for line in chunk.decode("utf-8", "replace").splitlines():
             words = line.split()
@@ -110,7 +110,7 @@ def read_text(file: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
 
 
 def _split(chunk: bytes, first_line: int, reading: Reading) -> tuple[list[bytes], list[bytes], IndexArray]:
-    """Split a chunk of whole lines into paths and hex digests (empty where bad), and line numbers."""
+    """Split a chunk of complete lines into paths and hex digests (empty if invalid), and line numbers."""
     words = chunk.split()
     n_lines = chunk.count(b"\n")
     if len(words) == 2 * n_lines and chunk.isascii() and not words[0].startswith(b"#"):
@@ -158,7 +158,7 @@ def _split_slowly(
 
 
 def _digests(hashes: list[bytes], lines: IndexArray, reading: Reading) -> tuple[Hashes, BoolArray]:
-    """Return SHA-256 digests, shape (n, 32), and which are good; report the others."""
+    """Return SHA-256 digests, shape (n, 32), and the mask of valid ones; report the others."""
     good = np.ones(len(hashes), dtype=np.bool_)
     try:
         raw = binascii.unhexlify(b"".join(hashes))
@@ -224,7 +224,7 @@ def _parts(
 
 
 def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Reading) -> BoolArray:
-    """Return which files are of the year and block that the registry's name says; report the others."""
+    """Return the mask of files in the year and block of the registry's name; report the others."""
     is_tile = files.kind != FileKind.LANDMASK
     first, last = reading.years
     wrong_year = valid & is_tile & ((files.year < first) | (files.year > last))

@@ -57,5 +57,5 @@ def place_below(root: str, tile: TileId, year: int, container: ContainerKind = "
     """
     below = CONTAINERS[container].below
     if below is None:
-        raise ValueError(f"tile-years of the container '{container}' are found by their items only")
+        raise ValueError(f"tile-years in the container '{container}' can only be found through their items")
     return below(root, tile, year)

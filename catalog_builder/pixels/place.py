@@ -116,7 +116,7 @@ def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda hre
             is_converted=is_converted,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CatalogError(f"item {item.get('id')}: not an item of this project ({error})") from error
+        raise CatalogError(f"item {item.get('id')}: not a tessera-stac item ({error})") from error
 
 
 def _best(assets: Mapping[str, Any]) -> tuple[ContainerKind, str, str | None, bool] | None:

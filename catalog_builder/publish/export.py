@@ -1,4 +1,4 @@
-"""What ``tessera-stac export --to`` can mean."""
+"""The formats of ``tessera-stac export --to``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did."""
+    """The result of an export."""
 
     items: int
     note: str = ""
-    """More about it, in words."""
+    """Additional text for the report."""
 
 
 def export(
@@ -38,7 +38,7 @@ def export(
     Raises
     ------
     QueryError
-        If there is no such format, or it is not said where to write.
+        If there is no such format, or no output is given.
     StorageError
         If it cannot be written.
     """
@@ -46,13 +46,13 @@ def export(
         from catalog_builder.publish.pgstac.load import load_pgstac
 
         if out is not None:
-            raise QueryError("--out: pgstac is loaded into a database; say which with --dsn")
+            raise QueryError("--out: pgstac loads into a database; give it with --dsn")
         done = load_pgstac(dsn or "", parts, method=method, migrate=migrate, force=force, report=report)
         return Exported(done.items, str(done))
     if to not in FORMATS:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, found '{to}'")
     if out is None:
-        raise QueryError(f"--out: say where to write {to}")
+        raise QueryError(f"--out: give the output for {to}")
     if to == "ndjson":
         from catalog_builder.publish.ndjson import write_ndjson
 

@@ -250,7 +250,7 @@ def restarted(folder: Path) -> dict[str, Any]:
         def replace() -> None:
             until(lambda: len(_ledger(out)) >= 3)
             first.close()
-            until(lambda: any("does not answer" in line for line in said.lines))
+            until(lambda: any("does not respond" in line for line in said.lines))
             started.enter_context(_worker(started.enter_context(_scheduler(folder, port)), 2))
 
         thread = threading.Thread(target=replace)

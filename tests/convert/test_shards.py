@@ -90,7 +90,7 @@ def _catalogue(source: Path, folder: Path):  # type: ignore[no-untyped-def]
 def test_an_array_job_says_its_number(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for other in ARRAY_INDEX:
         monkeypatch.delenv(other, raising=False)
-    with pytest.raises(QueryError, match="so this is no array job"):
+    with pytest.raises(QueryError, match="so this is not an array job"):
         parse_shard("array/8")
     monkeypatch.setenv(name, "7")
     assert parse_shard("array/8") == (7, 8)

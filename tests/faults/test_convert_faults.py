@@ -213,7 +213,7 @@ def test_geotiffs_that_are_no_tiles(tmp_path: Path) -> None:
     report = _run(folder, tmp_path / "out")
     reasons = {r.year: r.reason for r in report.failed}
     assert report.converted == 1
-    assert "3 bands, a tile of TESSERA has 128" in reasons[YEAR]
+    assert "3 bands, but a TESSERA tile has 128" in reasons[YEAR]
     assert "its corner is" in reasons[2023]
     assert "not a TIFF" in reasons[2022]
     assert "damaged TIFF" in reasons[2021]
@@ -366,7 +366,7 @@ def test_interrupt_finishes_what_is_in_hand(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
     said, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "being finished" in error
+    assert "finishing the tiles in progress" in error
     assert "(interrupted)" in said
     assert "0 failed" in said
     assert not (out / ".staging").exists()

@@ -322,7 +322,7 @@ def test_metadata() -> None:
 
 @pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/b.npy", "https://example.org/a.npy", ".."])
 def test_an_array_must_be_beside_its_description(href: str) -> None:
-    with pytest.raises(ValueError, match="not the name of a file beside"):
+    with pytest.raises(ValueError, match="not the name of a file in the same folder"):
         RawArray(href, "Int8", 128)
 
 

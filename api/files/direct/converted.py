@@ -42,7 +42,7 @@ def find_cogs(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) 
     Parameters
     ----------
     root
-        Address of the service, which addresses of its own files begin with.
+        Root URL of the service, with which the URLs of its own files start.
     """
     found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
     place = place_of(found[0]) if found else None

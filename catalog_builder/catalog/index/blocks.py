@@ -1,7 +1,7 @@
-"""Counts of tile-years in blocks of 1 x 1 degree: what lets searches skip the sea and count quickly.
+"""Counts of tile-years in blocks of 1 x 1 degree, with which searches skip the sea and count quickly.
 
 A collection's year is 180 x 360 counts. With their sums along the rows of blocks, whether a run of
-cells may hold anything, and how many tile-years lie in whole blocks, are differences of two numbers.
+cells may contain any, and how many tile-years are in whole blocks, are differences of two numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Blocks:
         return int(self._before[:, -1].sum())
 
     def may_hold(self, runs: Runs) -> Bools:
-        """Say of each run of cells whether a block that it enters holds anything."""
+        """Return for each run of cells whether a block that it enters has any tile-year."""
         band = runs.row // BLOCK_CELLS
         found: Bools = (
             self._before[band, runs.last_col // BLOCK_CELLS + 1]
@@ -53,7 +53,7 @@ class Blocks:
 
 
 def split_blocks(runs: Runs) -> tuple[Runs, Runs]:
-    """Split cells into whole blocks (as runs of blocks) and the cells that remain."""
+    """Split cells into whole blocks (as runs of blocks) and the remaining cells."""
     none = Runs(*(np.empty(0, np.int32) for _ in range(3)))
     if int((runs.last_col - runs.first_col + 1).sum()) < _WORTH_SPLITTING:
         return none, runs

@@ -42,7 +42,7 @@ class IndexWriter:
         self._db.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
 
     def meta(self, name: str, value: str) -> None:
-        """Store a fact of the whole catalogue."""
+        """Store a property of the whole catalogue."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, value))
 
     def collection(self, record: CollectionRecord, document: str) -> None:
@@ -92,7 +92,7 @@ class IndexWriter:
         )
 
     def copy_collection(self, old: Path, record: CollectionRecord, document: str) -> None:
-        """Bring a collection over from another index."""
+        """Copy a collection from another index."""
         self.collection(record, document)
         self._db.execute("COMMIT")
         self._db.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro&immutable=1",))

@@ -93,14 +93,16 @@ def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, land
         ):
             rows.append((i, FileKind.OTHER))
         elif address.endswith("_scales.npy") and len(listed) == 1:
-            raise ConvertError(f"{address}: these are the scales; give the embedding, the .npy beside it")
+            raise ConvertError(
+                f"{address}: this is the scales file; give the embedding, the .npy file beside it"
+            )
     if twice:
-        notes.append(f"{source}: {twice} GeoTIFFs left out, their .npy pairs are there too")
+        notes.append(f"{source}: {twice} GeoTIFFs skipped, because their .npy pairs are present too")
     if wanted.dataset is None:
         unsaid = sum(k == FileKind.NPY and _dataset_near(listed[i].address) is None for i, k in rows)
         if unsaid:
             notes.append(
-                f"{source}: {unsaid} .npy pairs do not say which dataset they are; taken for v1, the only one"
+                f"{source}: {unsaid} .npy pairs do not state their dataset; assumed to be v1, the only one"
                 " before geotessera 0.9 (--dataset names another)"
             )
     rows.sort(key=lambda r: listed[r[0]].address)

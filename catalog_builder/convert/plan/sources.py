@@ -74,7 +74,7 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_catalog(source):
         return _plan_catalogue(source, wanted)
     if wanted.missing:
-        raise ConvertError(f"{source}: --missing needs a catalogue, which knows what is converted")
+        raise ConvertError(f"{source}: --missing needs a catalogue, which records what is converted")
     if not remote and glob.has_magic(source) and not Path(source).exists():
         # pathlib has no pattern that may be absolute
         found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
@@ -105,7 +105,7 @@ def _is_manifest_name(source: str) -> bool:
 def _joined(parts: Sequence[Plan], source: str) -> Plan:
     total = sum(p.total for p in parts)
     if not total:
-        raise ConvertError(f"{source}: nothing that can be converted: expected .npy pairs or GeoTIFFs")
+        raise ConvertError(f"{source}: nothing to convert: expected .npy pairs or GeoTIFFs")
 
     def jobs() -> Iterator[Job]:
         for part in parts:
@@ -133,16 +133,20 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             continue
         ds = part.dataset or wanted.dataset
         if ds is None:
-            raise DatasetError(f"{part.source}: does not say which dataset it lists; say it with --dataset")
+            raise DatasetError(
+                f"{part.source}: does not state which dataset it lists; specify it with --dataset"
+            )
         if wanted.dataset is not None and ds != wanted.dataset:
             raise DatasetError(f"{part.source}: lists dataset {ds.directory}, not {wanted.dataset.directory}")
         root = wanted.source_root or part.root or ds.published_root
         if root is None:
-            raise DatasetError(f"dataset {ds.directory} is not published: say with --source-root where it is")
+            raise DatasetError(
+                f"dataset {ds.directory} is not published: give its location with --source-root"
+            )
         tables.append((part.tiles, ds, root.rstrip("/")))
     total = sum(t.num_rows for t, _, _ in tables)
     if not total:
-        reason = problems.summary() or "it lists no tile-year that is wanted"
+        reason = problems.summary() or "it lists none of the requested tile-years"
         raise ConvertError(f"{source}: nothing to convert: {reason}")
     landmasks = _Landmasks(masks)
 

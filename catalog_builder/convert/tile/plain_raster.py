@@ -50,7 +50,7 @@ def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> Ledger
         open_raster(path, job.main.address) as ds,
     ):
         if ds.crs is None and ds.transform.is_identity:
-            raise ConvertError(f"{job.main.address}: not georeferenced, so no COG can be made of it")
+            raise ConvertError(f"{job.main.address}: not georeferenced, so it cannot be converted to a COG")
         target = folder / "embeddings"
         epsg = ds.crs.to_epsg() if ds.crs else None
         plain = len(set(ds.dtypes)) == 1 and ds.dtypes[0] in _OURS
@@ -192,7 +192,7 @@ def _compare(ds: rasterio.DatasetReader, path: Path, address: str) -> None:
 
     with rasterio.open(path) as result:
         if (result.count, result.shape, result.dtypes) != (ds.count, ds.shape, ds.dtypes):
-            raise ConvertError(f"{address}: the result has another shape or type")
+            raise ConvertError(f"{address}: the result has a different shape or type")
         for _, window in result.block_windows(1):
             a, b = ds.read(window=window), result.read(window=window)
             if not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"):

@@ -100,11 +100,10 @@ def read_source(job: Job, options: ConvertOptions) -> Source:
 
 def _read_pair(job: Job, options: ConvertOptions) -> Source:
     if job.tile is None:
-        raise ConvertError(f"{job.main.address}: not named as a tile is: expected grid_<lon>_<lat>.npy")
+        raise ConvertError(f"{job.main.address}: not named like a tile: expected grid_<lon>_<lat>.npy")
     if job.year is None:
         raise ConvertError(
-            f"{job.main.address}: its folder does not say the year: expected <year>/<grid>/<grid>.npy,"
-            " or --year"
+            f"{job.main.address}: no year in its folder name: expected <year>/<grid>/<grid>.npy, or --year"
         )
     if job.scales is None:
         raise ConvertError(f"{job.main.address}: has no _scales.npy beside it")
@@ -175,7 +174,9 @@ def _finish_codes(found: Source) -> None:
         )
     odd = quantize.count_nodata_codes(codes, found.valid)
     if odd:
-        found.notes.append(f"{odd} codes of pixels with data are -128: the scale decides what is data")
+        found.notes.append(
+            f"{odd} codes of pixels with data are -128: the scale decides which pixels have data"
+        )
     quantize.blank(codes, scales, found.valid)
 
 
@@ -191,7 +192,7 @@ def _read_geotiff(job: Job, options: ConvertOptions) -> Source:
             raise NotATileError
         its_dataset, tile, year = known
         if ds.count != N_BANDS:
-            raise ConvertError(f"{job.main.address}: {ds.count} bands, a tile of TESSERA has {N_BANDS}")
+            raise ConvertError(f"{job.main.address}: {ds.count} bands, but a TESSERA tile has {N_BANDS}")
         if ds.dtypes[0] != "float32":
             raise ConvertError(f"{job.main.address}: {ds.dtypes[0]} samples, expected float32")
         _check_shape(job.main.address, (ds.height, ds.width), tile)
@@ -231,11 +232,11 @@ def identify(job: Job, tags: Mapping[str, str]) -> tuple[Dataset, TileId, int] |
         if lat is not None and lon is not None:
             tagged = TileId(lat_i=round(float(lat) * 100), lon_i=round(float(lon) * 100))
             if tile is not None and tagged != tile:
-                raise ConvertError(f"{where}: its tags say {tagged.name}, its name {tile.name}")
+                raise ConvertError(f"{where}: its tags say {tagged.name}, but its name {tile.name}")
             tile = tagged
         if "TESSERA_YEAR" in tags:
             if year is not None and int(tags["TESSERA_YEAR"]) != year:
-                raise ConvertError(f"{where}: its tags say year {tags['TESSERA_YEAR']}, its name {year}")
+                raise ConvertError(f"{where}: its tags say year {tags['TESSERA_YEAR']}, but its name {year}")
             year = int(tags["TESSERA_YEAR"])
         if tile is None or year is None:
             return None

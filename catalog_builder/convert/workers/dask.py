@@ -302,9 +302,9 @@ class DaskWorkers(Workers):
     def _look(self) -> None:
         """Learn who is there, and give again what was lost with a connection or a worker."""
         if self._client.status == "closed":
-            raise ClusterError(f"{self._address}: the Dask scheduler is gone")
+            raise ClusterError(f"{self._address}: the Dask scheduler has gone away")
         if self._client.status != "running":
-            self._say_once("the Dask scheduler does not answer: waiting for it")
+            self._say_once("the Dask scheduler does not respond: waiting for it")
             return
         threads = self._ask(self._client.scheduler.ncores, None)
         if threads is None:
@@ -367,7 +367,7 @@ class DaskWorkers(Workers):
                 continue  # gone meanwhile
             if isinstance(reason, BaseException):
                 missing = isinstance(reason, ImportError)
-                reason = "tessera-stac is not installed there" if missing else f"it cannot begin: {reason}"
+                reason = "tessera-stac is not installed there" if missing else f"it cannot start: {reason}"
             if reason:
                 self._exclude(worker, reason)
 

@@ -96,7 +96,7 @@ def _cannot_write(out: str, run: str) -> str:
     root = storage.local_path(out)
     # The lock of the run is made by the client: another folder of the same name does not have it.
     if not (root / STAGING / f"{run}.lock").exists():
-        return f"{out}: the output of this run is not seen there: it needs a disk that all workers share"
+        return f"{out}: the output of this run is not visible there: it needs a disk that all workers share"
     try:
         folder = root / STAGING / run
         folder.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
 """The data itself as a manifest: a folder, an S3 prefix, or a saved listing of either.
 
-Every layout upstream has had is known (:mod:`~catalog_builder.manifests.paths.names`), with or without the
-``global_0.1_degree_representation`` level and below any number of other folders. Which dataset it is
-say, in this order, the ``tessera_metadata.json`` that geotessera 0.9 and later leave beside the
-data, and the folders' names (``npy/v1.1-cam/…``). Hashes are taken from the ``SHA256`` files that
-upstream's server keeps beside the tiles, and ``SHA256SUM`` beside the landmasks.
+All layouts that upstream has used are recognised (:mod:`~catalog_builder.manifests.paths.names`), with or
+without the ``global_0.1_degree_representation`` level and below any number of other folders. The dataset is
+determined by, in this order, the ``tessera_metadata.json`` that geotessera 0.9 and later write beside the
+data, and the folder names (``npy/v1.1-cam/…``). Hashes are read from the ``SHA256`` files that upstream's
+server keeps beside the tiles, and from ``SHA256SUM`` beside the landmasks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_listing(
     entries
         Line (or running number) and file.
     root
-        Address of the listed folder, if it can be read: sidecars and hashes are looked for there.
+        Address of the listed folder, if it is readable: sidecars and hashes are looked for there.
     """
     state = _Listing(reading, root)
     batch: list[tuple[int, Entry]] = []
@@ -66,7 +66,7 @@ def read_listing(
 
 
 class _Listing:
-    """What is remembered between the batches of a listing."""
+    """State kept between the batches of a listing."""
 
     def __init__(self, reading: Reading, root: str | None) -> None:
         self._reading = reading
@@ -142,7 +142,7 @@ class _Listing:
         )
 
     def _in_range(self, files: Files, paths: pa.Array) -> BoolArray:
-        """Return which files are of a year that the dataset can have; report the others."""
+        """Return the mask of files whose year the dataset can have; report the others."""
         first, last = self._reading.years
         off = (files.year >= 0) & ((files.year < first) | (files.year > last))
 
@@ -159,7 +159,7 @@ class _Listing:
         return kept
 
     def _report_flaws(self, batch: list[tuple[int, Entry]], names: Names) -> None:
-        """Report files that look like a tile's but are none; other files are nobody's business."""
+        """Report files that look like a tile's but are not; other files are ignored."""
         for i in np.flatnonzero(names.kind == FileKind.OTHER).tolist():
             number, entry = batch[i]
             found = flaw(entry.path)
@@ -175,7 +175,7 @@ class _Listing:
         return self._datasets[prefix]
 
     def _sidecar(self, prefix: str) -> Dataset | None:
-        """Return what the nearest sidecar says, from the data's folder up to the listed one."""
+        """Return the dataset of the nearest sidecar, from the data's folder up to the listed one."""
         if self._root is None:
             return None
         folders = prefix.split("/") if prefix else []
@@ -209,7 +209,7 @@ class _Listing:
             self._reading.problems.add(
                 ProblemKind.BAD_HASH,
                 self._reading.source,
-                "a SHA256 file holds something else than hashes",
+                "a SHA256 file contains something other than hashes",
                 count=1,
             )
             pairs = [(t, o) for t, o, ok in zip(texts, owners, good, strict=False) if ok]
@@ -222,7 +222,7 @@ class _Listing:
             self._reading.problems.add(
                 ProblemKind.BAD_HASH,
                 self._reading.source,
-                "a SHA256 file holds something else than hexadecimal digits",
+                "a SHA256 file contains something other than hexadecimal digits",
             )
             return digests, known
         at = pc.fill_null(pc.index_in(paths, value_set=pa.array(owners)), -1).to_numpy()
@@ -245,7 +245,7 @@ class _Listing:
         self._sums[folder] = (cell[order], digests[order])
 
     def _summed(self, folder: str, files: Files) -> Files:
-        """Return landmasks with the hashes that the folder's SHA256SUM gives."""
+        """Return landmasks with the hashes in the folder's SHA256SUM."""
         if folder not in self._sums:
             return files
         cell, digests = self._sums[folder]
@@ -255,7 +255,7 @@ class _Listing:
 
 
 def read_sidecar(address: str, reading: Reading) -> Dataset | None:
-    """Return the dataset that a ``tessera_metadata.json`` states; report one that states none."""
+    """Return the dataset stated in a ``tessera_metadata.json``; report one that states none."""
     try:
         content = json.loads(storage.read_bytes(address))
         return dataset_of(str(content["dataset_version"]), content.get("dataset_variant"))

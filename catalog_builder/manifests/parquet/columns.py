@@ -1,4 +1,4 @@
-"""What the Parquet formats share: opening, row groups, and columns checked row by row, vectorised."""
+"""Shared code of the Parquet formats: opening, row groups, and vectorised checks of columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(slots=True)
 class Rows:
-    """A batch of rows and which of them are still good."""
+    """A batch of rows and the mask of those still valid."""
 
     batch: pa.RecordBatch
     first_row: int
@@ -38,7 +38,7 @@ class Rows:
     good: BoolArray
 
     def __len__(self) -> int:
-        """Return the number of rows, bad ones included."""
+        """Return the number of rows, including invalid ones."""
         return int(self.batch.num_rows)
 
     def has(self, name: str) -> bool:
@@ -46,13 +46,13 @@ class Rows:
         return name in self.batch.schema.names
 
     def place(self, row: int) -> str:
-        """Return a row's place for people."""
+        """Return a row's position for messages."""
         return f"row {self.first_row + row}"
 
     def report(
         self, kind: ProblemKind, bad: BoolArray, describe: Callable[[int], str], *, drop: bool = True
     ) -> None:
-        """Report the rows of a mask that are still good, and drop them."""
+        """Report the rows of a mask that are still valid, and drop them."""
         bad = bad & self.good
         rows = np.flatnonzero(bad)
         self.reading.problems.add_rows(
@@ -74,7 +74,7 @@ class Rows:
         return np.where(values < 0, UNKNOWN, values)
 
     def sizes(self, name: str) -> IndexArray | None:
-        """Return a column of bytes; 0, which geotessera writes for a file it has not, is unknown."""
+        """Return a column of sizes in bytes; 0, which geotessera writes for a missing file, is unknown."""
         values = self.integers(name)
         return None if values is None else np.where(values == 0, UNKNOWN, values)
 
@@ -89,9 +89,9 @@ class Rows:
         return seconds
 
     def hashes(self, name: str) -> tuple[Hashes, BoolArray] | None:
-        """Return a column of hexadecimal SHA-256 as (n, 32) bytes and which are known.
+        """Return a column of hexadecimal SHA-256 as (n, 32) bytes and the mask of known ones.
 
-        A bad one is reported and unknown; its row stays.
+        An invalid one is reported and treated as unknown; its row is kept.
         """
         if not self.has(name) or not _is_text(self.batch[name].type):
             return None
@@ -119,7 +119,7 @@ class Rows:
     def centres(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
         """Return (lat_i, lon_i) of every row; rows that are off the grid are reported.
 
-        Taken from the integer columns, else from the degrees; where both are there they must agree.
+        Taken from the integer columns, otherwise from the degrees; if both exist they must agree.
         """
         return self._centre("lat", -grid.FIRST_LAT_I), self._centre("lon", -grid.FIRST_LON_I)
 
@@ -157,13 +157,13 @@ class Rows:
         return np.where(off, 5, rounded).astype(np.int16)
 
     def centres_of_paths(self, column: str) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-        """Return (lat_i, lon_i) from a column of addresses of embeddings."""
+        """Return (lat_i, lon_i) from a column of embedding paths or URLs."""
         paths = pc.fill_null(self.batch[column].cast(pa.string()), "")
         names = parse_paths(paths)
         self.report(
             ProblemKind.OFF_GRID,
             names.kind != FileKind.NPY,
-            lambda i: f"column {column}: '{paths[i]}' is no tile's file",
+            lambda i: f"column {column}: '{paths[i]}' is not a tile's file",
         )
         return grid.centres(*grid.rows_cols(names.cell))
 
@@ -183,12 +183,12 @@ class Rows:
         return np.where(off, first, found).astype(np.int16)
 
     def drop_repeats(self, slot: IndexArray, contents: Sequence[npt.NDArray[np.integer]]) -> None:
-        """Drop all but the last of the good rows that share a slot; report them.
+        """Drop all but the last of the valid rows that share a slot; report them.
 
         Parameters
         ----------
         contents
-            Columns of which one that differs makes a conflict; UNKNOWN does not differ.
+            Columns in which a difference is a conflict; UNKNOWN does not count as different.
         """
         rows = np.flatnonzero(self.good)
         mine = slot[rows]
@@ -210,12 +210,12 @@ class Rows:
                 other |= (a != b) & (a != UNKNOWN) & (b != UNKNOWN)
         problems, source = self.reading.problems, self.reading.source
         for kind, mask in ((ProblemKind.DUPLICATE, ~other), (ProblemKind.CONFLICT, other)):
-            how = "with other content; the later is used" if kind is ProblemKind.CONFLICT else "the same"
+            how = "with different content; the later is used" if kind is ProblemKind.CONFLICT else "the same"
 
             def describe(i: int, how: str = how) -> tuple[str, str]:
                 return (
                     self.place(int(new[i])),
-                    f"the tile stands at {self.place(int(old[i]))} already, {how}",
+                    f"the tile is already listed at {self.place(int(old[i]))}, {how}",
                 )
 
             problems.add_rows(kind, source, np.flatnonzero(mask), int(mask.sum()), describe)
@@ -237,15 +237,15 @@ def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         reading.problems.add(
-            ProblemKind.CORRUPT, reading.source, f"not a whole Parquet file: {_reason(error)}"
+            ProblemKind.CORRUPT, reading.source, f"not a complete Parquet file: {_reason(error)}"
         )
         return None
 
 
 def read_rows(file: pq.ParquetFile, columns: tuple[str, ...], reading: Reading) -> Iterator[Rows]:
-    """Yield batches of the named columns, as far as the file has them.
+    """Yield batches of the named columns that the file has.
 
-    Row groups without a wanted year are skipped by their statistics. A damaged row group is reported
+    Row groups without a requested year are skipped by their statistics. A damaged row group is reported
     and left out.
     """
     names = file.schema_arrow.names

@@ -1,7 +1,7 @@
-"""``manifest.parquet`` of geotessera 0.9 and later, and the inventory that its file-scan writes.
+"""``manifest.parquet`` of geotessera 0.9 and later, and the inventory written by its file-scan.
 
 A row is a tile-year with the sizes and times of its two files and, in the published manifests, its
-dataset. There are no hashes. The address columns are the bulk of the file and are read only where
+dataset. There are no hashes. The URL columns are the bulk of the file and are read only where
 the coordinates are missing.
 """
 
@@ -24,7 +24,7 @@ from catalog_builder.manifests.reading import Reading
 from catalog_builder.tile.datasets import Dataset, dataset_of
 
 COLUMNS = ("year", "grid_size")
-"""What makes a manifest, beside the coordinates or the address."""
+"""Columns that identify a manifest, in addition to the coordinates or the URL."""
 
 _READ = (
     "version",
@@ -41,7 +41,7 @@ _READ = (
 
 
 def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
-    """Read a manifest; rows of several datasets come in several parts."""
+    """Read a manifest; rows of different datasets come in separate parts."""
     names = set(file.schema_arrow.names)
     located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
     for rows in read_rows(file, _READ if located else (*_READ, "grid_path"), reading):

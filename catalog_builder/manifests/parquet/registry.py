@@ -2,7 +2,7 @@
 
 A row is a tile-year with the SHA-256 and size of its files. 0.6.0 wrote plain pandas, later versions
 GeoParquet; the geometry (the tile's centre) is not needed and not read. There is no dataset column:
-the version is in the address only.
+the version is only in the URL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from catalog_builder.manifests.part import (
 from catalog_builder.manifests.reading import Reading
 
 TILE_COLUMNS = ("lat", "lon", "year", "hash", "file_size")
-"""What makes a registry, by upstream's loader."""
+"""Columns that identify a registry, according to upstream's loader."""
 LANDMASK_COLUMNS = ("lat", "lon", "hash", "file_size")
 
 _TILE_READ = (*TILE_COLUMNS, "lat_i", "lon_i", "scales_hash", "scales_size", "mtime")
@@ -76,7 +76,7 @@ def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestP
 
 
 def wanted(rows: Rows, selected: BoolArray | None) -> BoolArray | None:
-    """Return the mask of rows that are good and selected; None if all are."""
+    """Return the mask of rows that are valid and selected; None if all are."""
     keep = rows.good if selected is None else rows.good & selected
     return None if keep.all() else keep
 

@@ -1,4 +1,4 @@
-"""Rows of the index as the columns from which items are made."""
+"""Rows of the index as the columns that items are rendered from."""
 
 from __future__ import annotations
 

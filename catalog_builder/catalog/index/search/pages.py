@@ -38,7 +38,7 @@ def find_page(
 ) -> list[Row]:
     """Return up to ``limit`` rows of a selection in key order, past ``after``.
 
-    ``backwards`` walks to smaller keys (and still returns ascending rows): the page before.
+    ``backwards`` walks to smaller keys (and still returns ascending rows): the previous page.
 
     Raises
     ------
@@ -75,6 +75,6 @@ def _page_backwards(db: sqlite3.Connection, selection: Selection, ranges: Keys, 
 
 
 def where_sql(*conditions: str) -> str:
-    """Return the WHERE clause of conditions, empty ones left out."""
+    """Return the WHERE clause of conditions, without empty ones."""
     used = [c for c in conditions if c]
     return " WHERE " + " AND ".join(used) if used else ""
