@@ -12,10 +12,10 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
     $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
 
-.PHONY: help run browser test lint bench lock clean
+.PHONY: help run browser test test-fast lint docs bench bench-release lock clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(VENV)/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "tessera-stac needs Python 3.12 or newer, on PATH or in pyenv;" \
@@ -41,20 +41,29 @@ browser: $(VENV)/.made  ## Build STAC Browser for the server's /browser page (ne
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
+test-fast: $(VENV)/.dev  ## Run the tests that need no server and no other program
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not bench and not service and not slow" $(ARGS)
+
 lint: $(VENV)/.dev  ## ruff, mypy --strict and the rooms' contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## Print the tables of the README (takes a while)
-	$(BIN)/python -m pytest -m bench -s -p no:xdist tests/bench $(ARGS)
+docs: $(VENV)/.dev  ## Build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet, --strict would not see warnings
+
+bench: $(VENV)/.dev  ## Print the tables of the README that take minutes
+	$(BIN)/python -m pytest -m "bench and not release" -s -p no:xdist tests/bench $(ARGS)
+
+bench-release: $(VENV)/.dev  ## Print those that take hours: a planet, a soak, other servers
+	$(BIN)/python -m pytest -m release -s -p no:xdist tests/bench $(ARGS)
 
 lock: $(VENV)/.dev  ## Resolve the dependencies again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.12 --generate-hashes \
 	  --no-emit-index-url --no-header -q -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --group build --group dev --all-extras --universal --python-version 3.12 \
+	$(BIN)/uv pip compile pyproject.toml --group build --group dev --group docs --all-extras --universal --python-version 3.12 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
 	$(BIN)/uv pip compile pyproject.toml --group build --extra pgstac --universal --python-version 3.12 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o deploy/pgstac/requirements.lock

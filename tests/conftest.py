@@ -18,8 +18,24 @@ from tests.support.needs import (
     pytest_make_collect_report,
     pytest_runtest_makereport,
 )
+from tests.support.tiers import (
+    pytest_ignore_collect,
+    pytest_itemcollected,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+)
 
-__all__ = ["backend", "postgres", "pytest_make_collect_report", "pytest_runtest_makereport", "serve_on"]
+__all__ = [
+    "backend",
+    "postgres",
+    "pytest_ignore_collect",
+    "pytest_itemcollected",
+    "pytest_make_collect_report",
+    "pytest_runtest_call",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+    "serve_on",
+]
 
 SUPPORT = Path(__file__).parent / "support"
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -114,6 +115,7 @@ OPTIONAL = {name: names_of(r) for name, r in PROJECT["project"]["optional-depend
 DEVELOPMENT = names_of(PROJECT["dependency-groups"]["dev"])
 
 
+@pytest.mark.slow
 def test_imports_are_declared() -> None:
     found = list(imports())
     assert len(found) > 300

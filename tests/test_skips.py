@@ -75,6 +75,7 @@ def _outcomes(folder: Path, texts: dict[str, str], ci: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(("ci", "outcome"), [("", "skipped"), ("true", "failure|error")])
 def test_a_test_that_is_left_out_fails_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
     found = _outcomes(tmp_path, SKIPPED, ci)
@@ -84,6 +85,7 @@ def test_a_test_that_is_left_out_fails_in_ci(tmp_path: Path, ci: str, outcome: s
         assert re.search("no such thing|no_such_module_anywhere", what), (case, what)
 
 
+@pytest.mark.service
 def test_a_test_that_tests_nothing_fails_everywhere(tmp_path: Path) -> None:
     found = _outcomes(tmp_path, ALWAYS, ci="")
     assert found.keys() == ALWAYS.keys()
@@ -98,6 +100,7 @@ def test_the_project_runs_under_this_rule() -> None:
     assert conftest.pytest_make_collect_report is needs.pytest_make_collect_report
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("call", ["pytest.skip('x')", "pytest.importorskip('x')", "pytest.mark.skipif(True)"])
 def test_the_linter_knows_one_way_to_skip(call: str) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "tests/test_new.py", "-"]

@@ -14,6 +14,8 @@ import pytest
 from catalog_builder import __version__
 from catalog_builder.version import RECORD, head
 
+pytestmark = pytest.mark.service
+
 ROOT = Path(__file__).parents[1]
 SAY = "from catalog_builder.version import full_version, described; print(full_version()); print(described())"
 

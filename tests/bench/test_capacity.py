@@ -27,7 +27,7 @@ from tests.deploy.nginx_server import lay_out
 from tests.support.catalogs import build_from
 from tests.support.needs import real_manifests_or_none
 
-pytestmark = pytest.mark.bench
+pytestmark = [pytest.mark.bench, pytest.mark.release]
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
 RUNS = ((1, 8), (1, 32), (2, 8), (2, 32))
@@ -105,7 +105,7 @@ def test_capacity_of_searches(tmp_path: Path) -> None:
         rates += [[f"{items:,}", name, *found] for name, found in figures.items()]
     show(
         "Disk and memory",
-        ["items", "index MB", "parquet MB", "bytes an item", "a worker MB (PSS)", "first response s"],
+        ["items", "index MB", "parquet MB", "bytes an item", "a worker MB (PSS)", "first answer s"],
         sizes,
     )
     heads = [f"{w} worker{'s' * (w > 1)}, {c} clients" for w, c in RUNS]

@@ -30,7 +30,7 @@ from tests.bench.tables import show
 from tests.scale.land import land_cells
 from tests.scale.manifests import YEARS, Cells, years_of
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.bench, pytest.mark.release, pytest.mark.timeout(3600)]
 
 N = 200
 RNG = random.Random(1)

@@ -17,7 +17,7 @@ from tests.bench.planet import CACHE, planet_catalog, planet_manifests
 from tests.bench.tables import show
 from tests.scale.soak import CLIENTS, WORKERS, Log, rebuild, run, soak_catalog, swaps
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.bench, pytest.mark.release, pytest.mark.timeout(7200)]
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "900"))
 SETTLE = SECONDS / 15

@@ -120,6 +120,7 @@ def _matches(keys: list[int], wanted: dict[str, object]) -> list[int]:
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(wanted=selections, limit=st.integers(1, 1500))
 def test_pages_and_counts_equal_brute_force(

@@ -337,6 +337,7 @@ def test_wrong_arguments(levels: Any, options: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("interleave", "bigtiff"), [("tile", False), ("tile", True), ("band", False), ("pixel", False)]
 )
+@pytest.mark.service
 def test_gdal_full_check(tmp_path: Path, gdal_validator: Path, interleave: Any, bigtiff: bool) -> None:
     path = tmp_path / "a.tif"
     levels = pyramid(raster((600, 530, 3), "int8"), 128)
@@ -355,6 +356,7 @@ def test_gdal_full_check(tmp_path: Path, gdal_validator: Path, interleave: Any, 
     assert "leader bytes" in broken.stdout
 
 
+@pytest.mark.service
 def test_gdal_command_line(tmp_path: Path) -> None:
     """Whatever GDAL is installed reads the same values; before 3.7 int8 is a signed Byte."""
     translate, info = program("gdal_translate", "gdal-bin"), program("gdalinfo", "gdal-bin")

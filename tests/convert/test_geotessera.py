@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 
 from tests.bench.geotessera_export import export
 from tests.convert.making import POLAR, convert_one, sample, write_pair
+
+pytestmark = pytest.mark.slow
 
 
 def test_geotesseras_own_export_converts_to_the_same(tmp_path: Path) -> None:

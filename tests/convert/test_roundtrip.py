@@ -19,6 +19,8 @@ from catalog_builder.synthetic.sample import write_geotiff_tile
 from catalog_builder.synthetic.world import SampleTile
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
 
+pytestmark = pytest.mark.slow
+
 SHAPE = POLAR.raster().shape
 ANY_SCALE = hnp.arrays(np.float32, 16, elements=st.floats(2.0**-120, 2.0**120, width=32))
 ANY_CODES = hnp.arrays(np.int8, (16, 128))

@@ -24,7 +24,7 @@ from tests.support.s3_store import Store, s3_store
 TILE = TileId.from_name("grid_0.05_83.65")
 """1121 x 180 pixels: nine rows of blocks, two columns, and rows too long to be read for a gap."""
 CONTAINERS = ("npy", "cog", "float", "geotiff")
-WHERE = ("local", "http", "s3")
+WHERE = ("local", *(pytest.param(where, marks=pytest.mark.service) for where in ("http", "s3")))
 
 
 @dataclass(frozen=True)

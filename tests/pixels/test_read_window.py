@@ -114,6 +114,7 @@ def overview_by_gdal(files: Files, container: str, level: int) -> np.ndarray:
     return read[0] if len(read) == 1 else read[0].astype(np.float32) * read[1]
 
 
+@pytest.mark.service
 def test_overviews_that_are_not_there(placed: Placed) -> None:
     assert overview(placed("geotiff", "local"), 3).level == 0
     cog = placed("cog", "local")
@@ -214,7 +215,7 @@ def test_what_does_not_fit_is_refused(placed: Placed) -> None:
     with pytest.raises(ValueError, match=r"the mask is \(2, 2\), the window \(1, 1\)"):
         read_window(place, Window(0, 0, 1, 1), mask=np.ones((2, 2), np.bool_))
     for bad in ((-1, 0, 1, 1), (0, 0, 0, 1)):
-        with pytest.raises(ValueError, match="a window starts at"):
+        with pytest.raises(ValueError, match="a window begins at"):
             Window(*bad)
 
 

@@ -276,6 +276,7 @@ def test_a_file_written_in_one_step_has_the_mode_that_the_user_asks_for(tmp_path
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o640, 0o640]
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", ["a.ndjson", "a.zarr"])
 def test_a_lone_writer_clears_what_a_killed_one_left(tmp_path: Path, name: str) -> None:
     folder, target = name.endswith(".zarr"), tmp_path / name

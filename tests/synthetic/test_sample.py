@@ -282,6 +282,7 @@ class TestGeotiff:
 class TestSet:
     TILES = ((CAMBRIDGE, 2023), (CAMBRIDGE, 2024), (TileId.from_name("grid_-0.05_-0.05"), 2024))
 
+    @pytest.mark.service
     def test_tree(self, tmp_path: Path) -> None:
         seen: list[tuple[int, int, Written]] = []
         made = sample_set(
@@ -334,6 +335,7 @@ class TestSet:
         assert run(seed=7) == [False, False]
         assert run(seed=7, size=(8, 8)) == [False, False]
 
+    @pytest.mark.service
     def test_processes_make_the_same(self, tmp_path: Path) -> None:
         one = sample_set(tmp_path / "1", tile_years=self.TILES[1:], size=SMALL, workers=1)
         two = sample_set(tmp_path / "2", tile_years=self.TILES[1:], size=SMALL, workers=2)

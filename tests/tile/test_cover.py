@@ -151,6 +151,7 @@ def test_beyond_the_world_touches_nothing_more() -> None:
         assert cover(outside).n_cells == 0
 
 
+@pytest.mark.slow
 def test_large_polygon_keeps_whole_blocks() -> None:
     angle = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
     radius = 6 + np.sin(9 * angle) + 0.3 * np.sin(131 * angle)

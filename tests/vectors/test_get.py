@@ -286,7 +286,7 @@ def test_a_shapefile_without_crs_must_be_in_degrees(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"needs its .prj"):
         region_of(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(StorageError, match="not a readable shapefile"):
+    with pytest.raises(StorageError, match="not a shapefile"):
         region_of(path)
 
 
@@ -338,6 +338,7 @@ def test_command_as_json(server: Server, tmp_path: Path) -> None:
     assert said["read_bytes"] > 0
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
@@ -362,6 +363,7 @@ def test_wrong_usage_is_one_line(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.service
 def test_a_missing_catalogue_is_a_failure(tmp_path: Path) -> None:
     for catalog in (tmp_path / "none", "http://127.0.0.1:9/"):
         done = command("get", catalog, "--out", tmp_path / "o", "--bbox", "0,0,1,1")
@@ -369,6 +371,7 @@ def test_a_missing_catalogue_is_a_failure(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.service
 def test_failed_outputs_are_named_and_the_rest_is_whole(tiles: Converted, tmp_path: Path) -> None:
     source = tmp_path / "catalog"
     shutil.copytree(tiles.catalog, source, symlinks=True)
@@ -379,7 +382,7 @@ def test_failed_outputs_are_named_and_the_rest_is_whole(tiles: Converted, tmp_pa
     )
     assert done.returncode == 1
     assert f"failed: synthetic_{NEIGHBOUR.name}_2024" in done.stderr
-    assert "1 written, 0 already there, 1 failed; SYNTHETIC" in done.stdout
+    assert "1 written, 0 there already, 1 failed; SYNTHETIC" in done.stdout
 
 
 def test_readme_snippet(server: Server, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_full_resolution_is_visual(data: Converted) -> None:
     assert (shown == expected).mean() > 0.97
 
 
+@pytest.mark.slow
 def test_unconverted_arrays_are_fitted_on_the_fly(data: Converted) -> None:
     picture = preview(str(data.catalog), INSIDE, year=RAW_YEAR)
     assert picture.fitted
@@ -116,6 +117,7 @@ def test_newest_year_is_the_default(data: Converted) -> None:
     assert preview(str(data.catalog), INSIDE, size=64).year == 2024
 
 
+@pytest.mark.service
 def test_files(data: Converted, tmp_path: Path) -> None:
     picture = preview(str(data.catalog), BOTH, year=2024, size=256)
     for name in ("a.png", "a.tif", "a.html"):
@@ -140,6 +142,7 @@ def test_files(data: Converted, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.png", "a.tif"]
 
 
+@pytest.mark.service
 def test_command_from_an_api(data: Converted, tmp_path: Path) -> None:
     """By ranges: a fraction of the tiles' bytes."""
     with serve(create_app(data.catalog)) as server:
@@ -169,5 +172,5 @@ def test_refusals(data: Converted, tmp_path: Path) -> None:
             str(data.catalog), shapely.union_all([shapely.box(-180, 0, -179, 1), shapely.box(179, 0, 180, 1)])
         )
     build_from(tmp_path / "catalog", write_manifest(tmp_path / "in", 2024, patch(0, 52, 2, 2)))
-    with pytest.raises(QueryError, match="4 tiles of 2024 are available, but none is converted"):
+    with pytest.raises(QueryError, match="4 tiles of 2024 are here, none converted"):
         preview(str(tmp_path / "catalog"), shapely.box(0, 52, 0.2, 52.2))

@@ -28,6 +28,7 @@ def glibc() -> None:
         lacks("not of glibc, which has these settings")
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("given", [{}, {"MALLOC_ARENA_MAX": "7"}])
 def test_an_operators_settings_are_left_alone(given: dict[str, str]) -> None:
     environment = {k: v for k, v in plain_environment().items() if k not in SETTINGS} | given
@@ -55,6 +56,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.service
 def test_large_blocks_go_back_when_they_are_freed() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1_000_000

@@ -24,6 +24,7 @@ from tests.support.paging import ids_of, link_of, ok
 from tests.support.waiting import until
 
 
+@pytest.mark.service
 def test_a_rebuild_is_served_at_once(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog"
     build_from(catalog, write_manifest(tmp_path / "a", 2024, patch(0, 52, 3, 3)))
@@ -76,6 +77,7 @@ def test_answers_do_not_push_out_what_a_build_has_once(tmp_path: Path) -> None:
     assert snapshot.remember(0, object) is not snapshot.remember(0, object)
 
 
+@pytest.mark.service
 def test_a_new_build_has_its_coverage_map_before_it_is_in_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.service
 @pytest.mark.usefixtures("no_collection")
 def test_old_builds_are_let_go(tmp_path: Path) -> None:
     """Nothing of them stays open, whatever was asked of them: a nightly build must not fill the server."""

@@ -240,6 +240,7 @@ def test_files_of_a_local_root(web: httpx.Client, raw: RawTile) -> None:
         assert web.head(f"{FOLDER}{NAME}{suffix}").headers["content-length"] == str(len(body))
 
 
+@pytest.mark.service
 def test_redirects(elsewhere: tuple[Server, Server]) -> None:
     server, origin = elsewhere
     with httpx.Client(base_url=server.url, trust_env=False) as client:
@@ -268,6 +269,7 @@ def test_index(web: httpx.Client, raw: RawTile) -> None:
     assert (answer.status_code, answer.headers["location"]) == (301, f"{NAME}/")
 
 
+@pytest.mark.service
 def test_no_index_of_files_elsewhere(elsewhere: tuple[Server, Server]) -> None:
     """With one, GDAL would not ask for sizes, and would be redirected for every range."""
     answer = httpx.get(f"{elsewhere[0].url}{FOLDER}", trust_env=False)
@@ -275,6 +277,7 @@ def test_no_index_of_files_elsewhere(elsewhere: tuple[Server, Server]) -> None:
     assert "no index" in answer.json()["description"]
 
 
+@pytest.mark.service
 def test_index_behind_a_proxy(raw: RawTile) -> None:
     inner = lane(raw.root)
 
@@ -327,6 +330,7 @@ def test_not_found(web: httpx.Client, path: str) -> None:
     assert answer.json()["description"]
 
 
+@pytest.mark.service
 def test_no_landmasks(raw: RawTile) -> None:
     with serve(lane(raw.root)) as server:
         answer = httpx.get(f"{server.url}{FOLDER}{NAME}.tiff", trust_env=False)
@@ -340,6 +344,7 @@ def test_methods(web: httpx.Client) -> None:
     assert web.options(f"{FOLDER}{NAME}.npy").headers["access-control-max-age"] == "86400"
 
 
+@pytest.mark.service
 def test_an_index_that_does_not_answer(raw: RawTile) -> None:
     def slow(*_key: object) -> bool:
         raise QueryTimeoutError("too slow")
@@ -358,6 +363,7 @@ ODD_CODES = {
 }
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("case", [*ODD_CODES, "no npy", "empty", "truncated", "absurd"])
 def test_a_source_that_does_not_fit(tmp_path: Path, case: str) -> None:
     folder = tmp_path / "2024" / NAME

@@ -326,6 +326,7 @@ def test_a_symlink_inside_is_followed(web: httpx.Client) -> None:
     assert web.get("current/item.json").text == "{}"
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("path", ["/stac/data/large.bin", "/data/large.bin"])
 def test_behind_a_proxy(folder: Path, path: str) -> None:
     """The proxy keeps its prefix in the path, or strips it; ``root_path`` has it either way."""
@@ -363,6 +364,7 @@ def test_methods_that_write(web: httpx.Client, method: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
+@pytest.mark.service
 def test_a_file_that_shrinks_while_it_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
     path.write_bytes(bytes(50_000_000))
@@ -382,6 +384,7 @@ def test_a_file_that_shrinks_while_it_is_sent(tmp_path: Path) -> None:
         assert running.log[-1].sent < 50_000_000
 
 
+@pytest.mark.service
 def test_a_file_that_is_rewritten_while_it_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
     path.write_bytes(bytes(50_000_000))
@@ -398,6 +401,7 @@ def test_a_file_that_is_rewritten_while_it_is_sent(tmp_path: Path) -> None:
             fetch()
 
 
+@pytest.mark.service
 def test_a_file_that_vanishes_is_sent_whole(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
     path.write_bytes(LARGE * 20)
@@ -436,6 +440,7 @@ def test_with_and_without_reads_on_the_event_loop(
     assert web.get("large.bin", headers={"Range": "bytes=5-70000"}).content == LARGE[5:70001]
 
 
+@pytest.mark.service
 def test_a_client_that_leaves_stops_the_reading(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
     with path.open("wb") as file:
@@ -491,6 +496,7 @@ def test_visible() -> None:
     assert visible("/..") is None
 
 
+@pytest.mark.service
 def test_folders_are_listed_only_where_asked(tmp_path: Path) -> None:
     """GDAL reads such a page before it looks for sidecar files; anything else stays 404."""
     (tmp_path / "tiles" / "a").mkdir(parents=True)

@@ -246,6 +246,7 @@ def test_any_order_is_stable_over_pages(
     assert list(itertools.chain(*pages)) == [i["id"] for i in good]
 
 
+@pytest.mark.service
 def test_sorting_too_many_is_refused_with_advice(small: Path) -> None:
     app = create_app(small, Settings(max_sorted=10))
     with serve(app) as server, httpx.Client(base_url=server.url) as http:

@@ -21,6 +21,8 @@ from tests.support.oracle import Oracle
 from tests.support.paging import ok
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.service
+
 PATHS = ["/", "/conformance", "/collections", "/collections/tessera-v1", "/search?limit=3",
          "/collections/tessera-v1/items?limit=3",
          "/collections/tessera-v1/items/grid_0.15_52.05_2024", "/api"]  # fmt: skip

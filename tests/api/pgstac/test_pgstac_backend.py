@@ -81,6 +81,7 @@ def test_a_database_that_is_not_prepared_says_what_to_do(postgres: Mapping[str, 
         assert ok(http.get("/search"))["numberMatched"] == 24, "what is open stays good"
 
 
+@pytest.mark.service
 def test_the_server_may_start_before_the_database(
     catalog: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -39,6 +39,7 @@ def as_runs(chosen: list[tuple[int, int, int]]) -> Runs:
     return Runs(row.astype(np.int32), first.astype(np.int32), (stop - 1).astype(np.int32))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(sets=st.lists(st.lists(spans, max_size=6), min_size=2, max_size=3))
 def test_unions_intersections_and_complements(sets: list[list[tuple[int, int, int]]]) -> None:
