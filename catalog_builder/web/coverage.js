@@ -23,7 +23,7 @@ class Grid {
     return r < 0 || c < 0 || r >= this.rows || c >= this.cols ? 0 : this.masks[this.index[r * this.cols + c]];
   }
 
-  // The same rules as catalog_builder/coverage_tiles.py.
+  // The same rules as catalog/coverage/tiles.py; a test compares the pixels.
   draw(z, x, y, years, year) {
     const codes = new Map([[0, 4]]);
     for (const mask of this.masks) {
@@ -158,7 +158,7 @@ async function show(lon, lat) {
   try {
     found = await lookUp(lon, lat);
   } catch (error) {
-    if (turn === asked) details.replaceChildren(element("p", `No response: ${error.message}`));
+    if (turn === asked) details.replaceChildren(element("p", `No answer: ${error.message}`));
     return;
   }
   if (turn !== asked) return; // a later click was answered first
