@@ -1,4 +1,4 @@
-"""Output of the command line: progress, results, errors. Everything except results goes to stderr.
+"""What the command line shows: progress, results, errors. All of it goes to stderr but results.
 
 On a terminal progress is a bar; in a log it is a plain line now and then, so that a batch job's
 output stays readable.
@@ -17,22 +17,18 @@ PLAIN_SECONDS = 5.0
 """Seconds between two progress lines in a log."""
 
 
-class Progress(Protocol):
-    """Reports the current activity, how much is done, and the total (0 if unknown)."""
+class Report(Protocol):
+    """Tells what is being done, how much is done, and of how much (0 if unknown)."""
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """Report progress."""
 
 
-def no_progress(what: str, done: int, of: int) -> None:
-    """Report nothing: the default wherever progress is told."""
-
-
 @contextlib.contextmanager
-def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
+def progress(unit: str, *, quiet: bool = False) -> Iterator[Report]:
+    """Lend a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
     if quiet:
-        yield no_progress
+        yield lambda what, done, of: None
     elif sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
@@ -41,7 +37,7 @@ def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
-def _bar(unit: str) -> Iterator[Progress]:
+def _bar(unit: str) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Left
@@ -88,10 +84,10 @@ class _Lines:
 
 
 def say(text: str) -> None:
-    """Print a line for the user, to stderr."""
+    """Print a line for the user, not for a program."""
     print(text, file=sys.stderr, flush=True)
 
 
 def result(text: str, data: Any, *, as_json: bool) -> None:
-    """Print a command's result to stdout: text for people, or JSON for programs."""
+    """Print a command's result: text for people, or JSON for programs."""
     print(json.dumps(data, indent=2, default=str) if as_json else text, flush=True)

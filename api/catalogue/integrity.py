@@ -1,4 +1,4 @@
-"""Integrity of the index being served: whether it is readable and what its build wrote."""
+"""Whether the index in force is what its build wrote, and whether it can be read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableE
 LOG = logging.getLogger("tessera_stac")
 
 _RECHECK_SECONDS = 60.0
-"""Seconds between two checks of an index that was found intact."""
+"""Between two checks of an index that was found good."""
 
 
 class Integrity:
-    """The known state of the index being served; thread-safe.
+    """What is known of the index in force; for threads.
 
     Parameters
     ----------
     home
-        Location of the catalogue: a folder, or ``s3://bucket/prefix``. Not disclosed to clients.
+        Where the catalogue lies: a folder, or ``s3://bucket/prefix``. Clients are not told.
     """
 
     def __init__(self, home: str) -> None:
@@ -34,17 +34,17 @@ class Integrity:
         self._renewed = 0
         self._checking = threading.Lock()
         self.damage: str | None = None
-        """Known damage of the index being served, as of the last check; None if there is none."""
+        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
 
     def renew(self) -> None:
-        """Reset: another index is in service."""
+        """Forget what was found: another index is in force."""
         self._renewed += 1
         self.damage, self._good_until = None, 0.0
 
     def check(self, snapshot: IndexSnapshot) -> str | None:
-        """Check the index being served for damage; None if there is none.
+        """Return what is wrong with the index in force, None if nothing is.
 
-        It reads the whole file, so an index that was found intact is not checked again for a minute.
+        It reads the whole file, so an index that was found good is not looked at again for a minute.
         """
         with self._checking:
             if self.damage is None and time.monotonic() >= self._good_until:
@@ -59,14 +59,14 @@ class Integrity:
             return self.damage
 
     def told(self, exc: Exception, snapshot: IndexSnapshot) -> str:
-        """Return a message for clients, without the location of the catalogue."""
+        """Return a message for clients, who need not know where the catalogue lies."""
         said = str(exc)
         for place in (Path(self._home).resolve(), self._home, snapshot.index.path.parent):
             said = said.replace(f"{place}/", "")
         return said
 
     def probe(self, snapshot: IndexSnapshot) -> None:
-        """Check whether searches can be served.
+        """Try whether searches can be answered.
 
         Raises
         ------

@@ -1,1 +1,1 @@
-"""Files with range support, from a folder or a bucket; direct access to the published arrays; views."""
+"""Files by ranges, from a folder or a bucket; direct access to the published arrays; views."""

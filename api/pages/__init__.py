@@ -1,1 +1,1 @@
-"""HTML pages: STAC Browser, the coverage map."""
+"""Pages for people: STAC Browser, the coverage map."""

@@ -1,1 +1,1 @@
-"""Building a catalogue from manifests, and validating it."""
+"""From manifests to a catalogue, and whether it is sound."""

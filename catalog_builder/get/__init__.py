@@ -1,6 +1,6 @@
-"""The public functions behind ``tessera-stac get``, for scripts and notebooks.
+"""The public names of what ``tessera-stac get`` does, for scripts and notebooks.
 
-They are implemented in :mod:`catalog_builder.vectors`.
+The work is done in :mod:`catalog_builder.vectors`.
 """
 
 from catalog_builder.vectors.points import Samples, sample_points

@@ -1,9 +1,9 @@
-"""The locations of a collection's files, in S3 or elsewhere, and of their mirrors.
+"""Where a collection's files are: at one place, in S3 or not, and at others that hold the same.
 
 The STAC extensions for both are written here, in the parts that
 :func:`catalog_builder.item.item.item_template` puts into its assets:
-``storage`` says how to reach the store of an ``s3://`` URL, ``alternate-assets``
-lists a file's mirrors.
+``storage`` says of an ``s3://`` address how to reach its store, ``alternate-assets``
+lists a file's other places.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from catalog_builder.errors import QueryError
 STORAGE = "https://stac-extensions.github.io/storage/v2.0.0/schema.json"
 ALTERNATE = "https://stac-extensions.github.io/alternate-assets/v1.2.0/schema.json"
 SIGNED = "signed-s3://"
-"""Replaces ``s3://`` in URLs whose hrefs are presigned one by one when the response is sent."""
+"""Instead of ``s3://`` in an address whose hrefs are to be signed, one by one, when they are answered."""
 
 Mirrors = tuple[tuple[str, str], ...]
-"""Names and URLs."""
+"""Names and addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How to reach a bucket, in terms of the storage extension."""
+    """How to reach a bucket, as the storage extension says it."""
 
     name: str
     platform: str
-    """Endpoint of the store, with ``{bucket}`` and ``{region}`` as placeholders."""
+    """Address of the store, ``{bucket}`` and ``{region}`` as placeholders."""
     region: str = ""
     """Empty if the store has none."""
     requester_pays: bool = False
@@ -49,34 +49,34 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The locations of a collection's files, as given in its items.
+    """Where a collection's files are, as its items say it.
 
-    ``{root}`` in a URL stands for the root URL of the catalogue: the API inserts its own.
+    ``{root}`` in an address stands for the address of the catalogue itself: the API puts its own.
     """
 
     source: str
-    """Root of ``<year>/<grid>/<grid>.npy``."""
+    """Below it lie ``<year>/<grid>/<grid>.npy``."""
     landmasks: str
-    """Root of ``<grid>.tiff``."""
+    """Below it lie ``<grid>.tiff``."""
     lane: str
-    """Root of direct access in the API, ``<year>/<grid>/<grid>_f32.vrt``."""
+    """Below it the API answers the raw lane, ``<year>/<grid>/<grid>_f32.vrt``."""
     data: str
-    """Root of the COGs listed in the ledger."""
+    """Below it lie the COGs that the ledger names."""
     cogs: bool = False
-    """Whether any tile-year is converted; if not, the template omits the converted assets."""
+    """Whether any tile-year is converted; if not, the template leaves all of it out."""
     mirrors: Mirrors = ()
-    """Mirrors of ``data``."""
+    """Other places of ``data``."""
     source_mirrors: Mirrors = ()
-    """Mirrors of ``source``."""
+    """Other places of ``source``."""
     buckets: tuple[Bucket, ...] = ()
-    """How to reach the buckets in the URLs."""
+    """How to reach those buckets that an address begins with."""
     views: str = ""
-    """Root of the VRTs listed in the ledger, if not ``data``: a VRT refers to files by relative path,
-    and does not work at a URL that does not resolve them."""
+    """Below it lie the VRTs that the ledger names, if not below ``data``: a VRT names the files beside it,
+    and is of no use at an address whose neighbours are at others."""
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Self:
-        """Restore from :func:`dataclasses.asdict` output that went through JSON."""
+        """Read what :func:`dataclasses.asdict` made, through JSON."""
         return cls(
             **{
                 **said,
@@ -88,18 +88,18 @@ class Addresses:
 
     @property
     def extensions(self) -> list[str]:
-        """The additional extensions that items with these URLs declare."""
+        """The extensions that items with these addresses declare beside their own."""
         alternate = [ALTERNATE] if self.mirrors or self.source_mirrors else []
         return [*([STORAGE] if self.schemes else []), *alternate]
 
     @property
     def schemes(self) -> dict[str, Any]:
-        """The buckets that items refer to, as storage schemes by name."""
+        """Those buckets, as storage schemes by name, that items say anything of."""
         used = {_bucket(a) for a in (self.source, self.landmasks, *([self.data] if self.cogs else []))}
         return {b.name: b.scheme for b in self.buckets if b.name in used}
 
     def stored(self, address: str) -> dict[str, Any]:
-        """Return the asset field that refers to the bucket of a file below a URL; empty if in none."""
+        """Return the asset field that says in which bucket a file below an address is; empty if in none."""
         name = _bucket(address)
         return {"storage:refs": [name]} if name in self.schemes else {}
 
@@ -116,21 +116,21 @@ def _bucket(address: str) -> str:
 
 
 def alternate(mirrors: Mirrors, href: Callable[[str], Any]) -> dict[str, Any]:
-    """Return the asset field that lists a file's mirrors; empty if there are none.
+    """Return the asset field that lists a file's other places; empty if there are none.
 
     Parameters
     ----------
     mirrors
-        The mirrors.
+        The other places.
     href
-        Returns the file's href, as a node of the template, for a root URL.
+        Gives the file's href, as a node of the template, from the address that it lies below.
     """
     places = {name: {"href": href(address), "alternate:name": name} for name, address in mirrors}
     return {"alternate": places} if places else {}
 
 
 def parse_mirrors(texts: Iterable[str], option: str) -> Mirrors:
-    """Parse texts of the form ``NAME=URL``.
+    """Read ``NAME=ADDRESS``, one a text.
 
     >>> parse_mirrors(["lab=https://data.example.org/cogs/"], "--mirror")
     (('lab', 'https://data.example.org/cogs'),)
@@ -138,14 +138,14 @@ def parse_mirrors(texts: Iterable[str], option: str) -> Mirrors:
     Raises
     ------
     QueryError
-        If a text has another form, a URL is not https, http or s3, or a name is given twice.
+        If a text has another form, an address is not https, http or s3, or a name is given twice.
     """
     found: dict[str, str] = {}
     for text in texts:
         name, _, address = text.partition("=")
         if not name.strip() or not address.startswith(("https://", "http://", "s3://")):
-            raise QueryError(f"{option}: expected NAME=URL with an https or s3 URL, found '{text}'")
+            raise QueryError(f"{option}: expected NAME=ADDRESS with an https or s3 address, found '{text}'")
         if name in found:
-            raise QueryError(f"{option}: two mirrors have the name '{name}'")
+            raise QueryError(f"{option}: two places of the name '{name}'")
         found[name] = address.rstrip("/")
     return tuple(found.items())

@@ -1,6 +1,6 @@
-"""Detection of a file's format by its first bytes.
+"""What a file is, by its first bytes.
 
-File names are not used, except for files that are too damaged to be recognised.
+Names decide nothing; they only settle what is broken beyond recognition.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from catalog_builder.manifests.listing.saved import looks_like_entry
 from catalog_builder.manifests.text import has_registry_name, is_master_line, is_registry_line
 
 HEAD = 1 << 16
-"""Number of bytes examined."""
+"""Bytes that are looked at."""
 
 
 class Form(Enum):
-    """The kind of a file."""
+    """What a file is."""
 
     EMPTY = auto()
     GZIP = auto()
@@ -50,14 +50,14 @@ _WEB_PAGE = re.compile(rb"\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
 
 
 def sniff(head: bytes, name: str) -> Form:
-    """Return the format of a file.
+    """Return the form of a file.
 
     Parameters
     ----------
     head
         Its first :data:`HEAD` bytes, fewer if it is shorter.
     name
-        Its name, for a text in which no line is valid.
+        Its name, for a text in which no line is good.
     """
     if not head:
         return Form.EMPTY

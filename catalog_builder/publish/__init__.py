@@ -1,1 +1,1 @@
-"""Exports generated from the item definition."""
+"""Outputs made from the item definition for others to read."""

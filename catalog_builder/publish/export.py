@@ -1,12 +1,11 @@
-"""The formats of ``tessera-stac export --to``."""
+"""What ``tessera-stac export --to`` can mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catalog_builder.catalog.extract import Extract
-from catalog_builder.console import Progress, no_progress
+from catalog_builder.catalog.extract import Extract, Progress, quiet
 from catalog_builder.errors import QueryError
 
 FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
@@ -14,11 +13,11 @@ FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The result of an export."""
+    """What an export did."""
 
     items: int
     note: str = ""
-    """Additional text for the report."""
+    """More about it, in words."""
 
 
 def export(
@@ -31,14 +30,14 @@ def export(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = no_progress,
+    report: Progress = quiet,
 ) -> Exported:
     """Write items in one of :data:`FORMATS`.
 
     Raises
     ------
     QueryError
-        If there is no such format, or no output is given.
+        If there is no such format, or it is not said where to write.
     StorageError
         If it cannot be written.
     """
@@ -46,13 +45,13 @@ def export(
         from catalog_builder.publish.pgstac.load import load_pgstac
 
         if out is not None:
-            raise QueryError("--out: pgstac loads into a database; give it with --dsn")
+            raise QueryError("--out: pgstac is loaded into a database; say which with --dsn")
         done = load_pgstac(dsn or "", parts, method=method, migrate=migrate, force=force, report=report)
         return Exported(done.items, str(done))
     if to not in FORMATS:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, found '{to}'")
     if out is None:
-        raise QueryError(f"--out: give the output for {to}")
+        raise QueryError(f"--out: say where to write {to}")
     if to == "ndjson":
         from catalog_builder.publish.ndjson import write_ndjson
 

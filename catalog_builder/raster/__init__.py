@@ -1,1 +1,1 @@
-"""Input for GDAL: VRT documents, labels of published arrays, and configuration options."""
+"""What GDAL is given to read: VRT documents, labels of published arrays, and its settings."""

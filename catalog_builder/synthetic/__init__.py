@@ -1,1 +1,1 @@
-"""Synthetic tiles in upstream's formats, for tests and the demo; never TESSERA data."""
+"""Made-up tiles in upstream's formats, for tests and the demonstration; never TESSERA data."""

@@ -1,4 +1,4 @@
-"""Write one output in the requested format. Every file is written atomically."""
+"""Write one output in the format that was asked for. Every file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Mosaic:
 
     raster: Raster
     bands: tuple[int, ...]
-    """Dimensions, counted from 0."""
+    """Which dimensions, from 0."""
     year: int
     dataset: Dataset
     pixels: Pixels
@@ -70,7 +70,7 @@ class Mosaic:
 
 
 def file_names(name: str, kind: Format, dtype: Dtype) -> list[str]:
-    """Return the files of an output."""
+    """Return the files that an output is."""
     suffix = _SUFFIXES[kind]
     if kind in ("netcdf", "zarr"):
         return [name + suffix]
@@ -196,7 +196,7 @@ def _npy(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
 
 
 def _describe(mosaic: Mosaic) -> dict[str, Any]:
-    """Write the metadata that an array file lacks."""
+    """Say what an array does not say of itself."""
     return {
         "crs": f"EPSG:{mosaic.raster.epsg}",
         "transform": list(mosaic.raster.transform)[:6],
@@ -218,12 +218,12 @@ _WRITERS: Mapping[str, Callable[[Mosaic, Layer], Callable[[Path], None]]] = {
 
 
 def require(kind: Format) -> None:
-    """Reject a format whose libraries are missing, before anything is fetched.
+    """Refuse a format whose libraries are missing, before anything is fetched.
 
     Raises
     ------
     StorageError
-        With what to install.
+        Saying what to install.
     """
     from importlib.util import find_spec
 

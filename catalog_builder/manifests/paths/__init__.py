@@ -1,1 +1,1 @@
-"""Parsing of file paths into tile, year and kind, and grouping of files into tile-years."""
+"""What the paths of files say: tile, year and kind; files put together to tile-years."""

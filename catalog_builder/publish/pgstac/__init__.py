@@ -1,1 +1,1 @@
-"""Loading into pgSTAC: load what changed, and record what was loaded."""
+"""Into pgSTAC: load what changed, and note what was loaded."""

@@ -1,9 +1,9 @@
-"""Loading of collections and items into PostgreSQL with pgSTAC, through pypgstac's loader.
+"""Collections and items into PostgreSQL with pgSTAC, through pypgstac's loader: the scale-out path.
 
-Each year is a separate partition: a search for one year reads one partition, and a year can be
-loaded again without touching the others. What was loaded is recorded beside it
-(:mod:`catalog_builder.publish.pgstac.state`), so a load inserts what changed and deletes what is
-gone, and one that was killed resumes where it stopped. An item's structural links are omitted: a
+Each year is a partition of its own: a search for one year reads one partition, and a year can be
+loaded again without touching the others. What was loaded is written down beside it
+(:mod:`catalog_builder.publish.pgstac.state`), so a load brings in what changed and takes out what is
+gone, and one that was killed goes on where it stopped. An item's structural links are left out: a
 server on pgSTAC writes its own.
 """
 
@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import orjson
 
-from catalog_builder.catalog.extract import Extract, cells_of
-from catalog_builder.catalog.index.blocks import BLOCK_CELLS
+from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, quiet
+from catalog_builder.catalog.index.blocks import BLOCK
 from catalog_builder.catalog.index.keys import split_key
-from catalog_builder.catalog.index.search.pages import Row
-from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
@@ -30,29 +28,29 @@ if TYPE_CHECKING:
     from pypgstac.load import Loader
 
 Method = Literal["upsert", "insert", "insert_ignore", "delsert"]
-"""How to treat existing items: update, fail, keep, or delete and insert."""
+"""What to do with items that are there: bring up to date, fail, leave, or delete and insert."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 _STRUCTURAL = ("self", "root", "parent", "collection", "items")
 _CONNECT_SECONDS = 15
 _BATCH = 20_000
-"""Items between two updates of the state: the most that a load redoes after it was killed."""
+"""Items between two entries in the state: what a killed load does again, at most."""
 
 
 @dataclass(slots=True)
 class LoadReport:
-    """The result of a load."""
+    """What a load did."""
 
     items: int = 0
-    """Items compared with what was loaded before."""
+    """Items that were compared with what was loaded before."""
     loaded: int = 0
-    """Those of them that are new or changed."""
+    """Of them, new or changed."""
     removed: int = 0
     """Items that have left the catalogue."""
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.loaded:,} loaded, {self.items - self.loaded:,} unchanged, {self.removed:,} removed"
+        return f"{self.loaded:,} loaded, {self.items - self.loaded:,} as they were, {self.removed:,} removed"
 
 
 def load_pgstac(
@@ -62,27 +60,27 @@ def load_pgstac(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = no_progress,
+    report: Progress = quiet,
 ) -> LoadReport:
     """Load collections and items: those that changed since the last load.
 
-    Items are loaded in transactions of ten thousand. A load that is killed leaves complete items behind,
+    Items arrive in transactions of ten thousand. A load that is killed leaves whole items behind,
     and loading again completes it.
 
     Parameters
     ----------
     dsn
-        Connection string, such as ``postgresql://user@host/database``; if empty, PGHOST and so on are used.
+        Connection string, as ``postgresql://user@host/database``; empty takes PGHOST and so on.
     parts
-        The items. Anything outside of their years and cells is left unchanged.
+        Which items. What is outside of their years and cells stays as it is.
     method
         One of :data:`METHODS`.
     migrate
-        Install pgSTAC in the database, or migrate it to pypgstac's version.
+        Install pgSTAC in the database, or bring it to the version of pypgstac.
     force
         Load everything, whatever was loaded before.
     report
-        Receives the progress.
+        Told the progress.
 
     Raises
     ------
@@ -90,7 +88,7 @@ def load_pgstac(
         If there is no such method.
     StorageError
         If pypgstac is not installed, the database cannot be reached, has no pgSTAC, another version
-        of it, or refuses, or another load is running in it.
+        of it, or refuses, or another load is at work in it.
     """
     if method not in METHODS:
         raise QueryError(f"--method: expected one of {', '.join(METHODS)}, found '{method}'")
@@ -142,7 +140,7 @@ def _check_version(loader: Loader) -> None:
 
 @dataclass(slots=True)
 class _Batch:
-    """One batch to write: changed rows, ids that are gone, and the new state."""
+    """What is written together: changed rows, ids that are gone, and what the state is to say."""
 
     rows: list[Row] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
@@ -179,7 +177,7 @@ class _Load:
         return self._done
 
     def _partition_by_year(self, collection: str) -> None:
-        """Partition a collection by year; must precede its items."""
+        """Part a collection by year; must precede its items."""
         self._db.connect().execute(
             "UPDATE collections SET partition_trunc = 'year'"
             " WHERE id = %s AND partition_trunc IS DISTINCT FROM 'year'",
@@ -187,7 +185,7 @@ class _Load:
         )
 
     def _year(self, part: Extract, year: int) -> None:
-        """Load what changed in a year, one band of one degree of latitude at a time."""
+        """Load what changed in a year, a band of one degree of latitude after the other."""
         before = self._state.bands(part.id, year)
         seed = _seed(part)
         region = None if part.runs is None else part.runs.cells()
@@ -209,7 +207,7 @@ class _Load:
 
     @staticmethod
     def _replace(year: int, old: Band, new: Band, region: Cells | None, batch: _Batch) -> None:
-        """Add a band's deleted items and its new state to the batch."""
+        """Note what a band has lost, and what the state must say of it."""
         missing = ~np.isin(old.cells, new.cells, assume_unique=True)
         lost = missing
         if region is not None:
@@ -232,12 +230,12 @@ class _Load:
 
 
 def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
-    """Yield the rows of a year by band of one degree of latitude; bands without rows are skipped."""
+    """Yield the rows of a year by band of one degree of latitude; bands without rows are left out."""
     now: list[Row] = []
     band = -1
     for rows in part.pages(year):
         for row in rows:
-            at = split_key(row[0])[2] // BLOCK_CELLS
+            at = split_key(row[0])[2] // BLOCK
             if at != band:
                 if now:
                     yield band, now
@@ -248,13 +246,13 @@ def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
 
 
 def _seed(part: Extract) -> bytes:
-    """Return what all items of an extract depend on, apart from their rows."""
+    """Return what all items of an extract depend on, beside their rows."""
     of = (repr(part.template), part.record.years, part.record.grid)
     return hashlib.blake2b(repr(of).encode(), digest_size=16).digest()
 
 
 def _digests(rows: Sequence[Row], seed: bytes) -> Any:
-    """Return a number per row that changes when its item does: cheaper than rendering the item."""
+    """Return a number per row that changes when its item does: cheaper than making the item."""
     start = hashlib.blake2b(seed, digest_size=8)
     found = []
     for row in rows:
@@ -273,5 +271,5 @@ def _items(part: Extract, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _reason(exc: Exception) -> str:
-    """Return the first line of a database message."""
+    """Return the first line of a database's message."""
     return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -1,7 +1,7 @@
-"""The S3 client of this process: endpoint, credentials and error messages.
+"""The S3 client of this process: which store, as whom, and how failures read.
 
-Configured in the usual way, with boto3's environment variables and files, and with GDAL's names for the
-same settings, so that one environment works for both (``docs/s3.md``).
+Configured as everywhere, by boto3's environment and files, and by the names that GDAL has for the
+same things, so that one environment serves both (``docs/s3.md``).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _NO = frozenset({"NO", "FALSE", "OFF", "0"})
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """The endpoint and the credentials to use."""
+    """Which store, as whom."""
 
     endpoint: str | None = None
-    """Endpoint of a store other than Amazon's; None leaves it to boto3's configuration."""
+    """Address of a store that is not Amazon's; None leaves it to boto3's files."""
     region: str | None = None
     profile: str | None = None
     """Section of the credentials and config files."""
     anonymous: bool = False
-    """Do not sign requests, even if there are credentials."""
+    """Sign nothing, whatever credentials there are."""
     requester_pays: bool = False
-    """Send ``x-amz-request-payer: requester`` with every request."""
+    """Say in every request that we pay for it."""
     virtual_hosting: bool | None = None
-    """Whether the bucket is part of the host name; None: on Amazon S3 only."""
+    """Whether the bucket is part of the host name; None: at Amazon's, not elsewhere."""
     conditional: bool = True
-    """Whether the store honours ``If-Match`` and ``If-None-Match`` of a put."""
+    """Whether the store keeps to ``If-Match`` and ``If-None-Match`` of a put."""
     timeout: float = 60.0
     """Seconds to wait for the next byte."""
 
@@ -56,7 +56,7 @@ class S3Settings:
         Raises
         ------
         StorageError
-            If a variable has an invalid value.
+            If a variable has no sense.
         """
         env = os.environ.get
         endpoint = env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL")
@@ -86,12 +86,12 @@ _lock = threading.Lock()
 
 
 def client(settings: S3Settings | None = None) -> S3Client:
-    """Return this process's client; clients are thread-safe, creating them is not.
+    """Return this process's client; clients are safe among threads, making them is not.
 
     Raises
     ------
     StorageError
-        If the settings name a profile that does not exist, or an invalid endpoint.
+        If the settings name a profile that does not exist, or an endpoint that is none.
     """
     with _lock:
         return made_client(os.getpid(), settings or S3Settings.from_environment())
@@ -110,20 +110,20 @@ def _made_session(_pid: int, settings: S3Settings) -> boto3.session.Session:
 
 
 def credentials(settings: S3Settings) -> Credentials | None:
-    """Return the credentials that requests are signed with; None if there are none."""
+    """Return whom requests are signed as; None if there is nobody."""
     with _lock:
         return _made_session(os.getpid(), settings).get_credentials()
 
 
 def forget() -> None:
-    """Discard clients and credentials; the next use reads the environment and files again."""
+    """Make clients and credentials anew, from the environment and files as they are now."""
     made_client.cache_clear()
     _made_session.cache_clear()
 
 
 @cache
 def made_client(_pid: int, settings: S3Settings) -> S3Client:
-    """Create a client, once per process and settings."""
+    """Make a client, once a process and settings."""
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -163,7 +163,7 @@ def made_client(_pid: int, settings: S3Settings) -> S3Client:
 
 
 def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
-    """Add ``RequestPayer`` to every operation that supports it."""
+    """Say that the requester pays, in every operation that can say it."""
     shape = model.input_shape
     if shape is not None and "RequestPayer" in shape.members:
         return {"RequestPayer": "requester", **params}
@@ -171,36 +171,36 @@ def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
 
 
 def error_code(error: BaseException) -> str:
-    """Return an error's S3 code, such as ``NoSuchKey``; for a HEAD the status. Empty for other errors."""
+    """Return S3's code of an error, as ``NoSuchKey``; of a HEAD it is the status. Empty if it is another."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def is_missing(error: BaseException) -> bool:
-    """Return whether an error means that the object does not exist."""
+    """Whether an error says that there is no such object."""
     return error_code(error) in ("404", "NoSuchKey", "NotFound")
 
 
 def is_refused_condition(error: Exception) -> bool:
-    """Return whether an error means that the precondition of a request failed."""
+    """Whether an error says that the condition of a request does not hold."""
     return error_code(error) in ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 
 
 _MEANINGS = {
-    "403": "access denied: check the credentials and the bucket's policy",
-    "AccessDenied": "access denied: check the credentials and the bucket's policy",
+    "403": "access denied: which credentials, and what does the bucket's policy allow?",
+    "AccessDenied": "access denied: which credentials, and what does the bucket's policy allow?",
     "404": "no such object or bucket",
     "NoSuchKey": "no such object",
     "NoSuchBucket": "no such bucket",
     "SlowDown": "the store asks for fewer requests",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
-    "NotImplemented": "the store does not support this request; see TESSERA_S3_CONDITIONAL and"
+    "NotImplemented": "the store does not know this request; see TESSERA_S3_CONDITIONAL and"
     " AWS_REQUEST_CHECKSUM_CALCULATION in docs/s3.md",
 }
 
 
 def fail(address: str | Path, error: Exception) -> NoReturn:
-    """Convert boto3's error to a StorageError: the URL, the store's error and the number of attempts."""
+    """Raise boto3's error as ours: the address, what the store said, and after how many attempts."""
     if isinstance(error, StorageError):
         raise error
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
@@ -216,7 +216,7 @@ def fail(address: str | Path, error: Exception) -> NoReturn:
 
 
 def https_address(address: str) -> str:
-    """Return the http(s) URL of an object; anybody can read it if the bucket is public.
+    """Return the http(s) address of what an s3 address names: anybody's, if the bucket is public.
 
     >>> https_address("s3://my-bucket/tiles/a.tif")
     'https://my-bucket.s3.amazonaws.com/tiles/a.tif'
@@ -229,7 +229,7 @@ def https_address(address: str) -> str:
 
 
 def bucket_url(bucket: str) -> str:
-    """Return the URL that a bucket's keys are appended to, after a slash."""
+    """Return the address that a bucket's keys are appended to, after a slash."""
     found = _nameless()
     endpoint = found.meta.endpoint_url.rstrip("/")
     parts = urlsplit(endpoint)
@@ -244,7 +244,7 @@ def bucket_url(bucket: str) -> str:
 
 
 def platform(address: str) -> tuple[str, str]:
-    """Return the endpoint of an S3 URL's store, in the form of the STAC storage extension, and its region.
+    """Return the address of the store of an s3 address, as the STAC storage extension has it, and its region.
 
     Parts that differ between buckets are ``{bucket}`` and ``{region}``; the region may be empty.
     """
@@ -262,12 +262,12 @@ def platform(address: str) -> tuple[str, str]:
 
 
 def _nameless() -> S3Client:
-    """Return a client that knows the endpoint, without looking for credentials."""
+    """Return a client that knows where the store is, without asking anybody for credentials."""
     return client(replace(S3Settings.from_environment(), anonymous=True))
 
 
 def _region() -> str | None:
-    """Return the region that the environment or the files specify."""
+    """Return the region that the environment or the files say."""
     settings = S3Settings.from_environment()
     with _lock:
         return _made_session(os.getpid(), settings).region_name

@@ -1,4 +1,4 @@
-"""The key ranges of a selection."""
+"""The ranges of keys that a selection stands for."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from catalog_builder.tile.cover import Runs
 
 
 class Ranges:
-    """Finds the key ranges of selections, without empty ones.
+    """Finds the key ranges of selections, without those that hold nothing.
 
     Parameters
     ----------
     years
         Years of each collection, ascending, by its ordinal.
     blocks
-        Counts of tile-years per block.
+        Where there are tile-years.
     """
 
     def __init__(self, years: Mapping[int, Sequence[int]], blocks: YearBlocks) -> None:
