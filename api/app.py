@@ -1,6 +1,6 @@
-"""The application: stac-fastapi's frame around our client.
+"""The application: our STAC client in stac-fastapi's framework.
 
-stac-fastapi gives the client's interface, the routes' names and the landing page's core; requests
+stac-fastapi provides the client's interface, the route names and the core of the landing page; requests
 are parsed by :mod:`api.search.query`, because stac-fastapi validates GET and POST differently and lets
 unknown parameters pass. Its request models would parse everything a second time, so they are not used.
 """
@@ -71,9 +71,9 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     Parameters
     ----------
     catalog
-        The catalogue, a folder or an s3 address; None takes it from the settings.
+        The catalogue, a folder or an s3 URL; None takes it from the settings.
     settings
-        None reads the environment.
+        None: read from the environment.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
 
 
 def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
-    """Return where items are searched, and the client that does it."""
+    """Return the store and the client that searches it."""
     if settings.backend == "pgstac":
         try:
             from api.pgstac.client import PgstacClient
@@ -141,7 +141,7 @@ def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[
 
 
 class TesseraApi(StacApi):
-    """stac-fastapi's application with our routes: documented by hand, parsed by our own query."""
+    """stac-fastapi's application with our routes, documentation and parsing."""
 
     def register_core(self) -> None:
         """Register every endpoint of :data:`api.endpoints.openapi.OPERATIONS`."""
@@ -205,7 +205,7 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
 
 
 async def _explain(store: Store, fault: Exception) -> Response | None:
-    """Return what to say of an unexpected fault if it comes from a damaged index; None if it does not."""
+    """Return the message for an unexpected error if it comes from a damaged index; otherwise None."""
     damage = await anyio.to_thread.run_sync(store.check)
     if damage is None and isinstance(fault, sqlite3.DatabaseError):
         damage = f"index.sqlite: cannot be read ({fault})"
@@ -213,7 +213,7 @@ async def _explain(store: Store, fault: Exception) -> Response | None:
 
 
 def _health(store: Store) -> dict[str, Any]:
-    """Answer whether the index can be read."""
+    """Report whether the index can be read."""
     snapshot = store.current()
     items = sum(r.n_items for r in snapshot.collections.values())
     said = {"status": "UP", "generation": snapshot.generation, "items": items}
@@ -227,7 +227,7 @@ def _health(store: Store) -> dict[str, Any]:
 
 
 def _add_readiness(app: FastAPI, store: Store) -> None:
-    """Answer whether searches can be answered: for a load balancer, beside ``/_mgmt/ping`` (alive)."""
+    """Report readiness for searches to a load balancer; ``/_mgmt/ping`` reports liveness."""
 
     async def ready() -> Response:
         try:
@@ -253,7 +253,7 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
 
 
 def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer every failure as JSON, with its reason, and count it."""
+    """Return every failure as JSON, with its reason, and count it."""
 
     async def bad_query(_: Request, exc: Exception) -> Response:
         metrics.error("bad_request")

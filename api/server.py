@@ -1,6 +1,6 @@
-"""What ``tessera-stac serve`` runs: uvicorn, made to bear clients that are slow, many or gone.
+"""The server of ``tessera-stac serve``: uvicorn, hardened against slow, numerous or vanished clients.
 
-uvicorn alone waits for ever for a request's head, reads a head of any length, keeps the buffers of a
+uvicorn alone waits for ever for request headers, reads headers of any length, keeps the buffers of a
 client that stops reading, and leaves its workers behind, with the port, when it is killed.
 """
 
@@ -25,18 +25,18 @@ from api.settings import Settings
 from catalog_builder.errors import StorageError
 
 HEAD_SECONDS = 30.0
-"""Time for the head of a request to arrive."""
+"""Time for the headers of a request to arrive, in seconds."""
 HEAD_BYTES = 256 * 1024
-"""Longest head: four times the longest query string that is answered."""
+"""Maximum size of the request headers: four times the longest accepted query string."""
 STALLED_SECONDS = 60.0
-"""How long a client may read nothing of what is sent to it; then the kernel drops it."""
+"""How long a client may stop reading before the kernel drops the connection."""
 IDLE_SECONDS = 75
-"""How long a connection is kept between requests."""
+"""How long an idle connection is kept between requests."""
 CLOSING_SECONDS = 5
-"""Time for the end itself, when the responses under way have ended or were cut."""
+"""Time for the shutdown itself, once the responses in progress have ended or were cut off."""
 _MOST_FILES = 65_536
 _SPARE_FILES = 128
-"""Descriptors, at least, that are not for connections: files that are read, the index by thread."""
+"""Minimum number of descriptors reserved for files and the index, not for connections."""
 
 _REFUSED = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
@@ -44,19 +44,19 @@ _REFUSED = (
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits: connections, and the time and the length of a request's head."""
+    """uvicorn's protocol with limits on connections and on the time and size of request headers."""
 
     head_seconds = HEAD_SECONDS
-    """A class attribute: uvicorn makes the protocols."""
+    """A class attribute, because uvicorn creates the protocols."""
     most_connections: int | None = None
-    """None takes it from the limit of open files."""
+    """None: derived from the limit of open files."""
 
     _late: asyncio.TimerHandle | None = None
     _head = 0
     _in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it with a reason while there are too many."""
+        """Accept a connection, or refuse it with a reason while there are too many."""
         super().connection_made(transport)
         most = self.most_connections or connections_for_files()
         if len(self.connections) > most:
@@ -65,7 +65,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on; between requests they start a new head."""
+        """Pass bytes on; between requests they start new headers."""
         if self._late is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
         if self._late is not None and not self._in_body:  # the rest of a body that was refused may be long
@@ -77,18 +77,18 @@ class PatientProtocol(HttpToolsProtocol):
             )
 
     def on_headers_complete(self) -> None:
-        """Stop waiting: the head is here."""
+        """Stop the timer: the headers have arrived."""
         self._stop_waiting()
         self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Note that the body is here too."""
+        """Note that the body has arrived too."""
         self._in_body = False
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -116,17 +116,17 @@ class PatientProtocol(HttpToolsProtocol):
 
 
 def connections_for_files() -> int:
-    """Return how many connections this process may have open: a tenth of its descriptors is for files.
+    """Return the maximum number of connections: a tenth of the descriptors is reserved for files.
 
     Most connections are idle. When more of them read files than there are descriptors, those are
-    answered 503 until some are free.
+    answered with 503 until some are free.
     """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(files - max(_SPARE_FILES, files // 10), 50)
 
 
 def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have; workers inherit it."""
+    """Raise the limit of open files to the maximum that the system allows; workers inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -134,12 +134,12 @@ def raise_file_limit() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address.
+    """Return a socket bound to a host and port.
 
     Raises
     ------
     StorageError
-        If it is not an address of this machine, or in use.
+        If the host is not one of this machine's, or the port is in use.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -156,7 +156,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def application() -> Any:
-    """Return the application, in a worker that ends when its parent is killed."""
+    """Return the application, in a worker that exits when its parent is killed."""
     from api.app import create_app
 
     parent = multiprocessing.parent_process()
@@ -174,10 +174,10 @@ def _leave_with(sentinel: int, seconds: int) -> None:
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, which closes the port when it is told to stop.
+    """uvicorn's supervisor, which closes the port when it is stopped.
 
-    With its own socket open until the last download has ended, the kernel would take connections that
-    nobody serves: their clients would wait instead of trying again.
+    With its own socket open until the last download has ended, the kernel would accept connections that
+    nobody serves: their clients would wait instead of retrying.
     """
 
     def terminate_all(self) -> None:

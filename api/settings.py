@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     title: str = Field(default="TESSERA embeddings", description="Title of the landing page.")
     description: str = Field(
         default="TESSERA embeddings of the Earth's land surface, one item per 0.1 degree tile and year,"
-        " searched by STAC and read by range.",
+        " searchable through STAC and readable by range requests.",
         description="Description of the landing page (CommonMark).",
     )
     landing_id: str = Field(default="tessera-stac", description="`id` of the landing page.")

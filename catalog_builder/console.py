@@ -1,4 +1,4 @@
-"""What the command line shows: progress, results, errors. All of it goes to stderr but results.
+"""Output of the command line: progress, results, errors. Everything except results goes to stderr.
 
 On a terminal progress is a bar; in a log it is a plain line now and then, so that a batch job's
 output stays readable.
@@ -17,18 +17,22 @@ PLAIN_SECONDS = 5.0
 """Seconds between two progress lines in a log."""
 
 
-class Report(Protocol):
-    """Tells what is being done, how much is done, and of how much (0 if unknown)."""
+class Progress(Protocol):
+    """Reports the current activity, how much is done, and the total (0 if unknown)."""
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """Report progress."""
 
 
+def no_progress(what: str, done: int, of: int) -> None:
+    """Report nothing: the default wherever progress is told."""
+
+
 @contextlib.contextmanager
-def progress(unit: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Lend a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
+def progress(unit: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Yield a progress reporter: a rich bar on a terminal, plain lines otherwise, nothing if quiet."""
     if quiet:
-        yield lambda what, done, of: None
+        yield no_progress
     elif sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
@@ -37,7 +41,7 @@ def progress(unit: str, *, quiet: bool = False) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def _bar(unit: str) -> Iterator[Report]:
+def _bar(unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Left
@@ -84,10 +88,10 @@ class _Lines:
 
 
 def say(text: str) -> None:
-    """Print a line for the user, not for a program."""
+    """Print a line for the user, to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def result(text: str, data: Any, *, as_json: bool) -> None:
-    """Print a command's result: text for people, or JSON for programs."""
+    """Print a command's result to stdout: text for people, or JSON for programs."""
     print(json.dumps(data, indent=2, default=str) if as_json else text, flush=True)

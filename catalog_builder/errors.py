@@ -1,7 +1,7 @@
 """One base error, one class per kind of failure.
 
 Every message names what was wrong (the file, the line, the parameter) and what was expected, so
-the command line prints it as it stands and the API sends it as the reason of a 400.
+the command line prints it unchanged and the API sends it as the reason of a 400.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class GridError(TesseraError, ValueError):
 
 
 class DatasetError(TesseraError, ValueError):
-    """An unknown dataset, or two datasets where only one may be."""
+    """An unknown dataset, or two datasets where only one is allowed."""
 
 
 class ManifestError(TesseraError):
@@ -24,19 +24,19 @@ class ManifestError(TesseraError):
 
 
 class StorageError(TesseraError):
-    """A file or address that cannot be opened, listed or written."""
+    """A file or URL that cannot be opened, listed or written."""
 
 
 class ArrayError(StorageError):
-    """A ``.npy`` that cannot be read in place, or is not the array that its tile must have."""
+    """A ``.npy`` that cannot be read by range requests, or is not the array that its tile must have."""
 
 
 class ConflictError(StorageError):
-    """A file that another writer has put in place, or changed, meanwhile; it is left as it is."""
+    """A file that another writer has created or changed in the meantime; it is left unchanged."""
 
 
 class ChecksumError(StorageError):
-    """Bytes that arrived and are not those that were sent, or that were wanted."""
+    """Bytes that differ from those that were sent, or from the expected checksum."""
 
 
 class CatalogError(TesseraError):
@@ -44,16 +44,16 @@ class CatalogError(TesseraError):
 
 
 class SchemaVersionError(CatalogError):
-    """An index whose tables are of another version than this program reads."""
+    """An index whose schema version is not the one this program reads."""
 
     def __init__(self, message: str, *, newer: bool) -> None:
         super().__init__(message)
         self.newer = newer
-        """Whether it is of a later version, so that this program cannot know what is in it."""
+        """Whether its version is newer, so that this program cannot know what it contains."""
 
 
 class DamagedIndexError(CatalogError):
-    """An index that is not what its build wrote."""
+    """An index that differs from what its build wrote."""
 
 
 class QueryError(TesseraError, ValueError):
@@ -65,7 +65,7 @@ class QueryTimeoutError(TesseraError):
 
 
 class UnavailableError(TesseraError):
-    """Something that the server needs cannot be reached at the moment (HTTP 503)."""
+    """Something that the server needs is temporarily unreachable (HTTP 503)."""
 
 
 class ConvertError(TesseraError):
@@ -73,4 +73,4 @@ class ConvertError(TesseraError):
 
 
 class ClusterError(ConvertError):
-    """Workers that can do nothing more: a scheduler that is gone, machines that cannot convert."""
+    """Workers that cannot continue: the scheduler has gone away, or no machine can convert."""

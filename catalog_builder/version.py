@@ -1,8 +1,8 @@
-"""Which code this is: the version, the commit that it was made from, and a digest of the code itself.
+"""Identifies the code: the version, the commit it was built from, and a digest of the code itself.
 
-A wheel carries the commit in a file, which ``hatch_build.py`` writes into it. In a checkout the commit is
-read from ``.git``, without the program git: the machines of a cluster often lack it. The digest tells apart
-what a commit cannot: checkouts with changes of their own.
+A wheel contains the commit in a file that ``hatch_build.py`` writes. In a checkout the commit is
+read from ``.git`` without running git, which machines of a cluster often lack. The digest distinguishes
+what a commit cannot: checkouts with local changes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 RECORD = "commit.txt"
-"""The file in a wheel: the commit, and ``changed`` behind it if there were changes beside it."""
+"""The file in a wheel: the commit, followed by ``changed`` if there were uncommitted changes."""
 _CHANGED = "changed"
 
 
 def full_version() -> str:
-    """Return version, commit and digest: equal where the same code runs.
+    """Return version, commit and digest, which are equal where the same code runs.
 
     Returns
     -------
     str
-        As ``0.2.0+g1a2b3c4d5e6f.9f8e7d6c5b4a`` (PEP 440); without the commit where none is known.
+        Such as ``0.2.0+g1a2b3c4d5e6f.9f8e7d6c5b4a`` (PEP 440); without the commit if it is not known.
     """
     from catalog_builder import __version__
 
@@ -41,7 +41,7 @@ def described() -> str:
 
 
 def commit() -> str:
-    """Return the commit that this code is of, 40 hexadecimal digits; empty if it is not known."""
+    """Return the commit of this code, 40 hexadecimal digits; empty if it is not known."""
     return _recorded()[0] or head(PACKAGE.parent)
 
 
@@ -52,14 +52,14 @@ def is_changed() -> bool:
 
 
 def record(root: Path, known: str) -> str:
-    """Return what a wheel that is built from a folder shall say; empty if there is nothing to say.
+    """Return the commit record for a wheel built from a folder; empty if the commit is not known.
 
     Parameters
     ----------
     root
         The folder with ``pyproject.toml``.
     known
-        The commit where the folder has no ``.git``, as in an image's build; or empty.
+        The commit, for a folder without ``.git``, as in a container image build; or empty.
     """
     found = known or head(root)
     return f"{found} {_CHANGED}" if found and has_changes(root) else found
@@ -86,7 +86,7 @@ def head(root: Path) -> str:
 
 
 def has_changes(root: Path) -> bool:
-    """Return whether git is there and says that the packages in a folder differ from its commit."""
+    """Return whether git is installed and reports that the packages in a folder differ from its commit."""
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return False
@@ -96,7 +96,7 @@ def has_changes(root: Path) -> bool:
 
 
 def _recorded() -> tuple[str, str]:
-    """Return a wheel's commit and what stands behind it."""
+    """Return a wheel's commit and the word that follows it."""
     try:
         found, _, change = (PACKAGE / RECORD).read_text().strip().partition(" ")
     except OSError:

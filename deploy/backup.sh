@@ -1,8 +1,8 @@
 #!/bin/sh
 # deploy/backup.sh CATALOG TARGET
 #
-# Copies a catalogue, whole, while builds and conversions go on. A second run copies what is new.
-# Restore: the same with the two exchanged, into a new folder; then `tessera-stac validate`.
+# Copies a complete catalogue while builds and conversions are running. A second run copies only what is new.
+# Restore: the same with the arguments swapped, into a new folder; then `tessera-stac validate`.
 set -eu
 if [ $# -ne 2 ] || [ ! -L "${1%/}/.current" ]; then
   echo "usage: backup.sh CATALOG TARGET; CATALOG is a folder that tessera-stac build made" >&2

@@ -1,6 +1,6 @@
 """Ask the stac-geoparquet of a collection with DuckDB: no API, plain SQL over a static file.
 
-DuckDB's httpfs extension reads the address itself; here the file is fetched first, so that nothing has
+DuckDB's httpfs extension can read the URL directly; here the file is downloaded first, so that nothing has
 to be installed.
 
 Run: TESSERA_API=http://localhost:8000/ python examples/duckdb_geoparquet.py

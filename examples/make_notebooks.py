@@ -1,6 +1,6 @@
 """Make the notebooks from the scripts of the workflows: ``python examples/make_notebooks.py``.
 
-A script is parted by lines ``# %%`` and ``# %% [markdown]``; a test keeps both in step.
+A script is divided by lines ``# %%`` and ``# %% [markdown]``; a test keeps both in step.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The catalogue in force: a folder's or a bucket's, renewed as builds come."""
+"""The catalogue being served, from a folder or bucket, refreshed as new builds appear."""

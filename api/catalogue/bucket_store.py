@@ -1,8 +1,8 @@
-"""A catalogue in S3 as the server holds it: its index in a local cache, looked after in the background.
+"""A catalogue in S3 on the server: its index in a local cache, refreshed in the background.
 
-No request waits for S3. A thread asks every so often whether another build was published; if so it
-fetches the index and hands out a new snapshot. If S3 is away, what is open stays good, and the log, the
-health page and the metrics say so.
+No request waits for S3. A thread checks periodically whether a new build was published; if so it
+downloads the index and provides a new snapshot. If S3 is unreachable, the open build stays in service, and
+the log, the health page and the metrics say so.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ LOG = logging.getLogger("tessera_stac")
 
 
 class BucketStore:
-    """Gives the current snapshot of a catalogue in S3; an :class:`~api.catalogue.store.IndexStore`.
+    """Provides the current snapshot of a catalogue in S3; an :class:`~api.catalogue.store.IndexStore`.
 
     Parameters
     ----------
     address
         ``s3://bucket/prefix``.
     refresh_seconds
-        How often to look for another build; 0 never looks.
+        Interval between checks for a new build; 0 disables them.
     cache
-        Folder for indexes, which other processes may share; None is the user's.
+        Folder for indexes, which other processes may share; None: the user's cache folder.
     access
-        How the server answers for the catalogue's files.
+        How the server serves the catalogue's files.
     failed
-        Called when S3 could not be asked.
+        Called when S3 could not be checked.
 
     Raises
     ------
     CatalogError
         If there is no catalogue, or of another version.
     StorageError
-        If S3 does not answer: without an index nothing can be served.
+        If S3 does not respond: without an index nothing can be served.
     """
 
     refused: str | None = None
-    """Nothing: a newer build that cannot be opened is told by :meth:`health`."""
+    """Always None: a newer build that cannot be opened is reported by :meth:`health`."""
 
     def __init__(
         self,
@@ -85,30 +85,30 @@ class BucketStore:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+        """Known damage of the index being served, as of the last check; None if there is none."""
         return self._integrity.damage
 
     def current(self) -> IndexSnapshot:
-        """Return the newest snapshot; waits for nothing."""
+        """Return the newest snapshot, without waiting."""
         return self._snapshot
 
     def check(self) -> str | None:
-        """Return what is wrong with the index in force, None if nothing is; call it from a thread."""
+        """Check the index being served for damage; None if there is none. Call it from a thread."""
         return self._integrity.check(self._snapshot)
 
     async def probe(self) -> None:
-        """Try whether searches can be answered; see :class:`api.catalogue.store.Store`."""
+        """Check whether searches can be served; see :class:`api.catalogue.store.Store`."""
         self._integrity.probe(self._snapshot)
 
     def attach(self, app: FastAPI) -> None:
-        """Do nothing: the thread that looks after the catalogue runs already."""
+        """Do nothing: the background thread is already running."""
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stop.set()
 
     def look(self) -> None:
-        """Ask S3 for another build, and hand it out if there is one. Raises nothing: see :meth:`health`."""
+        """Check S3 for a new build, and provide it if there is one. Never raises: see :meth:`health`."""
         try:
             found = self._catalog.pointer(self._tag)
             if found is not None:
@@ -118,20 +118,20 @@ class BucketStore:
             self._failures += 1
             self._failed()
             if not self._trouble:
-                LOG.warning("what is open stays in service, but cannot be looked after: %s", error)
+                LOG.warning("the open build stays in service, but S3 cannot be checked: %s", error)
             self._trouble = str(error)
             return
         if self._trouble:
-            LOG.warning("%s: answers again", self.home)
+            LOG.warning("%s: reachable again", self.home)
         self._looked, self._trouble = time.time(), ""
 
     def health(self) -> dict[str, Any]:
-        """Return where the catalogue is, when it was last compared with S3, and what keeps it from that."""
+        """Return the catalogue's location, when it was last compared with S3, and the error if that fails."""
         said: dict[str, Any] = {"address": self.home, "checked": round(time.time() - self._looked, 1)}
         return {**said, "failures": self._failures, **({"problem": self._trouble} if self._trouble else {})}
 
     def metrics(self) -> Iterator[str]:
-        """Yield figures in Prometheus' format."""
+        """Yield metrics in Prometheus' format."""
         name = "tessera_catalogue_checked_timestamp_seconds"
         yield f"# HELP {name} When S3 last answered."
         yield f"# TYPE {name} gauge"
@@ -142,7 +142,7 @@ class BucketStore:
         return IndexSnapshot(index, pointer.generation, pointer.made, self.home, self._access)
 
     def _take(self, pointer: Pointer) -> None:
-        """Put another build in force."""
+        """Put a new build into service."""
         old, snapshot = self._snapshot, self._open(pointer)
         snapshot.follow(old)
         self._snapshot = snapshot

@@ -1,4 +1,4 @@
-"""A catalogue in a folder as the server holds it: looked at when somebody asks, at most every so often."""
+"""A catalogue folder on the server: checked for new builds on request, at a minimum interval."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from catalog_builder.errors import CatalogError
 LOG = logging.getLogger("tessera_stac")
 
 _WAIT_SECONDS = 0.05
-"""How long a request waits for a new build to be checked: a small one is in force at once."""
+"""How long a request waits for a new build to be checked: a small one is in service at once."""
 
 
 class FolderStore:
-    """Gives the current snapshot of a catalogue folder; an :class:`~api.catalogue.store.IndexStore`.
+    """Provides the current snapshot of a catalogue folder; an :class:`~api.catalogue.store.IndexStore`.
 
     Parameters
     ----------
     folder
         The catalogue.
     refresh_seconds
-        How often, at most, to look whether it was built anew; with 0 whoever asks waits for a new build.
+        Minimum interval between checks for a new build; with 0, requests wait for a new build.
     failed
-        Called whenever a look finds a catalogue that cannot be read.
+        Called whenever a check finds a catalogue that cannot be read.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class FolderStore:
     """
 
     refused: str | None = None
-    """Why the newest build is not in force; None if it is."""
+    """Why the newest build is not in service; None if it is."""
 
     def __init__(
         self, folder: Path, refresh_seconds: float, failed: Callable[[], None] = lambda: None
@@ -62,13 +62,13 @@ class FolderStore:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+        """Known damage of the index being served, as of the last check; None if there is none."""
         return self._integrity.damage
 
     def current(self) -> IndexSnapshot:
-        """Return the newest snapshot; looks at most every ``refresh_seconds``.
+        """Return the newest snapshot; checks at most every ``refresh_seconds``.
 
-        While a new build is being opened it is the one before, unless ``refresh_seconds`` is 0.
+        While a new build is being opened it is the previous one, unless ``refresh_seconds`` is 0.
         """
         now = time.monotonic()
         if now - self._looked >= self._refresh:
@@ -89,26 +89,26 @@ class FolderStore:
         return self._snapshot
 
     def check(self) -> str | None:
-        """Return what is wrong with the index in force, None if nothing is; call it from a thread."""
+        """Check the index being served for damage; None if there is none. Call it from a thread."""
         return self._integrity.check(self._snapshot)
 
     async def probe(self) -> None:
-        """Try whether searches can be answered; see :class:`api.catalogue.store.Store`."""
+        """Check whether searches can be served; see :class:`api.catalogue.store.Store`."""
         self._integrity.probe(self.current())
 
     def health(self) -> dict[str, Any]:
-        """Say nothing of the folder."""
+        """Return nothing: a folder has no state to report."""
         return {}
 
     def metrics(self) -> Iterator[str]:
-        """Yield nothing: a folder has no figures."""
+        """Yield nothing: a folder has no metrics."""
         return iter(())
 
     def attach(self, app: FastAPI) -> None:
         """Do nothing: a folder needs no preparation."""
 
     def _renew(self, identity: tuple[int, int, int]) -> None:
-        """Put a new build in force, unless something is wrong with it: then the old one stays."""
+        """Put a new build into service, unless it is damaged: then the old one stays."""
         try:
             old, snapshot = self._snapshot, self._open()
             snapshot.follow(old)
@@ -122,11 +122,11 @@ class FolderStore:
             self._opening = None
 
     def _refuse(self, exc: Exception) -> None:
-        """Note why the newest build is not in force; said once, counted whenever it is found."""
+        """Record why the newest build is not in service; logged once, counted at every check."""
         self._failed()
         reason = self._integrity.told(exc, self._snapshot)
         if reason != self.refused:
-            LOG.warning("the catalogue in use stays, the new one cannot be read: %s", exc)
+            LOG.warning("the current catalogue stays in service; the new one cannot be read: %s", exc)
         self.refused = reason
 
     def _look(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Whether the index in force is what its build wrote, and whether it can be read."""
+"""Integrity of the index being served: whether it is readable and what its build wrote."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from catalog_builder.errors import CatalogError, QueryTimeoutError, UnavailableE
 LOG = logging.getLogger("tessera_stac")
 
 _RECHECK_SECONDS = 60.0
-"""Between two checks of an index that was found good."""
+"""Seconds between two checks of an index that was found intact."""
 
 
 class Integrity:
-    """What is known of the index in force; for threads.
+    """The known state of the index being served; thread-safe.
 
     Parameters
     ----------
     home
-        Where the catalogue lies: a folder, or ``s3://bucket/prefix``. Clients are not told.
+        Location of the catalogue: a folder, or ``s3://bucket/prefix``. Not disclosed to clients.
     """
 
     def __init__(self, home: str) -> None:
@@ -34,17 +34,17 @@ class Integrity:
         self._renewed = 0
         self._checking = threading.Lock()
         self.damage: str | None = None
-        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+        """Known damage of the index being served, as of the last check; None if there is none."""
 
     def renew(self) -> None:
-        """Forget what was found: another index is in force."""
+        """Reset: another index is in service."""
         self._renewed += 1
         self.damage, self._good_until = None, 0.0
 
     def check(self, snapshot: IndexSnapshot) -> str | None:
-        """Return what is wrong with the index in force, None if nothing is.
+        """Check the index being served for damage; None if there is none.
 
-        It reads the whole file, so an index that was found good is not looked at again for a minute.
+        It reads the whole file, so an index that was found intact is not checked again for a minute.
         """
         with self._checking:
             if self.damage is None and time.monotonic() >= self._good_until:
@@ -59,14 +59,14 @@ class Integrity:
             return self.damage
 
     def told(self, exc: Exception, snapshot: IndexSnapshot) -> str:
-        """Return a message for clients, who need not know where the catalogue lies."""
+        """Return a message for clients, without the location of the catalogue."""
         said = str(exc)
         for place in (Path(self._home).resolve(), self._home, snapshot.index.path.parent):
             said = said.replace(f"{place}/", "")
         return said
 
     def probe(self, snapshot: IndexSnapshot) -> None:
-        """Try whether searches can be answered.
+        """Check whether searches can be served.
 
         Raises
         ------

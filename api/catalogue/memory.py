@@ -1,8 +1,8 @@
-"""What the C library does with memory that was freed: settings for a process with many threads.
+"""Settings of the C library's allocator for a process with many threads.
 
-glibc gives threads arenas of their own, eight per core, and keeps what was freed in each. A server whose
-threads take turns at making answers of half a megabyte then holds several times what it uses: a worker
-that was asked everything grew from 130 to 400 MB in two minutes, and with two arenas stayed below 220.
+glibc gives threads separate arenas, eight per core, and keeps freed memory in each. A server whose
+threads take turns at producing responses of half a megabyte then holds several times what it uses: a worker
+under a mixed load grew from 130 to 400 MB in two minutes, and with two arenas stayed below 220.
 And once an array of many megabytes was freed, glibc takes the next one from the heap, where small things
 that live on lie behind it: with 110 MB in use, the heap then swayed between 150 and 220 MB.
 """
@@ -24,10 +24,10 @@ SETTINGS = {
     # Bytes at the end of the heap that are kept: a few answers.
     "MALLOC_TRIM_THRESHOLD_": (-1, 8 << 20),
 }
-"""An operator's own values are left alone."""
+"""Values set by the operator are kept."""
 _LINUX = sys.platform.startswith("linux")
 FORGET_SECONDS = 15.0
-"""After a new build was put in force."""
+"""Seconds after a new build was put into service."""
 
 
 def set_up_malloc() -> None:

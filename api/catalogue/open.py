@@ -1,4 +1,4 @@
-"""The store of a catalogue, by where it lies."""
+"""The store of a catalogue, by its location."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def make_store(catalog: str, settings: Settings, failed: Callable[[], None] = la
     catalog
         A folder, or ``s3://bucket/prefix``.
     settings
-        How often to look for another build, among others.
+        Interval between checks for a new build, among others.
     failed
-        Called when a look for another build fails.
+        Called when a check for a new build fails.
 
     Raises
     ------
     CatalogError
         If there is no catalogue, or of another version, or it is damaged.
     StorageError
-        If S3 does not answer.
+        If S3 does not respond.
     """
     if storage.scheme(catalog) == "s3":
         return BucketStore(catalog, settings.s3_refresh_seconds, settings.cache, settings.s3_access, failed)

@@ -1,4 +1,4 @@
-"""One state of a catalogue, and what is made from it once."""
+"""One state of a catalogue, and objects that are computed from it once."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from catalog_builder.catalog.index.tiles import Tiles
 T = TypeVar("T")
 
 REMEMBERED = 256
-"""Answers to requests kept per snapshot: clients choose what they ask and by which host name."""
+"""Responses cached per snapshot: clients choose requests and host names."""
 
 
 class Renewable(ABC):
-    """Something made of a build that takes seconds, see :meth:`Snapshot.once`."""
+    """Something computed from a build that takes seconds, see :meth:`Snapshot.once`."""
 
     @abstractmethod
     def renew(self, snapshot: Snapshot) -> None:
-        """Make the same of another build."""
+        """Compute the same for another build."""
 
 
 class Snapshot:
-    """One state of the catalogue: its collections and which tiles there are."""
+    """One state of the catalogue: its collections and tiles."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class Snapshot:
     ) -> None:
         self.tiles = tiles
         self.access: Access = access
-        """How the server answers for files below ``home``."""
+        """How the server serves files below ``home``."""
         self.home = home
-        """s3 address of the catalogue; empty if it is a folder."""
+        """s3 URL of the catalogue; empty if it is a folder."""
         self.generation = generation
-        """Differs between builds; part of every ETag."""
+        """Identifies the build; part of every ETag."""
         self.built = built
-        """When the index was written, in seconds since 1970; None if that is not known."""
+        """When the index was written, in seconds since 1970; None if unknown."""
         self.collections: Mapping[str, CollectionRecord] = tiles.collections
         """Of tiles, by id."""
         self.documents: Mapping[str, str] = tiles.documents
-        """Every collection's STAC document, by id, with ``{root}`` for the address of the service."""
+        """Every collection's STAC document, by id, with ``{root}`` for the URL of the service."""
         self.years: tuple[int, ...] = tuple(
             sorted({year for record in self.collections.values() for year in record.years})
         )
@@ -62,9 +62,9 @@ class Snapshot:
         self._lock = threading.Lock()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` returned for this key before, or now, kept as long as the build is in force.
+        """Return the cached result of ``make`` for this key, kept as long as the build is in service.
 
-        For what the catalogue bounds: a thing of its own, or one a collection.
+        For keys bounded by the catalogue, such as one per collection.
         """
         with self._lock:
             if key in self._made:
@@ -76,9 +76,9 @@ class Snapshot:
             return made if self._retired else self._made.setdefault(key, made)
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` returned for this key before, or now; the least recently used are dropped.
+        """Return the cached result of ``make`` for this key; the least recently used are dropped.
 
-        For what requests bound: apart from :meth:`once`, so that many small answers do not push out a map.
+        For keys chosen by requests: separate from :meth:`once`, so that small responses do not evict a map.
         """
         with self._lock:
             if key in self._asked:
@@ -94,9 +94,9 @@ class Snapshot:
         return made
 
     def follow(self, old: Snapshot) -> None:
-        """Make what was made of another build and takes seconds: call it before this one is in force.
+        """Recompute expensive objects of another build: call it before this one is in service.
 
-        Else every request that needs it would wait, each in a thread with a connection of its own.
+        Otherwise every request that needs it would wait, each in a thread with its own connection.
         """
         with old._lock:
             made = [each for each in old._made.values() if isinstance(each, Renewable)]
@@ -104,9 +104,9 @@ class Snapshot:
             each.renew(self)
 
     def retire(self) -> None:
-        """Forget what was made; what is made from now on is not kept.
+        """Drop the cache, and cache nothing from now on.
 
-        Some of it holds the snapshot. Without it the index is closed as soon as the last request that
+        Some of it references the snapshot. Without it the index is closed as soon as the last request that
         uses it ends, not whenever the garbage collector looks.
         """
         with self._lock:
@@ -145,7 +145,7 @@ class StoredSnapshot(Snapshot, ABC):
 
     @abstractmethod
     def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[dict[str, Any]]:
-        """Return tile-years' items, in any order; those that are not there are left out.
+        """Return tile-years' items, in any order; missing ones are omitted.
 
         For threads, not for the event loop.
         """

@@ -1,7 +1,7 @@
-"""What gives the state of a catalogue, wherever it lies: in a folder, in S3, or in a database.
+"""Protocol of what provides the state of a catalogue, in a folder, in S3, or in a database.
 
-A build replaces the catalogue in one step. A store notices it and hands out a new
-:class:`~api.catalogue.snapshot.Snapshot`; requests under way keep the one they started with.
+A build replaces the catalogue atomically. A store notices it and provides a new
+:class:`~api.catalogue.snapshot.Snapshot`; requests in progress keep the one they started with.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from catalog_builder.tile import grid
 
 
 class Store(Protocol):
-    """Gives the current snapshot of a catalogue, and says how it is."""
+    """Provides the current snapshot of a catalogue, and its state of health."""
 
     @property
     def home(self) -> str:
-        """Where the catalogue's files are: a folder, or ``s3://bucket/prefix``."""
+        """Location of the catalogue's files: a folder, or ``s3://bucket/prefix``."""
 
     @property
     def refused(self) -> str | None:
-        """Why the newest build is not in force; None if it is."""
+        """Why the newest build is not in service; None if it is."""
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the index in force, since it was last looked at; None if nothing is."""
+        """Known damage of the index being served, as of the last check; None if there is none."""
 
     def current(self) -> AnySnapshot:
         """Return the newest snapshot.
@@ -41,10 +41,10 @@ class Store(Protocol):
         """
 
     def check(self) -> str | None:
-        """Look what is wrong with the index in force, None if nothing is; call it from a thread."""
+        """Check the index being served for damage; None if there is none. Call it from a thread."""
 
     async def probe(self) -> None:
-        """Try whether searches can be answered.
+        """Check whether searches can be served.
 
         Raises
         ------
@@ -53,13 +53,13 @@ class Store(Protocol):
         """
 
     def health(self) -> dict[str, Any]:
-        """Return what is to be said of the catalogue's place."""
+        """Return the state of the catalogue's location, for the health page."""
 
     def metrics(self) -> Iterator[str]:
-        """Yield figures of the catalogue's place in Prometheus' format."""
+        """Yield metrics of the catalogue's location in Prometheus' format."""
 
     def attach(self, app: FastAPI) -> None:
-        """Do what is to be done when the application starts and stops."""
+        """Context of the running application."""
 
 
 class IndexStore(Store, Protocol):
@@ -70,5 +70,5 @@ class IndexStore(Store, Protocol):
 
 
 def warm_up() -> None:
-    """Make the raster table, which costs 0.2 s once: not in the first request."""
+    """Compute the raster table, which takes 0.2 s once, before the first request."""
     grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))

@@ -1,1 +1,1 @@
-"""The STAC API's endpoints on stac-fastapi's frame."""
+"""The STAC API's endpoints, in stac-fastapi's framework."""

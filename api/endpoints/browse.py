@@ -1,7 +1,7 @@
-"""Catalogues to walk through by links: collection, year, 10 degrees, 1 degree, items.
+"""Catalogues for browsing by links: collection, year, 10 degrees, 1 degree, items.
 
 Millions of items cannot be linked from one document; these small catalogues, computed from the
-counts per block, lead a crawler or a person to each of them.
+counts per block, lead crawlers and users to each of them.
 
 **A tree of its own.** Its root is ``/browse``, and neither the landing page nor a collection links into it by
 ``child``: pystac-client lists a collection's items by its ``items`` link and those of the landing page by
@@ -20,7 +20,7 @@ from stac_fastapi.types.errors import NotFoundError
 from api.catalogue.snapshot import Snapshot
 from api.http.links import GEOJSON, JSON, Link, link
 from catalog_builder.catalog.collection import CATALOG_TITLE
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.tile.cover import Runs
@@ -61,7 +61,7 @@ def collection_catalog(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any
 
 
 def year_catalog(snapshot: Snapshot, cid: str, year: int, root: str) -> dict[str, Any]:
-    """Return the catalogue of a year: a link for each 10 x 10 degrees that hold tiles.
+    """Return the catalogue of a year: a link for each 10 x 10 degree area that contains tiles.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
     Raises
     ------
     NotFoundError
-        If it holds no tiles.
+        If it contains no tiles.
     """
     record = _record(snapshot, cid, year)
     match = _AREA.fullmatch(area)
@@ -97,7 +97,7 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
     if not part.any():
         raise NotFoundError(f"no tiles of {year} in '{area[:40]}'; expected west,south,10 or west,south,1")
     above = f"{root}/collections/{cid}/browse/{year}"
-    if size == BLOCK:
+    if size == BLOCK_CELLS:
         links = [
             link("child", f"{above}/{west + i},{south + j},1", JSON, _name(west + i, south + j, 1))
             for j, i in np.argwhere(part).tolist()
@@ -115,10 +115,12 @@ def area_catalog(snapshot: Snapshot, cid: str, year: int, area: str, root: str) 
 
 def _items(snapshot: Snapshot, record: CollectionRecord, year: int, west: int, south: int) -> list[str]:
     """Return the ids of the items of 1 x 1 degree."""
-    row, col = (south + 90) * BLOCK, (west + 180) * BLOCK
-    rows = np.arange(row, row + BLOCK, dtype=np.int32)
-    runs = Runs(rows, np.full(BLOCK, col, np.int32), np.full(BLOCK, col + BLOCK - 1, np.int32))
-    found = snapshot.tiles.first_tiles(record.ordinal, BLOCK * BLOCK, year=year, runs=runs)
+    row, col = (south + 90) * BLOCK_CELLS, (west + 180) * BLOCK_CELLS
+    rows = np.arange(row, row + BLOCK_CELLS, dtype=np.int32)
+    runs = Runs(
+        rows, np.full(BLOCK_CELLS, col, np.int32), np.full(BLOCK_CELLS, col + BLOCK_CELLS - 1, np.int32)
+    )
+    found = snapshot.tiles.first_tiles(record.ordinal, BLOCK_CELLS * BLOCK_CELLS, year=year, runs=runs)
     return [f"{tile.name}_{year}" for _, tile in found]
 
 

@@ -1,4 +1,4 @@
-"""The STAC client: what each endpoint answers, as bytes."""
+"""The STAC client: the response of each endpoint, as bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ INLINE_BYTES = 20_000
 
 @attr.s(auto_attribs=True, kw_only=True)
 class TesseraClient(AsyncBaseCoreClient):
-    """Answers the endpoints of the STAC API; how items are found is left to subclasses."""
+    """Implements the endpoints of the STAC API; subclasses define how items are found."""
 
     store: Store
     settings: Settings
@@ -57,7 +57,7 @@ class TesseraClient(AsyncBaseCoreClient):
     # ------------------------------------------------------------------------------- documents
 
     def conformance_classes(self) -> list[str]:
-        """Return what the server conforms to."""
+        """Return the conformance classes of the server."""
         return list(CONFORMANCE)
 
     async def landing_page(self, **kwargs: Any) -> Any:
@@ -71,13 +71,13 @@ class TesseraClient(AsyncBaseCoreClient):
         page["links"] += [
             link("service-desc", f"{root}/api", OPENAPI, "OpenAPI service description"),
             link("service-doc", f"{root}/api.html", HTML, "OpenAPI service documentation"),
-            link(QUERYABLES_REL, f"{root}/queryables", SCHEMA, "What items can be filtered by"),
-            link(SORTABLES_REL, f"{root}/sortables", SCHEMA, "What items can be sorted by"),
+            link(QUERYABLES_REL, f"{root}/queryables", SCHEMA, "Properties that items can be filtered by"),
+            link(SORTABLES_REL, f"{root}/sortables", SCHEMA, "Properties that items can be sorted by"),
             link("aggregate", f"{root}/aggregate", JSON, "Counts of items"),
-            link("aggregations", f"{root}/aggregations", JSON, "What can be counted"),
+            link("aggregations", f"{root}/aggregations", JSON, "Available aggregations"),
             link("children", f"{root}/children", JSON, "Collections, whole"),
             link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
-            link("related", f"{root}/coverage", HTML, "Map of which tiles have which years"),
+            link("related", f"{root}/coverage", HTML, "Map of the tiles and their years"),
             # No child links: see api.endpoints.browse.
             tree_link(f"{root}/browse"),
         ]
@@ -158,7 +158,7 @@ class TesseraClient(AsyncBaseCoreClient):
     async def _posted(
         self, request: Request, known: Sequence[str], more: Mapping[str, Any] | None = None
     ) -> Query:
-        """Return what a body asks for; a large one is read in a thread, its geometries take a second."""
+        """Parse a request body; a large one in a thread, because its geometries take a second."""
         body = await request.body()
         if len(body) <= INLINE_BYTES:
             return from_json(body, known, self.settings, more)
@@ -166,26 +166,26 @@ class TesseraClient(AsyncBaseCoreClient):
 
     @abstractmethod
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
-        """Answer for one item of a known collection."""
+        """Return the response for one item of a known collection."""
 
     @abstractmethod
     async def _search(self, request: Request, query: Query, path: str) -> Response:
-        """Answer a search; ``path`` is that of the endpoint, for links to other pages."""
+        """Return the response to a search; ``path`` is that of the endpoint, for links to other pages."""
 
     # ------------------------------------------------------------------------------------ parts
 
     def _view(self, request: Request) -> View:
-        """Return the view that the only parameters of a document's address choose."""
+        """Return the view selected in a document's query string, which may contain nothing else."""
         return parse_view(text_parameters(request.scope["query_string"], parameters.VIEW, self.settings))
 
     def _addressed(self, view: View) -> View:
-        """Return a view with the kind of hrefs that items have by default, if it says none."""
+        """Return a view with the default form of hrefs, if it selects none."""
         if self.settings.hrefs == "https" or (view is not None and view.hrefs is not None):
             return view
         return Shown(view.bands if view is not None else None, self.settings.hrefs)
 
     def _period(self, view: View) -> Period | None:
-        """Return how long an answer in a view is good for; None if it does not end."""
+        """Return how long a response in a view is valid; None if it does not expire."""
         signs = view is not None and view.hrefs == "presigned"
         return period(self.settings.presign_seconds) if signs else None
 
@@ -202,7 +202,7 @@ class TesseraClient(AsyncBaseCoreClient):
     def _document(
         self, request: Request, name: object, make: Callable[[Snapshot, str, View], Any], kind: str
     ) -> Response:
-        """Return a document without parameters but the view, made once per address of the service."""
+        """Return a document that depends only on the view, rendered once per root URL of the service."""
         view = self._view(request)
         snapshot = self.store.current()
         caching = Caching(request, snapshot, self.settings)
@@ -222,10 +222,10 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link("root", f"{root}/", JSON, "Landing page"),
         link("parent", f"{root}/", JSON, "Landing page"),
         link("items", f"{here}/items", GEOJSON, "Items"),
-        link(QUERYABLES_REL, f"{here}/queryables", SCHEMA, "What items can be filtered by"),
-        link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "What items can be sorted by"),
+        link(QUERYABLES_REL, f"{here}/queryables", SCHEMA, "Properties that items can be filtered by"),
+        link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "Properties that items can be sorted by"),
         link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
-        link("aggregations", f"{here}/aggregations", JSON, "What can be counted"),
+        link("aggregations", f"{here}/aggregations", JSON, "Available aggregations"),
         *((tree_link(f"{here}/browse"), *collection_links(record, root)) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])

@@ -24,7 +24,7 @@ from api.search.query import Query, from_text, text_parameters
 
 @attr.s(auto_attribs=True, kw_only=True)
 class ExtendedClient(TesseraClient):
-    """Answers every endpoint; how items are found and counted is left to subclasses."""
+    """Implements every endpoint; subclasses define how items are found and counted."""
 
     async def queryables(self, **kwargs: Any) -> Any:
         """Answer ``GET /queryables`` and ``GET /collections/{collection_id}/queryables``."""
@@ -40,7 +40,7 @@ class ExtendedClient(TesseraClient):
 
         def make(_snapshot: Any, root: str, _view: Any) -> Any:
             address = f"{root}/collections-queryables"
-            return collections.schema(address, "What collections can be filtered and sorted by")
+            return collections.schema(address, "Properties that collections can be filtered and sorted by")
 
         return self._document(kwargs["request"], "collections queryables", make, SCHEMA)
 
@@ -91,7 +91,7 @@ class ExtendedClient(TesseraClient):
 
     @abstractmethod
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
-        """Answer with counts of the items of a search, of all collections or within one."""
+        """Return counts of the items of a search, of all collections or within one."""
 
     async def children(self, **kwargs: Any) -> Any:
         """Answer ``GET /children``."""
@@ -155,7 +155,7 @@ class ExtendedClient(TesseraClient):
 
 
 def aggregation_document(found: Sequence[Mapping[str, Any]], root: str, within: str | None) -> bytes:
-    """Return the answer of ``/aggregate``, of everything or within a collection."""
+    """Return the response of ``/aggregate``, for everything or within a collection."""
     here = f"{root}/collections/{within}" if within else root
     links = [
         link("self", f"{here}/aggregate"),

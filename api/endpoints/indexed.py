@@ -28,16 +28,16 @@ from catalog_builder.errors import QueryTimeoutError
 T = TypeVar("T")
 
 INLINE_SECONDS = 0.02
-"""A search that is expected to be short runs on the event loop this long, then moves to a thread.
+"""How long a search that is expected to be short runs on the event loop before it moves to a thread.
 
-A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not hold the loop."""
+A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not block the loop."""
 INLINE_ITEMS = 1000
-"""A page of more items is rendered in a thread."""
+"""A page with more items is rendered in a thread."""
 
 
 @attr.s(auto_attribs=True, kw_only=True)
 class IndexClient(ExtendedClient):
-    """Answers every endpoint from a catalogue's index."""
+    """Implements every endpoint with a catalogue's index."""
 
     store: IndexStore
     _limiter: anyio.CapacityLimiter | None = None
@@ -96,12 +96,12 @@ class IndexClient(ExtendedClient):
         return caching.respond(await self._run(answer, inline=False), JSON)
 
     async def _run(self, work: Callable[[float], T], *, inline: bool) -> T:
-        """Run a search under the time limit: here if it is short, else in a thread.
+        """Run a search under the time limit: on the event loop if it is short, otherwise in a thread.
 
         Raises
         ------
         QueryTimeoutError
-            If it, with the wait for a thread, takes longer than the limit.
+            If it takes longer than the limit, including the wait for a thread.
         """
         started = time.monotonic()
         limit = self.settings.search_seconds

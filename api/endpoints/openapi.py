@@ -1,4 +1,4 @@
-"""The endpoints and what the OpenAPI document says of them: parameters, bodies, every status."""
+"""The endpoints and their descriptions in the OpenAPI document: parameters, bodies, every status."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ERROR_SCHEMA = {
 }
 
 _PATH_PARAMETERS = {
-    "collection_id": "Id of a collection, as tessera-v1",
-    "item_id": "Id of an item, as grid_0.15_52.05_2024",
-    "year": "A year of the collection, as 2024",
-    "area": "West and south edge and size in degrees, as 0,50,10 or -3,51,1",
+    "collection_id": "Id of a collection, such as tessera-v1",
+    "item_id": "Id of an item, such as grid_0.15_52.05_2024",
+    "year": "A year of the collection, such as 2024",
+    "area": "West and south edge and size in degrees, such as 0,50,10 or -3,51,1",
 }
 
 
@@ -36,7 +36,7 @@ class Operation:
     description: str
     tag: str
     kind: str = JSON
-    """Media type of its answer."""
+    """Media type of its response."""
     parameters: tuple[str, ...] = ()
     """Search parameters, in the query string or the body."""
 
@@ -61,7 +61,7 @@ class Operation:
         }
         answers: dict[int | str, dict[str, Any]] = {200: ok}
         if self.method == "GET":
-            answers[304] = {"description": "The client's copy, known by its ETag, is current."}
+            answers[304] = {"description": "The client's copy, identified by its ETag, is current."}
         for status in statuses:
             answers[status] = {"description": ERRORS[status][1], "content": {JSON: {"schema": _ERROR_SCHEMA}}}
         return answers
@@ -111,14 +111,14 @@ def _get_parameter(parameter: parameters.Parameter) -> dict[str, Any]:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/", "landing_page", "Landing page", "What the service offers.", "Core",
+    Operation("GET", "/", "landing_page", "Landing page", "Landing page: what the service offers.", "Core",
               parameters=parameters.VIEW),
     Operation(
-        "GET", "/conformance", "conformance", "Conformance classes", "What the service conforms to.", "Core",
+        "GET", "/conformance", "conformance", "Conformance classes", "The conformance classes.", "Core",
         parameters=parameters.VIEW,
     ),
     Operation(
-        "GET", "/collections", "all_collections", "Collections", "All collections, or those searched for.",
+        "GET", "/collections", "all_collections", "Collections", "All collections, or those that match.",
         "Collections", parameters=collections.NAMES,
     ),
     Operation(
@@ -127,7 +127,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections/{collection_id}/items", "item_collection", "Items of a collection",
-        "Items of a collection, page by page.", "Items", GEOJSON, parameters.ITEMS,
+        "Items of a collection, paged.", "Items", GEOJSON, parameters.ITEMS,
     ),
     Operation(
         "GET", "/collections/{collection_id}/items/{item_id}", "get_item", "Item", "One item.",
@@ -145,20 +145,20 @@ OPERATIONS: tuple[Operation, ...] = (
         Operation("GET", f"{at}/{name}", name, name.capitalize(), text, "Filter", SCHEMA, parameters.VIEW)
         for at in ("", "/collections/{collection_id}")
         for name, text in (
-            ("queryables", "What items can be filtered by, as JSON Schema."),
-            ("sortables", "What items can be sorted by, as JSON Schema."),
+            ("queryables", "Properties that items can be filtered by, as JSON Schema."),
+            ("sortables", "Properties that items can be sorted by, as JSON Schema."),
         )
     ),
     Operation(
         "GET", "/collections-queryables", "collections_queryables", "Queryables of collections",
-        "What collections can be filtered by, as JSON Schema.", "Filter", SCHEMA, parameters.VIEW,
+        "Properties that collections can be filtered by, as JSON Schema.", "Filter", SCHEMA, parameters.VIEW,
     ),
     *(
         operation
         for at in ("", "/collections/{collection_id}")
         for operation in (
             Operation(
-                "GET", f"{at}/aggregations", "aggregations", "Aggregations", "What can be counted.",
+                "GET", f"{at}/aggregations", "aggregations", "Aggregations", "Available aggregations.",
                 "Aggregation", parameters=parameters.VIEW,
             ),
             Operation(
@@ -171,7 +171,7 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
         )
     ),
-    Operation("GET", "/children", "children", "Children", "All collections, whole.", "Browse",
+    Operation("GET", "/children", "children", "Children", "All collections, in full.", "Browse",
               parameters=parameters.VIEW),
     Operation(
         "GET", "/browse", "browse_root", "Everything to browse",
@@ -184,11 +184,11 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/collections/{collection_id}/browse/{year}", "browse_year", "A year to browse",
-        "A catalogue of the 10 x 10 degrees that hold tiles.", "Browse", parameters=parameters.VIEW,
+        "A catalogue of the 10 x 10 degree areas that contain tiles.", "Browse", parameters=parameters.VIEW,
     ),
     Operation(
         "GET", "/collections/{collection_id}/browse/{year}/{area}", "browse_area", "An area to browse",
-        "A catalogue of the 1 x 1 degrees in 10 x 10, or of the items in 1 x 1.", "Browse",
+        "A catalogue of 1 x 1 degree areas in 10 x 10 degrees, or of items in 1 x 1 degree.", "Browse",
         parameters=parameters.VIEW,
     ),
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Files by ranges, from a folder or a bucket; direct access to the published arrays; views."""
+"""Files with range support, from a folder or a bucket; direct access to the published arrays; views."""

@@ -1,8 +1,8 @@
-"""Files in S3 as this server answers them: by redirect, or byte by byte.
+"""Files in S3 as served by this server: by redirect, or by relaying the bytes.
 
-A redirect costs this server nothing, and GDAL and browsers follow it. To the bucket's own address it
-is a 301, the only one that GDAL remembers; to a signed address, which ends, a 302. A HEAD is answered
-here, because an address that is signed for GET is not signed for HEAD.
+A redirect costs this server nothing, and GDAL and browsers follow it. To the bucket's public URL it
+is a 301, the only one that GDAL remembers; to a presigned URL, which expires, a 302. A HEAD is handled
+here, because a URL that is signed for GET is not signed for HEAD.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from catalog_builder.errors import StorageError
 from catalog_builder.storage.media_types import media_type
 from catalog_builder.storage.s3.presign import period
 
-BLOCK = 4 << 20
-"""Bytes that are asked for at a time where a client reads on."""
+READ_AHEAD = 4 << 20
+"""Bytes requested at a time for sequential reads."""
 THREADS = 32
-"""Requests to S3 at a time."""
+"""Maximum number of concurrent requests to S3."""
 _HEADS = 10_000
-"""Sizes of immutable files that are remembered."""
+"""Number of cached sizes of immutable files."""
 REDIRECT_SECONDS = 3600
-"""How long a redirect to a public address may be remembered."""
+"""How long a redirect to a public URL may be cached."""
 
 
 @dataclass(slots=True)
 class ObjectContent:
-    """An object as it was when it was asked for: a :class:`api.files.ranges.Content`."""
+    """An object as it was when it was requested: a :class:`api.files.ranges.Content`."""
 
     address: str
     size: int
@@ -54,13 +54,13 @@ class ObjectContent:
         Raises
         ------
         ContentChangedError
-            If the object is another one by now, or the store does not answer.
+            If the object has changed, or the store does not respond.
         """
         at, data = self._ahead
         if not at <= span.start <= span.stop <= at + len(data):
             # what follows on the last read is part of a long answer: fetch it in long pieces
             reads_on = span.start == at + len(data) and at + len(data) > 0
-            stop = min(max(span.stop, span.start + BLOCK), self.size) if reads_on else span.stop
+            stop = min(max(span.stop, span.start + READ_AHEAD), self.size) if reads_on else span.stop
             try:
                 data = storage.s3.objects.read_range(self.address, span.start, stop, self.etag)
             except StorageError as error:
@@ -71,16 +71,16 @@ class ObjectContent:
 
 
 class BucketFiles:
-    """An ASGI app that answers for the objects below an s3 address.
+    """An ASGI app that serves the objects below an s3 URL.
 
     Parameters
     ----------
     home
-        ``s3://bucket/prefix``; nothing outside is answered for, and nothing hidden.
+        ``s3://bucket/prefix``; nothing outside of it and no hidden name is served.
     access
         How.
     presign_seconds
-        How long signed addresses are good for.
+        Lifetime of presigned URLs in seconds.
     cache_control
         From a path below ``home`` to its Cache-Control.
     """
@@ -94,7 +94,7 @@ class BucketFiles:
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if await only_reading(scope, send):
             path = visible(route_path(scope), scope.get("raw_path") or b"")
             if path is None:
@@ -103,7 +103,7 @@ class BucketFiles:
                 await self.serve(path, scope, receive, send)
 
     async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a GET or HEAD for an object, given its path below the home."""
+        """Respond to a GET or HEAD for an object, given its path relative to the home."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
         address = f"{self._home}/{path}"

@@ -1,9 +1,9 @@
-"""Files of one folder over HTTP, by range: the part of the API that clients read pixels from.
+"""Files of one folder over HTTP with range support: the part of the API that clients read pixels from.
 
-Starlette's ``FileResponse`` does ranges too. This exists because reading small ranges is what the
+Starlette's ``FileResponse`` supports ranges too. This exists because reading small ranges is what the
 project is for, and because ``FileResponse`` opens, reads and closes in worker threads: of 16 kB ranges
-of a cached file, 8 connections, one uvicorn worker, it answers 1,500 a second, this 10,000 and nginx
-20,000. It also answers some valid requests wrongly: several ranges of which one lies outside, a range
+of a cached file, 8 connections, one uvicorn worker, it serves 1,500 per second, this 10,000 and nginx
+20,000. It also mishandles some valid requests: several ranges of which one lies outside, a range
 in another unit, a range on HEAD.
 
 A range that lies in the page cache is read on the event loop, with ``RWF_NOWAIT``, so the kernel
@@ -34,8 +34,8 @@ from api.files.sending import only_reading, public_path, route_path, send_error,
 from catalog_builder.storage.media_types import media_type
 
 REVALIDATE = "public, max-age=0, must-revalidate"
-"""Cache-Control of what may change: keep it, but ask with its ETag before each use. ``no-cache`` would
-say the same, but GDAL forgets the size of a file that has it and asks for it twice."""
+"""Cache-Control of files that may change: cache, but revalidate with the ETag before each use. ``no-cache``
+would mean the same, but GDAL discards the size of a file that has it and requests it twice."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Cache-Control of versioned paths, which are never rewritten (design, decision 10)."""
 
@@ -83,7 +83,7 @@ class FileContent:
         return self.mtime_ns // 1_000_000_000
 
     def read_now(self, span: Span) -> bytes | None:
-        """Return the bytes if the page cache has them all, else None."""
+        """Return the bytes if they are all in the page cache, otherwise None."""
         if not _NOWAIT:
             return None
         buffer = bytearray(span.stop - span.start)
@@ -119,7 +119,7 @@ class FileContent:
     def _check(self) -> None:
         now = os.fstat(self.fd)
         if now.st_size != self.size or now.st_mtime_ns != self.mtime_ns:
-            raise ContentChangedError("the file was changed while it was read, try again")
+            raise ContentChangedError("the file changed while it was being read, try again")
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def open_below(root: str, path: str) -> Iterator[FileContent]:
 
 
 def _real_path(fd: int, full: str) -> str:
-    """Return where an open file lies: asked of the descriptor, so no rename can come between."""
+    """Return the real path of an open file, from its descriptor, so that no rename can interfere."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
     except OSError:  # not Linux
@@ -168,9 +168,9 @@ def _real_path(fd: int, full: str) -> str:
 
 
 def visible(path: str, raw_path: bytes = b"") -> str | None:
-    """Return a request's path below the root, or None if it names nothing that may be served.
+    """Return a request's path relative to the root, or None if it must not be served.
 
-    Refused are: empty, ``.``, ``..`` and hidden segments, backslashes, control characters, and an
+    Rejected are: empty, ``.``, ``..`` and hidden segments, backslashes, control characters, and an
     encoded slash, which a proxy in front may have read in another way than we do.
 
     >>> visible("/v1/a.tif")
@@ -221,7 +221,7 @@ class RangedFiles:
     cache_control
         A Cache-Control for all, or a function of the path below the root.
     max_ranges
-        How many ranges one request may ask for.
+        Maximum number of ranges in one request.
     listed
         Regular expression of the folders (paths below the root) whose files are listed at their
         address with a slash: GDAL asks for that before it looks for sidecar files one by one.
@@ -244,7 +244,7 @@ class RangedFiles:
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if await only_reading(scope, send):
             asked = route_path(scope)
             path = visible(asked.removesuffix("/"), scope.get("raw_path") or b"")

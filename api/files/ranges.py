@@ -1,4 +1,4 @@
-"""Byte ranges: what a ``Range`` header asks of some content, and the parts of an answer to several."""
+"""Byte ranges: parsing of ``Range`` headers, and the parts of multipart responses."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import NamedTuple, Protocol
 from catalog_builder.errors import TesseraError
 
 MAX_RANGES = 256
-"""Ranges in one request."""
+"""Maximum number of ranges in one request."""
 # At most 18 digits: beyond any file, and int() refuses absurdly long numbers with an error.
 _SPAN = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 
 
 class ContentChangedError(TesseraError):
-    """A file that was written to, or became shorter, while it was being sent."""
+    """A file that was modified or truncated while it was being sent."""
 
 
 class RangeError(TesseraError, ValueError):
-    """A Range header that is malformed, asks too much, or lies wholly outside the content (416)."""
+    """A Range header that is malformed, excessive, or entirely outside the content (416)."""
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class Content(Protocol):
         """When it changed, in seconds since 1970, or None."""
 
     def read_now(self, span: Span) -> bytes | None:
-        """Return the bytes if they are at hand without waiting for a disk; None if not."""
+        """Return the bytes if they are available without waiting for a disk; otherwise None."""
 
     def read(self, span: Span) -> bytes:
         """Return the bytes, waiting if need be; raise :class:`ContentChangedError` if it changed."""

@@ -1,6 +1,6 @@
-"""HTTP's rules for reading a part of something: ranges, validators, cross-origin headers.
+"""HTTP responses with range support: ranges, validators, cross-origin headers.
 
-One function, :func:`respond`, answers GET and HEAD for any :class:`Content` (a file, a generated
+One function, :func:`respond`, handles GET and HEAD for any :class:`Content` (a file, a generated
 document) as RFC 9110 says: sections 8.8 (validators), 13 (preconditions, in the order of 13.2.2)
 and 14 (ranges, multipart). It knows nothing of paths or files; ``api/files/folder.py`` does.
 
@@ -44,7 +44,7 @@ from api.files.sending import CORS, Headers, send_error, send_whole
 CHUNK = 256 * 1024
 """Bytes per read and per ASGI message: what one slow client can hold in memory."""
 _SETTLED_SECONDS = 10
-"""How long ago a file must have changed for its Last-Modified to be said."""
+"""How long ago a file must have changed for Last-Modified to be sent."""
 
 _CONDITIONAL = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
@@ -62,12 +62,12 @@ async def respond(
     max_ranges: int = MAX_RANGES,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> None:
-    """Answer a GET or HEAD for some content.
+    """Respond to a GET or HEAD for some content.
 
     Raises
     ------
     ContentChangedError
-        If the content changed after the answer had begun. The server then closes the connection,
+        If the content changed after the response had started. The server then closes the connection,
         so the client sees a response that is shorter than announced, not wrong bytes.
     """
     asked = {k: v.decode("latin-1") for k, v in scope["headers"] if k in _CONDITIONAL}
@@ -175,7 +175,7 @@ def _chunks(piece: bytes | Span) -> Iterable[bytes | Span]:
 
 
 def _last_modified(content: Content) -> str | None:
-    """Return the HTTP date to say; None if it changed just now, or in the future.
+    """Return the Last-Modified date to send; None if it changed just now, or in the future.
 
     Last-Modified must not be later than Date (RFC 9110, 8.8.2.1), and servers renew theirs now and then.
     """
@@ -190,7 +190,7 @@ def _http_date(seconds: int) -> str:
 
 
 def _precondition(asked: dict[bytes, str], content: Content, date: str | None) -> int | None:
-    """Return 412 or 304 where a precondition says so (RFC 9110, 13.2.2), else None.
+    """Return 412 or 304 according to the preconditions (RFC 9110, 13.2.2), otherwise None.
 
     ``date`` is the Last-Modified that is said: clients send it as it is, and it need not be parsed.
     """

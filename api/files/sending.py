@@ -1,4 +1,4 @@
-"""What every answer about files begins with, and the short answers: errors, redirects, preflights."""
+"""Headers of every file response, and the short responses: errors, redirects, preflights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CORS: Headers = [
     (b"timing-allow-origin", b"*"),
     (b"x-content-type-options", b"nosniff"),
 ]
-"""Sent with every answer: a browser may read ranges of public data from any page."""
+"""Sent with every response: a browser may read ranges of public data from any page."""
 
 _PREFLIGHT: Headers = [
     (b"allow", b"GET, HEAD, OPTIONS"),
@@ -40,7 +40,7 @@ async def send_error(
     description: str,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send ``{"code": …, "description": …}``, the form that stac-fastapi gives its errors."""
+    """Send ``{"code": …, "description": …}``, the form of stac-fastapi's errors."""
     body = orjson.dumps({"code": code, "description": description})
     length = (b"content-length", str(len(body)).encode())
     kind = (b"content-type", b"application/json")
@@ -55,7 +55,7 @@ async def send_not_found(scope: Scope, send: Send, description: str) -> None:
 
 
 async def only_reading(scope: Scope, send: Send) -> bool:
-    """Answer OPTIONS (CORS preflight), refuse what writes and WebSockets; True if the caller is to answer."""
+    """Respond to OPTIONS (CORS preflight), reject writes and WebSockets; True if the caller must respond."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close"})
         return False
@@ -86,7 +86,7 @@ async def send_redirect(send: Send, location: str, cache_control: str, *, perman
 
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
-    """Send an answer whose body is at hand."""
+    """Send a response with a body in memory."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -107,7 +107,7 @@ def route_path(scope: Scope) -> str:
 
 
 def public_path(scope: Scope) -> str:
-    """Return the request's path as the client wrote it: with the prefix that a proxy stripped."""
+    """Return the request's path as sent by the client, including the prefix that a proxy stripped."""
     path: str = scope["path"]
     root: str = scope.get("app_root_path", scope.get("root_path", ""))
     return path if path.startswith(root) else root + path

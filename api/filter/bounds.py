@@ -1,6 +1,6 @@
-"""Where in the index the rows of a condition can lie: a product of collections, years, cells and keys.
+"""Bounds on the rows of a condition in the index: a product of collections, years, cells and keys.
 
-A bound never leaves out a row that the condition holds for. When it is exact, it holds nothing else
+A bound never excludes a row that meets the condition. If it is exact, it contains nothing else
 either, and the condition need not be tested row by row. This is how ``tessera:year = 2024 AND
 s_intersects(geometry, …)`` becomes key ranges, in whatever form it is written.
 """
@@ -35,11 +35,11 @@ class Bound:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing lies in it."""
+        """Whether it is empty."""
         return any(_size(getattr(self, n)) == 0 for n in self.limited)
 
     def inexact(self) -> Self:
-        """Return it as a bound that holds more than the condition."""
+        """Return it as an inexact bound."""
         return replace(self, exact=False)
 
 

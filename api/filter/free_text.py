@@ -1,4 +1,4 @@
-"""Free text: which items and collections mention a word or phrase.
+"""Free text search: the items and collections that match a word or phrase.
 
 An item's words are those of its collection (id, title, description, keywords) and its own: id, tile,
 year, longitude and latitude as they stand in its title. Every term therefore stands for whole
@@ -26,7 +26,7 @@ _DEGREES = re.compile(r"-?\d{1,3}\.\d5")
 
 
 def bounds_of(terms: Sequence[str], snapshot: Snapshot) -> list[Bound]:
-    """Return the parts of the index that mention one of some terms, each exact; they may overlap."""
+    """Return the parts of the index that match one of some terms, each exact; they may overlap."""
     found = []
     for term in terms:
         words = term.strip().lower()
@@ -39,12 +39,12 @@ def bounds_of(terms: Sequence[str], snapshot: Snapshot) -> list[Bound]:
 
 
 def collections_that_mention(words: str, snapshot: Snapshot) -> list[str]:
-    """Return the ids of collections that mention a word or phrase."""
+    """Return the ids of collections that match a word or phrase."""
     return [cid for cid, text in snapshot.documents.items() if mentions(orjson.loads(text), [words])]
 
 
 def own_bounds(words: str, snapshot: Snapshot) -> list[Bound]:
-    """Return what a term says of items themselves: each bound limits one dimension."""
+    """Return the bounds of items that match a term themselves: each bound limits one dimension."""
     found = []
     if re.fullmatch(r"\d{4}", words, re.ASCII) and int(words) in snapshot.years:
         found.append(Bound(years=frozenset([int(words)])))
@@ -76,7 +76,7 @@ def _cells(rows: Sequence[int], cols: Sequence[int]) -> Any:
 
 
 def mentions(document: dict[str, Any], terms: Sequence[str]) -> bool:
-    """Whether a collection mentions one of some terms, as whole words, in any case."""
+    """Return whether a collection matches one of some terms, as whole words, case-insensitively."""
     parts = [document.get("id", ""), document.get("title", ""), document.get("description", "")]
     parts += document.get("keywords", [])
     text = "\n".join(p.lower() for p in parts if p)

@@ -8,7 +8,7 @@ from catalog_builder.tile.grid import TileId
 
 
 def item_keys(item_id: str, ordinals: frozenset[int]) -> list[int]:
-    """Return the keys that an id has in some collections; what is not an id of ours has none."""
+    """Return the keys of an id in some collections; other ids have none."""
     name, _, year = item_id.rpartition("_")
     if len(year) != 4 or not (year.isascii() and year.isdigit()):
         return []

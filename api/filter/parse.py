@@ -38,7 +38,7 @@ def parse_text(text: str, settings: Settings) -> Any:
     Raises
     ------
     QueryError
-        If it is not CQL2, with the place and what was expected there.
+        If it is not CQL2, with the position and what was expected there.
     """
     if len(text) > MOST_TEXT:
         raise QueryError(f"filter: more than {MOST_TEXT} characters; send it as cql2-json")
@@ -52,7 +52,7 @@ def parse_text(text: str, settings: Settings) -> Any:
 
 
 def _check_text(text: str) -> None:
-    """Refuse what the text parser would not survive: it recurses on the stack, and it backtracks."""
+    """Reject text that would crash or block the parser: it recurses on the stack, and it backtracks."""
     bare = _GEOMETRIES.sub(_without_geometry, _STRINGS.sub("''", text))
     if _PREFIXES.search(bare):
         raise QueryError(f"filter: nested deeper than {MOST_NESTED} levels")
@@ -104,7 +104,7 @@ def parse_json(value: Any, settings: Settings) -> Any:
 
 
 def _checked(parsed: Any, settings: Settings) -> Any:
-    """Refuse what is too large, without recursion."""
+    """Reject filters that are too large, without recursion."""
     todo, nodes = [(parsed, 0)], 0
     while todo:
         node, depth = todo.pop()

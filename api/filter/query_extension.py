@@ -45,7 +45,7 @@ def _condition(name: str, op: str, operand: Any) -> Any:
         return {"op": _COMPARISONS[op], "args": [prop, _typed(name, operand)]}
     if op in _PATTERNS:
         if not isinstance(operand, str):
-            raise QueryError(f"query: '{op}' of '{name[:60]}' takes a text, found {str(operand)[:40]!r}")
+            raise QueryError(f"query: '{op}' of '{name[:60]}' takes a string, found {str(operand)[:40]!r}")
         escaped = "".join(f"\\{c}" if c in "%_\\" else c for c in operand)
         return {"op": "like", "args": [prop, _PATTERNS[op].format(escaped)]}
     if op == "in":
@@ -54,12 +54,12 @@ def _condition(name: str, op: str, operand: Any) -> Any:
         for option in operand:
             _scalar(name, op, option)
         return {"op": "in", "args": [prop, [_typed(name, option) for option in operand]]}
-    raise QueryError(f"query: unknown operator '{op[:40]}'; known are: {', '.join(OPERATORS)}")
+    raise QueryError(f"query: unknown operator '{op[:40]}'; expected one of: {', '.join(OPERATORS)}")
 
 
 def _scalar(name: str, op: str, operand: Any) -> None:
     if not isinstance(operand, str | int | float | bool):
-        raise QueryError(f"query: '{op}' of '{name[:60]}' takes a text, number or boolean")
+        raise QueryError(f"query: '{op}' of '{name[:60]}' takes a string, number or boolean")
 
 
 def _typed(name: str, operand: Any) -> Any:

@@ -1,8 +1,8 @@
-"""What can be asked of an item: one entry per property, for filters, sorting and the documents.
+"""The queryable properties of items: one entry each, for filters, sorting and the documents.
 
-An entry says how a property's value follows from a row of the index, as SQL over ``t`` (the table
+An entry defines how a property's value is computed from a row of the index, as SQL over ``t`` (the table
 ``tile``), and on which **axis** it lies: what it depends on. A condition on properties of one axis
-is answered for the axis' few elements (9 years, 120 UTM zones and hemispheres) before any row is
+is evaluated for the axis' few elements (9 years, 120 UTM zones and hemispheres) before any row is
 read, and becomes a part of the key ranges that are; only what differs from row to row is scanned.
 """
 
@@ -22,7 +22,7 @@ from catalog_builder.item.item import Has
 from catalog_builder.tile.grid import COLS_PER_ZONE, N_ROWS, centre_texts
 from catalog_builder.tile.years import COVERAGE_NAMES, year_bits
 
-Kind = Literal["number", "text", "boolean", "instant", "geometry"]
+ValueKind = Literal["number", "text", "boolean", "instant", "geometry"]
 Axis = Literal["collection", "year", "zone", "tile-year"]
 """What a property depends on; ``zone`` is a UTM zone and hemisphere."""
 
@@ -38,7 +38,7 @@ class Queryable:
     """A property of items."""
 
     name: str
-    kind: Kind
+    kind: ValueKind
     axis: Axis
     sql: Callable[[Snapshot], str]
     """Its value; never NULL unless the property may be missing."""
@@ -207,7 +207,7 @@ def queryable(name: str, where: str) -> Queryable:
     found = QUERYABLES.get(name) or QUERYABLES.get(name.removeprefix("properties."))
     if found is None:
         raise QueryError(
-            f"{where}: unknown property '{name[:60]}'; known are: {', '.join(sorted(QUERYABLES))}"
+            f"{where}: unknown property '{name[:60]}'; expected one of: {', '.join(sorted(QUERYABLES))}"
         )
     return found
 

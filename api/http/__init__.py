@@ -1,1 +1,1 @@
-"""HTTP's rules at the door: limits, links behind proxies, caching, errors, metrics."""
+"""HTTP: limits, links behind proxies, caching, errors, metrics."""

@@ -1,6 +1,6 @@
-"""What every request passes through, in one ASGI layer.
+"""The middleware that every request passes through, as one ASGI layer.
 
-Where the service is (proxy headers), a request id, CORS, HEAD, limits, compression, metrics and the
+The service's root URL (proxy headers), a request id, CORS, HEAD, limits, compression, metrics and the
 access log. One layer instead of six: each would wrap ``receive`` and ``send`` once more.
 """
 
@@ -58,7 +58,7 @@ _ENCODINGS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 )
 
 RAW_PATHS = ("/data/", "/source/")
-"""Apps below these answer HEAD, ranges and CORS themselves, and must not be compressed."""
+"""Apps below these paths handle HEAD, ranges and CORS themselves, and must not be compressed."""
 
 
 class TooLargeError(Exception):
@@ -75,11 +75,11 @@ class Front:
     Parameters
     ----------
     app
-        What it wraps.
+        The wrapped application.
     settings, metrics
-        As they are.
+        Of the server.
     explain
-        Asked about an unexpected fault before it is answered with 500: a better answer, or None.
+        Called with an unexpected error before the 500 response: returns a better response, or None.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Front:
         self._explain = explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -134,7 +134,7 @@ class Front:
             self._metrics.error("fault" if explained is None else "unavailable")
             if exchange.started:
                 raise
-            response = explained or error(500, f"an unexpected fault; quote request id {request_id.decode()}")
+            response = explained or error(500, f"an unexpected error; quote request id {request_id.decode()}")
             await response(scope, receive, exchange.send)
         finally:
             operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
@@ -158,7 +158,7 @@ class Front:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:18]) > limit:
             self._metrics.error("too_large")
-            response = error(413, f"the body has {int(length)} bytes, at most {limit} are read")
+            response = error(413, f"the body has {int(length)} bytes, but at most {limit} are accepted")
             await response(scope, receive, exchange.send)
             return
         if len(scope["query_string"]) > self._settings.max_url_bytes:
@@ -168,7 +168,7 @@ class Front:
             await response(scope, receive, exchange.send)
             return
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            response = error(415, "the body is compressed (Content-Encoding); send it as it is")
+            response = error(415, "the body is compressed (Content-Encoding); send it uncompressed")
             await response(scope, receive, exchange.send)
             return
         read, more = 0, True
@@ -193,7 +193,7 @@ class Front:
             await self._app(scope, limited, exchange.send)
         except TooLargeError:
             self._metrics.error("too_large")
-            response = error(413, f"the body has more than {limit} bytes, at most {limit} are read")
+            response = error(413, f"the body has more than {limit} bytes, but at most {limit} are accepted")
             await response(scope, receive, exchange.send)
         except TooSlowError:
             self._metrics.error("too_slow")
@@ -225,7 +225,7 @@ class Front:
 
 
 def _raw_operation(path: str) -> str:
-    """Return what a path that no route matched is counted as."""
+    """Return the operation under which a path without a route is counted."""
     return next((p.rstrip("/") for p in RAW_PATHS if path.startswith(p)), "other")
 
 
@@ -249,13 +249,13 @@ class _Exchange:
         self._start: Message | None = None
         self.raw = raw
         self.status = 500
-        """Until something else was sent."""
+        """The status until something else was sent."""
         self.sent = 0
         self.started = False
-        """Whether anything is on its way to the client."""
+        """Whether anything has been sent to the client."""
 
     async def preflight(self) -> None:
-        """Answer OPTIONS."""
+        """Respond to OPTIONS."""
         self.status = 204
         lines = [
             *_CORS,
@@ -297,7 +297,7 @@ class _Exchange:
         await self._send(message)
 
     def _encoded(self, start: Message, body: bytes) -> bytes:
-        """Return the body in an encoding that the client reads, and say so in the headers."""
+        """Return the body in an encoding that the client accepts, and set the headers."""
         headers = start["headers"]
         named = dict(headers)
         if not named.get(b"content-type", b"").startswith(_COMPRESSIBLE) or b"content-encoding" in named:
@@ -316,10 +316,10 @@ class _Exchange:
 
 
 def _best(accepts: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | None:
-    """Return the first of our encodings that an Accept-Encoding names.
+    """Return the first of our encodings listed in an Accept-Encoding header.
 
-    ``*`` alone is answered plainly: clients send it (pystac as stac-api-validator uses it, for one) that
-    can decode nothing, and no compression is as acceptable to it as any.
+    ``*`` alone gets no compression: some clients send it (such as pystac in stac-api-validator) that
+    cannot decode anything, and it permits the identity encoding.
     """
     if not accepts:
         return None

@@ -1,4 +1,4 @@
-"""Where the service is, as its clients see it, and the links made from that."""
+"""The service's root URL as clients see it, and links derived from it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _FORWARDED = re.compile(rb"\s*([A-Za-z]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))\s*")
 
 
 def service_root(scope: Scope, root_path: str, trust_forwarded: bool) -> tuple[str, str]:
-    """Return the service's address without a trailing slash, and the path prefix in it.
+    """Return the service's root URL without a trailing slash, and the path prefix in it.
 
-    ``Forwarded`` (RFC 7239) counts before ``X-Forwarded-Proto``, ``-Host`` and ``-Port``; of a list,
+    ``Forwarded`` (RFC 7239) takes precedence over ``X-Forwarded-Proto``, ``-Host`` and ``-Port``; of a list,
     the first entry, which the proxy next to the client wrote. ``X-Forwarded-Prefix`` replaces the
     configured prefix; the slash before it may be missing. What is not a host, a port or a path is ignored.
     """
@@ -75,7 +75,7 @@ def _forwarded(header: bytes) -> dict[bytes, bytes]:
 
 
 def _is_host(text: bytes) -> bool:
-    """Whether a text is a host, with a port there is or none: nothing else gets into a link."""
+    """Return whether a text is a host with an optional valid port: nothing else gets into a link."""
     match = _HOST.fullmatch(text)
     return match is not None and (match[1] is None or 0 < int(match[1]) < 65536)
 
@@ -99,7 +99,7 @@ def paging_links(
 ) -> list[Link]:
     """Return ``self`` and, by ``tokens`` (rel to token), ``next`` and ``prev``.
 
-    A GET link is a complete address. A POST link carries the complete body, so a client need not merge.
+    A GET link is a complete URL. A POST link contains the complete body, so a client need not merge.
     """
     if method == "POST":
         return [
@@ -120,5 +120,5 @@ def paging_links(
 
 
 def with_query(address: str, texts: Mapping[str, str]) -> str:
-    """Return an address with a query string; commas, slashes and colons stay readable."""
+    """Return a URL with a query string; commas, slashes and colons are not encoded."""
     return f"{address}?{urlencode(texts, safe=',/:', quote_via=quote)}" if texts else address

@@ -1,8 +1,8 @@
-"""What operators watch: figures in Prometheus' text format, whole whichever worker answers.
+"""Metrics in Prometheus' text format, complete whichever worker responds.
 
 One worker counts in its memory. Several count in files of a folder that they share, which
 prometheus-client maps into memory and sums up: ``tessera-stac serve --workers N`` makes the folder and
-names it in ``PROMETHEUS_MULTIPROC_DIR``. Without it each scrape would meet another worker, and every
+sets ``PROMETHEUS_MULTIPROC_DIR`` to it. Without it each scrape would reach a different worker, and every
 counter would seem to jump back and forth.
 """
 
@@ -39,7 +39,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
-    """What happened, in this worker or in all that share :data:`FOLDER`."""
+    """The metrics of this worker, or of all that share :data:`FOLDER`."""
 
     def __init__(self) -> None:
         # a second series for each of ours, which nobody reads
@@ -49,20 +49,23 @@ class Metrics:
             "tessera_requests", "Requests answered.", ["operation", "method", "status"], registry=mine
         )
         self._seconds = Histogram(
-            "tessera_request_seconds", "Time to answer.", ["operation"], buckets=BUCKETS, registry=mine
+            "tessera_request_seconds", "Response time.", ["operation"], buckets=BUCKETS, registry=mine
         )
         self._bytes = Counter(
-            "tessera_response_bytes", "Body bytes sent: of search, data, pages.", ["operation"], registry=mine
+            "tessera_response_bytes",
+            "Response body bytes sent: of search, data, pages.",
+            ["operation"],
+            registry=mine,
         )
         self._errors = Counter("tessera_errors", "Requests that failed, by reason.", ["kind"], registry=mine)
         self._failures = Counter(
             "tessera_catalogue_refresh_failures",
-            "Looks for a new build that found one which cannot be read.",
+            "Checks for a new build that found one which cannot be read.",
             registry=mine,
         )
         self._in_flight = Gauge(
             "tessera_requests_in_flight",
-            "Requests being answered.",
+            "Requests in progress.",
             multiprocess_mode="livesum",
             registry=mine,
         )
@@ -71,11 +74,11 @@ class Metrics:
         self._in_flight.set(0)
 
     def begin(self) -> None:
-        """Count a request that came in."""
+        """Count an incoming request."""
         self._in_flight.inc()
 
     def end(self, operation: str, method: str, status: int, seconds: float, sent: int) -> None:
-        """Count a request that was answered."""
+        """Count a completed request."""
         self._in_flight.dec()
         self._requests.labels(operation, method, str(status)).inc()
         self._bytes.labels(operation).inc(sent)
@@ -86,7 +89,7 @@ class Metrics:
         self._errors.labels(kind).inc()
 
     def refresh_failed(self) -> None:
-        """Count a look for a new build that failed."""
+        """Count a failed check for a new build."""
         self._failures.inc()
 
     def text(self, store: Store) -> bytes:
@@ -105,12 +108,12 @@ class Metrics:
 
 
 ERRORS = ("bad_request", "not_found", "too_large", "too_slow", "search_timeout", "unavailable", "fault")
-"""Kinds of failures: the client's, the machine's (too slow; a database that is away), ours."""
+"""Kinds of failures: of the client, of the machine (too slow; database unreachable), of the software."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State(Collector):
-    """The catalogue in force, and what each worker uses: read when it is asked for."""
+    """The catalogue being served and each worker's resources, read on request."""
 
     store: Store
     workers: tuple[int, ...]
@@ -120,7 +123,7 @@ class _State(Collector):
         with contextlib.suppress(UnavailableError):  # a database that is away: the figures of requests stay
             yield from _of_catalogue(self.store.current())
         for name, text, is_so in (
-            ("tessera_index_damaged", "Whether the index in force is damaged.", self.store.damage),
+            ("tessera_index_damaged", "Whether the index being served is damaged.", self.store.damage),
             ("tessera_build_refused", "Whether a newer build was refused.", self.store.refused),
         ):
             yield GaugeMetricFamily(name, text, int(is_so is not None))
@@ -128,7 +131,7 @@ class _State(Collector):
             "tessera_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"]
         )
         files = GaugeMetricFamily("tessera_worker_open_files", "Open descriptors.", labels=["worker"])
-        cpu = Metric("tessera_worker_cpu_seconds", "Processor time used.", "counter")
+        cpu = Metric("tessera_worker_cpu_seconds", "CPU time used.", "counter")
         for worker in self.workers:
             with contextlib.suppress(OSError):  # it ended just now; or there is no /proc
                 home = Path(f"/proc/{worker}")
@@ -147,7 +150,7 @@ class _State(Collector):
 
 def _of_catalogue(snapshot: Snapshot) -> Iterator[Metric]:
     generation = {"generation": snapshot.generation}
-    yield InfoMetricFamily("tessera_catalogue", "The catalogue in force.", generation)
+    yield InfoMetricFamily("tessera_catalogue", "The catalogue being served.", generation)
     if snapshot.built is not None:
         yield GaugeMetricFamily(
             "tessera_catalogue_built_timestamp_seconds", "When its index was written.", snapshot.built

@@ -18,12 +18,12 @@ from catalog_builder.storage.s3.presign import Period
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
     404: ("NotFound", "There is no such collection, item or page."),
-    405: ("MethodNotAllowed", "The path does not know this method."),
+    405: ("MethodNotAllowed", "The path does not support this method."),
     408: ("RequestTimeout", "The body did not arrive in time."),
-    413: ("PayloadTooLarge", "The body is longer than the server reads."),
-    414: ("URITooLong", "The query string is longer than the server reads; use POST."),
-    415: ("UnsupportedMediaType", "The body is compressed; the server reads plain ones only."),
-    500: ("InternalError", "A fault of the server; quote the request id."),
+    413: ("PayloadTooLarge", "The body is larger than the server accepts."),
+    414: ("URITooLong", "The query string is longer than the server accepts; use POST."),
+    415: ("UnsupportedMediaType", "The body is compressed; the server accepts only uncompressed bodies."),
+    500: ("InternalError", "An error of the server; quote the request id."),
     503: (
         "Unavailable",
         "The search needs more time than a request may take, and it says how to narrow it; or the index"
@@ -46,7 +46,7 @@ def dumps(value: Any) -> bytes:
 
 
 class _Validators:
-    """ETag and Cache-Control of one request's answer."""
+    """ETag and Cache-Control of one response."""
 
     etag: str
 
@@ -63,13 +63,13 @@ class _Validators:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What to send with a good answer."""
+        """Return the headers of a successful response."""
         if not self._readable:
             return {"cache-control": "no-store"}
         return {"etag": self.etag, "cache-control": self._control}
 
     def not_modified(self) -> Response | None:
-        """Return a 304 if the client has this answer already."""
+        """Return a 304 if the client already has this response."""
         if self._asked is None:
             return None
         tags = {tag.strip().removeprefix("W/") for tag in self._asked.split(",")}
@@ -79,12 +79,12 @@ class _Validators:
 
     @staticmethod
     def tag(seen: bytes) -> str:
-        """Return the ETag of what an answer follows from; weak: the answer may be compressed or not."""
+        """Return the ETag for the inputs of a response; weak, because the response may be compressed."""
         return f'W/"{hashlib.blake2b(seen, digest_size=12).hexdigest()}"'
 
 
 class Caching(_Validators):
-    """The validators of one request: its ETag follows from the catalogue's build and the request."""
+    """The validators of one request: its ETag is derived from the catalogue's build and the request."""
 
     def __init__(
         self, request: Request, snapshot: Snapshot, settings: Settings, period: Period | None = None
@@ -100,9 +100,9 @@ class Caching(_Validators):
 
 
 class ContentCaching(_Validators):
-    """The validators of an answer that may change at any time: its ETag follows from its content."""
+    """The validators of a response that may change at any time: its ETag is derived from its content."""
 
     def respond(self, body: bytes, kind: str) -> Response:
-        """Return a document, or a 304 if the client has it already."""
+        """Return a document, or a 304 if the client already has it."""
         self.etag = self.tag(body)
         return self.not_modified() or Response(body, 200, self.headers, kind)

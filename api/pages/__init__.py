@@ -1,1 +1,1 @@
-"""Pages for people: STAC Browser, the coverage map."""
+"""HTML pages: STAC Browser, the coverage map."""

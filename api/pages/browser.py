@@ -1,8 +1,8 @@
 """STAC Browser at ``/browser/``: files that ``make browser`` built, and a ``config.js`` for this server.
 
-The files are the same for every server (their own addresses are relative); ``config.js`` holds what
-differs, and is made from the address that the client used, so it is right behind any proxy and prefix.
-Without the files the page says how to get them, and links to the public browser.
+The files are the same for every server (their own URLs are relative); ``config.js`` contains what
+differs, and is generated from the URL that the client used, so it is correct behind any proxy and prefix.
+Without the files the page explains how to get them, and links to the public browser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from catalog_builder.storage.media_types import media_type
 DIST = Path(__file__).parents[1] / "browser_dist"
 """Where ``deploy/browser/build.py`` puts the files."""
 PUBLIC_BROWSER = "https://radiantearth.github.io/stac-browser/#/external"
-"""Loads any catalogue that its visitor's machine can reach."""
+"""Loads any catalogue that the visitor's machine can reach."""
 
 # STAC Browser draws map tiles rather than COGs where an item links both. It reads a COG by ranges itself,
 # sharper and at no cost to the server.
@@ -48,11 +48,11 @@ _MIN_COMPRESSED = 1000
 
 @dataclass(frozen=True)
 class _File:
-    """One file, read once; 6 MB all of them."""
+    """One file, read once; all of them are 6 MB."""
 
     path: Path
     name: str
-    """Below the folder, ``js/app.1a2b3c4d.js``."""
+    """Path relative to the folder, such as ``js/app.1a2b3c4d.js``."""
 
     @cached_property
     def body(self) -> bytes:
@@ -60,7 +60,7 @@ class _File:
 
     @cached_property
     def compressed(self) -> bytes:
-        """With brotli: 5 costs 30 ms/MB, once, and takes two thirds off."""
+        """Compressed with brotli: level 5 costs 30 ms/MB, once, and saves two thirds."""
         return bytes(brotli.compress(self.body, quality=5))
 
     @cached_property
@@ -77,7 +77,7 @@ class _File:
         return IMMUTABLE if self.name.startswith(("js/", "css/", "img/", "fonts/")) else REVALIDATE
 
     def answer(self, request: Request, compress: bool) -> Response:
-        """Return the file, compressed if the client can read that; call it from a thread."""
+        """Return the file, compressed if the client accepts that; call it from a thread."""
         headers = {"etag": self.etag, "cache-control": self.caching, "vary": "Accept-Encoding"}
         if (unchanged := not_modified(request, headers)) is not None:
             return unchanged
@@ -99,14 +99,14 @@ def _encodings(request: Request) -> set[str]:
 
 
 def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
-    """Add the routes at ``/browser``; return whether the files are there.
+    """Add the routes at ``/browser``; return whether the files exist.
 
     Parameters
     ----------
     app
         The application.
     settings
-        For the title, and whether answers are compressed.
+        For the title, and whether responses are compressed.
     dist
         The built files; a folder without an ``index.html`` counts as none.
     """
@@ -139,7 +139,7 @@ def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
 
 
 def _config(request: Request, settings: Settings) -> Response:
-    """Return what STAC Browser reads before it starts."""
+    """Return STAC Browser's configuration."""
     root: str = request.scope["tessera.root"]
     config = {
         "catalogUrl": f"{root}/",
@@ -169,9 +169,9 @@ def _how_to_get_it(request: Request) -> Response:
     body = f"""\
 <h1>STAC Browser is not installed on this server</h1>
 <p>Everything else works: the API, the data and the <a href="../coverage">coverage map</a>.</p>
-<h2>To have it here</h2>
-<p>In a checkout of tessera-stac, with node 18 or newer and npm (it takes about two minutes), then start
-the server again:</p>
+<h2>To install it</h2>
+<p>In a checkout of tessera-stac, with node 18 or newer and npm (it takes about two minutes), then
+restart the server:</p>
 <pre>make browser</pre>
 <h2>Without installing anything</h2>
 <p>The public STAC Browser shows any catalogue that your machine can reach:

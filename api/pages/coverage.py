@@ -1,8 +1,8 @@
-"""The coverage page: which tiles have which years, drawn by the server as map tiles.
+"""The coverage page: the years of each tile, rendered by the server as map tiles.
 
 ``/coverage`` is the page, ``/coverage/tiles/{collection}/{z}/{x}/{y}.png?year=`` its map tiles, and
-``/coverage/at?collection=&lon=&lat=`` says what a place has. Nothing is prepared: a collection's masks
-are read from the index when the page is first asked for, 26 MB that live as long as the build.
+``/coverage/at?collection=&lon=&lat=`` returns the tile at a point. Nothing is precomputed: a collection's
+masks are read from the index when the page is first requested, 26 MB that are kept as long as the build.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of
 
 
 class _Lazy(Renewable):
-    """The grid of a collection, read once however many map tiles are asked for at the same time."""
+    """The grid of a collection, read once for any number of concurrent map tile requests."""
 
     def __init__(self, snapshot: Snapshot, record: CollectionRecord) -> None:
         self._snapshot = snapshot
@@ -52,7 +52,7 @@ class _Lazy(Renewable):
             return self._grid
 
     def renew(self, snapshot: Snapshot) -> None:
-        """Read the grid of the same collection in another build, if it is there."""
+        """Read the grid of the same collection in another build, if it exists there."""
         record = snapshot.collections.get(self._record.id)
         if record is not None:
             _grid(snapshot, record)
@@ -64,7 +64,7 @@ def add_coverage(app: FastAPI, store: Store, settings: Settings, *, browser: boo
     Parameters
     ----------
     browser
-        Whether STAC Browser is there to show items; else they are shown as JSON.
+        Whether STAC Browser is installed to show items; otherwise they are shown as JSON.
     """
     pages = _Coverage(store, settings, browser)
     for path, endpoint in (
@@ -106,7 +106,7 @@ class _Coverage:
         return await self._answer(request, make, f"{HTML}; charset=utf-8")
 
     async def tile(self, request: Request) -> Response:
-        """Answer a map tile."""
+        """Return a map tile."""
         path, asked = request.path_params, request.query_params.get("year")
         z, x, y = (_number(name, path[name]) for name in ("z", "x", "y"))
         year = None if asked is None else _number("year", asked)
@@ -121,7 +121,7 @@ class _Coverage:
         return found
 
     async def at(self, request: Request) -> Response:
-        """Answer what a place has."""
+        """Return the tile at a point."""
         given = request.query_params
         try:
             tile = TileId.containing(*(_degrees(name, given.get(name)) for name in ("lon", "lat")))
@@ -151,7 +151,7 @@ class _Coverage:
         return await self._answer(request, make, JSON)
 
     async def _answer(self, request: Request, make: Callable[[Snapshot], bytes], kind: str) -> Response:
-        """Answer with what a function makes in a thread, unless the client has it already."""
+        """Return the result of a function that runs in a thread, unless the client already has it."""
         snapshot = self._store.current()
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:
@@ -160,7 +160,7 @@ class _Coverage:
 
 
 def _record(snapshot: Snapshot, cid: str) -> CollectionRecord:
-    """Return a collection that there is."""
+    """Return an existing collection."""
     found = snapshot.collections.get(cid)
     if found is None:
         raise NotFoundError(f"no collection '{cid[:80]}'")
@@ -173,14 +173,14 @@ def _grid(snapshot: Snapshot, record: CollectionRecord) -> CoverageGrid:
 
 
 def _number(name: str, text: str) -> int:
-    """Return a parameter that is a whole number."""
+    """Parse an integer parameter."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise QueryError(f"{name} must be a whole number, found '{text[:20]}'")
+        raise QueryError(f"{name} must be an integer, found '{text[:20]}'")
     return int(text)
 
 
 def _degrees(name: str, text: str | None) -> float:
-    """Return a parameter that is a number of degrees."""
+    """Parse a parameter in degrees."""
     try:
         return read_number(text or "")
     except ValueError:

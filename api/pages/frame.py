@@ -1,4 +1,4 @@
-"""What the server's own HTML pages share: one plain frame without anything from elsewhere, and validators."""
+"""Shared parts of the server's own HTML pages: a frame without external resources, and validators."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ a {{ color: #0b57a4; }}
 
 
 def page(title: str, body: str) -> str:
-    """Return an HTML page; ``body`` is HTML already."""
+    """Return an HTML page; ``body`` is already HTML."""
     return _FRAME.format(title=html.escape(title), body=body)
 
 
 def strong_etag(*parts: bytes) -> str:
-    """Return an entity tag that follows from some bytes."""
+    """Return an ETag derived from some bytes."""
     digest = hashlib.blake2b(digest_size=12)
     for part in parts:
         digest.update(len(part).to_bytes(8))
@@ -50,7 +50,7 @@ def strong_etag(*parts: bytes) -> str:
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
-    """Return a 304 if the client has the answer that ``headers`` (with an ``etag``) belong to."""
+    """Return a 304 if the client has the response that ``headers`` (with an ``etag``) belong to."""
     asked = request.headers.get("if-none-match")
     if asked is None:
         return None

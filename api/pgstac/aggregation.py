@@ -28,7 +28,7 @@ _KEYS: Mapping[str, str] = {
 async def count_by(
     database: Database, body: Mapping[str, Any], wanted: Sequence[Aggregation], seconds: float
 ) -> list[dict[str, Any]]:
-    """Return aggregations of a search, as the extension writes them."""
+    """Return aggregations of a search, in the form of the extension."""
 
     async def count() -> list[dict[str, Any]]:
         found = []

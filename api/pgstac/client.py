@@ -1,4 +1,4 @@
-"""Answers from pgSTAC, through stac-fastapi-pgstac's client."""
+"""The client on pgSTAC, through stac-fastapi-pgstac's client."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Body(BaseModel):
 
 @attr.s(auto_attribs=True, kw_only=True)
 class PgstacClient(ExtendedClient):
-    """Answers every endpoint; searches and items come from the database."""
+    """Implements every endpoint; searches and items come from the database."""
 
     store: PgstacStore
     core: CoreCrudClient = attr.Factory(CoreCrudClient)
@@ -134,7 +134,7 @@ class PgstacClient(ExtendedClient):
         return caching.respond(text.encode(), GEOJSON)
 
     def _shown(self, items: list[str], view: View) -> list[str]:
-        """Give stored items the addresses that are asked for."""
+        """Return stored items with hrefs in the requested form."""
         hrefs = view.hrefs if view is not None and view.hrefs is not None else "https"
         return self._signed(readdress(items, hrefs), view)
 
@@ -161,7 +161,7 @@ class PgstacClient(ExtendedClient):
 _CONF = {"context": "off"}
 """Settings of a search: matches are counted beside it."""
 _INLINE_ITEMS = 200
-"""A page of more items is rendered in a thread."""
+"""A page with more items is rendered in a thread."""
 
 
 def _plain(request: Request) -> Request:

@@ -1,6 +1,6 @@
-"""How many items match: exact if it can be counted in time, else the planner's estimate, and said so.
+"""The number of matches: exact if it can be counted in time, otherwise an estimate, marked as such.
 
-pgSTAC's own ``numberMatched`` remembers a count for a day, also over a load, and does not say which of
+pgSTAC's own ``numberMatched`` caches a count for a day, even across a load, and does not mark which of
 its counts are estimates.
 """
 

@@ -1,4 +1,4 @@
-"""The database: connections with a time limit, and its failures in our terms."""
+"""The database: connections with a time limit, and conversion of its errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, seconds: float, wait: float | None = None) -> AsyncIterator[Any]:
-        """Lend a connection in a transaction that only reads and must end in time.
+        """Yield a connection in a read-only transaction with a time limit.
 
         ``wait`` is how long to wait for a connection that is free, if not as long.
         """
@@ -86,7 +86,7 @@ class Database:
         try:
             connection = await self._pool.acquire(timeout=max(seconds if wait is None else wait, 0.05))
         except TimeoutError:
-            raise UnavailableError("the database does not answer, or is busy; try again") from None
+            raise UnavailableError("the database does not respond, or is busy; try again") from None
         try:
             async with connection.transaction(readonly=True):
                 waited = 0.0 if wait is not None else time.monotonic() - began
@@ -101,7 +101,7 @@ class Database:
 
     @asynccontextmanager
     async def of_request(self, _request: Request, _mode: str = "r") -> AsyncIterator[Any]:
-        """Lend a connection to stac-fastapi-pgstac, within the time of :meth:`within`."""
+        """Yield a connection to stac-fastapi-pgstac, within the time of :meth:`within`."""
         deadline = _deadline.get()
         seconds = self._settings.search_seconds if deadline is None else deadline - time.monotonic()
         async with self.connection(seconds) as connection:
@@ -115,7 +115,7 @@ class Database:
         QueryTimeoutError
             If it takes too long.
         QueryError
-            If the database refuses a value, or a page's place in the order is gone.
+            If the database rejects a value, or a page's position in the order no longer exists.
         UnavailableError
             If the database cannot be reached.
         """
@@ -149,5 +149,5 @@ async def _translated[T](work: Callable[[], Awaitable[T]]) -> T:
 def _words(error: asyncpg.RaiseError) -> str:
     text = str(error)
     if "using token" in text or "paging token" in text:
-        return "token: the item it points to is gone; start again without a token"
-    return f"the search cannot be answered: {text}"
+        return "token: the item it refers to no longer exists; start again without a token"
+    return f"the search cannot be executed: {text}"

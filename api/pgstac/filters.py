@@ -1,6 +1,6 @@
 """CQL2 as pgSTAC understands it, from CQL2 that :class:`api.filter.compile.compiler.Compiler` has accepted.
 
-pgSTAC's own reading differs from the standard's in places, all of them mended here:
+pgSTAC's interpretation differs from the standard in several places, all of which are fixed here:
 
 - arithmetic has no parentheses, ``%``, ``div`` and ``^`` are not known, and a division by zero is an
   error: our operators, which the loader puts beside pgSTAC's (:mod:`catalog_builder.publish.pgstac.state`);
@@ -48,12 +48,12 @@ _FIRST, _LAST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 
 
 def translate(node: Node) -> Node:
-    """Return a condition as pgSTAC must be asked.
+    """Translate a condition for pgSTAC.
 
     Raises
     ------
     QueryError
-        If pgSTAC cannot answer it.
+        If pgSTAC cannot evaluate it.
     """
     if isinstance(node, bool):
         return TRUE if node else FALSE
@@ -179,7 +179,7 @@ def _spatial(op: str, a: Node, b: Node) -> Node:
     if op == "s_intersects":
         return _touching(shape)
     if shape.geom_type == "GeometryCollection":
-        raise QueryError(f"filter: {op} of a GeometryCollection is not answered by this server (pgSTAC)")
+        raise QueryError(f"filter: {op} of a GeometryCollection is not supported by this server (pgSTAC)")
     return of_geometry(name, shape)
 
 

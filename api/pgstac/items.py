@@ -1,4 +1,4 @@
-"""Items as they are stored, shown as the index shows its own: links, pictures, views, fields, addresses.
+"""Stored items, presented like those of the index: links, images, views, fields, hrefs.
 
 An item of ours was made from the template of :mod:`catalog_builder.item.item`, without links and for the
 address it was loaded for. What a request adds is rendered from the same templates.
@@ -45,7 +45,7 @@ def show(
 
 
 def _plain(items: Sequence[Item], root: str) -> list[Item]:
-    """Show items that are no tiles: as they are, with the service's links."""
+    """Return items that are not tiles: unchanged, with the service's links."""
     found = []
     for item in items:
         collection = f"{root}/collections/{item['collection']}"

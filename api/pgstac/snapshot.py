@@ -1,8 +1,8 @@
-"""What the server holds of a database: collections, and which tiles have which years.
+"""The server's state of a database: collections, and the years of their tiles.
 
-The masks of the tiles come from what the loader wrote down, not from pgSTAC's items: the coverage page,
-the catalogues to browse, counts of everything and the raw lane answer from memory, and follow a load.
-Items that others write into pgSTAC show in searches at once.
+The masks of the tiles come from the loader's records, not from pgSTAC's items: the coverage page,
+the browse catalogues, counts of everything and direct access are served from memory, and follow a load.
+Items that others write into pgSTAC appear in searches at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from api.catalogue.snapshot import StoredSnapshot
-from catalog_builder.catalog.index.blocks import BLOCK, N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS, N_BLOCK_COLS, N_BLOCK_ROWS, Blocks
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError
@@ -75,7 +75,9 @@ class LoadedTiles:
         made = self._years_counted.get((ordinal, year))
         if made is None:
             there = (self._masks[ordinal] & np.uint32(year_bits([year]))) != 0
-            counts = there.reshape(N_BANDS, BLOCK, N_BLOCK_COLS, BLOCK).sum(axis=(1, 3), dtype=np.int32)
+            counts = there.reshape(N_BLOCK_ROWS, BLOCK_CELLS, N_BLOCK_COLS, BLOCK_CELLS).sum(
+                axis=(1, 3), dtype=np.int32
+            )
             made = self._years_counted[ordinal, year] = Blocks(counts)
         return made
 
@@ -99,7 +101,7 @@ class PgstacSnapshot(StoredSnapshot):
     ) -> None:
         super().__init__(tiles, generation)
         self.urls = urls
-        """The address that each collection's items name, to be replaced by the service's."""
+        """The root URL in each collection's items, to be replaced by the service's."""
         self._fetch = fetch
         self._loop = loop
 
@@ -110,7 +112,7 @@ class PgstacSnapshot(StoredSnapshot):
         return [self.at(item, root) for item in found]
 
     def at(self, item: Json, root: str) -> Json:
-        """Return a tile-year's item whose files are below the address of the service."""
+        """Return a tile-year's item with hrefs below the service's root URL."""
         url = self.urls[item["collection"]]
         for asset in item["assets"].values():
             if asset["href"].startswith(f"{url}/"):

@@ -1,4 +1,4 @@
-"""The database's collections as the server holds them, looked at again every second in the background."""
+"""The server's state of the database's collections, refreshed every second in the background."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ SELECT concat(
 
 
 class PgstacStore:
-    """Gives the current snapshot of a database; a :class:`~api.catalogue.store.Store`.
+    """Provides the current snapshot of a database; a :class:`~api.catalogue.store.Store`.
 
     Parameters
     ----------
     home
-        The catalogue, a folder or an s3 address, whose COGs the server is to serve, if any.
+        The catalogue, a folder or an s3 URL, whose COGs the server is to serve, if any.
     settings
         Which database, among others.
     failed
-        Called whenever a look at the database fails.
+        Called whenever a check of the database fails.
     """
 
     refused: str | None = None
     damage: str | None = None
-    """Nothing: there is no build and no index."""
+    """Always None: there is no build and no index."""
 
     def __init__(
         self, home: str | None, settings: Settings, failed: Callable[[], None] = lambda: None
@@ -74,19 +74,19 @@ class PgstacStore:
         app.state.get_connection = self.database.of_request
 
     def check(self) -> str | None:
-        """Say that nothing is wrong with an index: there is none."""
+        """Return None: there is no index that could be damaged."""
         return None
 
     def health(self) -> dict[str, Any]:
-        """Say nothing of the place of a catalogue: the items are in the database."""
+        """Return nothing: the items are in the database."""
         return {}
 
     def metrics(self) -> Iterator[str]:
-        """Yield nothing: the database has its own figures."""
+        """Yield nothing: the database has its own metrics."""
         return iter(())
 
     async def probe(self) -> None:
-        """Try whether searches can be answered; see :meth:`api.catalogue.store.Store.probe`."""
+        """Check whether searches can be served; see :meth:`api.catalogue.store.Store.probe`."""
         self.current()
         await self.database.within(_PROBE_SECONDS, self._read_mark)
 
@@ -139,7 +139,7 @@ class PgstacStore:
             self._say(f"the database's state cannot be read ({type(error).__name__})")
 
     def _say(self, fault: str) -> None:
-        """Count a fault; log it once, and its end."""
+        """Count an error; log it once, and its end."""
         if fault:
             self._failed()
         if fault != self._fault:
@@ -160,7 +160,7 @@ class PgstacStore:
             if found != str(SCHEMA_VERSION):
                 have = f"of version {found}" if found else "not there"
                 raise CatalogError(
-                    f"the tables of tessera-stac in the database are {have}, this program reads version"
+                    f"the tables of tessera-stac in the database are {have}, but this program reads version"
                     f" {SCHEMA_VERSION}: run 'tessera-stac export --pgstac' of the same version"
                 )
             return str(await db.fetchval(_MARK))
@@ -193,7 +193,7 @@ class PgstacStore:
         return PgstacSnapshot(tiles, generation, urls, self.items, loop)
 
     async def items(self, collection_id: str, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return items as they are stored, in any order; those that are not there are left out."""
+        """Return items as stored, in any order; missing ones are omitted."""
 
         async def read() -> list[dict[str, Any]]:
             async with self.database.connection(_LOOK_SECONDS) as db:
@@ -208,7 +208,7 @@ class PgstacStore:
 
 
 def _text(content: dict[str, Any], url: str | None) -> str:
-    """Return a collection's document as text, the address that it names as ``{root}``."""
+    """Return a collection's document as text, with its root URL as ``{root}``."""
     document = {k: v for k, v in content.items() if k not in ("parent_ids", "links")}
     document["links"] = [k for k in content.get("links", []) if k.get("rel") not in _STRUCTURAL]
     text = orjson.dumps(document).decode()

@@ -38,12 +38,12 @@ Json = dict[str, Any]
 
 
 def search_body(snapshot: PgstacSnapshot, query: Query, settings: Settings) -> Json | None:
-    """Return what to ask pgSTAC; None if nothing can match.
+    """Return the search for pgSTAC; None if nothing can match.
 
     Raises
     ------
     QueryError
-        If the filter does not fit the items, or pgSTAC cannot answer it.
+        If the filter does not fit the items, or pgSTAC cannot evaluate it.
     """
     if query.collections == ():
         return None

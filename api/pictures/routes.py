@@ -1,4 +1,4 @@
-"""Pictures of items and map tiles of a collection, with the extra ``tessera-stac[tiles]`` (titiler).
+"""Images of items and map tiles of a collection, with the extra ``tessera-stac[tiles]`` (titiler).
 
 ::
 
@@ -8,8 +8,8 @@
     /collections/{c}/tiles/WebMercatorQuad/{z}/{x}/{y}.png             ?year=
     /collections/{c}/WebMercatorQuad/tilejson.json                     ?year=
 
-Without ``bands`` a picture is the dataset's false colour. titiler's own endpoints are not mounted: they
-open any address that a client gives, compute expressions, and know no limits.
+Without ``bands`` an image is the dataset's false colour. titiler's own endpoints are not mounted: they
+open any URL that a client gives, compute expressions, and have no limits.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 MAX_SIZE = 1024
 DEFAULT_SIZE = 512
 MOSAIC_ITEMS = 150
-"""Tile-years that one map tile is drawn from, at most: at zoom 9 there are 100 near the poles."""
+"""Maximum number of tile-years in one map tile: at zoom 9 there are 100 near the poles."""
 _SIZES = range(16, MAX_SIZE + 1)
 _ITEM_ZOOMS = range(MAX_ZOOM + 4)
 
 
 def add_pictures(app: FastAPI, store: Store, settings: Settings) -> None:
-    """Add the routes; without the extra they say what to install."""
+    """Add the routes; without the extra they respond with what to install."""
     pages = _Pages(store, settings)
     item, tiles = "/collections/{collection_id}/items/{item_id}", f"tiles/{TMS}/{{z}}/{{x}}/{{y}}.png"
     for path, endpoint in (
@@ -78,7 +78,7 @@ class _Pages:
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def preview(self, request: Request) -> Response:
-        """Answer a small picture of an item."""
+        """Return a small image of an item."""
         given = _parameters(request, ("bands", "rescale", "max_size"))
         cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
         size = _whole("max_size", given.get("max_size", str(DEFAULT_SIZE)), _SIZES)
@@ -86,7 +86,7 @@ class _Pages:
         return await self._draw(request, lambda p: p.preview(cid, item_id, style, size))
 
     async def tile(self, request: Request) -> Response:
-        """Answer a map tile of an item."""
+        """Return a map tile of an item."""
         _parameters(request, ("bands", "rescale"))
         cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
         z, x, y = _address(request, _ITEM_ZOOMS)
@@ -94,7 +94,7 @@ class _Pages:
         return await self._draw(request, lambda p: p.tile(cid, item_id, style, z, x, y))
 
     async def tilejson(self, request: Request) -> Response:
-        """Answer where an item's map tiles are."""
+        """Return the TileJSON of an item."""
         given = _parameters(request, ("bands", "rescale"))
         style_of(request)
         cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
@@ -108,7 +108,7 @@ class _Pages:
         return self._tilejson(request, item_id, address, TileId.from_name(name).bounds, 0, MAX_ZOOM)
 
     async def mosaic(self, request: Request) -> Response:
-        """Answer a map tile of a collection and year."""
+        """Return a map tile of a collection and year."""
         given = _parameters(request, ("year",))
         snapshot = self._store.current()
         record = _record(snapshot, request.path_params["collection_id"])
@@ -123,7 +123,7 @@ class _Pages:
         return await self._draw(request, draw)
 
     async def mosaic_tilejson(self, request: Request) -> Response:
-        """Answer where a collection's map tiles are."""
+        """Return the TileJSON of a collection."""
         given = _parameters(request, ("year",))
         snapshot = self._store.current()
         record = _record(snapshot, request.path_params["collection_id"])
@@ -137,9 +137,9 @@ class _Pages:
     # ------------------------------------------------------------------------------------ parts
 
     async def _draw(self, request: Request, draw: Callable[[Pictures], bytes]) -> Response:
-        """Answer with a PNG that is drawn in a thread, unless the client has it already."""
+        """Return a PNG that is rendered in a thread, unless the client already has it."""
         if not self._installed:
-            raise NotFoundError("this server draws no pictures: install tessera-stac[tiles]")
+            raise NotFoundError("this server does not render images: install tessera-stac[tiles]")
         snapshot = self._store.current()
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:
@@ -155,7 +155,7 @@ class _Pages:
             try:
                 return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)))
             except RasterioError as error:  # names a path of the server's: for its log
-                LOG.warning("a picture cannot be drawn: %s", error)
+                LOG.warning("an image cannot be rendered: %s", error)
                 raise NotFoundError("the item's file cannot be read; the server's log says why") from error
 
         return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), MEDIA_PNG)
@@ -164,7 +164,7 @@ class _Pages:
         self, request: Request, name: str, address: str, bounds: Bounds, low: int, high: int
     ) -> Response:
         if not self._installed:
-            raise NotFoundError("this server draws no pictures: install tessera-stac[tiles]")
+            raise NotFoundError("this server does not render images: install tessera-stac[tiles]")
         caching = Caching(request, self._store.current(), self._settings)
         west, south, east, north = bounds
         document = {
@@ -203,7 +203,7 @@ def _record(snapshot: Snapshot, cid: str) -> CollectionRecord:
 
 
 def _parameters(request: Request, known: Collection[str]) -> dict[str, Any]:
-    """Return the query's parameters; an unknown one, or one given twice, is refused."""
+    """Return the query's parameters; unknown or repeated ones are rejected."""
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
@@ -215,10 +215,10 @@ def _parameters(request: Request, known: Collection[str]) -> dict[str, Any]:
 
 
 def _whole(name: str, text: str, allowed: range) -> int:
-    """Return a whole number in a range."""
+    """Parse an integer within a range."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) in allowed):
         raise QueryError(
-            f"{name} must be a whole number {allowed.start}..{allowed.stop - 1}, found '{text[:20]}'"
+            f"{name} must be an integer {allowed.start}..{allowed.stop - 1}, found '{text[:20]}'"
         )
     return int(text)
 

@@ -1,6 +1,6 @@
-"""What pictures are drawn from: the files that an item names, read in small parts by rio-tiler.
+"""Sources of images: the files of an item, read in small parts by rio-tiler.
 
-Only the catalogue's own files are opened: a client names an item and bands, never an address.
+Only the catalogue's own files are opened: a client names an item and bands, never a URL.
 
 ======================  ==========================================================================
 item                    read
@@ -8,11 +8,11 @@ item                    read
 converted, no bands     its ``visual`` COG: one or two ranges
 converted, three bands  those of its ``embeddings`` and the scales, from the overview that fits
 not converted, local    the whole ``.npy`` pair, once: it is stored pixel by pixel, so three bands
-                        are as many bytes as all. The picture is kept in memory for the next tiles
-not converted, remote   nothing: 110 MB for a picture; the answer says to convert it
+                        are as many bytes as all. The image is cached in memory for the next tiles
+not converted, remote   nothing: 110 MB for an image; the response says to convert it
 ======================  ==========================================================================
 
-This module imports titiler and rio-tiler, which takes a second: the first picture pays it.
+This module imports titiler and rio-tiler, which takes a second at the first image.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError, 
 from catalog_builder.item.basis import Basis
 from catalog_builder.pixels.containers import CONTAINERS, place_below
 from catalog_builder.pixels.place import place_of
-from catalog_builder.pixels.read import ALL_BANDS, is_drawable, read_window
+from catalog_builder.pixels.read import is_drawable, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values
 from catalog_builder.pixels.window import Mask
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.storage import join
-from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 from catalog_builder.tile.grid import TileId
 
 TILE = 256
 _KEPT_RAW = 8
-"""Pictures of unconverted tiles in memory, 2.5 MB each, 10 MB with chosen bands."""
+"""Cached images of unconverted tiles, 2.5 MB each, 10 MB with selected bands."""
 _SAMPLE_TILES = 6
 _IN_S3 = Shown(hrefs="s3")
 """Files in S3 are read with the server's own credentials."""
@@ -153,7 +153,7 @@ class Pictures:
         place = place_of(item)
         sources = () if place is None or not place.is_converted else CONTAINERS[place.kind].sources(place)
         if not sources:
-            raise NotFoundError("the item has no COG that bands could be drawn from")
+            raise NotFoundError("the item has no COG to render bands from")
         with ExitStack() as stack:
             indexes = (tuple(b + 1 for b in bands), (1,))  # of codes or values, of scales
             found = [
@@ -176,7 +176,7 @@ class Pictures:
         path = (self._folder / href.removeprefix("/data/")).resolve()
         # Links inside the folder may lead anywhere in it, but not out: as the data route has it.
         if not path.is_relative_to(self._folder) or not path.is_file():
-            raise NotFoundError("the catalogue lists a file that is not there")
+            raise NotFoundError("the catalogue lists a file that does not exist")
         return str(path)
 
     # ------------------------------------------------------------------------------ raw tiles
@@ -199,7 +199,7 @@ class Pictures:
                             self._raw.popitem(last=False)[1].close()
                     reader = self._kept(key)
         if reader is None:  # pushed out by others at once
-            raise QueryTimeoutError("the server is busy with other pictures; try again")
+            raise QueryTimeoutError("the server is busy with other images; try again")
         with reader:
             yield reader
 
@@ -310,7 +310,7 @@ def _stretch(assets: dict[str, Any], bands: Bands) -> Rescale:
     """Return mean -+ 2 standard deviations of bands, from the item's statistics."""
     listed = assets.get("embeddings_f32", {}).get("bands", [])
     if len(listed) != N_BANDS or any("statistics" not in listed[b] for b in bands):
-        raise QueryError("this item has no statistics to stretch by: give rescale=min,max")
+        raise QueryError("this item has no statistics for a default stretch: give rescale=min,max")
     found = (listed[b]["statistics"] for b in bands)
     return tuple((s["mean"] - 2 * s["stddev"], s["mean"] + 2 * max(s["stddev"], 1e-9)) for s in found)
 

@@ -1,4 +1,4 @@
-"""What a picture is to look like, from the parameters ``bands`` and ``rescale``."""
+"""The style of an image, from the parameters ``bands`` and ``rescale``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Style:
 
 
 def style_of(request: Request) -> Style:
-    """Return the style that a request asks for.
+    """Return the requested style.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def style_of(request: Request) -> Style:
     bands = parse_bands(request.query_params.get("bands"))
     rescale = parse_rescale(request.query_params.get("rescale"))
     if rescale is not None and bands is None:
-        raise QueryError("rescale goes with bands: the false colour has its own")
+        raise QueryError("rescale requires bands: the false-colour image has its own stretch")
     return Style(bands, rescale)
 
 
@@ -55,7 +55,7 @@ def parse_bands(text: str | None) -> Bands | None:
     if len(parts) != 3 or not all(
         p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < N_BANDS for p in parts
     ):
-        raise QueryError(f"bands must be three numbers 0..{N_BANDS - 1} as in 0,1,2, found '{text[:40]}'")
+        raise QueryError(f"bands must be three numbers 0..{N_BANDS - 1} such as 0,1,2, found '{text[:40]}'")
     red, green, blue = map(int, parts)
     return red, green, blue
 

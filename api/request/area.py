@@ -1,4 +1,4 @@
-"""Where a search looks: a bbox or a GeoJSON geometry, as cells of the grid.
+"""The area of a search: a bbox or a GeoJSON geometry, as cells of the grid.
 
 An item's geometry is its cell, so a search area becomes the cells it touches, once and exactly, and
 nothing has to be tested again per item. Cells are :class:`catalog_builder.tile.cover.Runs`; the set
@@ -33,9 +33,9 @@ _DEPTH = {
     "Polygon": 2,
     "MultiPolygon": 3,
 }
-"""GeoJSON type to how deep its positions are nested."""
+"""GeoJSON type to the nesting depth of its positions."""
 _MAX_NESTING = 8
-"""Of GeometryCollections in each other."""
+"""Maximum nesting depth of GeometryCollections."""
 MOST_DEGREES = 50_000
 """Longest outline of a request's geometries: about half a million cells, a second of work.
 
@@ -47,17 +47,17 @@ class Area:
     """A bbox or a geometry of a request, validated."""
 
     key: bytes
-    """Equal for equal areas."""
+    """Fingerprint, equal for equal areas."""
     boxes: tuple[grid.Bounds, ...]
     """Of a bbox: two if it crosses the antimeridian. Empty for a geometry."""
     wkb: bytes
     """Of a geometry, two dimensional. Empty for a bbox."""
     degrees: float = 0.0
-    """Length of a geometry's outline: what finding its cells costs."""
+    """Length of a geometry's outline, which determines the cost of finding its cells."""
 
     @property
     def is_box(self) -> bool:
-        """Whether its cells are found without geometry operations."""
+        """Whether its cells can be found without geometry operations."""
         return not self.wkb
 
     def cells(self) -> Runs:
@@ -75,7 +75,7 @@ def parse_bbox(value: object, name: str = "bbox") -> Area:
     Raises
     ------
     QueryError
-        If it is not such a list, or off the globe.
+        If it is not such a list, or out of range.
     """
     if not isinstance(value, list | tuple):
         raise QueryError(f"{name}: expected an array of 4 or 6 numbers, found {describe(value)}")
@@ -89,7 +89,7 @@ def parse_bbox(value: object, name: str = "bbox") -> Area:
 def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
     """Return the area of a GeoJSON geometry of any type; a third coordinate is ignored.
 
-    Longitudes from -360 to 360 are accepted, so a polygon may cross the antimeridian uncut.
+    Longitudes from -360 to 360 are accepted, so a polygon may cross the antimeridian without being split.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
     count = _check_geometry(value, name, 0)
     assert isinstance(value, dict)  # noqa: S101 - checked above, said to the type checker
     if count > max_vertices:
-        raise QueryError(f"{name}: {count} vertices, at most {max_vertices} are answered; simplify it")
+        raise QueryError(f"{name}: {count} vertices, but at most {max_vertices} are accepted; simplify it")
     try:
         shape = shapely.force_2d(shapely.geometry.shape(value))
     except (shapely.errors.GEOSException, ValueError, TypeError, IndexError) as exc:
@@ -112,7 +112,7 @@ def parse_geometry(value: object, name: str, max_vertices: int) -> Area:
 
 
 def check_length(degrees: float, name: str) -> None:
-    """Refuse outlines whose cells would take too long to find.
+    """Reject outlines whose cells would take too long to find.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def check_length(degrees: float, name: str) -> None:
     """
     if degrees > MOST_DEGREES:
         raise QueryError(
-            f"{name}: an outline of {degrees:.0f} degrees, at most {MOST_DEGREES} are answered; simplify it"
+            f"{name}: an outline of {degrees:.0f} degrees; at most {MOST_DEGREES} are accepted: simplify it"
         )
 
 
@@ -166,7 +166,9 @@ def _array(value: object, name: str, kind: str) -> list[Any]:
 def _check_rings(rings: Sequence[object], name: str) -> None:
     for ring in rings:
         if not isinstance(ring, list) or len(ring) < 4 or ring[0] != ring[-1]:
-            raise QueryError(f"{name}: a polygon's ring needs at least 4 positions, the last like the first")
+            raise QueryError(
+                f"{name}: a polygon's ring needs at least 4 positions, with the last equal to the first"
+            )
 
 
 def _check_position(position: object, name: str) -> None:
@@ -185,13 +187,13 @@ def _check_position(position: object, name: str) -> None:
 
 @lru_cache(maxsize=64)
 def _cover_wkb(wkb: bytes) -> Runs:
-    """Return the cells of a geometry; remembered, because the pages of a search ask again."""
+    """Return the cells of a geometry; cached, because each page of a search needs them."""
     shape = shapely.from_wkb(wkb)
     return at_least([cover(s) for s in wrapped(shape)], 1)
 
 
 def wrapped(shape: BaseGeometry) -> list[BaseGeometry]:
-    """Return a geometry as it lies on the globe: with copies shifted by 360 degrees if it leaves it."""
+    """Return a geometry on the globe: with copies shifted by 360 degrees if it exceeds it."""
     west, _, east, _ = shape.bounds if not shape.is_empty else (0.0, 0.0, 0.0, 0.0)
     copies = [shape]
     if west < -180:

@@ -1,6 +1,6 @@
 """The fields extension: a part of every item.
 
-The item is a template, so leaving fields out is pruning the template once; a page of few fields is
+The item is a template, so fields are excluded by pruning the template once; a page of few fields is
 rendered faster than a whole one.
 """
 
@@ -16,13 +16,13 @@ DEFAULT = (
     "type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox", "links", "assets",
     "properties.datetime", "properties.start_datetime", "properties.end_datetime",
 )  # fmt: skip
-"""What items hold when ``fields`` is given but empty, as the extension recommends."""
+"""Fields of items when ``fields`` is given but empty, as the extension recommends."""
 
 Path = tuple[str, ...]
 
 
 def default_without(exclude: Sequence[str]) -> tuple[str, ...]:
-    """Return the default set less some names, and less what is within them."""
+    """Return the default set without some names and their subfields."""
     gone = {*exclude, *(f"properties.{name}" for name in exclude)}
     return tuple(name for name in DEFAULT if name not in gone and name.split(".")[0] not in gone)
 
@@ -35,9 +35,9 @@ class Fields:
     exclude: tuple[str, ...] = ()
 
     def prune(self, template: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part of an item's template that is asked for.
+        """Return the requested part of an item's template.
 
-        What is both included and excluded is included; a field within an excluded object may be
+        Fields that are both included and excluded are included; a field within an excluded object may be
         included, and the other way round. Names that no item has select nothing.
         """
         if not self.include and not self.exclude:

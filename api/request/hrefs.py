@@ -1,9 +1,9 @@
-"""Which addresses items give their files in S3: https, s3 or presigned, by request.
+"""The form of hrefs of files in S3, by request: https, s3 or presigned.
 
-Only what lies in S3 changes. ``https`` is an address that any client can read: the bucket's own, or,
+Only hrefs of files in S3 change. ``https`` is a URL that any client can read: the bucket's own, or,
 where the bucket is not public (``TESSERA_STAC_S3_ACCESS``), this server's ``/data``, which redirects to
-a signed address or passes the bytes on. ``s3`` is for clients with credentials of their own.
-``presigned`` addresses need none and are good for ``TESSERA_STAC_PRESIGN_SECONDS`` at most.
+a presigned URL or relays the bytes. ``s3`` is for clients with their own credentials.
+``presigned`` URLs need none and are valid for at most ``TESSERA_STAC_PRESIGN_SECONDS``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TO_SIGN = re.compile(rf'"href":"{SIGNED}([^"]+)"')
 
 
 def parse_hrefs(value: object) -> Hrefs | None:
-    """Return what a request asks for.
+    """Return the requested form of hrefs.
 
     Raises
     ------
@@ -40,18 +40,18 @@ def parse_hrefs(value: object) -> Hrefs | None:
 
 
 def shown(addresses: Addresses, hrefs: Hrefs, home: str, access: Access) -> Addresses:
-    """Return a collection's addresses as items are to give them.
+    """Return a collection's URLs in the requested form.
 
     Parameters
     ----------
     addresses
-        As the catalogue has them.
+        The URLs in the catalogue.
     hrefs
-        What is asked for.
+        The requested form.
     home
-        s3 address of the catalogue; empty if it is a folder.
+        s3 URL of the catalogue; empty if it is a folder.
     access
-        How this server answers for files below ``home``.
+        How this server serves files below ``home``.
     """
 
     def address(given: str, how: Hrefs) -> str:
@@ -80,10 +80,10 @@ def shown(addresses: Addresses, hrefs: Hrefs, home: str, access: Access) -> Addr
 
 
 def readdress(texts: Sequence[str], hrefs: Hrefs) -> list[str]:
-    """Return items, as JSON texts with their addresses as they were stored, with those asked for.
+    """Return items, as JSON texts with hrefs as stored, with hrefs in the requested form.
 
-    Other places of a file (``alternate``) stay as they are, and so do VRTs under a signature, which
-    their neighbours would not have: they get their https address.
+    Mirrors of a file (``alternate``) are unchanged. VRTs are never presigned, because
+    their neighbours would lack a signature: they get their https URL.
     """
     if hrefs == "s3":
         return list(texts)
@@ -99,7 +99,7 @@ def readdress(texts: Sequence[str], hrefs: Hrefs) -> list[str]:
 
 
 def sign(texts: Sequence[str], when: Period) -> list[str]:
-    """Return items, as JSON texts, with the addresses signed that are to be.
+    """Return items, as JSON texts, with the marked URLs presigned.
 
     Raises
     ------
@@ -119,5 +119,5 @@ def _signer(when: Period) -> Presigner:
 
 
 def presigned(address: str, when: Period) -> str:
-    """Return the signed address of one object; raises as :func:`sign` does, but :class:`StorageError`."""
+    """Return the presigned URL of one object; like :func:`sign`, but raises :class:`StorageError`."""
     return _signer(when).sign(address)

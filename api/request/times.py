@@ -1,4 +1,4 @@
-"""RFC 3339 times and intervals, as STAC and OGC API - Features spell them in ``datetime``.
+"""RFC 3339 times and intervals, as in the ``datetime`` parameter of STAC and OGC API - Features.
 
 Times are integers, nanoseconds since 1970 UTC: exact for any fraction a client sends, and offsets at
 the ends of the calendar cannot overflow.
@@ -20,8 +20,8 @@ _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
 DATETIME_PATTERN = r"^(\.\.)?/?\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d[^ ]*$"
-"""Rough form of a ``datetime``, for the OpenAPI document; :func:`parse_datetime` is the rule."""
-_EXPECTED = "expected an RFC 3339 time as 2024-01-01T00:00:00Z"
+"""Approximate pattern of a ``datetime``, for the OpenAPI document; :func:`parse_datetime` is exact."""
+_EXPECTED = "expected an RFC 3339 time such as 2024-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Interval:
     end: int | None
 
     def overlaps(self, start: int, end: int) -> bool:
-        """Whether it shares an instant with another closed interval."""
+        """Return whether it shares an instant with another closed interval."""
         return (self.start is None or self.start <= end) and (self.end is None or start <= self.end)
 
 
@@ -63,7 +63,7 @@ def parse_instant(text: str, name: str = "datetime") -> int:
 
 
 def parse_datetime(text: str, name: str = "datetime") -> Interval:
-    """Return an instant, or an interval with ``..`` or nothing for an open end.
+    """Parse an instant, or an interval with ``..`` or an empty text for an open end.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def parse_datetime(text: str, name: str = "datetime") -> Interval:
         raise QueryError(f"{name}: '{text[:80]}' has {len(parts) - 1} slashes; expected start/end")
     start, end = (None if p in ("", "..") else parse_instant(p, name) for p in parts)
     if start is None and end is None:
-        raise QueryError(f"{name}: '{text}' is open at both ends; leave {name} out, or give one end")
+        raise QueryError(f"{name}: '{text}' is open at both ends; omit {name}, or give one end")
     if start is not None and end is not None and start > end:
         raise QueryError(f"{name}: '{text}' ends before it starts; expected start/end")
     return Interval(start, end)

@@ -1,8 +1,8 @@
-"""Paging tokens: where a page ended, sealed to the search they belong to.
+"""Paging tokens: the position where a page ended, tied to the search they belong to.
 
-A token is a place in the order of results (the sort values and key of the row at a page's edge) and
-a direction, so paging is exact at any depth and a page costs the same wherever it lies. It carries a
-fingerprint of its search: with another search it would silently skip items, so it is refused.
+A token is a position in the order of results (the sort values and key of the row at a page's edge) and
+a direction, so paging is exact at any depth and every page costs the same. It contains a
+fingerprint of its search: with another search it would silently skip items, so it is rejected.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from catalog_builder.errors import QueryError
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the order of results."""
+    """A position in the order of results."""
 
     key: int
     """Index key of the row at the edge, which is not part of the page."""
     backwards: bool = False
-    """Whether the page lies before it."""
+    """Whether the page precedes it."""
     values: tuple[Any, ...] = ()
     """That row's sort values, if the order is not the index's own."""
 
@@ -36,7 +36,7 @@ def encode(cursor: Cursor, fingerprint: str) -> str:
 
 
 def decode(token: str, fingerprint: str) -> Cursor:
-    """Return the place that a token holds.
+    """Return the position in a token.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def seal(value: Any, fingerprint: str) -> str:
 
 
 def unseal(token: str, fingerprint: str) -> Any:
-    """Return what :func:`seal` was given.
+    """Return the data passed to :func:`seal`.
 
     Raises
     ------

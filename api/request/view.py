@@ -1,8 +1,8 @@
-"""How items are shown: with ``view=bands`` one asset per band, with ``hrefs`` by other addresses.
+"""Views of items: ``view=bands`` has one asset per band, ``hrefs`` selects the form of hrefs.
 
-A view changes the form of an answer, never which items it holds. Every endpoint takes it, so that
+A view changes the form of a response, never which items it contains. Every endpoint accepts it, so that
 a client that adds it to all its requests (pystac-client's ``Client.open(url, parameters={"view":
-"bands"})``) works, also beside the copy that our links carry.
+"bands"})``) works, even in addition to the copy in our links.
 """
 
 from __future__ import annotations
@@ -16,35 +16,34 @@ from api.access import Hrefs
 from api.request.hrefs import parse_hrefs
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import band_assets, parse_bands, view_query
-from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 
 NAMES = ("view", "bands", "hrefs")
-"""The parameters that choose a view."""
-ALL_BANDS = tuple(range(N_BANDS))
+"""The parameters that select a view."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Items in another form than their own."""
+    """A form of items other than the default."""
 
     bands: tuple[int, ...] | None = None
     """One float32 asset for each of these, counted from 0, ascending; None: the items' own assets."""
     hrefs: Hrefs | None = None
-    """Which addresses files in S3 have; None: as the server has it by default."""
+    """Form of hrefs of files in S3; None: the server's default."""
 
     @property
     def query(self) -> str:
-        """The query string that chooses it."""
+        """The query string that selects it."""
         parts = [] if self.bands is None else [view_query(self.bands)]
         return "&".join([*parts, *([f"hrefs={self.hrefs}"] if self.hrefs else [])])
 
 
 View = Shown | None
-"""None shows items as they are."""
+"""None: the default form of items."""
 
 
 def parse_view(given: Mapping[str, Any]) -> View:
-    """Return the view that parameters (text or JSON form) ask for.
+    """Return the view selected by parameters (text or JSON form).
 
     Raises
     ------
@@ -59,7 +58,7 @@ def parse_view(given: Mapping[str, Any]) -> View:
 def _parse_bands(name: object, bands: object) -> tuple[int, ...] | None:
     if name is None:
         if bands is not None:
-            raise QueryError("bands: only together with view=bands")
+            raise QueryError("bands: allowed only together with view=bands")
         return None
     if name != "bands":
         raise QueryError(f"view: expected 'bands', found {str(name)[:40]!r}")
@@ -69,14 +68,14 @@ def _parse_bands(name: object, bands: object) -> tuple[int, ...] | None:
         return tuple(sorted(set(bands)))
     if not isinstance(bands, str):
         raise QueryError(
-            f"bands: expected text as 0,1,5-7 or an array of numbers within 0..{N_BANDS - 1},"
+            f"bands: expected a string such as 0,1,5-7 or an array of numbers within 0..{N_BANDS - 1},"
             f" found {str(bands)[:60]!r}"
         )
     return parse_bands(bands)
 
 
 def said_again(name: str, one: str, other: str) -> bool:
-    """Whether two texts of a view's parameter mean the same, so that it may be given twice."""
+    """Return whether two values of a view's parameter mean the same, so that it may be given twice."""
     if name == "bands":
         try:
             return parse_bands(one) == parse_bands(other)
@@ -91,9 +90,9 @@ _ITEM_BEHIND = re.compile(
 
 
 def item_behind_view(query_string: bytes) -> tuple[str, bytes] | None:
-    """Return the item that is asked for behind the query of an items link, and the query without it.
+    """Return the item id appended to the query of an items link, and the query without it.
 
-    pystac-client's ``collection.get_item(id)`` puts ``/<id>`` after the link's address, of which the view
+    pystac-client's ``collection.get_item(id)`` appends ``/<id>`` to the link's URL, of which the view
     is the end.
     """
     match = _ITEM_BEHIND.search(query_string)
@@ -104,7 +103,7 @@ def item_behind_view(query_string: bytes) -> tuple[str, bytes] | None:
 
 
 def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any]:
-    """Return a collection's document in a view: its assets are the view's, its links stay in it."""
+    """Return a collection's document in a view: its assets are the view's, its links preserve it."""
     if view is None or view.bands is None:
         return show_links(document, view, "self", "root", "parent", "items")
     assets = {
@@ -115,7 +114,7 @@ def show_collection(document: Mapping[str, Any], view: View) -> Mapping[str, Any
 
 
 def show_links(document: Mapping[str, Any], view: View, *rels: str) -> Mapping[str, Any]:
-    """Return a document whose links of some kinds stay in a view; the document is not changed."""
+    """Return a copy of a document in which links of some kinds preserve a view."""
     if view is None:
         return document
     links = [

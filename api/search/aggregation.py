@@ -1,4 +1,4 @@
-"""Aggregations: how many items there are, by year, coverage, zone, and per degree for maps."""
+"""Aggregations: numbers of items by year, coverage, zone, and per degree for maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.queryables import QUERYABLES, quoted
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import COL_SQL, ROW_SQL, ranges_json
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.pages import RANGES_SQL, where_sql
@@ -41,7 +41,7 @@ class Aggregation:
     """Counts of a collection's whole year, where they are known without looking at its tile-years."""
 
     def document(self, counts: Mapping[Any, int]) -> dict[str, Any]:
-        """Return counts by key as the extension writes them."""
+        """Return counts by key in the form of the extension."""
         if self.name == "total_count":
             return {"name": self.name, "data_type": "integer", "value": sum(counts.values())}
         kind = "frequency_distribution" if self.data_type != "datetime" else "datetime_frequency"
@@ -61,7 +61,7 @@ def _property(name: str) -> Callable[[Snapshot], str]:
 
 
 def _degree_sql(snapshot: Snapshot) -> str:
-    return f"({ROW_SQL} / {BLOCK} * 1000 + {COL_SQL} / {BLOCK})"
+    return f"({ROW_SQL} / {BLOCK_CELLS} * 1000 + {COL_SQL} / {BLOCK_CELLS})"
 
 
 def _coverage_of_year(snapshot: Snapshot, record: CollectionRecord, year: int) -> Counts:
@@ -95,7 +95,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
         ),
         Aggregation(
             "utm_zone_frequency", "integer", "By tessera:utm_zone.", _property("tessera:utm_zone"),
-            lambda _, __, ___, ____, col: col * BLOCK // grid.COLS_PER_ZONE + 1,
+            lambda _, __, ___, ____, col: col * BLOCK_CELLS // grid.COLS_PER_ZONE + 1,
         ),
         Aggregation(
             "coverage_frequency", "string", "By tessera:coverage.", _property("tessera:coverage"), None,
@@ -107,7 +107,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
         ),
         Aggregation(
             "grid_degree_frequency", "string",
-            "By cell of 1 degree, for maps; the key is the west and south edge, as -3,51.",
+            "By cell of 1 degree, for maps; the key is the west and south edge, such as -3,51.",
             _degree_sql, lambda _, __, ___, band, col: band * 1000 + col,
         ),
     )
@@ -125,14 +125,16 @@ def named(names: Sequence[str] | None) -> list[Aggregation]:
     """
     for name in names or ():
         if name not in AGGREGATIONS:
-            raise QueryError(f"aggregations: unknown '{name[:60]}'; known are: {', '.join(AGGREGATIONS)}")
+            raise QueryError(
+                f"aggregations: unknown '{name[:60]}'; expected one of: {', '.join(AGGREGATIONS)}"
+            )
     return [AGGREGATIONS[n] for n in dict.fromkeys(names or ["total_count"])]
 
 
 def aggregate(
     snapshot: IndexSnapshot, selection: Selection, wanted: Sequence[Aggregation], seconds: float
 ) -> list[dict[str, Any]]:
-    """Return aggregations of a selection, as the extension writes them.
+    """Return aggregations of a selection, in the form of the extension.
 
     Raises
     ------

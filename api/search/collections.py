@@ -31,7 +31,7 @@ PROPERTIES: dict[str, dict[str, Any]] = {
     "tessera:dataset_version": {"type": "string", "title": "Dataset version"},
     "tessera:variant": {"type": "string", "title": "Dataset variant"},
 }
-"""What collections can be filtered and sorted by."""
+"""Properties that collections can be filtered and sorted by."""
 
 NAMES = ("bbox", "datetime", "limit", "token", "q", "filter", "filter-lang", "filter-crs", "sortby", "fields",
          "view", "bands", "hrefs")  # fmt: skip
@@ -130,7 +130,7 @@ def _meets(document: Document, condition: Any) -> bool:
 
 
 def _check(condition: Any) -> None:
-    """Refuse properties that collections do not have."""
+    """Reject properties that collections do not have."""
     todo = [condition]
     while todo:
         node = todo.pop()

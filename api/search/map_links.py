@@ -1,4 +1,4 @@
-"""Links to pictures (STAC web-map-links), so that maps find them: on items and on collections.
+"""Links to images and map tiles (STAC web-map-links) on items and collections.
 
 Items get them where the server can draw them: converted tile-years, and others whose ``.npy`` pair is
 on the server's own disk. They are the API's: a static catalogue has no server to draw.
@@ -39,7 +39,7 @@ def can_draw() -> bool:
 
 
 def with_map_links(template: Mapping[str, Any], record: CollectionRecord, root: str) -> dict[str, Any]:
-    """Return an item template with links to its pictures, where it has pixels that can be drawn.
+    """Return an item template with links to its images, if it has pixels that can be rendered.
 
     Without the extra it is returned as it is.
     """
@@ -89,7 +89,7 @@ def collection_links(record: CollectionRecord, root: str) -> list[Link]:
             "xyz",
             f"{root}/coverage/tiles/{record.id}/{{z}}/{{x}}/{{y}}.png",
             MEDIA_PNG,
-            "Coverage: which tiles have which years",
+            "Coverage: the tiles and their years",
         ),
     ]
     if can_draw():

@@ -1,4 +1,4 @@
-"""In which order results come, and the place of a row in it.
+"""The order of results, and the position of a row in it.
 
 Terms that depend on the collection or the year alone (datetime, tessera:year, collection, …) only
 change the order in which years are walked, so they cost nothing at any size. From the first other
@@ -20,12 +20,11 @@ from api.request.token import Cursor
 from api.search.parameters import Sort
 from api.settings import Settings
 from catalog_builder.catalog.index.keys import make_key, split_key
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.index.search.sorting import Term
 from catalog_builder.errors import QueryError
 
-Row = tuple[Any, ...]
-"""As :meth:`catalog_builder.catalog.index.reader.Index.page` gives it; the key is first."""
 Pair = tuple[int, int]
 """Collection ordinal and year."""
 
@@ -64,7 +63,7 @@ class Order:
         return [sorted(group) for _, group in groupby(pairs, key=lambda pair: values[pair])]
 
     def page(self, limit: int, cursor: Cursor | None, deadline: float) -> list[Row]:
-        """Return up to ``limit`` rows beyond a place.
+        """Return up to ``limit`` rows beyond a position.
 
         Raises
         ------
@@ -105,7 +104,7 @@ class Order:
         for i, group in enumerate(self._groups or []):
             if pair in group:
                 return i
-        raise QueryError("token: the catalogue was built anew; start again without it")
+        raise QueryError("token: the catalogue has been rebuilt; start again without it")
 
     def _sorted_group(
         self, group: list[Pair] | None, limit: int, after: Cursor | None, backwards: bool, deadline: float
@@ -129,7 +128,7 @@ class Order:
         )
 
     def cursor(self, row: Row, *, backwards: bool) -> Cursor:
-        """Return a row's place in the order."""
+        """Return a row's position in the order."""
         return Cursor(row[0], backwards, tuple(self._index.sort_values(row[0], self._sorted)))
 
 

@@ -1,4 +1,4 @@
-"""Answers queries from the index: what a query selects, its page, its count, its bytes."""
+"""Execution of queries on the index: selection, page, count and rendered bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from api.filter.free_text import bounds_of
 from api.filter.ids import item_keys
 from api.request.times import year_span
 from api.request.token import decode, encode
-from api.search.order import Order, Row
+from api.search.order import Order
 from api.search.query import Query
 from api.settings import Settings
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.errors import QueryTimeoutError
 
@@ -27,13 +28,13 @@ class Page:
 
     rows: Sequence[Row]
     next: str | None
-    """Token of the page after, if there is one."""
+    """Token of the next page, if there is one."""
     prev: str | None
     matched: Count
 
 
 def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
-    """Return what a query asks of the index.
+    """Return the selection of a query.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
 
 
 def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds: float) -> Page:
-    """Return the page that a query asks for.
+    """Return the page requested by a query.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds
 def _count(
     snapshot: IndexSnapshot, query: Query, selection: Selection, settings: Settings, seconds: float
 ) -> Count:
-    """Return the number of matches; remembered, because every page of a search says it."""
+    """Return the number of matches; cached, because every page of a search states it."""
 
     def count() -> Count:
         found = snapshot.index.count(selection, max(min(seconds, settings.count_seconds), 0))

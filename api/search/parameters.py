@@ -1,7 +1,7 @@
 """Every parameter of a search: one entry each in :data:`PARAMETERS`.
 
-An entry says how the text of a GET becomes the JSON form of a POST, how the JSON form is validated,
-and what the OpenAPI document says.
+An entry defines how the text of a GET becomes the JSON form of a POST, how the JSON form is validated,
+and its description in the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Parameter:
     from_text: Callable[[str, str], Json]
     """(text of a GET, name) to the JSON form."""
     read: Callable[[Json, str, Settings], Any]
-    """(JSON form, name, settings) to the query's value; refuses what is malformed."""
+    """(JSON form, name, settings) to the query's value; rejects malformed input."""
     description: str
     schema: Mapping[str, Json]
     """Of the JSON form (POST)."""
@@ -61,7 +61,7 @@ def _numbers(text: str, name: str) -> Json:
     try:
         return read_numbers(text)
     except ValueError:
-        raise QueryError(f"{name}: expected numbers parted by commas, found '{text[:80]}'") from None
+        raise QueryError(f"{name}: expected comma-separated numbers, found '{text[:80]}'") from None
 
 
 def _words(text: str, name: str) -> Json:
@@ -84,7 +84,7 @@ def read_json(text: str, name: str) -> Json:
 
 def _integer(text: str, name: str) -> Json:
     if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > 18:
-        raise QueryError(f"{name}: expected a whole number, found '{text[:40]}'")
+        raise QueryError(f"{name}: expected an integer, found '{text[:40]}'")
     return int(text)
 
 
@@ -115,15 +115,15 @@ def _field_names(text: str, name: str) -> Json:
 
 def _read_strings(value: Json, name: str, settings: Settings) -> tuple[str, ...] | None:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise QueryError(f"{name}: expected an array of texts, found {str(value)[:60]!r}")
+        raise QueryError(f"{name}: expected an array of strings, found {str(value)[:60]!r}")
     if len(value) > settings.max_ids:
-        raise QueryError(f"{name}: {len(value)} values, at most {settings.max_ids} are answered")
+        raise QueryError(f"{name}: {len(value)} values, but at most {settings.max_ids} are accepted")
     return tuple(value) or None  # an empty list restricts nothing
 
 
 def _read_string(value: Json, name: str, settings: Settings | None = None) -> str:
     if not isinstance(value, str):
-        raise QueryError(f"{name}: expected text, found {str(value)[:60]!r}")
+        raise QueryError(f"{name}: expected a string, found {str(value)[:60]!r}")
     return value
 
 
@@ -131,7 +131,7 @@ def _read_limit(value: Json, name: str, settings: Settings) -> int:
     # JSON has one kind of number: 10.0 is a whole number too.
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
     if not whole:
-        raise QueryError(f"{name}: expected a whole number, found {str(value)[:40]!r}")
+        raise QueryError(f"{name}: expected an integer, found {str(value)[:40]!r}")
     if value < 1:
         raise QueryError(f"{name}: expected at least 1, found {int(value)}")
     return min(int(value), settings.max_limit)
@@ -215,7 +215,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "bbox", "area", _numbers, lambda value, name, _: parse_bbox(value, name),
-            "Only items whose geometry shares a point with this box: west,south,east,north in degrees, or six"
+            "Only items whose geometry intersects this bounding box: west,south,east,north in degrees, or six"
             " numbers with heights, which are ignored. West > east crosses the antimeridian.",
             {
                 "type": "array",
@@ -227,38 +227,38 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             "intersects", "area", read_json,
             lambda value, name, settings: parse_geometry(value, name, settings.max_vertices),
-            "Only items whose geometry shares a point with this GeoJSON geometry. Not together with bbox.",
+            "Only items whose geometry intersects this GeoJSON geometry. Not together with bbox.",
             GEOMETRY_SCHEMA, {"type": "string"},
         ),
         Parameter(
             "datetime", "interval", _text,
             lambda value, name, _: parse_datetime(_read_string(value, name), name),
-            "Only items whose year overlaps this RFC 3339 time or interval, as 2024-06-01T00:00:00Z or"
-            " 2020-01-01T00:00:00Z/.. (`..` or nothing is an open end).",
+            "Only items whose year overlaps this RFC 3339 time or interval, such as 2024-06-01T00:00:00Z or"
+            " 2020-01-01T00:00:00Z/.. (`..` or an empty end is open).",
             {"type": "string", "pattern": DATETIME_PATTERN},
         ),
         Parameter(
             "limit", "limit", _integer, _read_limit,
-            "Items on a page, at least 1; more than the server's maximum is cut to it.",
+            "Items per page, at least 1; values above the server's maximum are reduced to it.",
             {"type": "integer", "minimum": 1, "default": 10},
         ),
         Parameter(
-            "token", "token", _text, _read_string, "Which page: from a next or prev link, opaque.",
+            "token", "token", _text, _read_string, "Opaque paging token from a next or prev link.",
             {"type": "string"},
         ),
         Parameter(
             "filter", "filter", _text, _read_filter,
-            "Only items that meet this CQL2 condition over the properties of /queryables.",
+            "Only items that match this CQL2 expression on the properties of /queryables.",
             {"type": ["object", "boolean", "string"]}, {"type": "string"},
         ),
         Parameter(
             "filter-lang", "", _text, _read_elsewhere,
-            "How the filter is written: cql2-text (the default of GET) or cql2-json (of POST).",
+            "Language of the filter: cql2-text (the default for GET) or cql2-json (for POST).",
             {"type": "string", "enum": ["cql2-text", "cql2-json"]},
         ),
         Parameter(
             "filter-crs", "", _text, _read_elsewhere,
-            "CRS of geometries in the filter: longitude, latitude is the only one.",
+            "CRS of geometries in the filter: only longitude, latitude (CRS84) is supported.",
             {"type": "string", "enum": ["http://www.opengis.net/def/crs/OGC/1.3/CRS84"]},
         ),
         Parameter(
@@ -280,7 +280,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "fields", "fields", _field_names, _read_fields,
-            "Which fields of the items to return; in GET a minus sign leaves one out. With nothing to"
+            "Fields of the items to return; in GET a minus sign excludes a field. With nothing to"
             " include, the default set: what a valid item needs. A POST that only excludes keeps all others.",
             {
                 "type": "object",
@@ -293,28 +293,28 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "query", "query", read_json, _read_query,
-            'Only items whose properties meet conditions, as {"tessera:year": {"gte": 2020}}.',
+            'Only items whose properties meet conditions, such as {"tessera:year": {"gte": 2020}}.',
             {"type": "object"}, {"type": "string"},
         ),
         Parameter(
             "q", "terms", _words, _read_terms,
-            "Only items that mention one of these words or phrases, in any case: in their collection's title,"
-            " description and keywords, or as their id, tile, year, longitude or latitude.",
+            "Only items that match one of these words or phrases, case-insensitively: in their collection's"
+            " title, description and keywords, or as their id, tile, year, longitude or latitude.",
             _STRINGS, style=_LIST_STYLE,
         ),
         Parameter(
             "aggregations", "aggregations", _words, _read_strings,
-            "Which aggregations of /aggregations to compute.", _STRINGS, style=_LIST_STYLE,
+            "Aggregations of /aggregations to compute.", _STRINGS, style=_LIST_STYLE,
         ),
         Parameter(
             "view", "", _text, _read_elsewhere,
-            "`bands` shows items with one float32 asset per dimension, b000 to b127, for clients as stackstac"
-            " that read one band of an asset.",
+            "`bands` shows items with one float32 asset per dimension, b000 to b127, for clients such as"
+            " stackstac that read one band per asset.",
             {"type": "string", "enum": ["bands"]},
         ),
         Parameter(
             "bands", "", _text, _read_elsewhere,
-            "Which dimensions view=bands shows, counted from 0, as 0,1,5-7; all if it is not given.",
+            "Dimensions that view=bands shows, counted from 0, such as 0,1,5-7; all by default.",
             {
                 "oneOf": [
                     {"type": "string"},
@@ -329,8 +329,8 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "hrefs", "", _text, _read_elsewhere,
-            "Which addresses files in S3 have: `https`, which any client reads, `s3` for clients with"
-            " credentials of their own, or `presigned`, https addresses that carry a signature and end.",
+            "Form of URLs of files in S3: `https`, for any client, `s3`, for clients with their own"
+            " credentials, or `presigned`, https URLs that contain a signature and expire.",
             {"type": "string", "enum": list(HREFS)},
         ),
     )
@@ -349,14 +349,14 @@ VIEW = NAMES
 
 
 def known_only(names: Iterable[str], known: Sequence[str], where: str) -> None:
-    """Refuse names that are not known.
+    """Reject unknown names.
 
     Raises
     ------
     QueryError
-        Naming the first one and those that are known.
+        Naming the first one and the known ones.
     """
     for name in names:
         if name not in known:
             listed = ", ".join(sorted(known)) if known else "none"
-            raise QueryError(f"unknown parameter '{name[:60]}' in {where}; known are: {listed}")
+            raise QueryError(f"unknown parameter '{name[:60]}' in {where}; expected one of: {listed}")

@@ -1,4 +1,4 @@
-"""What a search asks for: one :class:`Query`, made from GET or POST and validated once.
+"""A search request: one :class:`Query`, created from GET or POST and validated once.
 
 GET text is turned into the JSON form of POST first, by :mod:`api.search.parameters`, so both methods pass
 through the same validation.
@@ -45,7 +45,7 @@ class Query:
     query: Json = None
     """The query extension, as CQL2."""
     terms: tuple[str, ...] | None = None
-    """Of a free text search; one of them must be mentioned."""
+    """Terms of a free text search, of which one must match."""
     sortby: tuple[Sort, ...] = ()
     fields: Fields | None = None
     aggregations: tuple[str, ...] | None = None
@@ -114,7 +114,7 @@ def text_parameters(query_string: bytes, known: Sequence[str], settings: Setting
     for name, value in pairs:
         if name in found and not said_again(name, found[name], value):
             # a client may add the view to links that have it already
-            raise QueryError(f"{name}: given more than once; separate several values by commas")
+            raise QueryError(f"{name}: given more than once; separate several values with commas")
         found[name] = value
     return found
 
@@ -150,7 +150,7 @@ def from_texts(texts: Mapping[str, str], settings: Settings) -> Query:
 def from_json(
     body: bytes, known: Sequence[str], settings: Settings, more: Mapping[str, Json] | None = None
 ) -> Query:
-    """Make a query from the body of a POST request, and ``more`` parameters that came with its address.
+    """Make a query from the body of a POST request, and ``more`` parameters from its query string.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rows of the index as the JSON of items: the one renderer of the API."""
+"""Renders rows of the index as the JSON of items, for the whole API."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from api.request.fields import Fields
 from api.request.hrefs import shown
 from api.request.view import View
 from api.search.map_links import MAP_SLOTS, with_map_links
-from api.search.order import Row
 from catalog_builder.catalog.index.keys import ordinal_of
 from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.item.bands_view import bands_template, readable_flags
 from catalog_builder.item.item import item_columns, item_template
@@ -44,7 +44,7 @@ def has_item(snapshot: Snapshot, collection_id: str, item_id: str) -> bool:
 def item_documents(
     snapshot: AnySnapshot, collection_id: str, ids: Sequence[str], root: str, view: View = None
 ) -> list[dict[str, Any]]:
-    """Return tile-years' items; those that are not there are left out.
+    """Return tile-years' items; missing ones are omitted.
 
     Call it from a thread: a database may be asked.
     """

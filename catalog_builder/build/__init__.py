@@ -1,1 +1,1 @@
-"""From manifests to a catalogue, and whether it is sound."""
+"""Building a catalogue from manifests, and validating it."""

@@ -1,8 +1,8 @@
-"""Converted tile-years as the catalogue knows them: from ledgers, into the index, out into items.
+"""Converted tile-years in the catalogue: from ledgers into the index and items.
 
 A converted tile's files are named by its tile, year and content
 (:mod:`catalog_builder.convert.tile.convert`), so
-eight digits stand for all paths. This module is the one place that says which facts are kept of it.
+eight digits determine all paths. This module alone defines which of their metadata is stored.
 """
 
 from __future__ import annotations
@@ -26,24 +26,22 @@ from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
 from catalog_builder.item.roles import ROLES
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import TILE_SCHEMA
 
 FACTS = ("flags", "valid_fraction", *COG_COLUMNS)
-"""What is kept of a converted tile-year: its :class:`Has` flags, its valid fraction, the index's columns."""
+"""Stored metadata of a converted tile-year: :class:`Has` flags, valid fraction, the index's columns."""
 
 COG_FLAGS = int(
     Has.COG | Has.COG_NATIVE | Has.COG_FLOAT | Has.COG_VISUAL | Has.COG_STATISTICS | Has.COG_SOURCE_GRID
 )
 
 
-def stage_ledgers(
-    staging: CogStaging, ledgers: Sequence[str], dataset: Dataset, selection: Selection
-) -> None:
-    """Add what ledgers say of a dataset's tile-years; the last good row of each stays.
+def stage_ledgers(staging: CogStaging, ledgers: Sequence[str], dataset: Dataset, selection: Subset) -> None:
+    """Add a dataset's tile-years from ledgers; the last successful row of each is kept.
 
     Raises
     ------
@@ -63,9 +61,9 @@ def stage_ledgers(
 
 
 def stage_present(
-    staging: CogStaging, index: Index, ordinal: int, years: Sequence[int], selection: Selection
+    staging: CogStaging, index: Index, ordinal: int, years: Sequence[int], selection: Subset
 ) -> None:
-    """Add what a catalogue knows of a collection's converted tile-years; any row of a ledger replaces it."""
+    """Add a collection's converted tile-years from a catalogue; any row of a ledger replaces them."""
 
     def found() -> Iterator[_Found]:
         for of_year in years:
@@ -81,7 +79,7 @@ _Found = tuple[int, int, int, str, tuple[Any, ...]]
 """Centre latitude and longitude x 100, year, when it finished, facts."""
 
 
-def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Selection) -> None:
+def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Subset) -> None:
     for batch in batched(rows, BATCH):
         lat_i, lon_i, year = (np.array([row[i] for row in batch], np.int64) for i in range(3))
         keep = selection.keeps(lat_i, lon_i, year)
@@ -122,7 +120,7 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
 
 
 def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:
-    """Return converted tile-years as a TileTable that says nothing of their sources."""
+    """Return converted tile-years as a TileTable without their sources."""
     lat_i, lon_i = grid.centres(*grid.rows_cols(cell))
     columns = {
         "lat_i": pa.array(lat_i),
@@ -138,7 +136,7 @@ def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:
 
 @dataclass(frozen=True, slots=True)
 class YearCogs:
-    """The converted tile-years of one year, and where each row of a year's table finds its own."""
+    """The converted tile-years of one year, matched to the rows of a year's table."""
 
     staging: CogStaging
     year: int
@@ -147,20 +145,20 @@ class YearCogs:
     own_flags: npt.NDArray[np.int32]
     own_valid: npt.NDArray[np.float64]
     at: npt.NDArray[np.int64]
-    """For each tile-year its place in ``own``, -1 if it is not converted."""
+    """For each tile-year its position in ``own``, -1 if it is not converted."""
 
     @classmethod
     def join(
         cls, staging: CogStaging, year: int, cell: npt.NDArray[np.int32], npy_sha256: pa.Array
     ) -> YearCogs:
-        """Join on (cell, year); what was made from another ``.npy`` than the manifest's is left out.
+        """Join on (cell, year); tiles converted from a different ``.npy`` than the manifest's are omitted.
 
         Parameters
         ----------
         cell
             Grid cells of the year's tile-years, ascending.
         npy_sha256
-            SHA-256 that the manifests give, null where they do not.
+            SHA-256 from the manifests, null if unknown.
         """
         own = staging.cells(year)
         flags, valid = np.zeros(len(own), np.int32), np.full(len(own), np.nan)
@@ -185,7 +183,7 @@ class YearCogs:
 
     @property
     def stale(self) -> npt.NDArray[np.int32]:
-        """Cells that no tile-year may use: made from another version of the source."""
+        """Cells that no tile-year may use: converted from another version of the source."""
         unused = np.ones(len(self.own), dtype=np.bool_)
         unused[self.at[self.at >= 0]] = False
         return self.own[unused]
@@ -201,7 +199,7 @@ class YearCogs:
         return values
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """Return a number per tile-year that changes when any fact of its conversion changes; else 0."""
+        """Return a number per tile-year that changes with its conversion metadata; 0 if not converted."""
         prints = [
             int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest(), "little")
             for batch in self.staging.rows(self.year)
@@ -233,5 +231,5 @@ def _number(sha256: bytes | None) -> int:
 
 
 _BESIDE = len(FACTS) - len(COG_COLUMNS)
-"""Facts that the index keeps with the tile, not with its COGs."""
+"""Metadata that the index stores with the tile, not with its COGs."""
 _NOTHING = (None,) * len(FACTS)

@@ -1,8 +1,8 @@
-"""Converted tile-years on their way from ledgers into a build: kept on disk, not in memory.
+"""Staging of converted tile-years between ledgers and a build: on disk, not in memory.
 
-A converted tile-year has 3 kB of facts, and as Python objects 7: the 14 million of a converted planet would
-need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row takes an earlier
-one's place; a build then reads them a batch at a time.
+A converted tile-year has 3 kB of metadata, 7 kB as Python objects: the 14 million of a converted planet
+would need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row replaces an
+earlier one; a build then reads them a batch at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from catalog_builder.tile.grid import N_CELLS
 BATCH = 1 << 14
 """Rows held at a time."""
 
-Row = tuple[Any, ...]
+Facts = tuple[Any, ...]
 
 
 class CogStaging:
@@ -32,7 +32,7 @@ class CogStaging:
     Parameters
     ----------
     directory
-        Where to spill; a private folder is made in it and removed by :meth:`close`.
+        Where to spill; a private folder is created in it and removed by :meth:`close`.
     columns
         Names of a row's facts, after its cell and year.
     """
@@ -65,8 +65,8 @@ class CogStaging:
         self._db.close()
         self._dir.cleanup()
 
-    def add(self, rows: Iterable[tuple[int, int, str, Row]]) -> None:
-        """Spill rows (year, cell, when it finished, facts); of one tile-year's the last to finish stays."""
+    def add(self, rows: Iterable[tuple[int, int, str, Facts]]) -> None:
+        """Spill rows (year, cell, time finished, metadata); per tile-year, the last to finish is kept."""
         marks = ", ".join("?" * (len(self.columns) + 2))
         sets = ", ".join(f"{name} = excluded.{name}" for name in ("finished", *self.columns))
         sql = (
@@ -74,7 +74,7 @@ class CogStaging:
             " WHERE excluded.finished >= cog.finished"
         )
 
-        def bound() -> Iterator[Row]:
+        def bound() -> Iterator[Facts]:
             for year, cell, finished, facts in rows:
                 self.num_rows += 1
                 yield (year * N_CELLS + cell, finished, *facts)
@@ -99,7 +99,7 @@ class CogStaging:
             rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
             return np.fromiter((slot - year * N_CELLS for (slot,) in rows), np.int32)
 
-    def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
+    def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Facts]]:
         """Yield facts (all, or some) of a year's cells, ascending, in batches of :data:`BATCH`."""
         sql = f"SELECT {', '.join(columns or self.columns)} FROM cog WHERE slot BETWEEN ? AND ?"
         with self._lock:
@@ -110,7 +110,7 @@ class CogStaging:
             with self._lock:
                 batch = found.fetchmany(BATCH)
 
-    def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Row]:
+    def rows_of(self, year: int, cell: npt.NDArray[np.integer]) -> list[Facts]:
         """Return the facts of some cells of a year, in their order.
 
         Raises

@@ -1,21 +1,21 @@
-"""Staging and merge: many parts of many manifests become one table a year, in bounded memory.
+"""Staging and merge: many parts of many manifests become one table per year, in bounded memory.
 
 Rows are spilled to one Arrow file per year as they arrive, so memory holds one year at a time
 (1.6 million tile-years, about 200 MB) however many manifests there are.
 
-When several rows speak of one tile-year they are folded in order of arrival, **later wins**:
+When several rows describe one tile-year, they are folded in order of arrival, and **later wins**:
 
-- What the later row says replaces what the earlier said.
-- What the later row does not say (a null) is completed from the earlier one, as long as the two do
-  not contradict each other: a 0.7 registry brings hashes, a 0.10 manifest brings sizes, and
-  together they give both.
-- If a size or hash that both know differs, they speak of different file contents (v1 was
+- Values of the later row replace those of the earlier one.
+- Values missing from the later row (nulls) are completed from the earlier one, as long as the two do
+  not contradict each other: a 0.7 registry has hashes, a 0.10 manifest has sizes, and
+  together they provide both.
+- If a size or hash that both have differs, they describe different file contents (v1 was
   republished under the same name in August 2025, geotessera issue 324): the earlier row's hashes,
-  sizes and time are stale and nothing is taken from it.
+  sizes and time are stale and none of them is used.
 - The ``.npy`` pair and the exported GeoTIFF are two different files and are merged separately.
 
 Equal sizes are weak evidence, because a tile's size follows from its shape; a hash completed from
-an older manifest is as old as that manifest. ``Staging(complete=False)`` takes later rows whole.
+an older manifest is as old as that manifest. ``Staging(complete=False)`` uses later rows unchanged.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import TesseraError
-from catalog_builder.manifests.part import Part
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.part import ManifestPart
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
 _SPILL_ROWS = 1 << 17
-"""Rows of a year held before they are written: one big batch reads back faster than many small."""
+"""Rows of a year buffered before they are written: one big batch reads back faster than many small ones."""
 _FOLD_CELLS = 1 << 17
 """Cells folded at a time."""
 _LANDMASKS = 0
@@ -56,7 +56,7 @@ _MASK = ("size", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What one source brought to the merge. ``rows`` is the sum of the four that follow it."""
+    """One source's contribution to the merge. ``rows`` is the sum of the four that follow it."""
 
     source: str
     rows: int
@@ -64,16 +64,16 @@ class SourceReport:
     new: int
     """Not in an earlier source."""
     identical: int
-    """Known already, and nothing learnt."""
+    """Already known, with the same content."""
     completed: int
-    """Known already; the two rows complete each other."""
+    """Already known; the two rows complete each other."""
     replaced: int
-    """Known with another size or hash: replaced."""
+    """Known with a different size or hash: replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What the merge did, source by source in the order they were added."""
+    """The result of the merge, by source in the order they were added."""
 
     sources: tuple[SourceReport, ...]
     tile_years: int
@@ -83,7 +83,7 @@ class MergeReport:
 
     @property
     def replaced(self) -> int:
-        """Rows whose content another source had given differently."""
+        """Rows whose content differed from an earlier source's."""
         return sum(s.replaced for s in self.sources)
 
 
@@ -136,10 +136,10 @@ class Staging:
     Parameters
     ----------
     directory
-        Where to spill; a private folder is made in it and removed by :meth:`close`. None for the
+        Where to spill; a private folder is created in it and removed by :meth:`close`. None for the
         system's temporary folder.
     problems
-        Told of a tile-year that one source gives twice with different content.
+        Receives tile-years that one source lists twice with different content.
     complete
         Whether to complete a later row from an earlier one; see the module.
 
@@ -177,12 +177,12 @@ class Staging:
             spill.close()
         self._dir.cleanup()
 
-    def add_all(self, parts: Iterable[Part]) -> None:
+    def add_all(self, parts: Iterable[ManifestPart]) -> None:
         """Add every part, in order."""
         for part in parts:
             self.add(part)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ManifestPart) -> None:
         """Spill a part's rows. Parts added later win.
 
         Raises
@@ -225,7 +225,7 @@ class Staging:
         return self._merged(_LANDMASKS, LANDMASK_SCHEMA, _fold_landmasks)
 
     def report(self) -> MergeReport:
-        """Return what the merge did; merges what has not been asked for yet."""
+        """Return the result of the merge; merges years that have not been requested yet."""
         for key, spill in self._spills.items():
             if spill.counts is None:
                 self.landmasks() if key == _LANDMASKS else self.year(key)
@@ -310,16 +310,16 @@ class Staging:
         def describe(row: int) -> tuple[str, str]:
             tile = TileId(rows["lat_i"][row].as_py(), rows["lon_i"][row].as_py())
             what = f"{rows['year'][row].as_py()}/{tile.name}" if "year" in rows.column_names else tile.name
-            return "", f"'{what}' appears again with another size or hash; the later row is used"
+            return "", f"'{what}' appears again with a different size or hash; the later row is used"
 
         by_source = rows["source"].to_numpy()[repeated]
         for ordinal in np.unique(by_source).tolist():
             mine = repeated[by_source == ordinal]
-            self._problems.add_rows(Kind.CONFLICT, names[ordinal], mine, len(mine), describe)
+            self._problems.add_rows(ProblemKind.CONFLICT, names[ordinal], mine, len(mine), describe)
 
 
 def _blocks(first: BoolArray) -> Iterator[slice]:
-    """Cut sorted rows into blocks of whole cells, so that memory holds one block's fold at a time."""
+    """Split sorted rows into blocks of whole cells, so that only one block is folded in memory at a time."""
     starts = np.flatnonzero(first)
     edges = [*starts[::_FOLD_CELLS].tolist(), len(first)]
     return (slice(a, b) for a, b in pairwise(edges))

@@ -1,4 +1,4 @@
-"""What the index knows of the collection that is built: where its files are, above all."""
+"""The index record of the collection being built, above all the locations of its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_record(
     n_tiles: int,
     converted: bool,
 ) -> CollectionRecord:
-    """Return the record of the collection that is built.
+    """Return the record of the collection being built.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def make_record(
     source_root
         See :func:`source_root_of`.
     present
-        Collections of the present catalogue, whose ordinals stay.
+        Collections of the existing catalogue, whose ordinals are kept.
     years
         Tile-years per year, ascending.
     n_tiles
@@ -72,12 +72,12 @@ def make_record(
 
 
 def source_root_of(options: BuildOptions, roots: set[str]) -> str:
-    """Return where the source files are: as said, the one folder that was scanned, or as published.
+    """Return the location of the source files: as given, the one folder that was scanned, or as published.
 
     Raises
     ------
     DatasetError
-        If the dataset is not published and nothing is said.
+        If the dataset is not published and no location is given.
     """
     if options.source_root is not None:
         return options.source_root.rstrip("/")
@@ -86,7 +86,7 @@ def source_root_of(options: BuildOptions, roots: set[str]) -> str:
     if options.dataset.published_root is None:
         raise DatasetError(
             f"dataset {options.dataset.directory} is not published anywhere:"
-            " say with --source-root where its files are"
+            " give the location of its files with --source-root"
         )
     return options.dataset.published_root
 
@@ -97,7 +97,7 @@ def _absolute(address: str) -> str:
 
 
 def _buckets(*addresses: str) -> tuple[Bucket, ...]:
-    """Return how to reach the buckets of addresses, with the settings of now."""
+    """Return how to reach the buckets of URLs, with the current settings."""
     found = {}
     for address in addresses:
         if address.startswith("s3://"):

@@ -1,8 +1,8 @@
-"""From manifests to a catalogue: read, merge, compare with the last build, write, swap.
+"""Building a catalogue from manifests: read, merge, compare with the last build, write, swap.
 
-Nothing of the old catalogue is touched: a new version is written beside it and takes its place in
+The old catalogue is not modified: a new version is written beside it and replaces it with
 one rename (:mod:`catalog_builder.catalog.folder`). Years whose items did not change are linked, not
-written again. A catalogue in S3 is built in a folder of this machine, which begins as a copy of what
+written again. A catalogue in S3 is built in a local folder, which starts as a copy of what
 a build compares with, and is then published (:mod:`catalog_builder.catalog.bucket`).
 """
 
@@ -18,7 +18,7 @@ from catalog_builder import storage
 from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport, Progress
+from catalog_builder.build.options import BuildOptions, BuildReport
 from catalog_builder.build.record import source_root_of
 from catalog_builder.build.version import NewVersion
 from catalog_builder.catalog.bucket import BucketCatalog
@@ -26,53 +26,50 @@ from catalog_builder.catalog.digest import check_digest
 from catalog_builder.catalog.folder import COGS, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
 from catalog_builder.item.roles import LEDGER
-from catalog_builder.manifests import Part, ProblemLog, read_manifests
-from catalog_builder.manifests.part import Selection
-
-
-def _ignore(_what: str, _done: int, _of: int) -> None:
-    return
+from catalog_builder.manifests import ManifestPart, ProblemLog, read_manifests
+from catalog_builder.manifests.part import Subset
 
 
 def build(
-    sources: Sequence[str], out: Path | str, options: BuildOptions, progress: Progress = _ignore
+    sources: Sequence[str], out: Path | str, options: BuildOptions, progress: Progress = no_progress
 ) -> BuildReport:
     """Build or rebuild a collection of a catalogue; its other collections are kept.
 
     Parameters
     ----------
     sources
-        Manifests, folders or addresses, see :func:`catalog_builder.manifests.read_manifests`. They
-        are merged in order; later wins. Without ``update`` they are the whole truth: what they do
+        Manifests, folders or URLs, see :func:`catalog_builder.manifests.read_manifests`. They
+        are merged in order; later wins. Without ``update`` they are complete: what they do
         not list is removed.
     out
-        The catalogue: a folder, made if missing, or an s3 address.
+        The catalogue: a folder, created if missing, or an s3 URL.
 
     Raises
     ------
     ManifestError, StorageError
         If a source cannot be read, or at its first problem when strict; if the catalogue cannot be
-        written, or was built by somebody else meanwhile.
+        written, or was built by another process in the meantime.
     DatasetError
         If a source states another dataset than ``options.dataset``.
     CatalogError
-        If no tile-year remains, or another build is at work, or the present catalogue is of a newer
+        If no tile-year remains, another build is running, or the existing catalogue is of a newer
         version, or damaged where it has to be kept.
     StorageError
-        Also if the catalogue cannot be written; the present one is then as it was.
+        Also if the catalogue cannot be written; the existing one is then unchanged.
     """
     kind = storage.scheme(out)
     if not kind:
         return _told(out, lambda: _build(sources, storage.local_path(out), str(out), options, progress))
     if kind != "s3":
-        raise CatalogError(f"{out}: a catalogue is built into a folder or an s3:// address")
+        raise CatalogError(f"{out}: a catalogue is built into a folder or an s3:// URL")
     bucket = BucketCatalog(str(out))
     storage.s3.put.check_conditions(bucket.address)
     with tempfile.TemporaryDirectory(prefix="tessera-build-") as temporary:
         folder = Path(temporary)
-        progress("fetching the present catalogue", 0, 0)
+        progress("fetching the existing catalogue", 0, 0)
         before = bucket.check_out(folder)
         report = _told(out, lambda: _build(sources, folder, bucket.address, options, progress))
         current = CatalogFolder(folder).current
@@ -84,7 +81,7 @@ def build(
 
 
 def _told(out: Path | str, work: Callable[[], BuildReport]) -> BuildReport:
-    """Build, and say what is wrong with a disk in our words."""
+    """Build, and convert OS and SQLite errors to StorageError."""
     try:
         return work()
     except OSError as exc:
@@ -99,7 +96,7 @@ def _told(out: Path | str, work: Callable[[], BuildReport]) -> BuildReport:
 def _build(
     sources: Sequence[str], out: Path, home: str, options: BuildOptions, progress: Progress
 ) -> BuildReport:
-    """Build in a folder; ``home`` is the address that the catalogue has or will have."""
+    """Build in a folder; ``home`` is the location that the catalogue has or will have."""
     out.mkdir(parents=True, exist_ok=True)
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
@@ -114,7 +111,7 @@ def _build(
         for year in cogs.years():
             # A tile-year that only the ledger knows is one too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
-            staging.add(Part(source="conversion ledger", dataset=options.dataset, tiles=tiles))
+            staging.add(ManifestPart(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         new = NewVersion(version.path, folder.current, home, old, staging, options, problems, progress, cogs)
         report = new.write(source_root_of(options, roots))
         version.wanted = report.published
@@ -122,7 +119,7 @@ def _build(
 
 
 def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLog) -> Index | None:
-    """Open the present catalogue; None if there is none, or one of another version that may be replaced."""
+    """Open the existing catalogue; None if there is none, or one of another version that may be replaced."""
     if not folder.index_path.exists():
         return None
     try:
@@ -140,14 +137,14 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
                 f"{exc}. It holds {', '.join(present) or 'no collection'}, which cannot be kept: build"
                 " each into a new folder, without --update"
             ) from exc
-        problems.note(f"{exc}. It is written anew")
+        problems.note(f"{exc}. It is rewritten")
         return None
     return index
 
 
 def _stage_cogs(cogs: CogStaging, home: str, options: BuildOptions, old: Index | None) -> None:
     """Gather the converted tile-years."""
-    ds, selection = options.dataset, Selection(options.years, options.bounds)
+    ds, selection = options.dataset, Subset(options.years, options.bounds)
     if options.update and old is not None and ds.collection_id in old.collections:
         record = old.collections[ds.collection_id]
         stage_present(cogs, old, record.ordinal, record.years, selection)
@@ -190,10 +187,10 @@ def _read(
     return roots
 
 
-def _present(old: Index, record: CollectionRecord) -> Iterable[Part]:
-    """Return what a catalogue holds of a collection, as if it were a manifest."""
+def _present(old: Index, record: CollectionRecord) -> Iterable[ManifestPart]:
+    """Return a catalogue's rows of a collection as if they came from a manifest."""
     source = f"{old.path} ({record.id})"
     for year in record.years:
         tiles = old.tile_table(record.ordinal, year)
-        yield Part(source=source, dataset=record.dataset, tiles=tiles)
-    yield Part(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))
+        yield ManifestPart(source=source, dataset=record.dataset, tiles=tiles)
+    yield ManifestPart(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))

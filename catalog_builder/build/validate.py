@@ -1,6 +1,6 @@
-"""Is a catalogue sound: index, parquet, STAC documents, converted tiles.
+"""Validation of a catalogue: index, parquet, STAC documents, converted tiles.
 
-Each check compares two things that were written apart, so that what one lost the other shows.
+Each check compares two things that were written separately, so that one reveals what the other lost.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _SAMPLE = 10
-"""Items per collection and year that are checked as STAC, about."""
+"""Approximate number of items per collection and year that are validated as STAC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked."""
+    """One check and its problems."""
 
     what: str
     problems: tuple[str, ...]
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """Whether there are no problems."""
         return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogReport:
-    """What :func:`validate_catalog` found."""
+    """The result of :func:`validate_catalog`."""
 
     findings: tuple[Finding, ...]
     tiles: ValidationReport | None
@@ -58,7 +58,7 @@ class CatalogReport:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong at all."""
+        """Whether all checks passed."""
         return all(f.sound for f in self.findings) and (self.tiles is None or self.tiles.sound)
 
 
@@ -74,7 +74,7 @@ def validate_catalog(
     Parameters
     ----------
     address
-        Its folder, or its s3 address.
+        Its folder, or its s3 URL.
     pixels
         Whether to compare every pixel of the converted tiles with their sources; their files' sizes
         and SHA-256 are checked either way.
@@ -84,7 +84,7 @@ def validate_catalog(
     Raises
     ------
     CatalogError
-        If it is no catalogue, or of another version.
+        If it is not a catalogue, or of another version.
     """
     address = str(address)
     index = open_index(address)
@@ -102,7 +102,7 @@ def validate_catalog(
 
 
 def _integrity(index: Index) -> Finding:
-    """Check the file: SQLite's own check, and the SHA-256 that its build noted."""
+    """Check the file: SQLite's own check, and the SHA-256 that its build recorded."""
     try:
         with index.lend(None, Selection(())) as db:
             problems = [r[0] for r in db.execute("PRAGMA integrity_check(10)") if r[0] != "ok"]
@@ -138,7 +138,7 @@ def _documents(address: str, index: Index) -> Finding:
 
 
 def _stac_problems(document: dict[str, Any]) -> Iterator[str]:
-    """Check a document against the core schemas, which pystac brings; extensions' are on the web only."""
+    """Validate a document against the core schemas in pystac; those of extensions are only online."""
     from pystac.errors import STACError, STACValidationError
     from pystac.validation import validate_dict
 
@@ -181,7 +181,7 @@ def _year(address: str, extract: Extract, year: int, n: int) -> Finding:
 
 
 def report_text(found: CatalogReport) -> str:
-    """Return the report for people: a line a check, the problems below it."""
+    """Return the report as text: one line per check, with its problems below it."""
     lines = []
     for each in found.findings:
         lines.append(f"{'ok  ' if each.sound else 'FAIL'} {each.what}")
@@ -198,7 +198,7 @@ def report_text(found: CatalogReport) -> str:
 
 
 def report_data(found: CatalogReport) -> dict[str, Any]:
-    """Return the report for programs."""
+    """Return the report as JSON data."""
     return {
         "sound": found.sound,
         "findings": [asdict(f) for f in found.findings],

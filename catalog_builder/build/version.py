@@ -1,4 +1,4 @@
-"""Writing a new version of a catalogue, in which years that did not change are linked."""
+"""Writing a new version of a catalogue, in which unchanged years are linked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport, Progress, YearChange
+from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
 from catalog_builder.build.record import make_record
 from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.collection import (
@@ -31,10 +31,11 @@ from catalog_builder.catalog.folder import INDEX
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.writer import IndexWriter
+from catalog_builder.console import Progress
 from catalog_builder.errors import CatalogError
 from catalog_builder.item.item import item_template
 from catalog_builder.item.parquet import write_items
-from catalog_builder.manifests import Kind, ProblemLog
+from catalog_builder.manifests import ProblemKind, ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.table import cells
 from catalog_builder.tile.years import year_bits
@@ -42,12 +43,12 @@ from catalog_builder.tile.years import year_bits
 
 @dataclass(slots=True)
 class NewVersion:
-    """A new version of a catalogue: its files, from the staged rows and the version before."""
+    """A new version of a catalogue, written from the staged rows and the previous version."""
 
     work: Path
     """Folder to write to."""
     current: Path | None
-    """Folder of the version before."""
+    """Folder of the previous version."""
     home: str
     """The catalogue: a folder, or its s3:// URL."""
     old: Index | None
@@ -59,7 +60,7 @@ class NewVersion:
     changes: list[YearChange] = field(default_factory=list)
 
     def write(self, source_root: str) -> BuildReport:
-        """Write everything, and say what differs from the version before.
+        """Write everything, and report the differences from the previous version.
 
         Parameters
         ----------
@@ -144,25 +145,27 @@ class NewVersion:
         )
 
     def _report_misfits(self, rows: YearRows, year: int) -> None:
-        """Report tiles whose file is not the size that the raster's formula gives."""
+        """Report tiles whose file size does not match the raster's formula."""
         (bad,) = np.nonzero(rows.misfit)
 
         def describe(i: int) -> tuple[str, str]:
             name = grid.TileId.from_cell(int(rows.cell[i])).name
             sizes = f"{rows.column('npy_size')[i]} and {rows.column('scales_size')[i]} bytes"
-            return "", f"{year}/{name}: {sizes} do not fit the tile's raster; it cannot be read in place"
+            return "", f"{year}/{name}: {sizes} do not fit the tile's raster; direct access is not possible"
 
-        self.problems.add_rows(Kind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe)
+        self.problems.add_rows(
+            ProblemKind.MISFIT, self.options.dataset.collection_id, bad, len(bad), describe
+        )
 
     def _note_stale(self, rows: YearRows, year: int) -> None:
-        """Say which converted tiles are left out because their source is another one now."""
+        """Report converted tiles that are omitted because their source has changed."""
         if rows.cogs is None:
             return
         stale = rows.cogs.stale
         if len(stale):
             tile = grid.TileId.from_cell(int(stale[0]))
             self.problems.note(
-                f"{year}: {len(stale):,} converted tiles are left out, their source has changed since"
+                f"{year}: {len(stale):,} converted tiles are left out, because their source has changed since"
                 f" ({tile.name} is the first): convert them again"
             )
 
@@ -174,7 +177,7 @@ class NewVersion:
         year: int,
         rows: YearRows,
     ) -> list[Future[None]]:
-        """Compare a year with the old version; link its parquet file if nothing changed, else write it."""
+        """Compare a year with the old version; link its parquet file if it is unchanged, or write it."""
         template = item_template(record.dataset, record.addresses, self.options.url.rstrip("/"), record.grid)
         fingerprint = rows.fingerprint()
         digest = hashlib.blake2b(digest_size=16)
@@ -238,7 +241,7 @@ class NewVersion:
                 self.changes.append(YearChange(year, 0, 0, 0, n))
 
     def _keep_others(self, writer: IndexWriter, record: CollectionRecord) -> None:
-        """Bring the other collections over from the old version."""
+        """Copy the other collections from the old version."""
         if self.old is None or self.current is None:
             return
         for other in self.old.collections.values():
@@ -249,7 +252,7 @@ class NewVersion:
                 _link_tree(self.current / name, self.work / name)
 
     def _differs(self, record: CollectionRecord, document: dict[str, Any]) -> bool:
-        """Whether the new version says anything that the old one does not."""
+        """Return whether the new version differs from the old one."""
         if self.old is None or record.id not in self.old.collections:
             return True
         same = (
@@ -268,7 +271,7 @@ class NewVersion:
         try:
             return not check_digest(self.old.path)
         except CatalogError as exc:
-            self.problems.note(f"{exc.args[0].partition(';')[0]}. It is written anew")
+            self.problems.note(f"{exc.args[0].partition(';')[0]}. It is rewritten")
             return True
 
 

@@ -1,6 +1,6 @@
 """One year of a collection: merged manifest rows joined with landmasks and the conversion ledger.
 
-:class:`YearRows` is where facts become an item's flags and slots; the index, the parquet file and the
+:class:`YearRows` turns this data into an item's flags and slots; the index, the parquet file and the
 comparison with the last build all take their rows from it.
 """
 
@@ -29,7 +29,7 @@ _BATCH = 1 << 16
 
 
 class YearRows:
-    """One year's merged rows, sorted by cell, and what its items have.
+    """One year's merged rows, sorted by cell, with the flags of their items.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class YearRows:
         self.misfit = (known[0] & (column("npy_size") != size)) | (
             known[1] & (column("scales_size") != scales)
         )
-        """Sizes that contradict the raster's shape by formula."""
+        """Whether sizes contradict the raster's shape by formula."""
         has_npy = self.table["has_npy"].to_numpy(zero_copy_only=False)
         landmask = self.landmask_at >= 0
         flags = (
@@ -100,7 +100,7 @@ class YearRows:
         return valid
 
     def fingerprint(self) -> npt.NDArray[np.uint64]:
-        """Return a number per row that changes when any fact of the tile-year changes."""
+        """Return a number per row that changes with any value of the tile-year."""
         result = np.zeros(len(self.cell), dtype=np.uint64)
         parts = [
             self.has.astype(np.uint64),

@@ -1,4 +1,4 @@
-"""Where the colours of a dataset are kept: beside its COGs."""
+"""Storage of a dataset's fitted colours, beside its COGs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from catalog_builder.item.basis import BASIS_FILE, Basis
 
 
 def basis_url(out: str, dataset: str) -> str:
-    """Return where a dataset's basis is kept below an output: a path, or an s3:// URL."""
+    """Return the location of a dataset's basis below an output: a path, or an s3:// URL."""
     return storage.join(out, dataset, BASIS_FILE)
 
 
@@ -25,7 +25,7 @@ def load_basis(out: str, dataset: str) -> Basis | None:
         return None
     basis = Basis.from_json(storage.read_bytes(url))
     if basis.dataset != dataset:
-        raise ConvertError(f"{url}: fitted on {basis.dataset}, not on {dataset}")
+        raise ConvertError(f"{url}: fitted to {basis.dataset}, not to {dataset}")
     return basis
 
 

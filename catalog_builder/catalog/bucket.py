@@ -1,23 +1,23 @@
-"""A catalogue in S3: what is where, and how a new build takes the place of the old one.
+"""A catalogue in S3: its layout, and how a new build replaces the old one.
 
 ::
 
     s3://BUCKET/PREFIX/
-      catalog.json                         for readers of static files: these names stay
+      catalog.json                         for readers of static files: fixed names
       tessera-v1/collection.json
       tessera-v1/items/year=2024/items.parquet
       cogs/                                what `convert` writes; immutable files
       .files/…/3f…/index.sqlite            every file of a build, named by its content; immutable
-      .current.json                        which of them are the catalogue: the one object that a build swaps
+      .current.json                        lists the current ones: the one object that a build replaces
 
-S3 has no links and no rename, but a put can be made conditional. A build puts its files below
-``.files``, those that are there already not again, and then ``.current.json``, on the condition that
-it is still the one that the build began from: of two builds at once one wins, and the other one has
-changed nothing. Killed before that, a build has changed nothing either.
+S3 has no links and no rename, but it has conditional puts. A build uploads its files below
+``.files``, skipping existing ones, and then ``.current.json``, on the condition that
+it is still the one that the build started from: of two builds at once one wins, and the other one has
+changed nothing. A build that is killed before that has changed nothing either.
 
 Servers and this project's commands read through ``.current.json``. For readers of static files the
-store then copies what has changed to the names that stay (:meth:`BucketCatalog.promote`), documents
-after what they name; a build that is killed in between is completed by the next.
+store then copies what has changed to the fixed names (:meth:`BucketCatalog.promote`), documents
+after the files they refer to; a build that is killed in between is completed by the next.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -40,6 +40,7 @@ from catalog_builder import storage
 from catalog_builder.catalog.digest import STATE, check_digest, note_digest
 from catalog_builder.catalog.folder import CATALOG_JSON, INDEX, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
+from catalog_builder.console import Progress
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.storage.media_types import MEDIA_JSON, media_type
 
@@ -49,17 +50,15 @@ if TYPE_CHECKING:
 POINTER = ".current.json"
 FILES = ".files"
 SCHEMA = 1
-"""Version of the pointer's form."""
+"""Version of the pointer's format."""
 CACHE = "TESSERA_STAC_CACHE"
-"""Environment variable with the folder that indexes are kept in."""
+"""Environment variable with the cache folder for indexes."""
 
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _CHANGING = "public, max-age=0, must-revalidate"
 _KEPT_SECONDS = 86400
-"""How long an index that is no longer in force stays in the cache: a process may have it open."""
+"""How long a replaced index stays in the cache: a process may have it open."""
 _AT_ONCE = 8
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +66,23 @@ class File:
     """One file of a build."""
 
     key: str
-    """Below the catalogue's prefix."""
+    """Key relative to the catalogue's prefix."""
     size: int
     sha256: str
     """Lower-case hex."""
 
 
 Files = Mapping[str, File]
-"""By path below the catalogue."""
+"""By path relative to the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which files are the catalogue."""
+    """The files that make up the catalogue."""
 
     files: Files
     previous: Files
-    """Of the build before: kept for who reads them still."""
+    """Files of the previous build, kept for clients that still read them."""
     tag: str
     """ETag of the object."""
     made: float | None = None
@@ -91,12 +90,12 @@ class Pointer:
 
     @property
     def generation(self) -> str:
-        """Differs between builds."""
+        """Identifies the build."""
         return self.files[INDEX].sha256[:16]
 
 
 def cache_folder() -> Path:
-    """Return the folder that indexes are kept in: ``TESSERA_STAC_CACHE``, or the user's cache folder."""
+    """Return the cache folder for indexes: ``TESSERA_STAC_CACHE``, or the user's cache folder."""
     given = os.environ.get(CACHE)
     if given:
         return Path(given)
@@ -120,14 +119,14 @@ class BucketCatalog:
         self._cache = cache
 
     def pointer(self, known: str = "") -> Pointer | None:
-        """Return which files are the catalogue; None if there is none, or, of a known ETag, no other.
+        """Return the pointer; None if there is no catalogue, or if it still has the given ETag.
 
         Raises
         ------
         CatalogError
-            If it was made by a later version of this software.
+            If it was made by a newer version of this software.
         StorageError
-            If the store does not answer.
+            If the store does not respond.
         """
         address = storage.join(self.address, POINTER)
         found = storage.s3.objects.read_tagged(address, known)
@@ -142,18 +141,18 @@ class BucketCatalog:
             )
             made = datetime.fromisoformat(said["made"]).timestamp()
         except (ValueError, KeyError, TypeError) as error:
-            raise CatalogError(f"{address}: not the pointer of a catalogue ({error})") from error
+            raise CatalogError(f"{address}: not the pointer file of a catalogue ({error})") from error
         return Pointer(files, previous, found.tag, made)
 
     def open_index(self) -> Index:
-        """Open the current index, fetching it if it is not in the cache.
+        """Open the current index, downloading it if it is not in the cache.
 
         Raises
         ------
         CatalogError
             If there is no catalogue, or one of another version.
         StorageError
-            If it cannot be fetched.
+            If it cannot be downloaded.
         """
         found = self.pointer()
         if found is None:
@@ -164,7 +163,7 @@ class BucketCatalog:
         return Index(self.fetch_index(found))
 
     def fetch_index(self, pointer: Pointer) -> Path:
-        """Return the index of a build in the cache. Several processes fetch it once."""
+        """Return the index of a build in the cache. Concurrent processes download it only once."""
         name = hashlib.blake2b(self.address.encode(), digest_size=8).hexdigest()
         folder = (self._cache or cache_folder()) / name
         file = pointer.files[INDEX]
@@ -184,10 +183,10 @@ class BucketCatalog:
     # ---------------------------------------------------------------------------------- building
 
     def check_out(self, folder: Path) -> Pointer | None:
-        """Make a folder that a build can compare with; return what it began from, None if there is nothing.
+        """Create a folder that a build can compare with; return the current pointer, None if there is none.
 
-        Parquet files are not fetched: a build writes them or leaves them, and never reads them. An
-        empty file stands for each.
+        Parquet files are not downloaded: a build writes or keeps them, and never reads them. An
+        empty file represents each.
         """
         found = self.pointer()
         if found is None:
@@ -211,23 +210,23 @@ class BucketCatalog:
         return found
 
     def publish(self, version: Path, before: Pointer | None, progress: Progress) -> None:
-        """Put the files of a new version, and make them the catalogue.
+        """Upload the files of a new version, and make them the current catalogue.
 
         Parameters
         ----------
         version
             Folder of the new version.
         before
-            What the build began from.
+            The pointer that the build started from.
         progress
-            Told how many files are there.
+            Receives the number of uploaded files.
 
         Raises
         ------
         ConflictError
-            If another build was published since; this one changes nothing then.
+            If another build was published in the meantime; this one then changes nothing.
         StorageError
-            If something cannot be put; the catalogue is the old one then.
+            If an upload fails; the catalogue is then the old one.
         """
         paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*") if p.is_file()}
         files: dict[str, File] = {}
@@ -257,8 +256,8 @@ class BucketCatalog:
             )
         except ConflictError as error:
             raise ConflictError(
-                f"{self.address}: another build was published meanwhile; that one is the catalogue, and"
-                " nothing of this one shows. Run it again"
+                f"{self.address}: another build was published meanwhile and is now the catalogue;"
+                " nothing of this one is visible. Run it again"
             ) from error
         kept = {file.key for file in (*files.values(), *old.values())}
         self._remove({f.key for f in (before.previous if before else {}).values()} - kept)
@@ -278,12 +277,12 @@ class BucketCatalog:
         return file
 
     def promote(self) -> None:
-        """Bring the names that stay up to date with the catalogue in force; copies what differs only.
+        """Update the fixed names to the current catalogue, copying only what differs.
 
         Raises
         ------
         StorageError
-            If the store does not answer; the next build completes it.
+            If the store does not respond; the next build completes it.
         """
         found = self.pointer()
         while found is not None:
@@ -306,13 +305,13 @@ class BucketCatalog:
             found = self.pointer(found.tag)
 
     def _remove(self, names: set[str]) -> None:
-        """Remove what nobody reads any more; without the permission to, it stays."""
+        """Remove files that are no longer in use; without the permission to, they stay."""
         with suppress(StorageError):
             storage.s3.objects.remove([storage.join(self.address, name) for name in sorted(names)])
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether an index in the cache is there, and what it was when it was fetched."""
+    """Return whether the cached index exists, and is unchanged since it was downloaded."""
     try:
         return path.exists() and check_digest(path)
     except CatalogError:
@@ -320,7 +319,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _order(entry: tuple[str, Any]) -> tuple[int, str]:
-    """Sort files so that none names one that comes later."""
+    """Sort files so that none refers to a later one."""
     name = entry[0]
     if name in (CATALOG_JSON, INDEX):
         return 2, name
@@ -329,7 +328,7 @@ def _order(entry: tuple[str, Any]) -> tuple[int, str]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time into a folder, which is made if missing."""
+    """Lock a folder, which is created if missing, for one process at a time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")

@@ -1,7 +1,7 @@
-"""The STAC Catalog and Collections, made with pystac.
+"""The STAC Catalog and Collections, built with pystac.
 
-A collection document is made once per build: the folder gets it with relative links, the index
-keeps it without structural links (the API adds its own), and the parquet files carry it in their
+A collection document is created once per build: the folder gets it with relative links, the index
+stores it without structural links (the API adds its own), and the parquet files contain it in their
 metadata.
 """
 
@@ -31,7 +31,7 @@ CATALOG_ID = "tessera-stac"
 CATALOG_TITLE = "TESSERA embeddings"
 CATALOG_DESCRIPTION = (
     "TESSERA pixel embeddings of the Earth's land surface, one 128-dimensional vector for every 10 m pixel"
-    " and year, as a STAC catalogue to be read by range."
+    " and year, as a STAC catalogue of files that can be read by range requests."
 )
 
 COVERAGE_PICTURE = "coverage.png"
@@ -45,7 +45,7 @@ _GEOTESSERA = "https://github.com/ucam-eo/geotessera"
 _PROVIDERS = [
     pystac.Provider(
         "University of Cambridge, Energy and Environment Group",
-        "Makers of the TESSERA model and its embeddings",
+        "Producers of the TESSERA model and its embeddings",
         [pystac.ProviderRole.PRODUCER, pystac.ProviderRole.LICENSOR],
         "https://geotessera.org",
     ),
@@ -56,12 +56,12 @@ _KEYWORDS = ["TESSERA", "embeddings", "Sentinel-1", "Sentinel-2", "foundation mo
 def make_collection(
     record: CollectionRecord, cells: npt.NDArray[np.int32], masks: npt.NDArray[np.uint32]
 ) -> pystac.Collection:
-    """Describe a collection.
+    """Build the pystac Collection.
 
     Parameters
     ----------
     record
-        The collection as the index knows it.
+        The collection's record in the index.
     cells, masks
         Its distinct tiles (row * 3600 + column) and their years (bit i = year 2000 + i).
     """
@@ -83,7 +83,7 @@ def make_collection(
         stac_extensions=[],
         extra_fields={
             "item_assets": _item_assets(record),
-            # Fields of the STAC embeddings proposal 0.0.1; its schema has no address yet, so it is
+            # Fields of the STAC embeddings proposal 0.0.1; its schema has no URL yet, so it is
             # not declared as an extension. Its emb:quantization is a field of items.
             "emb:type": "pixel",
             "emb:dimensions": N_BANDS,
@@ -102,7 +102,7 @@ def make_collection(
         "thumbnail",
         pystac.Asset(
             f"./{COVERAGE_PICTURE}",
-            title="Which tiles have which years",
+            title="Coverage: the tiles and their years",
             media_type=MEDIA_PNG,
             roles=["thumbnail"],
         ),
@@ -122,7 +122,7 @@ def make_collection(
 
 
 def static_document(collection: pystac.Collection) -> dict[str, Any]:
-    """Return the collection as the folder holds it: links and assets relative."""
+    """Return the collection for the folder, with relative links and assets."""
     document = collection.to_dict(include_self_link=False, transform_hrefs=False)
     document["links"] = [
         {"rel": "root", "href": "../catalog.json", "type": MEDIA_JSON, "title": CATALOG_TITLE},
@@ -133,7 +133,7 @@ def static_document(collection: pystac.Collection) -> dict[str, Any]:
 
 
 def api_document(collection: pystac.Collection) -> dict[str, Any]:
-    """Return the collection as the API completes it: no structural links, assets below ``{root}``."""
+    """Return the collection for the API: no structural links, assets below ``{root}``."""
     document = collection.to_dict(include_self_link=False, transform_hrefs=False)
     document["links"] = [x for x in document["links"] if x["rel"] not in ("root", "parent", "self")]
     for asset in document["assets"].values():
@@ -145,7 +145,7 @@ def api_document(collection: pystac.Collection) -> dict[str, Any]:
 def write_coverage_picture(
     folder: Path, record: CollectionRecord, cells: npt.NDArray[np.int32], masks: npt.NDArray[np.uint32]
 ) -> None:
-    """Write the collection's thumbnail: its coverage map, of its own part of the world if that is small."""
+    """Write the collection's thumbnail: its coverage map, cropped to its extent if that is small."""
     west, south, east, north = _bbox(cells)
     region = shapely.box(west, south, east, north) if east - west < 90 and north - south < 60 else None
     coverage_png(
@@ -155,7 +155,7 @@ def write_coverage_picture(
 
 
 def write_catalog(folder: Path, collections: list[dict[str, Any]]) -> None:
-    """Write ``catalog.json``, the entry of the static catalogue, with a child link per collection."""
+    """Write ``catalog.json``, the entry point of the static catalogue, with a child link per collection."""
     catalog = pystac.Catalog(CATALOG_ID, CATALOG_DESCRIPTION, title=CATALOG_TITLE)
     document = catalog.to_dict(include_self_link=False)
     document["links"] = [
@@ -187,14 +187,15 @@ def coverage_summary(record: CollectionRecord, masks: npt.NDArray[np.uint32]) ->
 def _description(ds: Dataset) -> str:
     if ds.is_synthetic:
         return (
-            "**Synthetic tiles, not TESSERA data**: made by `tessera-stac sample` in TESSERA's formats, to"
-            " try and test the software. They say nothing about the Earth."
+            "**Synthetic tiles, not TESSERA data**: generated by `tessera-stac sample` in TESSERA's formats,"
+            " for trying out and testing the software. They contain no information about the Earth."
         )
     return (
-        f"TESSERA {ds.version} ({ds.variant}) embeddings: for every 10 m pixel of land and every year a"
-        " vector of 128 numbers that sums up a year of Sentinel-1 and Sentinel-2 observations. An item is"
-        " one 0.1 degree tile and year. The vectors are int8 codes with one float32 scale a pixel;"
-        " `embedding = code * scale`. Vectors of different dataset versions or variants are not comparable."
+        f"TESSERA {ds.version} ({ds.variant}) embeddings: for every 10 m pixel of land and every year, a"
+        " vector of 128 numbers that summarises one year of Sentinel-1 and Sentinel-2 observations. Each"
+        " item is one 0.1 degree tile for one year. The vectors are stored as int8 codes with one float32"
+        " scale per pixel: `embedding = code * scale`. Vectors of different dataset versions or variants"
+        " are not comparable."
     )
 
 
@@ -250,7 +251,7 @@ def _summaries(record: CollectionRecord, cells: npt.NDArray[np.int32]) -> dict[s
 
 
 def _item_assets(record: CollectionRecord) -> dict[str, Any]:
-    """Return what the items' assets have in common, from the item's own definition."""
+    """Return the item_assets of the collection, from the item definition."""
     template = item_template(record.dataset, record.addresses, "", record.grid)
     found = {}
     for key, when in template["assets"].items():

@@ -1,7 +1,7 @@
-"""The SHA-256 of an index, which its build writes beside it: SQLite itself does not see a flipped bit.
+"""The SHA-256 of an index, which its build writes beside it: SQLite does not detect a flipped bit.
 
-SQLite notices damage to the structure of a page, when it reads that page; a value that changed is a
-wrong answer. An index is never written again once it is published, so one digest tells (1 s for
+SQLite detects damage to the structure of a page when it reads that page; a changed value is a
+wrong result. An index is never written again once it is published, so one digest is enough (1 s for
 1.4 GB): when a server starts or takes a new build, and in ``validate``.
 """
 
@@ -13,24 +13,24 @@ from pathlib import Path
 from catalog_builder.errors import CatalogError, DamagedIndexError
 
 STATE = ".state"
-"""Folder of a version with what its rows and its index were."""
+"""Folder of a version with records of its rows and its index."""
 _NAME = "index.sha256"
 
 
 def write_digest(index: Path) -> None:
-    """Note the digest of a new index, in the format of ``sha256sum``."""
+    """Record the digest of a new index, in the format of ``sha256sum``."""
     note_digest(index, _digest(index))
 
 
 def note_digest(index: Path, sha256: str) -> None:
-    """Note what the digest of an index must be."""
+    """Record the expected digest of an index."""
     path = index.parent / STATE / _NAME
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{sha256}  {index.name}\n")
 
 
 def recorded_digest(index: Path) -> str | None:
-    """Return what the build noted; None if nothing is there, as with catalogues of earlier versions."""
+    """Return the digest that the build recorded; None if there is none, as in older catalogues."""
     try:
         return (index.parent / STATE / _NAME).read_text().split()[0]
     except (OSError, ValueError, IndexError):
@@ -38,12 +38,12 @@ def recorded_digest(index: Path) -> str | None:
 
 
 def check_digest(index: Path) -> bool:
-    """Return whether a digest was there to compare with.
+    """Compare an index with its recorded digest; return whether there was one.
 
     Raises
     ------
     DamagedIndexError
-        If the index is not what the build wrote.
+        If the index differs from what the build wrote.
     CatalogError
         If it cannot be read.
     """
@@ -56,7 +56,7 @@ def check_digest(index: Path) -> bool:
         raise CatalogError(f"{index}: cannot be read ({exc.strerror or exc})") from exc
     if found != expected:
         raise DamagedIndexError(
-            f"{index}: damaged: its SHA-256 is {found[:16]}..., its build wrote {expected[:16]}...;"
+            f"{index}: damaged: its SHA-256 is {found[:16]}..., but its build wrote {expected[:16]}...;"
             " run 'tessera-stac build' again, or restore it"
         )
     return True

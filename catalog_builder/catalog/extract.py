@@ -1,12 +1,12 @@
-"""Which part of a catalogue to publish, read from its index page by page in bounded memory.
+"""The part of a catalogue to export, read from its index page by page in bounded memory.
 
-Every export reads through an :class:`Extract`, so that all of them choose the same items and say the
-same of them as the API does.
+Every export reads through an :class:`Extract`, so that all of them select the same items and describe
+them in the same way as the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.item.item import TileRows, item_columns, item_template
@@ -31,13 +32,6 @@ from catalog_builder.tile.datasets import dataset
 PAGE = 2000
 """Items read and rendered at a time: 10 MB of JSON."""
 
-Row = tuple[Any, ...]
-Progress = Callable[[str, int, int], None]
-
-
-def quiet(_what: str, _done: int, _of: int) -> None:
-    """Report nothing: the default of every export."""
-
 
 @dataclass(frozen=True)
 class Extract:
@@ -48,7 +42,7 @@ class Extract:
     years: tuple[int, ...]
     """Ascending; all of them are years of the collection."""
     root: str
-    """Address the catalogue is served at, without a trailing slash; replaces ``{root}``."""
+    """URL the catalogue is served at, without a trailing slash; replaces ``{root}``."""
     runs: Runs | None = None
     """Cells; None is all."""
 
@@ -59,7 +53,7 @@ class Extract:
 
     @cached_property
     def template(self) -> dict[str, Any]:
-        """The item with slots, addresses complete."""
+        """The item template, with complete URLs."""
         return item_template(self.record.dataset, self.record.addresses, self.root, self.record.grid)
 
     @cached_property
@@ -67,17 +61,17 @@ class Extract:
         return JsonRenderer(self.template)
 
     def document(self) -> dict[str, Any]:
-        """Return the collection's STAC document as the API has it: no structural links."""
+        """Return the collection's STAC document as in the API, without structural links."""
         text = self.index.documents[self.id].replace("{root}", self.root)
         found: dict[str, Any] = orjson.loads(text)
         return found
 
     def selection(self, years: Sequence[int] | None = None) -> Selection:
-        """Return what to ask the index for: all years, or some."""
+        """Return the selection for the index: all years, or some."""
         return Selection([self.record.ordinal], self.years if years is None else years, self.runs)
 
     def count(self, year: int | None = None) -> int:
-        """Return how many items there are, in all years or in one; exact."""
+        """Return the exact number of items, in all years or in one."""
         return self.index.count(self.selection(None if year is None else (year,))).n
 
     def pages(self, year: int | None = None) -> Iterator[list[Row]]:
@@ -122,14 +116,14 @@ def extracts(
     years: Iterable[int] | None = None,
     region: BaseGeometry | None = None,
 ) -> list[Extract]:
-    """Return what to publish, collection by collection; those without an item are left out.
+    """Return the extracts to export, by collection; collections without items are omitted.
 
     Parameters
     ----------
     index
         Of the catalogue.
     url
-        Address the catalogue is served at; None is the one it was built for.
+        URL the catalogue is served at; None: the one it was built for.
     collections
         Collection ids or dataset names; None is all.
     years
@@ -142,13 +136,13 @@ def extracts(
     DatasetError
         If a collection is not in the catalogue.
     QueryError
-        If nothing is chosen, or no address is known.
+        If no item is selected, or no URL is known.
     """
     root = (url or index.meta.get("url", "")).rstrip("/")
     if "://" not in root:
         raise QueryError(
-            "--url: the catalogue was built without the address it is served at, which its items name;"
-            " expected one as https://stac.example.org"
+            "--url: the catalogue was built without the URL it is served at, which its items contain;"
+            " expected one such as https://stac.example.org"
         )
     wanted = sorted(set(years)) if years is not None else None
     runs = cover(region) if region is not None else None
@@ -160,7 +154,7 @@ def extracts(
             found.append(extract)
     if not found:
         have = "; ".join(f"{r.id} has {', '.join(map(str, r.years))}" for r in _records(index, collections))
-        raise QueryError(f"no item is in these years and this region: {have}")
+        raise QueryError(f"no item matches these years and this region: {have}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The catalogue folder: where things are in it, and how a new build takes its place.
+"""The catalogue folder: its layout, and how a new build replaces the old one.
 
 ::
 
@@ -7,11 +7,11 @@
       index.sqlite      -> .current/index.sqlite
       tessera-v1        -> .current/tessera-v1     collection.json, items/year=2024/items.parquet
       cogs/                                        what `convert` writes; immutable files
-      .current          -> .versions/7             the one link that a build swaps
+      .current          -> .versions/7             the one link that a build replaces
       .versions/7/                                 everything that one build wrote
 
 A build writes a new version beside the old one and then renames one symbolic link over
-``.current``: readers see the old catalogue or the new one, whole, whenever the build is killed.
+``.current``: readers see the complete old or new catalogue, whenever the build is killed.
 Files that did not change are hard links to the previous version's. The previous version stays, for
 readers that have it open, and so does every one that was replaced within the last minute; older ones
 are removed.
@@ -35,12 +35,12 @@ INDEX = "index.sqlite"
 CATALOG_JSON = "catalog.json"
 COGS = "cogs"
 """Folder of converted tiles; not versioned, its files never change once written."""
-"""Folder with what a version's rows were, to compare the next build with."""
+"""Folder with records of a version's rows, for comparison by the next build."""
 _CURRENT = ".current"
 _VERSIONS = ".versions"
 GRACE = 60.0
-"""Seconds for which a replaced version stays at least. A server follows within a second, but a search
-that began before may open the index once more, in another thread, while builds come one after another."""
+"""Minimum time in seconds for which a replaced version is kept. A server follows within a second, but a
+search that started before may open the index once more, in another thread, while builds follow each other."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class NewVersion:
 
     path: Path
     wanted: bool = True
-    """Set to False to leave the catalogue as it is."""
+    """Set to False to leave the catalogue unchanged."""
 
 
 class CatalogFolder:
@@ -60,7 +60,7 @@ class CatalogFolder:
 
     @property
     def index_path(self) -> Path:
-        """The index, by a path that follows new builds."""
+        """Path of the index that follows new builds."""
         return self.path / INDEX
 
     def open_index(self) -> Index:
@@ -69,7 +69,7 @@ class CatalogFolder:
         Raises
         ------
         CatalogError
-            If the folder holds no catalogue, or one of another version.
+            If the folder does not contain a catalogue, or one of another version.
         """
         if not self.path.is_dir():
             raise CatalogError(f"{self.path}: no such folder; make a catalogue with 'tessera-stac build'")
@@ -80,24 +80,24 @@ class CatalogFolder:
 
     @property
     def current(self) -> Path | None:
-        """Folder of the version in force; None before the first build."""
+        """Folder of the current version; None before the first build."""
         link = self.path / _CURRENT
         return link.resolve() if link.exists() else None
 
     def adopt(self, version: Path) -> None:
-        """Take a folder below this one, a copy of another catalogue's, as the version in force."""
+        """Make a folder below this one, a copy of another catalogue's, the current version."""
         versions = self.path / _VERSIONS
         versions.mkdir(parents=True, exist_ok=True)
         self._publish(version, versions / "1")
 
     @contextlib.contextmanager
     def new_version(self) -> Iterator[NewVersion]:
-        """Lend an empty folder for a new version; publish it when the block ends without an error.
+        """Yield an empty folder for a new version; publish it when the block ends without an error.
 
         Raises
         ------
         CatalogError
-            If another build is at work on this catalogue.
+            If another build is running on this catalogue.
         """
         versions = self.path / _VERSIONS
         versions.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class CatalogFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise CatalogError(f"{self.path}: another build is at work on this catalogue") from None
+                raise CatalogError(f"{self.path}: another build is running on this catalogue") from None
             numbers = [int(p.name) for p in versions.iterdir() if p.name.isdigit()]
             self._remove_all_but(versions, self._number_in_force())
             work = versions / f".building-{max(numbers, default=0) + 1}"

@@ -1,6 +1,6 @@
-"""The command line: one file per group of verbs, each verb one thin function.
+"""The command line: one file per group of commands, each command one thin function.
 
-Heavy imports are made inside the functions, so that ``--help`` answers at once.
+Heavy imports are made inside the functions, so that ``--help`` is fast.
 """
 
 from catalog_builder.cli.main import app, main

@@ -1,4 +1,4 @@
-"""The verbs that make a catalogue and give it to others: ``build`` and ``export``."""
+"""The commands that build and export a catalogue: ``build`` and ``export``."""
 
 from __future__ import annotations
 
@@ -17,68 +17,64 @@ def build(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Manifests of any format, archives or folders of them, a folder or bucket of the data,"
-            " http(s) or s3 addresses. Merged in order, later wins.",
+            help="Manifests in any format, archives or folders of them, a folder or bucket of the data,"
+            " http(s) or s3 URLs. Merged in order; later sources win.",
             metavar="SOURCE...",
         ),
     ],
     out: Annotated[
         str,
-        typer.Option(
-            help="The catalogue, made or updated: a folder, or an s3:// address.", metavar="CATALOG"
-        ),
+        typer.Option(help="Catalogue to create or update: a folder or an s3:// URL.", metavar="CATALOG"),
     ],
-    dataset: Annotated[str, typer.Option(help="Which dataset the sources describe.")] = "v1",
+    dataset: Annotated[str, typer.Option(help="Dataset that the sources describe.")] = "v1",
     years: Years = None,
     bbox: Bbox = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Keep present tile-years that the sources do not list.")
+        bool, typer.Option("--update", help="Keep existing tile-years that the sources do not list.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail at the first problem in a manifest.")
+        bool, typer.Option("--strict", help="Fail on the first problem in a manifest.")
     ] = False,
     complete: Annotated[
         bool,
         typer.Option(
             "--complete",
-            help="Fill what a later source does not say (hashes, sizes) from an earlier one, unless they"
-            " contradict. A tile republished with the same size would keep its old hash.",
+            help="Fill in hashes and sizes that a later source lacks from an earlier one, unless they"
+            " conflict. A tile republished with the same size would keep its old hash.",
         ),
     ] = False,
     url: Annotated[
-        str, typer.Option(help="Address the catalogue will be served at, for its static files.")
+        str, typer.Option(help="URL that the catalogue will be served at, for its static files.")
     ] = ".",
     source_root: Annotated[
         str | None,
-        typer.Option(help="Where the .npy files are: folder or address. Default: where they are published."),
+        typer.Option(help="Folder or URL of the .npy files. Default: where they are published."),
     ] = None,
-    landmask_root: Annotated[
-        str | None, typer.Option(help="Where the landmask files are: folder or address.")
-    ] = None,
+    landmask_root: Annotated[str | None, typer.Option(help="Folder or URL of the landmask files.")] = None,
     data_root: Annotated[
-        str | None, typer.Option(help="Address of the converted COGs. Default: served from CATALOG/cogs.")
+        str | None, typer.Option(help="URL of the converted COGs. Default: served from CATALOG/cogs.")
     ] = None,
     ledger: Annotated[
         list[str] | None,
         typer.Option(
-            help="Ledger of `convert`: which tiles are COGs; repeat for more. Default: CATALOG/cogs."
+            help="Ledger written by `convert`, which lists the COGs; can be repeated. Default: CATALOG/cogs."
         ),
     ] = None,
     mirror: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another place of the COGs, as lab=https://data.example.org/cogs/v1; repeat for more.",
-            metavar="NAME=ADDRESS",
+            help="Mirror of the COGs, such as lab=https://data.example.org/cogs/v1; can be repeated.",
+            metavar="NAME=URL",
         ),
     ] = None,
     source_mirror: Annotated[
         list[str] | None,
-        typer.Option(help="Another place of the source files; repeat for more.", metavar="NAME=ADDRESS"),
+        typer.Option(help="Mirror of the source files; can be repeated.", metavar="NAME=URL"),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn tile manifests into a catalogue, in a folder or in S3, or bring it up to date."""
+    """Create a catalogue from tile manifests, or update it, in a folder or in S3."""
     from catalog_builder import console
     from catalog_builder.build.options import BuildOptions
     from catalog_builder.build.run import build as run
@@ -151,43 +147,51 @@ def _build_data(done: BuildReport) -> dict[str, Any]:
 def export(
     catalog: CatalogArg,
     to: Annotated[
-        str | None, typer.Option(help="ndjson, geoparquet, static (JSON files that link) or pgstac.")
+        str | None, typer.Option(help="ndjson, geoparquet, static (linked JSON files) or pgstac.")
     ] = None,
-    pgstac: Annotated[bool, typer.Option("--pgstac", help="The same as --to pgstac.")] = False,
+    pgstac: Annotated[bool, typer.Option("--pgstac", help="Same as --to pgstac.")] = False,
     out: Annotated[
         str | None,
         typer.Option(
-            help="Where to: a file for ndjson (.gz and .zst are compressed, - is stdout), a folder for"
-            " geoparquet and static; or an s3:// address.",
+            help="Output: a file for ndjson (.gz and .zst are compressed, - is stdout), a folder for"
+            " geoparquet and static; or an s3:// URL.",
             metavar="PATH",
         ),
     ] = None,
     dsn: Annotated[
-        str | None, typer.Option(help="Database for pgstac, as postgresql://user@host/db; default PGHOST...")
+        str | None,
+        typer.Option(help="Database for pgstac, such as postgresql://user@host/db. Default: PGHOST..."),
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Only this collection; repeat for more.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Export only this collection; can be repeated.")
+    ] = None,
     years: Years = None,
     bbox: Annotated[
         str | None,
-        typer.Option("--bbox", "--region", help="Only here: west,south,east,north, or a GeoJSON file."),
+        typer.Option(
+            "--bbox", "--region", help="Export only this region: west,south,east,north, or a GeoJSON file."
+        ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Address the catalogue is served at. Default: as it was built.")
+        str | None, typer.Option(help="URL that the catalogue is served at. Default: as built.")
     ] = None,
-    max_items: Annotated[int, typer.Option(help="Most items of a static tree.", min=1)] = 200_000,
+    max_items: Annotated[
+        int, typer.Option(help="Maximum number of items in a static tree.", min=1)
+    ] = 200_000,
     method: Annotated[
-        str, typer.Option(help="pgstac, items that are there: upsert, insert, insert_ignore or delsert.")
+        str,
+        typer.Option(help="pgstac: how to treat existing items: upsert, insert, insert_ignore or delsert."),
     ] = "upsert",
     migrate: Annotated[
         bool, typer.Option("--migrate", help="pgstac: install or update pgSTAC in the database first.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="pgstac: load everything, not only what changed.")
+        bool, typer.Option("--force", help="pgstac: load everything, not only changes.")
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a catalogue's items for others: ndjson, stac-geoparquet, a static tree, or into pgSTAC."""
+    """Export a catalogue's items as ndjson, stac-geoparquet or a static tree, or into pgSTAC."""
     from catalog_builder import console
     from catalog_builder.catalog.extract import extracts
     from catalog_builder.catalog.open import open_index

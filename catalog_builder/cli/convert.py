@@ -64,30 +64,30 @@ def convert(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="GeoTIFFs or .npy pairs: files, folders, glob patterns, s3:// or http(s) addresses,"
+            help="GeoTIFFs or .npy pairs: files, folders, glob patterns, s3:// or http(s) URLs,"
             " manifests, or a catalogue folder.",
             metavar="SOURCE...",
         ),
     ],
     out: Annotated[
         str | None,
-        typer.Option(help="Folder or s3:// address for the COGs. Default for a catalogue: its cogs folder."),
+        typer.Option(help="Folder or s3:// URL for the COGs. Default for a catalogue: its cogs folder."),
     ] = None,
     profile: Annotated[
         Profile,
-        typer.Option(help="native: int8 codes and scales, lossless and small. float32: plain values."),
+        typer.Option(help="native: int8 codes and scales, lossless and small. float32: dequantised values."),
     ] = Profile.native,
     grid: Annotated[
         GridChoice,
-        typer.Option(help="utm: the 10 m lattice the pixels lie on. source: the published corner."),
+        typer.Option(help="utm: the 10 m grid that the pixels lie on. source: the published corner."),
     ] = GridChoice.utm,
     overviews: Annotated[
-        Overviews, typer.Option(help="average: mean vectors. nearest: real vectors only.")
+        Overviews, typer.Option(help="average: mean vectors. nearest: existing vectors only.")
     ] = Overviews.average,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Dataset of the sources, where they do not say it themselves.", rich_help_panel=_WHICH
+            help="Dataset of the sources, if they do not state it themselves.", rich_help_panel=_WHICH
         ),
     ] = None,
     years: Annotated[
@@ -96,32 +96,38 @@ def convert(
     ] = None,
     bbox: Annotated[
         str | None,
-        typer.Option(help="Box to convert: west,south,east,north in degrees.", rich_help_panel=_WHICH),
+        typer.Option(
+            help="Bounding box to convert: west,south,east,north in degrees.", rich_help_panel=_WHICH
+        ),
     ] = None,
     missing: Annotated[
         bool,
         typer.Option(
-            "--missing", help="Of a catalogue: only tile-years that have no COG yet.", rich_help_panel=_WHICH
+            "--missing",
+            help="For a catalogue: convert only tile-years that have no COG yet.",
+            rich_help_panel=_WHICH,
         ),
     ] = False,
     source_root: Annotated[
         str | None,
         typer.Option(
-            help="Where a manifest's .npy files are. Default: where they are published.",
+            help="Folder or URL of a manifest's .npy files. Default: where they are published.",
             rich_help_panel=_WHICH,
         ),
     ] = None,
     landmask_root: Annotated[
-        str | None, typer.Option(help="Where the landmask files are.", rich_help_panel=_WHICH)
+        str | None, typer.Option(help="Folder or URL of the landmask files.", rich_help_panel=_WHICH)
     ] = None,
     year: Annotated[
         int | None,
-        typer.Option(help="Year of .npy files whose folder does not say it.", rich_help_panel=_WHICH),
+        typer.Option(
+            help="Year of .npy files whose folder name does not contain it.", rich_help_panel=_WHICH
+        ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes. Default: as cores and memory allow. 0 works in this process.",
+            help="Number of processes. Default: as cores and memory allow. 0: convert in this process.",
             min=0,
             rich_help_panel=_WHO,
         ),
@@ -129,7 +135,7 @@ def convert(
     dask: Annotated[
         str | None,
         typer.Option(
-            help="Run on a Dask cluster: its scheduler's address (tcp://, tls://) or scheduler file;"
+            help="Run on a Dask cluster, given its scheduler's address (tcp://, tls://) or scheduler file;"
             " 'local' starts one on this machine.",
             rich_help_panel=_WHO,
         ),
@@ -143,29 +149,34 @@ def convert(
         ),
     ] = None,
     ledger: Annotated[
-        str | None, typer.Option(help="Folder of the ledger. Default: OUT/ledger.", rich_help_panel=_WHO)
+        str | None, typer.Option(help="Folder for the ledger. Default: OUT/ledger.", rich_help_panel=_WHO)
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Reopen every result and compare every pixel with the source.")
+        bool, typer.Option("--verify", help="Reopen every output and compare every pixel with the source.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Convert again what is done already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Convert tiles again that are already done.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many tiles, how many bytes and how long; do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Report the number of tiles and bytes and the time needed; convert nothing."
+        ),
     ] = False,
     fit_visual: Annotated[
         bool,
         typer.Option(
-            "--fit-visual", help="First fit the false colours on a sample of the sources, and keep them."
+            "--fit-visual", help="First fit the false colours to a sample of the sources, and save them."
         ),
     ] = False,
     visual: Annotated[
         bool,
         typer.Option(
-            "--visual/--no-visual", help="Make false colour and thumbnail where colours are fitted."
+            "--visual/--no-visual", help="Write false-colour images and thumbnails if colours are fitted."
         ),
     ] = True,
     block_size: Annotated[
-        int, typer.Option(help="Rows and columns of a block.", rich_help_panel=_ENCODING)
+        int, typer.Option(help="Rows and columns of a block (TIFF tile).", rich_help_panel=_ENCODING)
     ] = 128,
     interleave: Annotated[
         Interleave,
@@ -177,11 +188,11 @@ def convert(
     compression: Annotated[
         Compression, typer.Option(help="Codec; deflate for readers without zstd.", rich_help_panel=_ENCODING)
     ] = Compression.zstd,
-    level: Annotated[int, typer.Option(help="Level of the codec.", rich_help_panel=_ENCODING)] = 1,
+    level: Annotated[int, typer.Option(help="Compression level.", rich_help_panel=_ENCODING)] = 1,
     predictor: Annotated[
         int | None,
         typer.Option(
-            help="1 none (for async-geotiff), 2 for codes, 3 for floats. Default: by data.",
+            help="1: none (for async-geotiff), 2: for codes, 3: for floats. Default: by data type.",
             min=1,
             max=3,
             rich_help_panel=_ENCODING,
@@ -191,24 +202,24 @@ def convert(
         bool,
         typer.Option(
             "--sync/--no-sync",
-            help="Flush every file to the disk before it gets its name; --no-sync on a scratch disk.",
+            help="Flush every file to disk before it gets its final name.",
             rich_help_panel=_ENCODING,
         ),
     ] = True,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only failures and the result.")
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only failures and the result.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Turn GeoTIFFs or .npy pairs into Cloud Optimized GeoTIFFs, verified and resumable."""
+    """Convert GeoTIFFs or .npy pairs to Cloud Optimized GeoTIFFs, verified and resumable."""
     from catalog_builder import console
     from catalog_builder.cli.options import parse_bbox, parse_years
     from catalog_builder.convert.api import prepare, target_of
-    from catalog_builder.convert.plan.job import Options, Wanted
+    from catalog_builder.convert.plan.job import ConvertOptions, Wanted
     from catalog_builder.tile.datasets import dataset as find
 
     part = parse_shard(shard)
-    options = Options(
+    options = ConvertOptions(
         out=target_of(sources, out),
         profile=profile.value,
         grid=grid.value,
@@ -245,16 +256,16 @@ def convert(
 
 
 ARRAY_INDEX = ("SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX")
-"""Where Slurm, AWS Batch and Kubernetes (an indexed Job) tell a job which one of an array it is."""
+"""Variables in which Slurm, AWS Batch and Kubernetes (an indexed Job) give a job its array index."""
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8; ``array/8`` takes the number from an array job.
+    """Parse ``3/8``: the shards of 8 are 0/8 to 7/8; ``array/8`` takes the index from the array job.
 
     Raises
     ------
     QueryError
-        If the text has another form, or no array job says its number.
+        If the text has another form, or no variable gives the array index.
     """
     if text is None:
         return None
@@ -264,7 +275,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         i = next((os.environ[name] for name in ARRAY_INDEX if name in os.environ), "")
         if not i:
             raise QueryError(
-                f"--shard {text}: none of {', '.join(ARRAY_INDEX)} is set, so this is no array job"
+                f"--shard {text}: none of {', '.join(ARRAY_INDEX)} is set, so this is not an array job"
             )
         found = f"{i}/{n}"
     if not (i.isdigit() and n.isdigit() and int(i) < int(n)):
@@ -275,9 +286,13 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 def _estimate_text(found: Estimate, workers: int) -> str:
     from catalog_builder.convert.progress import duration, size
 
-    source = "measured by this ledger" if found.measured else "documented defaults, nothing measured yet"
+    source = (
+        "measured rates from this ledger"
+        if found.measured
+        else "documented default rates, nothing measured yet"
+    )
     return (
-        f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} done already)\n"
+        f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} already done)\n"
         f"  {size(found.bytes_in)} to read, about {size(found.bytes_out)} to write\n"
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
     )

@@ -1,4 +1,4 @@
-"""The verbs that fetch pixels: ``get`` and ``preview``."""
+"""The commands that fetch pixels: ``get`` and ``preview``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from catalog_builder.errors import QueryError
 def preview(
     catalog: Annotated[
         str,
-        typer.Argument(
-            help="A catalogue folder, its s3:// address, or the address of its API.", metavar="CATALOG"
-        ),
+        typer.Argument(help="A catalogue folder, its s3:// URL, or the URL of its API.", metavar="CATALOG"),
     ],
     region: Annotated[
         str,
-        typer.Option(help="What to show: west,south,east,north in degrees, or a GeoJSON file or shapefile."),
+        typer.Option(
+            help="Region to draw: west,south,east,north in degrees, or a GeoJSON file or shapefile."
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="File to write: a picture (.png, .tif) or a web map in one file (.html).", metavar="FILE"
+            help="File to write: an image (.png, .tif) or a self-contained web map (.html).", metavar="FILE"
         ),
     ],
-    year: Annotated[int | None, typer.Option(help="Default: the newest that the region has.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
-    size: Annotated[int, typer.Option(help="Longest side in pixels.")] = 2048,
-    open_it: Annotated[bool, typer.Option("--open", help="Open the file when it is written.")] = False,
+    year: Annotated[int | None, typer.Option(help="Default: the newest year that the region has.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Collection to use. Default: the first real one.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Length of the longer side in pixels.")] = 2048,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the file once it is written.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a region in false colour: one PCA for all tiles, read from overviews only."""
+    """Render a region in false colour: one PCA for all tiles, read from overviews only."""
     from catalog_builder import console
     from catalog_builder.tile.regions.region_file import region_of
     from catalog_builder.vectors.preview import preview as draw
@@ -45,7 +47,7 @@ def preview(
         picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
     write_preview(picture, out)
     if picture.left_out and not quiet:
-        console.say(f"note: {picture.left_out} tiles are not converted and not on this machine: left out")
+        console.say(f"note: {picture.left_out} tiles are left out: not converted, and not on this machine")
     height, width, _ = picture.pixels.shape
     console.result(
         f"{out}: {picture.tiles} tiles of {picture.year}, {width} x {height} pixels",
@@ -69,7 +71,7 @@ def get(
     catalog: Annotated[
         str,
         typer.Argument(
-            help="A catalogue folder, its s3:// address, or the address of a STAC API.", metavar="CATALOG"
+            help="A catalogue folder, its s3:// URL, or the URL of a STAC API.", metavar="CATALOG"
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to; it holds one dataset.", metavar="FOLDER")],
@@ -79,23 +81,26 @@ def get(
     bbox: Annotated[str | None, typer.Option(help="The region as west,south,east,north in degrees.")] = None,
     year: Annotated[int | None, typer.Option(help="One year.")] = None,
     years: Annotated[
-        str | None, typer.Option(help="Several: '2017-2020' or '2017,2024'. Default all.")
+        str | None, typer.Option(help="Several years: '2017-2020' or '2017,2024'. Default: all.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Which dataset; default the first real one.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset. Default: the first real one.")] = None,
     kind: Annotated[str, typer.Option("--format", help="geotiff, cog, netcdf, zarr or npy.")] = "geotiff",
     dtype: Annotated[
-        str, typer.Option(help="float32 values, or int8 codes with their scales beside them.")
+        str, typer.Option(help="float32 values, or int8 codes with their scales in a separate file.")
     ] = "float32",
-    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0: '0,1,5-7'.")] = "0-127",
+    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0, such as '0,1,5-7'.")] = "0-127",
     tiles: Annotated[
-        bool, typer.Option("--tiles", help="One file per tile and year, not one per UTM zone and year.")
+        bool,
+        typer.Option(
+            "--tiles", help="Write one file per tile and year instead of one per UTM zone and year."
+        ),
     ] = False,
-    workers: Annotated[int, typer.Option(help="Tiles that are read at once.", min=1)] = 4,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of tiles read at the same time.", min=1)] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be read.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the embeddings of a region: only the bytes that it touches, clipped and put together."""
+    """Fetch the embeddings of a region: reads only the bytes it needs, clips and mosaics them."""
     from catalog_builder import console
     from catalog_builder.cli.get_options import options_from, report_data, report_text
     from catalog_builder.vectors.run import get as run

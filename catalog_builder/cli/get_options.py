@@ -1,4 +1,4 @@
-"""What the verb ``get`` says and hears, in words."""
+"""Parses the options of the command ``get`` and formats its report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def options_from(
     tiles: bool,
     workers: int,
 ) -> Options:
-    """Return what the arguments of the command mean.
+    """Parse the arguments of the command.
 
     Raises
     ------
@@ -52,31 +52,31 @@ def options_from(
 
 
 def report_text(done: Report, out: Path, *, dry_run: bool) -> str:
-    """Return what was done, for people."""
+    """Return the report as text."""
     about = "about " if not done.planned_exact else ""
     title = done.dataset.title if done.dataset else ""
     lines = [f"{title}: {done.pixels:,} pixels of {done.tile_years} tile-years"]
     if dry_run:
         lines.append(
-            f"would read {about}{done.planned_bytes:,} bytes; the tiles whole are {done.whole_bytes:,}"
-            + (f"; {done.kept} outputs are there already" if done.kept else "")
+            f"would read {about}{done.planned_bytes:,} bytes; the whole tiles are {done.whole_bytes:,}"
+            + (f"; {done.kept} outputs already exist" if done.kept else "")
         )
         return "\n".join(lines)
     lines.append(
-        f"read {about}{done.read_bytes:,} bytes; the tiles whole are {done.whole_bytes:,}"
+        f"read {about}{done.read_bytes:,} bytes; the whole tiles are {done.whole_bytes:,}"
         if done.written
         else "nothing to read"
     )
     lines += [f"  {path}" for path in done.files]
     lines.append(
-        f"{out}: {done.written} written, {done.kept} there already, {len(done.failed)} failed"
+        f"{out}: {done.written} written, {done.kept} already there, {len(done.failed)} failed"
         + ("; SYNTHETIC pixels, not TESSERA data" if done.is_synthetic else "")
     )
     return "\n".join(lines)
 
 
 def report_data(done: Report, *, dry_run: bool) -> dict[str, Any]:
-    """Return the same, for programs."""
+    """Return the report as JSON data."""
     return {
         "dry_run": dry_run,
         "dataset": done.dataset.directory if done.dataset else None,

@@ -1,4 +1,4 @@
-"""The verbs that look at a catalogue: ``info``, ``coverage``, ``validate``."""
+"""The commands that inspect a catalogue: ``info``, ``coverage``, ``validate``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catalog_builder.cli.options import AsJson, CatalogArg, Quiet, Years, parse_
 
 
 def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
-    """Say what a catalogue holds."""
+    """Summarise the contents of a catalogue."""
     import json
 
     from catalog_builder import console
@@ -55,7 +55,7 @@ def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
 
 
 def _collection(index: Index, name: str | None) -> CollectionRecord:
-    """Return the collection a user means: the one named, or the only or first real one."""
+    """Return the requested collection: the named one, or the only or first real one."""
     from catalog_builder.tile.datasets import dataset as find
 
     if name is None:
@@ -71,19 +71,21 @@ def coverage(
     catalog: CatalogArg,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the map here: a picture (.png) or a page (.html).", metavar="FILE"),
+        typer.Option(help="File to write the map to: an image (.png) or a page (.html).", metavar="FILE"),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Which collection; default the first real one.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Collection to use. Default: the first real one.")
+    ] = None,
     years: Years = None,
     region: Annotated[
         str | None,
-        typer.Option(help="Only this part: west,south,east,north in degrees, or a GeoJSON file or address."),
+        typer.Option(help="Only this region: west,south,east,north in degrees, or a GeoJSON file or URL."),
     ] = None,
     width: Annotated[int, typer.Option(help="Width of the map in pixels.")] = 1800,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show which tiles have which years: a table, and a map in upstream's colours."""
+    """Show which tiles exist for which years: a table, and a map in upstream's colours."""
     from dataclasses import asdict
 
     from catalog_builder import console
@@ -133,16 +135,16 @@ def _years_text(years: tuple[int, ...]) -> str:
 
 def validate(
     path: Annotated[
-        str, typer.Argument(help="A catalogue, or what `convert` wrote to: a folder or an s3:// address.")
+        str, typer.Argument(help="A catalogue, or the output of `convert`: a folder or an s3:// URL.")
     ],
     pixels: Annotated[
         bool, typer.Option("--pixels/--no-pixels", help="Compare every pixel of the COGs with its source.")
     ] = True,
-    workers: Annotated[int | None, typer.Option(help="Processes for the tiles.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes for the tiles.", min=1)] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a catalogue is sound: index, parquet, STAC, and the COGs' checksums and pixels."""
+    """Check a catalogue: index, parquet, STAC, and the checksums and pixels of the COGs."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 

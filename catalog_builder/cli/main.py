@@ -1,7 +1,7 @@
-"""``tessera-stac``: the verbs of the command line, put together.
+"""``tessera-stac``: assembles the commands of the command line.
 
-Heavy imports are made inside the functions, so that ``--help`` answers at once. Exit codes: 0 all
-good, 1 something failed (and what), 2 wrong usage.
+Heavy imports are made inside the functions, so that ``--help`` is fast. Exit codes: 0
+success, 1 something failed (and what), 2 usage error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> NoReturn:
         say(f"error: {exc}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("interrupted; what was finished is kept")
+        say("interrupted; finished work is kept")
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output left (| head): not our failure
@@ -64,11 +64,11 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Say the version and the commit.", callback=_say_version, is_eager=True
+            "--version", help="Print the version and the commit.", callback=_say_version, is_eager=True
         ),
     ] = False,
 ) -> None:
-    """Commands share nothing but this."""
+    """Options shared by all commands."""
 
 
 # In the order in which --help lists them.

@@ -1,4 +1,4 @@
-"""Arguments and options that verbs share."""
+"""Arguments and options that commands share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from catalog_builder.tile.grid import Bounds
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors and the result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only errors and the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CatalogArg = Annotated[
-    str, typer.Argument(help="The catalogue: a folder, or its s3:// address.", metavar="CATALOG")
+    str, typer.Argument(help="The catalogue: a folder or an s3:// URL.", metavar="CATALOG")
 ]
-Years = Annotated[str | None, typer.Option(help="Years to keep: '2024', '2017-2020' or '2017,2024'.")]
+Years = Annotated[str | None, typer.Option(help="Years to include: '2024', '2017-2020' or '2017,2024'.")]
 Bbox = Annotated[
     str | None,
-    typer.Option(help="Box to keep: west,south,east,north in degrees; west > east crosses the antimeridian."),
+    typer.Option(
+        help="Bounding box: west,south,east,north in degrees; west > east crosses the antimeridian."
+    ),
 ]
 
 
@@ -50,7 +52,7 @@ def parse_bbox(text: str | None) -> Bounds | None:
     Raises
     ------
     QueryError
-        If it is not four numbers on the globe, or six with heights.
+        If it is not four numbers in range, or six with heights.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""The verb ``serve``."""
+"""The command ``serve``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def serve(
     catalog: Annotated[
         str | None,
         typer.Argument(
-            help="The catalogue: a folder or an s3:// address. With TESSERA_STAC_BACKEND=pgstac only its"
-            " COGs, and not needed.",
+            help="The catalogue: a folder or an s3:// URL. With TESSERA_STAC_BACKEND=pgstac it is optional"
+            " and only its COGs are used.",
             metavar="CATALOG",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
-    workers: Annotated[int, typer.Option(help="Server processes.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Number of server processes.", min=1)] = 1,
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
 ) -> None:
-    """Serve a catalogue: STAC API, data by ranges, the raw lane and the browser, on one port."""
+    """Serve a catalogue: STAC API, COGs and published arrays by range requests, and the browser."""
     import tempfile
 
     from api import server
@@ -40,7 +40,7 @@ def serve(
     set_up_malloc()
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
-        raise QueryError("CATALOG: say which catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
+        raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
         check_digest(open_index(catalog).path)  # a clear error now, not in every worker
     sock = server.listen(host, port)

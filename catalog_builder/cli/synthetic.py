@@ -1,4 +1,4 @@
-"""The verbs for synthetic tiles: ``sample`` and ``demo``."""
+"""The commands for synthetic tiles: ``sample`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def sample(
     tile: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tile and year, 'grid_0.15_52.05_2024'; repeat for more. Default: six near Cambridge."
+            help="Tile and year, 'grid_0.15_52.05_2024'; can be repeated. Default: six near Cambridge."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another world for another number.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the synthetic world.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Number of processes.", min=1)] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make realistic synthetic tiles in upstream's own formats (not TESSERA data)."""
+    """Generate realistic synthetic tiles in upstream's own formats (not TESSERA data)."""
     from catalog_builder import console
     from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
     from catalog_builder.tile.grid import TileId
@@ -34,7 +34,7 @@ def sample(
     for text in tile or []:
         name, _, year = text.rpartition("_")
         if not year.isdigit():
-            raise QueryError(f"--tile: expected a tile and year as in grid_0.15_52.05_2024, found '{text}'")
+            raise QueryError(f"--tile: expected a tile and year such as grid_0.15_52.05_2024, found '{text}'")
         wanted.append((TileId.from_name(name), int(year)))
     with console.progress("tiles", quiet=quiet) as report:
         made = sample_set(
@@ -57,12 +57,12 @@ def sample(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the catalogue and the tiles go.")] = Path(".run"),
+    folder: Annotated[Path, typer.Option(help="Folder for the catalogue and the tiles.")] = Path(".run"),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
     quiet: Quiet = False,
 ) -> None:
-    """Build a sample catalogue from real manifests, make a few synthetic tiles, and serve both."""
+    """Build a sample catalogue from real manifests, generate a few synthetic tiles, and serve both."""
     from catalog_builder.console import say
     from catalog_builder.synthetic.demo import greeting, prepare
 

@@ -15,7 +15,7 @@ from catalog_builder.catalog.open import is_catalog
 from catalog_builder.convert import progress
 from catalog_builder.convert.fit_colours import fit_visual as fit_bases
 from catalog_builder.convert.plan.estimate import Estimate, estimate
-from catalog_builder.convert.plan.job import Options, Plan, Wanted
+from catalog_builder.convert.plan.job import ConvertOptions, Plan, Wanted
 from catalog_builder.convert.plan.sources import plan as make_plan
 from catalog_builder.convert.progress import duration, size
 from catalog_builder.convert.run import RunReport, run
@@ -35,7 +35,7 @@ class Conversion:
     """A conversion that is planned and has its workers; made by :func:`prepare`."""
 
     plan: Plan
-    options: Options
+    options: ConvertOptions
     pool: Workers
     workers: int
     """How many tiles are converted at a time."""
@@ -96,7 +96,7 @@ class Conversion:
                 share = 100 * sum(basis.explained)
                 console.say(
                     f"colours of {basis.dataset}: {basis.pixels:,} pixels of {len(basis.tiles)} tiles,"
-                    f" {share:.0f} % of their variance; kept in {where}"
+                    f" {share:.0f} % of their variance; saved in {where}"
                 )
 
     def _stored_bases(self) -> tuple[Basis, ...]:
@@ -106,7 +106,7 @@ class Conversion:
     def text_of(self, done: RunReport) -> str:
         """Return what a run did, for people."""
         lines = [
-            f"{self.options.out}: {done.converted:,} converted, {done.skipped:,} done already,"
+            f"{self.options.out}: {done.converted:,} converted, {done.skipped:,} already done,"
             f" {len(done.failed):,} failed of {done.total:,}" + (" (interrupted)" if done.interrupted else "")
         ]
         if done.converted:
@@ -141,7 +141,7 @@ class Conversion:
 @contextmanager
 def prepare(
     sources: Sequence[str],
-    options: Options,
+    options: ConvertOptions,
     wanted: Wanted | None = None,
     *,
     workers: int | None = None,
@@ -176,7 +176,7 @@ def prepare(
 
     Examples
     --------
-    >>> with prepare(["catalog"], Options(out="cogs"), workers=0) as conversion:  # doctest: +SKIP
+    >>> with prepare(["catalog"], ConvertOptions(out="cogs"), workers=0) as conversion:  # doctest: +SKIP
     ...     done = conversion.run()
     """
     wanted = wanted or Wanted()
@@ -209,28 +209,30 @@ def target_of(sources: Sequence[str], out: str | None = None) -> str:
     if len(sources) == 1 and is_catalog(sources[0]):
         source = sources[0]
         return storage.join(source if storage.scheme(source) else str(Path(source).absolute()), COGS)
-    raise QueryError("--out: say where the COGs go; only a catalogue has a place for them")
+    raise QueryError("--out: give the output folder for the COGs; only a catalogue has a default")
 
 
-def _workers(plan: Plan, options: Options, asked: int | None, dask: str | None) -> tuple[Workers, int, str]:
+def _workers(
+    plan: Plan, options: ConvertOptions, asked: int | None, dask: str | None
+) -> tuple[Workers, int, str]:
     """Return the workers, how many they are, and a line about them."""
     if dask is not None and dask != LOCAL:
         if asked is not None:
-            raise QueryError("--workers and --dask: give one of the two; a cluster has its own workers")
+            raise QueryError("--workers and --dask: give only one of the two; a cluster has its own workers")
         cluster, about = connect(dask)
         return cluster, max(1, cluster.live), about
     first = next(plan.jobs(), None)
     geotiff = first is not None and first.kind == "geotiff"
     if asked == 0:
         if dask is not None:
-            raise QueryError("--workers: a local Dask cluster needs one or more")
+            raise QueryError("--workers: a local Dask cluster needs at least one")
         return processes.ExecutorWorkers(processes.Inline(), 1), 1, "working in this process"
     count = asked or min(processes.default_workers(options, geotiff=geotiff), max(plan.total, 1))
     need = processes.memory_per_worker(options, geotiff=geotiff)
     about = f"{count} worker{'s' if count != 1 else ''}, each one thread and at most {size(need)}"
     free = processes.available_memory()
     if free is not None and count * need > free:
-        about += f"; together that may be more than the {size(free)} that are free: use fewer --workers"
+        about += f"; together that may exceed the {size(free)} that are free: use fewer --workers"
     if dask is not None:
         # A raster that is no tile may need more than a tile does: what is free is shared out.
         local, where = start_local(count, max(need * 5 // 4, (free or 0) * 4 // 5 // count))

@@ -17,7 +17,7 @@ from catalog_builder.convert.encode.colours import (
     fit_basis,
     sample_pixels,
 )
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.source import NotATileError, read_source
 from catalog_builder.convert.workers.processes import WorkerDiedError
 from catalog_builder.errors import ConvertError, TesseraError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def fit_visual(
-    plan: Plan, options: Options, workers: Workers, say: Callable[[str], None] = lambda line: None
+    plan: Plan, options: ConvertOptions, workers: Workers, say: Callable[[str], None] = lambda line: None
 ) -> list[Basis]:
     """Fit a basis per dataset of a plan, on up to 64 tiles chosen by a checksum of their names.
 
@@ -66,11 +66,11 @@ def fit_visual(
             else:
                 samples[found.dataset].append(found)
     if not samples:
-        raise ConvertError(f"no tile to fit colours on: {reason}")
+        raise ConvertError(f"no tile to fit colours to: {reason}")
     return [fit_basis(found) for _, found in sorted(samples.items())]
 
 
-def sample_job(job: Job, options: Options) -> Sample | str:
+def sample_job(job: Job, options: ConvertOptions) -> Sample | str:
     """Return some pixels of a job's source, or why there are none: the job of a worker."""
     try:
         source = read_source(job, options)

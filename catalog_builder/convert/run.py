@@ -21,7 +21,7 @@ from catalog_builder import storage
 from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.done import Done
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.plan.sources import Plan
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.tile.convert import Result, convert_tile
@@ -80,14 +80,14 @@ class _Tally:
 
 def run(
     plan: Plan,
-    options: Options,
+    options: ConvertOptions,
     workers: Workers,
     *,
     ledger: str | None = None,
     label: str = "run",
     report: Reporter | None = None,
     force: bool = False,
-    convert: Callable[[Job, Options], Result] = convert_tile,
+    convert: Callable[[Job, ConvertOptions], Result] = convert_tile,
 ) -> RunReport:
     """Convert the jobs of a plan.
 
@@ -135,7 +135,7 @@ def run(
             workers.kill()
             raise ClusterError(
                 f"{error}. {tally.converted:,} tiles were converted and are in the ledger;"
-                " the same command goes on with the rest"
+                " run the same command again for the rest"
             ) from error
         except BaseException:
             workers.kill()
@@ -171,12 +171,12 @@ class _Loop:
 
     def __init__(
         self,
-        options: Options,
+        options: ConvertOptions,
         workers: Workers,
         writer: LedgerWriter,
         report: Reporter,
         tally: _Tally,
-        convert: Callable[[Job, Options], Result],
+        convert: Callable[[Job, ConvertOptions], Result],
         stop: threading.Event,
         after: Callable[[LedgerRow], LedgerRow],
     ) -> None:
@@ -310,7 +310,7 @@ def _stopping(report: Reporter) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        report.say("stopping: the tiles in hand are being finished; once more stops at once")
+        report.say("stopping: finishing the tiles in progress; interrupt again to stop at once")
 
     before: dict[int, Any] = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,6 +1,6 @@
-"""The public names of what ``tessera-stac get`` does, for scripts and notebooks.
+"""The public functions behind ``tessera-stac get``, for scripts and notebooks.
 
-The work is done in :mod:`catalog_builder.vectors`.
+They are implemented in :mod:`catalog_builder.vectors`.
 """
 
 from catalog_builder.vectors.points import Samples, sample_points

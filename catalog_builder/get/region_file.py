@@ -1,4 +1,4 @@
-"""The public name of what reads a region; it lives in :mod:`catalog_builder.tile.regions.region_file`."""
+"""The public name of :mod:`catalog_builder.tile.regions.region_file`, which reads a region."""
 
 from catalog_builder.tile.regions.region_file import region_of
 

@@ -1,9 +1,9 @@
-"""Where a collection's files are: at one place, in S3 or not, and at others that hold the same.
+"""The locations of a collection's files, in S3 or elsewhere, and of their mirrors.
 
 The STAC extensions for both are written here, in the parts that
 :func:`catalog_builder.item.item.item_template` puts into its assets:
-``storage`` says of an ``s3://`` address how to reach its store, ``alternate-assets``
-lists a file's other places.
+``storage`` says how to reach the store of an ``s3://`` URL, ``alternate-assets``
+lists a file's mirrors.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from catalog_builder.errors import QueryError
 STORAGE = "https://stac-extensions.github.io/storage/v2.0.0/schema.json"
 ALTERNATE = "https://stac-extensions.github.io/alternate-assets/v1.2.0/schema.json"
 SIGNED = "signed-s3://"
-"""Instead of ``s3://`` in an address whose hrefs are to be signed, one by one, when they are answered."""
+"""Replaces ``s3://`` in URLs whose hrefs are presigned one by one when the response is sent."""
 
 Mirrors = tuple[tuple[str, str], ...]
-"""Names and addresses."""
+"""Names and URLs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How to reach a bucket, as the storage extension says it."""
+    """How to reach a bucket, in terms of the storage extension."""
 
     name: str
     platform: str
-    """Address of the store, ``{bucket}`` and ``{region}`` as placeholders."""
+    """Endpoint of the store, with ``{bucket}`` and ``{region}`` as placeholders."""
     region: str = ""
     """Empty if the store has none."""
     requester_pays: bool = False
@@ -49,34 +49,34 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a collection's files are, as its items say it.
+    """The locations of a collection's files, as given in its items.
 
-    ``{root}`` in an address stands for the address of the catalogue itself: the API puts its own.
+    ``{root}`` in a URL stands for the root URL of the catalogue: the API inserts its own.
     """
 
     source: str
-    """Below it lie ``<year>/<grid>/<grid>.npy``."""
+    """Root of ``<year>/<grid>/<grid>.npy``."""
     landmasks: str
-    """Below it lie ``<grid>.tiff``."""
+    """Root of ``<grid>.tiff``."""
     lane: str
-    """Below it the API answers the raw lane, ``<year>/<grid>/<grid>_f32.vrt``."""
+    """Root of direct access in the API, ``<year>/<grid>/<grid>_f32.vrt``."""
     data: str
-    """Below it lie the COGs that the ledger names."""
+    """Root of the COGs listed in the ledger."""
     cogs: bool = False
-    """Whether any tile-year is converted; if not, the template leaves all of it out."""
+    """Whether any tile-year is converted; if not, the template omits the converted assets."""
     mirrors: Mirrors = ()
-    """Other places of ``data``."""
+    """Mirrors of ``data``."""
     source_mirrors: Mirrors = ()
-    """Other places of ``source``."""
+    """Mirrors of ``source``."""
     buckets: tuple[Bucket, ...] = ()
-    """How to reach those buckets that an address begins with."""
+    """How to reach the buckets in the URLs."""
     views: str = ""
-    """Below it lie the VRTs that the ledger names, if not below ``data``: a VRT names the files beside it,
-    and is of no use at an address whose neighbours are at others."""
+    """Root of the VRTs listed in the ledger, if not ``data``: a VRT refers to files by relative path,
+    and does not work at a URL that does not resolve them."""
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Self:
-        """Read what :func:`dataclasses.asdict` made, through JSON."""
+        """Restore from :func:`dataclasses.asdict` output that went through JSON."""
         return cls(
             **{
                 **said,
@@ -88,18 +88,18 @@ class Addresses:
 
     @property
     def extensions(self) -> list[str]:
-        """The extensions that items with these addresses declare beside their own."""
+        """The additional extensions that items with these URLs declare."""
         alternate = [ALTERNATE] if self.mirrors or self.source_mirrors else []
         return [*([STORAGE] if self.schemes else []), *alternate]
 
     @property
     def schemes(self) -> dict[str, Any]:
-        """Those buckets, as storage schemes by name, that items say anything of."""
+        """The buckets that items refer to, as storage schemes by name."""
         used = {_bucket(a) for a in (self.source, self.landmasks, *([self.data] if self.cogs else []))}
         return {b.name: b.scheme for b in self.buckets if b.name in used}
 
     def stored(self, address: str) -> dict[str, Any]:
-        """Return the asset field that says in which bucket a file below an address is; empty if in none."""
+        """Return the asset field that refers to the bucket of a file below a URL; empty if in none."""
         name = _bucket(address)
         return {"storage:refs": [name]} if name in self.schemes else {}
 
@@ -116,21 +116,21 @@ def _bucket(address: str) -> str:
 
 
 def alternate(mirrors: Mirrors, href: Callable[[str], Any]) -> dict[str, Any]:
-    """Return the asset field that lists a file's other places; empty if there are none.
+    """Return the asset field that lists a file's mirrors; empty if there are none.
 
     Parameters
     ----------
     mirrors
-        The other places.
+        The mirrors.
     href
-        Gives the file's href, as a node of the template, from the address that it lies below.
+        Returns the file's href, as a node of the template, for a root URL.
     """
     places = {name: {"href": href(address), "alternate:name": name} for name, address in mirrors}
     return {"alternate": places} if places else {}
 
 
 def parse_mirrors(texts: Iterable[str], option: str) -> Mirrors:
-    """Read ``NAME=ADDRESS``, one a text.
+    """Parse texts of the form ``NAME=URL``.
 
     >>> parse_mirrors(["lab=https://data.example.org/cogs/"], "--mirror")
     (('lab', 'https://data.example.org/cogs'),)
@@ -138,14 +138,14 @@ def parse_mirrors(texts: Iterable[str], option: str) -> Mirrors:
     Raises
     ------
     QueryError
-        If a text has another form, an address is not https, http or s3, or a name is given twice.
+        If a text has another form, a URL is not https, http or s3, or a name is given twice.
     """
     found: dict[str, str] = {}
     for text in texts:
         name, _, address = text.partition("=")
         if not name.strip() or not address.startswith(("https://", "http://", "s3://")):
-            raise QueryError(f"{option}: expected NAME=ADDRESS with an https or s3 address, found '{text}'")
+            raise QueryError(f"{option}: expected NAME=URL with an https or s3 URL, found '{text}'")
         if name in found:
-            raise QueryError(f"{option}: two places of the name '{name}'")
+            raise QueryError(f"{option}: two mirrors have the name '{name}'")
         found[name] = address.rstrip("/")
     return tuple(found.items())

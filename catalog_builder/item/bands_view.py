@@ -1,4 +1,4 @@
-"""The item as clients see it that take one band per asset: 128 float32 assets ``b000`` … ``b127``.
+"""The item for clients that read one band per asset: 128 float32 assets ``b000`` … ``b127``.
 
 stackstac reads exactly one band of each asset, and of the projection fields only ``proj:epsg``. This
 is a second template over the same columns as :func:`catalog_builder.item.item.item_template`; the API
@@ -32,7 +32,7 @@ from catalog_builder.tile.files import N_BANDS
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 """The last version that has ``raster:bands``, which stackstac reads."""
 READABLE = 1 << 24
-"""Flag of rows that have bands to read; beside those of :class:`~catalog_builder.item.item.Has`."""
+"""Flag of rows that have bands to read, in addition to :class:`~catalog_builder.item.item.Has`."""
 
 _RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 
@@ -47,7 +47,7 @@ def band_key(band: int) -> str:
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """Read a choice of bands, counted from 0, ascending and each once.
+    """Parse a selection of bands, counted from 0; returned in ascending order, without duplicates.
 
     >>> parse_bands("0,1,5-7")
     (0, 1, 5, 6, 7)
@@ -63,7 +63,7 @@ def parse_bands(text: str) -> tuple[int, ...]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not 0 <= first <= last < N_BANDS:
             raise QueryError(
-                f"bands: expected numbers and ranges within 0..{N_BANDS - 1} as in 0,1,5-7,"
+                f"bands: expected numbers and ranges within 0..{N_BANDS - 1} such as 0,1,5-7,"
                 f" found '{text[:60]}'"
             )
         found.update(range(first, last + 1))
@@ -86,7 +86,7 @@ def bands_text(bands: Sequence[int]) -> str:
 
 
 def band_assets(lane: str, bands: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Return the assets of some bands; ``lane`` is the address above ``<year>/<grid>/``."""
+    """Return the assets of some bands; ``lane`` is the URL above ``<year>/<grid>/``."""
     stem = f"{lane}/{{year}}/grid_{{lon}}_{{lat}}/grid_{{lon}}_{{lat}}"
     return {
         band_key(band): {
@@ -107,14 +107,14 @@ def bands_template(
     grid_kind: grid.Grid = "utm",
     bands: Sequence[int] = range(N_BANDS),
 ) -> dict[str, Any]:
-    """Return the item of a dataset in the view of bands, with slots.
+    """Return the item template of a dataset in the bands view.
 
     Parameters
     ----------
     dataset, addresses, root, grid_kind
-        As of :func:`catalog_builder.item.item.item_template`, whose columns fill the slots.
+        As for :func:`catalog_builder.item.item.item_template`, whose columns fill the slots.
     bands
-        Which assets it has, counted from 0.
+        Bands that become assets, counted from 0.
     """
     item = item_template(dataset, addresses, root, grid_kind)
     lane = addresses.lane.replace("{root}", root)
@@ -142,12 +142,12 @@ def bands_template(
 
 
 def view_query(bands: Sequence[int]) -> str:
-    """Return the query string of the view: all bands need not be named."""
+    """Return the query string of the view; it is shorter if all bands are selected."""
     return "view=bands" + ("" if len(bands) == N_BANDS else f"&bands={bands_text(bands)}")
 
 
 def readable_flags(has: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return rows' flags with :data:`READABLE` where there are bands to read: by the raw lane, or a COG."""
+    """Return rows' flags with :data:`READABLE` where bands can be read, by direct access or from a COG."""
     raw = Has.NPY | Has.RAW_LANE
     readable = ((has & raw) == raw) | ((has & Has.COG) != 0)
     return has | np.where(readable, READABLE, 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The colours of a dataset's ``visual`` assets: three directions in the space of the embeddings."""
+"""The colours of a dataset's ``visual`` assets: three principal directions in embedding space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 from catalog_builder.errors import ConvertError
 
 BASIS_FILE = "visual_basis.json"
-"""Name of a dataset's basis, in the dataset's folder of the output."""
+"""File name of a dataset's basis, in the dataset's output folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Basis:
     """Three directions and their stretch; everything is in the units of the embedding."""
 
     dataset: str
-    """Directory name of the dataset it was fitted on; it means nothing for another."""
+    """Directory name of the dataset it was fitted to; it is meaningless for others."""
     mean: tuple[float, ...]
     """128 values."""
     components: tuple[tuple[float, ...], ...]
@@ -29,12 +29,12 @@ class Basis:
     explained: tuple[float, ...] = ()
     """Share of the sample's variance along each direction."""
     tiles: tuple[str, ...] = ()
-    """Jobs that were sampled."""
+    """Jobs (tile-years) that were sampled."""
     pixels: int = 0
-    """Pixels that were sampled."""
+    """Number of pixels that were sampled."""
 
     def __post_init__(self) -> None:
-        """Refuse a basis that cannot be projected on."""
+        """Reject a basis that cannot be projected onto."""
         bands = len(self.mean)
         if len(self.components) != 3 or any(len(c) != bands for c in self.components):
             raise ConvertError(f"a basis needs 3 components of {bands} values")
@@ -50,7 +50,7 @@ class Basis:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Parse the output of :meth:`to_json`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What an item says of its COGs: the facts that are kept of a converted tile-year, as slots."""
+"""The item's fields about its COGs: the stored metadata of a converted tile-year, as slots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COG_COLUMNS = (
     "source",
     "statistics",
 )
-"""Facts of the table ``cog``, in its order; see :data:`catalog_builder.build.converted.FACTS`."""
+"""Columns of the table ``cog``, in order; see :data:`catalog_builder.build.converted.FACTS`."""
 
 _FILE_FACTS = tuple(
     (f"{role}_{fact}", kind)
@@ -38,7 +38,7 @@ _FILE_FACTS = tuple(
 
 
 def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.integer]) -> dict[str, Any]:
-    """Return the item's slots that come from conversion.
+    """Return the item's slots that are filled from the conversion.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """The STAC Item, defined once.
 
-:func:`item_template` is the definition: what an item of a dataset holds, with slots where tile-years
+:func:`item_template` is the definition: the contents of an item of a dataset, with slots where tile-years
 differ. :func:`item_columns` computes the slots from a TileTable's columns. The API renders the
 template to JSON, the parquet writer to Arrow, and pystac reads either: they cannot disagree.
 
-An asset is listed only when it exists: :class:`Has` says per row what there is.
+An asset is listed only if it exists: :class:`Has` states per row what exists.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ QUANTIZATION = {
 scales are an asset of their own."""
 
 BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
-"""The embedding's dimensions; they have no meaning one by one."""
+"""The embedding's dimensions; they have no individual meaning."""
 
 STATISTICS = ("minimum", "maximum", "mean", "stddev")
-"""Statistics of a band, in the order in which they are kept."""
+"""Statistics of a band, in the order in which they are stored."""
 _GRID_NAMES = np.array(["utm", "source"], dtype=object)
 
 
@@ -66,12 +66,12 @@ _GEOTIFF = "{geotiff}"
 
 
 class Has(enum.IntFlag):
-    """What a tile-year has; decides which assets and fields its item lists."""
+    """What exists for a tile-year; determines which assets and fields its item lists."""
 
     NPY = 1
     """The .npy pair."""
     RAW_LANE = 2
-    """The pair can be read in place: its sizes are the formula's, or unknown."""
+    """The pair is open to direct access: its sizes match the formula, or are unknown."""
     SIZES = 4
     """The manifest gives the pair's sizes."""
     HASHES = 8
@@ -85,7 +85,7 @@ class Has(enum.IntFlag):
     """A GeoTIFF exported by geotessera."""
     GEOTIFF_SIZE = 512
     COG = 1024
-    """Converted: the ledger has it."""
+    """Converted: listed in the ledger."""
     COG_NATIVE = 2048
     """As codes and scales, with a float32 view beside them."""
     COG_FLOAT = 4096
@@ -95,23 +95,23 @@ class Has(enum.IntFlag):
     COG_STATISTICS = 16384
     """With statistics per band."""
     COG_SOURCE_GRID = 32768
-    """On upstream's published corner, not on the 10 m lattice."""
+    """On upstream's published corner, not on the 10 m grid."""
 
 
 def item_template(
     dataset: Dataset, addresses: Addresses, root: str, grid_kind: grid.Grid = "utm"
 ) -> dict[str, Any]:
-    """Return the item of a dataset, with slots.
+    """Return the item template of a dataset.
 
     Parameters
     ----------
     dataset
-        Whose items.
+        The dataset of the items.
     addresses
-        Where the files are.
+        Locations of the files.
     root
-        Address of the service or of the catalogue folder, without a trailing slash; replaces
-        ``{root}`` in every address.
+        Root URL of the service or of the catalogue folder, without a trailing slash; replaces
+        ``{root}`` in every URL.
     grid_kind
         Which raster grid the items describe.
     """
@@ -283,7 +283,7 @@ def _published_embeddings(source_file: Callable[[str], dict[str, Any]]) -> Choic
 def _cog_assets(
     addresses: Addresses, root: str, raw_view: dict[str, Any], published: Choice
 ) -> dict[str, Any]:
-    """Return the assets of converted tile-years; their paths are the converter's."""
+    """Return the assets of converted tile-years; their paths come from the converter."""
     data, views = (a.replace("{root}", root) for a in (addresses.data, addresses.views or addresses.data))
 
     def at(place: str, content: str, suffix: str) -> Text:
@@ -389,7 +389,7 @@ def _cog_assets(
 
 @dataclass(frozen=True, slots=True)
 class TileRows:
-    """Tile-years as columns, one element a row: what the index and the TileTable both can give."""
+    """Tile-years as columns, one element per row: both the index and the TileTable can provide them."""
 
     row: npt.NDArray[np.int32]
     """Latitude row, 0 in the south."""
@@ -403,7 +403,7 @@ class TileRows:
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
     landmask_sha256, geotiff (quoted path), geotiff_size; those of
     :func:`catalog_builder.item.converted.cog_slots` if any row is converted; numpy, Arrow or lists. Values
-    only count where ``has`` says so."""
+    are valid only where ``has`` says so."""
 
 
 def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:
@@ -414,7 +414,7 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
     rows
         The tile-years.
     years
-        All years of the collection: what makes coverage full.
+        All years of the collection; a tile with all of them has full coverage.
     grid_kind
         Which raster grid to describe.
     """

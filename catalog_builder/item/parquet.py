@@ -1,4 +1,4 @@
-"""stac-geoparquet: a collection's items as columns, one file a year.
+"""stac-geoparquet: a collection's items as columns, one file per year.
 
 Rows are in Z-order, so that a row group covers a compact area and a reader with a bbox skips the
 rest (GeoParquet 1.1 covering). The columns come from the item template: no item is ever a dict.
@@ -22,7 +22,7 @@ from catalog_builder.item.template import ArrowRenderer, Columns
 from catalog_builder.tile import grid
 
 ROW_GROUP = 20_000
-"""Items of a row group: the STAC community recommends 10 to 50 thousand."""
+"""Items per row group: the STAC community recommends 10 to 50 thousand."""
 
 _WKB = np.dtype(
     [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (5, 2))]
@@ -45,11 +45,11 @@ def write_items(
     Parameters
     ----------
     path
-        The file to write; not visible to anybody yet.
+        The file to write; not yet visible to readers.
     cell
         Grid cell of each tile-year, row * 3600 + column, any order.
     rows_at
-        Gives the tile-years at some positions of ``cell``.
+        Returns the tile-years at some positions of ``cell``.
     template
         From :func:`catalog_builder.item.item.item_template`.
     years
@@ -93,13 +93,13 @@ _COUNTED = (
     "bbox", "id", "datetime", "proj:code", "tessera:year", "tessera:coverage", "tessera:utm_zone",
     "tessera:cog", "tessera:tile", "tessera:valid_fraction",
 )  # fmt: skip
-"""Columns with statistics: those that readers filter on."""
+"""Columns with statistics: those that readers filter by."""
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """Choose how each column is written: a third less time and size than the defaults.
+    """Choose the encoding of each column: a third less time and size than the defaults.
 
-    Texts that differ in every row share long prefixes with their neighbours (delta encoding);
+    Strings that differ in every row share long prefixes with their neighbours (delta encoding);
     hashes share nothing; everything else repeats (dictionaries). Level 1 is as small as level 3 here.
     """
     leaves = [c.path for c in pq.ParquetFile(_empty(schema)).schema]
@@ -127,7 +127,7 @@ def _parts(order: npt.NDArray[np.integer]) -> Iterator[npt.NDArray[np.integer]]:
 
 
 def _table(item: dict[str, pa.Array], columns: Columns) -> pa.Table:
-    """Lay an item's arrays out as stac-geoparquet does: properties at the top level, bbox a struct."""
+    """Arrange an item's arrays in stac-geoparquet's layout: properties at the top level, bbox a struct."""
     properties = item.pop("properties")
     west, south, east, north = (columns[k] for k in ("west", "south", "east", "north"))
     bbox = pa.StructArray.from_arrays(

@@ -1,8 +1,8 @@
-"""The files of a converted tile-year, by role, and the folder of their ledger."""
+"""Roles of the files of a converted tile-year, and the name of the ledger folder."""
 
 from __future__ import annotations
 
 LEDGER = "ledger"
-"""Folder of the ledger below the output, by default."""
+"""Default folder of the ledger, below the output."""
 ROLES = ("embeddings", "scales", "vrt", "visual", "thumbnail")
 """Files of a tile-year, in the order in which they are published."""

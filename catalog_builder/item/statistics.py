@@ -25,7 +25,7 @@ def encode_statistics(values: npt.NDArray[np.float32]) -> str:
 
 
 def decode_statistics(blob: str | bytes) -> npt.NDArray[np.float32]:
-    """Unpack :func:`encode_statistics` (text), or the bytes in it (as index and table hold them).
+    """Unpack :func:`encode_statistics` (text), or its raw bytes (as stored in index and table).
 
     Returns
     -------

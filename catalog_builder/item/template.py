@@ -1,12 +1,12 @@
 """A STAC object written once, as nested data with slots, and rendered to JSON text and to Arrow.
 
 The API needs bytes for a page of items in well under a millisecond, the parquet writer needs whole
-columns, and both must say the same. So an item is a template: ordinary dicts, lists and constants,
+columns, and both must agree. So an item is a template: ordinary dicts, lists and constants,
 with the nodes below where rows differ. :class:`JsonRenderer` compiles it to one ``%`` format per
-combination of flags; :class:`ArrowRenderer` walks it and makes nested arrays.
+combination of flags; :class:`ArrowRenderer` walks it and builds nested arrays.
 
 The values that fill the slots are *columns*: a mapping from slot name to a numpy array (or a list)
-with one element a row, computed by the template's owner.
+with one element per row, computed by the template's owner.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Columns = Mapping[str, Any]
-"""Slot name to a sequence with one value a row."""
+"""Slot name to a sequence with one value per row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Instant(Text):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, from the column of that name."""
+    """A number, from the column with that name."""
 
     slot: str
 
@@ -64,7 +64,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """A dict value that is there only where the row's flags hold all of these bits."""
+    """A dict value that is present only where the row's flags contain all of these bits."""
 
     bits: int
     node: Any
@@ -72,11 +72,11 @@ class When:
     """If not 0: or all of these."""
 
     def holds(self, flags: int) -> bool:
-        """Whether a row with these flags has it."""
+        """Return whether a row with these flags has the value."""
         return flags & self.bits == self.bits or bool(self.or_bits and flags & self.or_bits == self.or_bits)
 
     def absent(self, flags: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Return which rows do not have it."""
+        """Return the mask of rows that do not have the value."""
         absent: npt.NDArray[np.bool_] = (flags & self.bits) != self.bits
         if self.or_bits:
             absent &= (flags & self.or_bits) != self.or_bits
@@ -96,7 +96,7 @@ class Choice:
 
 
 class BandNumbers:
-    """A row's numbers per band, decoded only if they are rendered."""
+    """A row's numbers per band, decoded only when rendered."""
 
     __slots__ = ("_decode", "names")
 
@@ -120,7 +120,7 @@ class BandNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A list of named bands, with statistics where the row's flags hold all of these bits.
+    """A list of named bands, with statistics where the row's flags contain all of these bits.
 
     The column holds :class:`BandNumbers`, or None where they do not.
     """
@@ -141,7 +141,7 @@ class Statistics:
 
 
 class JsonRenderer:
-    """Renders rows to JSON text. Not thread-safe only in that two threads may compile the same format."""
+    """Renders rows to JSON text. Thread-safe, except that two threads may compile the same format."""
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         self._template = template
@@ -149,7 +149,7 @@ class JsonRenderer:
         self._special = {node.slot: node for node in _nodes(template) if isinstance(node, Statistics)}
 
     def render(self, columns: Columns, flags: Sequence[int]) -> list[str]:
-        """Return one JSON text a row, in row order."""
+        """Return one JSON text per row, in row order."""
         out: list[str] = [""] * len(flags)
         distinct = set(flags)
         for variant in distinct:
@@ -180,7 +180,7 @@ class JsonRenderer:
 
 
 def _rows(columns: Sequence[Sequence[Any]], n: int) -> Iterable[tuple[Any, ...]]:
-    """Return columns as n rows; a template may have no slot left, and so no column to count by."""
+    """Return columns as n rows; a template without slots has no column to count rows by."""
     return zip(*columns, strict=True) if columns else repeat((), n)
 
 
@@ -304,7 +304,7 @@ def _has_slots(node: Any) -> bool:
 
 
 class ArrowRenderer:
-    """Renders rows to nested Arrow arrays; a :class:`When` that does not hold is null."""
+    """Renders rows to nested Arrow arrays; a :class:`When` that does not apply is null."""
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         self._template = template
@@ -312,7 +312,7 @@ class ArrowRenderer:
         self._repeated: dict[int, pa.Array] = {}
 
     def render(self, columns: Columns, flags: npt.NDArray[np.integer]) -> dict[str, pa.Array]:
-        """Return one array per top level key of the template."""
+        """Return one array per top-level key of the template."""
         batch = _ArrowBatch(columns, flags, self._repeated)
         return {key: batch.value(node) for key, node in self._template.items()}
 
@@ -330,7 +330,7 @@ class _ArrowBatch:
         self.repeated = repeated
 
     def value(self, node: Any) -> pa.Array:
-        """Return a node's array; null where a :class:`When` does not hold."""
+        """Return a node's array; null where a :class:`When` does not apply."""
         if not isinstance(node, When):
             return self.array(node)
         absent = node.absent(self.flags)

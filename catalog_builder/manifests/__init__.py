@@ -1,4 +1,4 @@
-"""Readers of every manifest format there is; the reader is chosen by the content.
+"""Readers of all manifest formats; the reader is chosen by the content.
 
 =================================  ==========================================================
 module                             reads
@@ -11,8 +11,8 @@ module                             reads
 :mod:`~.listing`                   the data itself: a folder, a bucket, a saved listing
 =================================  ==========================================================
 
-All yield :class:`Part` with the schemas of :mod:`catalog_builder.tile.table`, and report what is wrong to a
-:class:`ProblemLog`.
+All yield :class:`ManifestPart` with the schemas of :mod:`catalog_builder.tile.table`, and report what is
+wrong to a :class:`ProblemLog`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalog_builder.manifests.part import Part, Selection
-from catalog_builder.manifests.problems import Kind, Problem, ProblemLog
+from catalog_builder.manifests.part import ManifestPart, Subset
+from catalog_builder.manifests.problems import Problem, ProblemKind, ProblemLog
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Bounds
 
-__all__ = ["Kind", "Part", "Problem", "ProblemLog", "read_manifests"]
+__all__ = ["ManifestPart", "Problem", "ProblemKind", "ProblemLog", "read_manifests"]
 
 
 def read_manifests(
@@ -35,36 +35,36 @@ def read_manifests(
     years: frozenset[int] | None = None,
     bounds: Bounds | None = None,
     dataset_hint: Dataset | None = None,
-) -> Iterator[Part]:
-    """Read a manifest, or many, of any format.
+) -> Iterator[ManifestPart]:
+    """Read one or more manifests in any format.
 
     Parameters
     ----------
     source
         A file, a folder of manifests or of the data itself, a compressed file (.gz .bz2 .xz .zst), an
-        archive (.tar, .tar.*, .zip) of manifests, or an http(s) or s3 address of any of these.
+        archive (.tar, .tar.*, .zip) of manifests, or an http(s) or s3 URL of any of these.
     problems
-        Told of everything that is wrong; the good rows are kept.
+        Receives every problem; the valid rows are kept.
     years
-        Keep these years only.
+        Keep only these years.
     bounds
         Keep tiles whose cell shares area with this box; west > east crosses the antimeridian.
     dataset_hint
-        Which dataset the user says it is, where the manifest is silent: its years are what a
-        year is checked against. It is not written into :attr:`Part.dataset`.
+        The dataset according to the user, if the manifest does not state one: years are checked
+        year is checked against. It is not written into :attr:`ManifestPart.dataset`.
 
     Yields
     ------
-    Part
+    ManifestPart
         A batch of rows; memory stays bounded however large the source.
 
     Raises
     ------
     ManifestError
-        If there is nothing that can be read, or at the first problem when ``problems`` is strict.
+        If nothing can be read, or at the first problem when ``problems`` is strict.
     StorageError
         If the source cannot be opened.
     """
     from catalog_builder.manifests.sources import read_source
 
-    yield from read_source(str(source), problems, Selection(years, bounds), dataset_hint)
+    yield from read_source(str(source), problems, Subset(years, bounds), dataset_hint)

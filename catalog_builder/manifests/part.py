@@ -1,4 +1,4 @@
-"""What a reader yields, and what it is asked to leave out."""
+"""The parts that readers yield, and the selection they are given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, Bounds, of_centres, 
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA
 
 UNKNOWN = -1
-"""Stands for a size or time that a manifest does not give."""
+"""Marks a size or time that a manifest does not state."""
 
 IntArray = npt.NDArray[np.integer]
 BoolArray = npt.NDArray[np.bool_]
@@ -22,24 +22,24 @@ Hashes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ManifestPart:
     """Some rows of one manifest."""
 
     source: str
     """Address of the file or folder they came from, and the member of an archive."""
     dataset: Dataset | None
-    """What the manifest itself says (version and variant columns, sidecar, address); None if silent."""
+    """The dataset stated by the manifest (version and variant columns, sidecar, URL); None if not stated."""
     tiles: pa.Table | None = None
     """Tile-years, :data:`~catalog_builder.tile.table.TILE_SCHEMA`."""
     landmasks: pa.Table | None = None
     """:data:`~catalog_builder.tile.table.LANDMASK_SCHEMA`."""
     root: str | None = None
-    """Address below which ``<year>/<grid>/<grid>.npy`` lie, when the source is the data itself."""
+    """Root of ``<year>/<grid>/<grid>.npy``, if the source is the data itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """The years and the box that the user asked for; everything by default."""
+class Subset:
+    """The requested years and bounding box; everything by default."""
 
     years: frozenset[int] | None = None
     bounds: Bounds | None = None
@@ -47,7 +47,7 @@ class Selection:
     be greater than east: the box then crosses the antimeridian."""
 
     def keeps(self, lat_i: IntArray, lon_i: IntArray, year: IntArray | None = None) -> BoolArray | None:
-        """Return which tiles are wanted, or None when all are.
+        """Return the mask of selected tiles, or None if all are.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
-"""What is wrong with a manifest: counted by kind, the first of each kind kept with its place.
+"""Problems in a manifest: counted by kind, with the first of each kind kept in full.
 
-A reader never stops at a bad line. It adds a problem, leaves the row out and goes on; under
+A reader never stops at an invalid line. It adds a problem, skips the row and continues; under
 ``strict`` the first problem is raised as :class:`~catalog_builder.errors.ManifestError` instead.
 """
 
@@ -15,8 +15,8 @@ from itertools import islice
 from catalog_builder.errors import ManifestError
 
 
-class Kind(StrEnum):
-    """The kinds of problem; the value is what people read."""
+class ProblemKind(StrEnum):
+    """The kinds of problem; the value is the text that users see."""
 
     MALFORMED = "malformed line"
     WRONG_YEAR = "wrong year"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
     BAD_HASH = "bad hash"
     BAD_VALUE = "bad value"
     DUPLICATE = "duplicate"
-    CONFLICT = "duplicate with other content"
+    CONFLICT = "duplicate with different content"
     HALF_PAIR = "half of a pair"
     OUTSIDE_BLOCK = "outside its block"
     MISSING_FILE = "missing file"
@@ -40,13 +40,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem and its place."""
+    """One problem and its location."""
 
-    kind: Kind
+    kind: ProblemKind
     source: str
     """Address of the file, and the member of an archive."""
     place: str
-    """``line 17``, ``row 3``, or empty when it is the whole file."""
+    """``line 17``, ``row 3``, or empty for the whole file."""
     message: str
 
     def __str__(self) -> str:
@@ -64,24 +64,24 @@ class ProblemLog:
     strict
         Raise the first problem instead of keeping it.
     keep
-        How many problems of each kind are kept whole; the rest are counted.
+        How many problems of each kind are kept in full; the rest are only counted.
     """
 
     def __init__(self, *, strict: bool = False, keep: int = 20) -> None:
         self.strict = strict
         self.keep = keep
-        self.counts: Counter[Kind] = Counter()
+        self.counts: Counter[ProblemKind] = Counter()
         self.kept: list[Problem] = []
         self.notes: list[str] = []
-        """Facts worth telling that are no problem: what was ignored, and why."""
-        self._kept_of: Counter[Kind] = Counter()
+        """Notes that are not problems: what was ignored, and why."""
+        self._kept_of: Counter[ProblemKind] = Counter()
 
     @property
     def total(self) -> int:
-        """How many problems there were. Not ``len``: an empty log must not be false."""
+        """Number of problems. Not ``len``: an empty log must not be falsy."""
         return self.counts.total()
 
-    def add(self, kind: Kind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
+    def add(self, kind: ProblemKind, source: str, message: str, *, place: str = "", count: int = 1) -> None:
         """Report one problem, or ``count`` of which this is the first.
 
         Raises
@@ -99,20 +99,20 @@ class ProblemLog:
 
     def add_rows(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         source: str,
         rows: Iterable[int],
         count: int,
         describe: Callable[[int], tuple[str, str]],
     ) -> None:
-        """Report ``count`` problems of which only the kept ones are described.
+        """Report ``count`` problems, of which only the kept ones are described.
 
         Parameters
         ----------
         rows
             Indices of the bad rows, as many as ``count``.
         describe
-            Gives place and message of a row; called for the few that are kept, so it may be slow.
+            Returns location and message of a row; called only for the few that are kept, so it may be slow.
         """
         if not count:
             return
@@ -124,12 +124,12 @@ class ProblemLog:
         self.counts[kind] += count - described
 
     def note(self, message: str) -> None:
-        """Keep a fact that is no problem; said once."""
+        """Add a note that is not a problem; repeated notes are kept once."""
         if message not in self.notes:
             self.notes.append(message)
 
     def summary(self) -> str:
-        """One line a person reads: ``3 problems: 2 bad hash, 1 half of a pair``; empty if none."""
+        """Return a one-line summary: ``3 problems: 2 bad hash, 1 half of a pair``; empty if none."""
         if not self.counts:
             return ""
         total = self.total

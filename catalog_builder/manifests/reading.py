@@ -1,4 +1,4 @@
-"""What every reader is given beside the bytes, and the reading of text in chunks of whole lines."""
+"""The context passed to every reader, and reading of text in chunks of complete lines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from lzma import LZMAError
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from catalog_builder.manifests.part import Selection
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.part import Subset
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile.datasets import DATASETS, Dataset
 
 CHUNK = 8 << 20
-"""Bytes of text taken at a time."""
+"""Bytes of text read at a time."""
 
 DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, LZMAError)
-"""What the decompressors raise at a truncated or damaged stream."""
+"""Errors that the decompressors raise for a truncated or damaged stream."""
 
 _BY_DIRECTORY = {d.directory: d for d in DATASETS}
 _EMBEDDINGS = "global_0.1_degree_representation"
@@ -25,19 +25,19 @@ _EMBEDDINGS = "global_0.1_degree_representation"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One manifest being read: what it is called, whom to tell, and what is wanted of it."""
+    """One manifest being read: its name, the problem log, and the selection."""
 
     source: str
-    """Address; a member of an archive stands after an exclamation mark, ``blocks.tar.xz!a/b.txt``."""
+    """Address; a member of an archive follows an exclamation mark, ``blocks.tar.xz!a/b.txt``."""
     problems: ProblemLog
-    selection: Selection
+    selection: Subset
     hint: Dataset | None = None
-    """What the user says the dataset is."""
+    """The dataset according to the user."""
     dataset: Dataset | None = None
-    """What the source itself says."""
+    """The dataset according to the source."""
 
     def member(self, name: str) -> Reading:
-        """Return the reading of a member of this archive."""
+        """Return the context for a member of this archive."""
         return replace(self, source=f"{self.source}!{name}")
 
     @property
@@ -49,14 +49,14 @@ class Reading:
         return min(d.years[0] for d in DATASETS), max(d.years[1] for d in DATASETS)
 
     def dataset_of_path(self, prefix: str) -> Dataset | None:
-        """Return the dataset that a path's folders name, else what the source says."""
+        """Return the dataset named by a path's folders, otherwise that of the source."""
         return dataset_in(prefix) or self.dataset
 
 
 def dataset_in(path: str) -> Dataset | None:
-    """Return the dataset that a path's folders name: ``npy/v1.1-cam/…``; None if none does.
+    """Return the dataset named by a path's folders, ``npy/v1.1-cam/…``; None if there is none.
 
-    geotessera 0.9 wrote the variant behind the embeddings folder instead:
+    geotessera 0.9 appended the variant to the embeddings folder instead:
     ``v1.1/global_0.1_degree_representation.cambridge/…``.
     """
     folders = path.split("/")
@@ -78,9 +78,9 @@ def dataset_in(path: str) -> Dataset | None:
 
 
 def dataset_of_address(address: str) -> Dataset | None:
-    """Return the dataset that a web or S3 address names.
+    """Return the dataset named in an http(s) or S3 URL.
 
-    Local paths are not asked: ``~/maps/v1/`` is anybody's folder, and a wrong dataset is worse
+    Local paths are not considered: ``~/maps/v1/`` may be any folder, and a wrong dataset is worse
     than none.
     """
     parts = urlsplit(address)
@@ -88,9 +88,9 @@ def dataset_of_address(address: str) -> Dataset | None:
 
 
 def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
-    """Yield chunks of whole lines, each ending with a newline, with the number of their first line.
+    """Yield chunks of complete lines, each ending with a newline, with the number of their first line.
 
-    A stream that breaks off is reported; the lines before the break are yielded, the broken line
+    A truncated stream is reported; the lines before the break are yielded, the incomplete line
     is not.
     """
     rest = b""
@@ -123,8 +123,8 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
             line += chunk.count(b"\n")
     if broken:
         reading.problems.add(
-            Kind.CORRUPT,
+            ProblemKind.CORRUPT,
             reading.source,
-            f"breaks off or is damaged ({why}); the lines before are used",
+            f"is truncated or damaged ({why}); the lines before that are used",
             place=f"line {line}",
         )

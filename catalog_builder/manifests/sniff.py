@@ -1,6 +1,6 @@
-"""What a file is, by its first bytes.
+"""Detection of a file's format by its first bytes.
 
-Names decide nothing; they only settle what is broken beyond recognition.
+File names are not used, except for files that are too damaged to be recognised.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from catalog_builder.manifests.listing.saved import looks_like_entry
 from catalog_builder.manifests.text import has_registry_name, is_master_line, is_registry_line
 
 HEAD = 1 << 16
-"""Bytes that are looked at."""
+"""Number of bytes examined."""
 
 
 class Form(Enum):
-    """What a file is."""
+    """The kind of a file."""
 
     EMPTY = auto()
     GZIP = auto()
@@ -50,14 +50,14 @@ _WEB_PAGE = re.compile(rb"\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
 
 
 def sniff(head: bytes, name: str) -> Form:
-    """Return the form of a file.
+    """Return the format of a file.
 
     Parameters
     ----------
     head
         Its first :data:`HEAD` bytes, fewer if it is shorter.
     name
-        Its name, for a text in which no line is good.
+        Its name, for a text in which no line is valid.
     """
     if not head:
         return Form.EMPTY

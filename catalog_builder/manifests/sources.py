@@ -27,8 +27,8 @@ from catalog_builder.manifests.listing.listing import SIDECAR, read_listing, rea
 from catalog_builder.manifests.listing.saved import looks_like_tile, saved_entries
 from catalog_builder.manifests.parquet import manifest, registry
 from catalog_builder.manifests.parquet.columns import open_parquet
-from catalog_builder.manifests.part import Part, Selection
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.part import ManifestPart, Subset
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.manifests.reading import (
     DECOMPRESSION_ERRORS,
     Reading,
@@ -41,15 +41,15 @@ from catalog_builder.storage import Entry
 from catalog_builder.tile.datasets import Dataset
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
-"""Files of these names in a folder are meant to be manifests; others may be anything."""
+"""Files with these names in a folder are intended as manifests; others may be anything."""
 _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
-"""What is asked for below a web address that ends with a slash: web folders cannot be listed."""
+"""Files requested below an http(s) URL that ends with a slash: web folders cannot be listed."""
 
 
 def read_source(
-    address: str, problems: ProblemLog, selection: Selection, hint: Dataset | None
-) -> Iterator[Part]:
-    """Read whatever is at an address; see :func:`catalog_builder.manifests.read_manifests`."""
+    address: str, problems: ProblemLog, selection: Subset, hint: Dataset | None
+) -> Iterator[ManifestPart]:
+    """Read a source of any kind; see :func:`catalog_builder.manifests.read_manifests`."""
     reading = Reading(address, problems, selection, hint, dataset_of_address(address))
     before, rows = problems.total, 0
     for part in _read_address(address, reading):
@@ -57,11 +57,13 @@ def read_source(
         rows += part.landmasks.num_rows if part.landmasks is not None else 0
         yield part
     if not rows and problems.total == before:
-        wanted = selection != Selection()
-        problems.add(Kind.EMPTY, address, f"no tile found{' of the years and the box asked for' * wanted}")
+        wanted = selection != Subset()
+        problems.add(
+            ProblemKind.EMPTY, address, f"no tile found{' in the requested years and bounding box' * wanted}"
+        )
 
 
-def _read_address(address: str, reading: Reading) -> Iterator[Part]:
+def _read_address(address: str, reading: Reading) -> Iterator[ManifestPart]:
     kind = storage.scheme(address)
     if kind == "s3":
         is_folder = address.endswith("/") or not storage.exists(address)
@@ -75,14 +77,14 @@ def _read_address(address: str, reading: Reading) -> Iterator[Part]:
         yield from _read_file(address, reading)
 
 
-def _read_file(address: str, reading: Reading) -> Iterator[Part]:
+def _read_file(address: str, reading: Reading) -> Iterator[ManifestPart]:
     with storage.open_binary(address) as file:
         local = None if storage.scheme(address) else storage.local_path(address)
         yield from _read_stream(file, reading, local)
 
 
-def _read_folder(address: str, reading: Reading) -> Iterator[Part]:
-    """Read a folder of data, if any of it is data, or else of manifests."""
+def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
+    """Read a folder of data, or, if it contains none, of manifests."""
     entries = storage.list_files(address)
     others: list[Entry] = []
     for entry in entries:
@@ -90,13 +92,15 @@ def _read_folder(address: str, reading: Reading) -> Iterator[Part]:
             manifests = [e.path for e in others if _MANIFEST_NAME.search(e.path) and "SHA256" not in e.path]
             if manifests:
                 which = ", ".join(manifests[:5])
-                reading.problems.note(f"{address}: holds the data itself; manifests in it not read: {which}")
+                reading.problems.note(
+                    f"{address}: contains the data itself; manifests in it are not read: {which}"
+                )
             files = enumerate(chain(others, [entry], entries), 1)
             yield from read_listing(files, reading, root=address)
             return
         others.append(entry)
     if not others:
-        reading.problems.add(Kind.EMPTY, address, "the folder is empty, or there is no such folder")
+        reading.problems.add(ProblemKind.EMPTY, address, "the folder is empty, or there is no such folder")
     names = {e.path for e in others}
     if SIDECAR in names:
         reading = replace(reading, dataset=read_sidecar(storage.join(address, SIDECAR), reading))
@@ -107,13 +111,13 @@ def _read_folder(address: str, reading: Reading) -> Iterator[Part]:
             yield from _read_member(member, replace(reading, source=member, dataset=says))
 
 
-def _read_member(address: str, reading: Reading) -> Iterator[Part]:
+def _read_member(address: str, reading: Reading) -> Iterator[ManifestPart]:
     with storage.open_binary(address) as file:
         local = None if storage.scheme(address) else storage.local_path(address)
         yield from _read_stream(file, reading, local, in_folder=True)
 
 
-def _read_web_folder(address: str, reading: Reading) -> Iterator[Part]:
+def _read_web_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
     found = [address + name for name in _WEB_FOLDER if storage.exists(address + name)]
     if not found:
         raise StorageError(f"{address}: none of {', '.join(_WEB_FOLDER)} is there")
@@ -123,16 +127,16 @@ def _read_web_folder(address: str, reading: Reading) -> Iterator[Part]:
 
 def _read_stream(
     file: BinaryIO, reading: Reading, local: Path | None = None, *, in_folder: bool = False
-) -> Iterator[Part]:
+) -> Iterator[ManifestPart]:
     """Read a file from its bytes.
 
     Parameters
     ----------
     local
-        Where the very same bytes are on disk, if they are.
+        Path of a local file with the same bytes, if there is one.
     in_folder
-        Whether it came with others in a folder or archive, where a file that is no manifest is
-        nothing wrong unless its name says that it is one.
+        Whether it came with others in a folder or archive, where a file that is not a manifest is
+        not a problem unless its name says that it is one.
     """
     head = b""
     try:
@@ -140,7 +144,7 @@ def _read_stream(
             head += more
     except DECOMPRESSION_ERRORS as error:
         if not head:
-            reading.problems.add(Kind.CORRUPT, reading.source, str(error) or type(error).__name__)
+            reading.problems.add(ProblemKind.CORRUPT, reading.source, str(error) or type(error).__name__)
             return
     form = sniff(head, reading.source)
     body = cast(BinaryIO, io.BufferedReader(_Rejoined(head, file), 1 << 20))
@@ -163,18 +167,18 @@ def _read_stream(
             yield from _follow_master(body, reading, in_folder=in_folder)
         case _:
             if in_folder and not _MANIFEST_NAME.search(reading.source):
-                reading.problems.note(f"{reading.source}: not a manifest, not read")
+                reading.problems.note(f"{reading.source}: not a manifest; ignored")
             else:
                 kind, why = _UNREADABLE[form]
                 reading.problems.add(kind, reading.source, why)
 
 
 _UNREADABLE = {
-    Form.EMPTY: (Kind.EMPTY, "the file is empty"),
-    Form.UTF16: (Kind.ENCODING, "the text is UTF-16, expected UTF-8"),
-    Form.WEB_PAGE: (Kind.UNKNOWN_FORMAT, "this is a web page, not a manifest"),
+    Form.EMPTY: (ProblemKind.EMPTY, "the file is empty"),
+    Form.UTF16: (ProblemKind.ENCODING, "the text is UTF-16, expected UTF-8"),
+    Form.WEB_PAGE: (ProblemKind.UNKNOWN_FORMAT, "this is a web page, not a manifest"),
     Form.UNKNOWN: (
-        Kind.UNKNOWN_FORMAT,
+        ProblemKind.UNKNOWN_FORMAT,
         "not a manifest: expected lines of '<path> <sha256>', Parquet, a listing of tiles, or an archive",
     ),
 }
@@ -191,7 +195,7 @@ def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
 
 
 class _Zstd(io.RawIOBase):
-    """A zstd stream that, unlike the library's own, says when it was cut short."""
+    """A zstd stream that, unlike the library's own, detects truncation."""
 
     def __init__(self, body: BinaryIO) -> None:
         self._body = body
@@ -207,7 +211,7 @@ class _Zstd(io.RawIOBase):
             packed = _read1(self._body, 1 << 16)
             if not packed:
                 if self._frame is not None:
-                    raise EOFError("the zstd frame ended before its end marker")
+                    raise EOFError("the zstd frame is truncated")
                 return 0
             self._rest = self._unpack(packed)
         n = min(len(buffer), len(self._rest))
@@ -230,7 +234,7 @@ class _Zstd(io.RawIOBase):
         return b"".join(out)
 
 
-def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[Part]:
+def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
     try:
         # "r|" reads strictly forwards: nothing is extracted, and a stream need not be seekable
         with tarfile.open(fileobj=body, mode="r|") as archive:
@@ -241,13 +245,13 @@ def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[Part]:
                     yield from _read_stream(cast(BinaryIO, file), inner, in_folder=True)
     except (tarfile.TarError, *DECOMPRESSION_ERRORS) as error:
         reading.problems.add(
-            Kind.CORRUPT,
+            ProblemKind.CORRUPT,
             reading.source,
-            f"the archive breaks off or is damaged ({error or type(error).__name__})",
+            f"the archive is truncated or damaged ({error or type(error).__name__})",
         )
 
 
-def _read_zip(path: Path, reading: Reading) -> Iterator[Part]:
+def _read_zip(path: Path, reading: Reading) -> Iterator[ManifestPart]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -257,7 +261,7 @@ def _read_zip(path: Path, reading: Reading) -> Iterator[Part]:
                 with archive.open(member) as file:
                     yield from _read_stream(cast(BinaryIO, file), _of_member(reading, name), in_folder=True)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *DECOMPRESSION_ERRORS) as error:
-        reading.problems.add(Kind.CORRUPT, reading.source, f"the archive is damaged ({error})")
+        reading.problems.add(ProblemKind.CORRUPT, reading.source, f"the archive is damaged ({error})")
 
 
 def _of_member(reading: Reading, name: str) -> Reading:
@@ -265,7 +269,7 @@ def _of_member(reading: Reading, name: str) -> Reading:
     return replace(reading.member(name), dataset=says)
 
 
-def _read_parquet(path: Path, reading: Reading) -> Iterator[Part]:
+def _read_parquet(path: Path, reading: Reading) -> Iterator[ManifestPart]:
     file = open_parquet(path, reading)
     if file is None:
         return
@@ -276,7 +280,7 @@ def _read_parquet(path: Path, reading: Reading) -> Iterator[Part]:
             yield from reader(file, reading)
             return
         reading.problems.add(
-            Kind.UNKNOWN_COLUMNS,
+            ProblemKind.UNKNOWN_COLUMNS,
             reading.source,
             f"the columns are {', '.join(sorted(names)) or 'none'}; expected those of {_KNOWN_COLUMNS}",
         )
@@ -299,8 +303,8 @@ def _parquet_reader(names: set[str]) -> Any:
     return None
 
 
-def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iterator[Part]:
-    """Read the blocks that a master registry names; in a folder they are read anyway."""
+def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iterator[ManifestPart]:
+    """Read the blocks that a master registry refers to; in a folder they are read anyway."""
     folder = reading.source.rpartition("/")[0]
     in_archive = "!" in reading.source
     for name, sha256 in read_master(body, reading):
@@ -311,7 +315,10 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
         block = next((c for c in candidates if storage.exists(c)), None)
         if block is None:
             reading.problems.add(
-                Kind.MISSING_FILE, reading.source, f"names '{name}', which is not beside it", place=""
+                ProblemKind.MISSING_FILE,
+                reading.source,
+                f"refers to '{name}', which is not in the same folder",
+                place="",
             )
             continue
         if sha256 is not None and len(sha256) == 64:
@@ -319,7 +326,7 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
             found = hashlib.sha256(content).hexdigest()
             if found != sha256:
                 reading.problems.add(
-                    Kind.BAD_HASH, block, f"the master registry expects {sha256}, the file has {found}"
+                    ProblemKind.BAD_HASH, block, f"the master registry expects {sha256}, the file has {found}"
                 )
             if not in_folder:
                 yield from _read_stream(cast(BinaryIO, io.BytesIO(content)), replace(reading, source=block))
@@ -329,7 +336,7 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
 
 @contextmanager
 def _on_disk(body: BinaryIO, local: Path | None) -> Iterator[Path]:
-    """Give the bytes as a file, for formats that must be read from their end."""
+    """Yield the bytes as a file, for formats that must be read from their end."""
     if local is not None:
         yield local
         return
@@ -340,13 +347,13 @@ def _on_disk(body: BinaryIO, local: Path | None) -> Iterator[Path]:
 
 
 def _read1(file: BinaryIO, n: int) -> bytes:
-    """Read what one read gives: what precedes a break in the stream is not lost with it."""
+    """Return the data of a single read, so that data before a break in the stream is not lost."""
     data: bytes = cast(Any, file).read1(n)
     return data
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose head was read already."""
+    """A stream whose head has already been read."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head

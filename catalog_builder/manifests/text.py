@@ -1,11 +1,11 @@
 """Text registries: lines of a path and a SHA-256, in either order.
 
-One reader serves every generation, because the lines never changed (geotessera 0.1.0 to 0.6):
+One reader handles every generation, because the lines never changed (geotessera 0.1.0 to 0.6):
 ``registry_2024.txt``, the 5 degree blocks ``embeddings_2024_lon5_lat50.txt`` and
 ``landmasks_lon5_lat50.txt`` (earlier ``registry_…`` and ``registry_tiles_…``), and on the server
 ``SHA256`` in a tile's folder and ``SHA256SUM`` beside the landmasks, which have the hash first.
 
-A chunk of regular lines is split in one go; only a chunk that is irregular somewhere is looked at
+A chunk of regular lines is split in one go; only a chunk with an irregularity is examined
 line by line.
 """
 
@@ -20,10 +20,10 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, Part
+from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes, ManifestPart
 from catalog_builder.manifests.paths.files import Files, IndexArray, Pairer, landmasks_of
 from catalog_builder.manifests.paths.names import FileKind, flaw, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading, text_chunks
 from catalog_builder.tile.grid import TileId, rows_cols
 
@@ -42,7 +42,7 @@ EXPECTED = "expected '<path> <sha256>'"
 
 @dataclass(frozen=True, slots=True)
 class _Promise:
-    """What a registry's file name says of its lines."""
+    """What a registry's file name promises about its lines."""
 
     year: int | None = None
     lon: int | None = None
@@ -59,13 +59,13 @@ class _Promise:
 
 
 def has_registry_name(source: str) -> bool:
-    """Whether a file is called as registries are."""
+    """Return whether a file is named like a registry."""
     name = source.replace("!", "/").rpartition("/")[2]
     return name in ("SHA256", "SHA256SUM") or _BLOCK.fullmatch(name) is not None
 
 
 def is_registry_line(words: list[str]) -> bool:
-    """Whether a line gives a tile's file and something that may be its hash."""
+    """Return whether a line has a tile's file and something that may be its hash."""
     if len(words) != 2:
         return False
     path, other = words if words[0].endswith(_SUFFIXES) else words[::-1]
@@ -73,12 +73,12 @@ def is_registry_line(words: list[str]) -> bool:
 
 
 def is_master_line(words: list[str]) -> bool:
-    """Whether a line of a master ``registry.txt``: a block's file name, maybe with its hash."""
+    """Return whether a line is one of a master ``registry.txt``: a block's file name, maybe its hash."""
     return 1 <= len(words) <= 2 and _MASTER.fullmatch(words[0]) is not None
 
 
 def read_master(file: BinaryIO, reading: Reading) -> Iterator[tuple[str, str | None]]:
-    """Yield the block files that a master registry names, with their SHA-256 where it gives one."""
+    """Yield the block files that a master registry names, with their SHA-256 if given."""
     for _, chunk in text_chunks(file, reading):
         for line in chunk.decode("utf-8", "replace").splitlines():
             words = line.split()
@@ -86,7 +86,7 @@ def read_master(file: BinaryIO, reading: Reading) -> Iterator[tuple[str, str | N
                 yield words[0], words[1].lower() if len(words) == 2 else None
 
 
-def read_text(file: BinaryIO, reading: Reading) -> Iterator[Part]:
+def read_text(file: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
     """Read one text registry.
 
     Parameters
@@ -110,7 +110,7 @@ def read_text(file: BinaryIO, reading: Reading) -> Iterator[Part]:
 
 
 def _split(chunk: bytes, first_line: int, reading: Reading) -> tuple[list[bytes], list[bytes], IndexArray]:
-    """Split a chunk of whole lines into paths and hex digests (empty where bad), and line numbers."""
+    """Split a chunk of complete lines into paths and hex digests (empty if invalid), and line numbers."""
     words = chunk.split()
     n_lines = chunk.count(b"\n")
     if len(words) == 2 * n_lines and chunk.isascii() and not words[0].startswith(b"#"):
@@ -138,7 +138,9 @@ def _split_slowly(
         try:
             shown = line.decode().strip()
         except UnicodeDecodeError as error:
-            reading.problems.add(Kind.ENCODING, reading.source, f"{error.reason}, {EXPECTED}", place=place)
+            reading.problems.add(
+                ProblemKind.ENCODING, reading.source, f"{error.reason}, {EXPECTED}", place=place
+            )
             continue
         if len(words) == 2 and _HEX.fullmatch(words[0]):
             words = [words[1].removeprefix(b"*"), words[0]]
@@ -146,7 +148,7 @@ def _split_slowly(
             if not is_master_line(shown.split()):
                 found = shown if len(shown) <= 120 else f"{shown[:117]}..."
                 reading.problems.add(
-                    Kind.MALFORMED, reading.source, f"{EXPECTED}, found '{found}'", place=place
+                    ProblemKind.MALFORMED, reading.source, f"{EXPECTED}, found '{found}'", place=place
                 )
             continue
         paths.append(words[0])
@@ -156,7 +158,7 @@ def _split_slowly(
 
 
 def _digests(hashes: list[bytes], lines: IndexArray, reading: Reading) -> tuple[Hashes, BoolArray]:
-    """Return SHA-256 digests, shape (n, 32), and which are good; report the others."""
+    """Return SHA-256 digests, shape (n, 32), and the mask of valid ones; report the others."""
     good = np.ones(len(hashes), dtype=np.bool_)
     try:
         raw = binascii.unhexlify(b"".join(hashes))
@@ -167,7 +169,7 @@ def _digests(hashes: list[bytes], lines: IndexArray, reading: Reading) -> tuple[
             if not _HEX.fullmatch(text):
                 good[i] = False
                 reading.problems.add(
-                    Kind.BAD_HASH,
+                    ProblemKind.BAD_HASH,
                     reading.source,
                     f"expected 64 hexadecimal digits, found '{text[:80].decode('ascii', 'replace')}'",
                     place=f"line {lines[i]}",
@@ -183,7 +185,7 @@ def _parts(
     promise: _Promise,
     reading: Reading,
     pairers: dict[str, Pairer],
-) -> Iterator[Part]:
+) -> Iterator[ManifestPart]:
     strings = pa.array(paths, pa.string())
     names = parse_paths(strings)
     sha256, hashed = _digests(hashes, lines, reading)
@@ -194,7 +196,7 @@ def _parts(
     bad = np.isin(names.kind, (FileKind.OTHER, FileKind.GEOTIFF))
     for i in np.flatnonzero(bad).tolist():
         text = paths[i].decode()
-        kind, why = flaw(text) or (Kind.MALFORMED, f"{EXPECTED} of a tile's file, found '{text}'")
+        kind, why = flaw(text) or (ProblemKind.MALFORMED, f"{EXPECTED} of a tile's file, found '{text}'")
         reading.problems.add(kind, reading.source, why, place=f"line {lines[i]}")
     keep = ~bad
     keep &= _kept_promise(files, promise, keep, reading)
@@ -214,15 +216,15 @@ def _parts(
             pairer = pairers.setdefault(prefix, Pairer(reading.source, reading.problems))
             table = pairer.add(files if tiles.all() else files.take(tiles))
             if table is not None:
-                yield Part(reading.source, dataset, tiles=table)
+                yield ManifestPart(reading.source, dataset, tiles=table)
         masks = mine & ~is_tile
         if masks.any():
             table = landmasks_of(files.take(masks), reading.source, reading.problems)
-            yield Part(reading.source, dataset, landmasks=table)
+            yield ManifestPart(reading.source, dataset, landmasks=table)
 
 
 def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Reading) -> BoolArray:
-    """Return which files are of the year and block that the registry's name says; report the others."""
+    """Return the mask of files in the year and block of the registry's name; report the others."""
     is_tile = files.kind != FileKind.LANDMASK
     first, last = reading.years
     wrong_year = valid & is_tile & ((files.year < first) | (files.year > last))
@@ -237,11 +239,11 @@ def _kept_promise(files: Files, promise: _Promise, valid: BoolArray, reading: Re
         outside = valid & ~wrong_year & (
             (row // 50 * 5 - 90 != promise.lat) | (col // 50 * 5 - 180 != promise.lon)
         )  # fmt: skip
-    for kind, mask in ((Kind.WRONG_YEAR, wrong_year), (Kind.OUTSIDE_BLOCK, outside)):
+    for kind, mask in ((ProblemKind.WRONG_YEAR, wrong_year), (ProblemKind.OUTSIDE_BLOCK, outside)):
 
-        def describe(i: int, kind: Kind = kind) -> tuple[str, str]:
+        def describe(i: int, kind: ProblemKind = kind) -> tuple[str, str]:
             found = f"{why}, found {files.year[i]}"
-            if kind is Kind.OUTSIDE_BLOCK:
+            if kind is ProblemKind.OUTSIDE_BLOCK:
                 tile = TileId.from_cell(int(files.cell[i]))
                 found = (
                     f"the file is the block of longitude {promise.lon}, latitude {promise.lat}; the tile "

@@ -17,7 +17,7 @@ from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import NODATA_CODE, Quantized, Values
 from catalog_builder.pixels.window import Mask, Window, blocks, paste
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
-from catalog_builder.raster.vrt import Source
+from catalog_builder.raster.vrt import VrtSource
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster
@@ -25,8 +25,8 @@ from catalog_builder.tile.grid import Raster
 if TYPE_CHECKING:
     import rasterio
 
-BLOCK = 128
-"""Rows and columns of a COG's block, where only an estimate is wanted."""
+BLOCK_PIXELS = 128
+"""Rows and columns of a block of the COGs that conversion makes, if nothing else is asked for."""
 FULL = 0.76
 """Share of a COG's bytes that is full resolution; the rest are its overviews."""
 _NAN = np.float32(np.nan)
@@ -53,7 +53,9 @@ def read_values(
 
 def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
     """Return an estimate of the bytes that a window takes."""
-    touched = sum(w.height * w.width for w in blocks(window, mask, (BLOCK, BLOCK), place.raster.shape))
+    touched = sum(
+        w.height * w.width for w in blocks(window, mask, (BLOCK_PIXELS, BLOCK_PIXELS), place.raster.shape)
+    )
     height, width = place.raster.shape
     share = touched / (height * width)
     total = 0
@@ -94,11 +96,11 @@ def read_image(address: str, window: Window, level: int) -> npt.NDArray[Any]:
         return np.moveaxis(dataset.read(window=_raster_window(window)), 0, -1)
 
 
-def sources(place: Place) -> tuple[Source, ...]:
+def sources(place: Place) -> tuple[VrtSource, ...]:
     """Return what a view of it reads: codes and scales, or values."""
     if place.scales is None:
-        return (Source(place.main, "Float32", bands=N_BANDS),)
-    return Source(place.main, "Int8", bands=N_BANDS), Source(place.scales, "Float32")
+        return (VrtSource(place.main, "Float32", bands=N_BANDS),)
+    return VrtSource(place.main, "Int8", bands=N_BANDS), VrtSource(place.scales, "Float32")
 
 
 def _read(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from catalog_builder.pixels import cog, npy
-from catalog_builder.pixels.place import Kind, Overview, Place, published_arrays
+from catalog_builder.pixels.place import ContainerKind, Overview, Place, published_arrays
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window
-from catalog_builder.raster.vrt import Source
+from catalog_builder.raster.vrt import VrtSource
 from catalog_builder.storage import Meter
 from catalog_builder.tile.grid import TileId
 
@@ -28,7 +28,7 @@ class Container:
     """Whether it holds codes and scales; if not, float32 values."""
     is_drawable: Callable[[Place], bool] = lambda _: True
     """Whether a small image of a tile-year takes a small part of its bytes."""
-    sources: Callable[[Place], tuple[Source, ...]] = lambda _: ()
+    sources: Callable[[Place], tuple[VrtSource, ...]] = lambda _: ()
     """The rasters that GDAL reads it from, codes and scales or values; none if only we can read it."""
     below: Callable[[str, TileId, int], Place] | None = None
     """``below(root, tile, year)``: where a tile-year is below the root of its dataset; None if only items
@@ -38,7 +38,7 @@ class Container:
     the files, where it computes arrays from pixels of other containers."""
 
 
-CONTAINERS: dict[Kind, Container] = {
+CONTAINERS: dict[ContainerKind, Container] = {
     "npy": Container(
         npy.read, npy.cost, npy.overview, True, npy.is_drawable, below=published_arrays, is_arrays=True
     ),
@@ -47,7 +47,7 @@ CONTAINERS: dict[Kind, Container] = {
 }
 
 
-def place_below(root: str, tile: TileId, year: int, container: Kind = "npy") -> Place:
+def place_below(root: str, tile: TileId, year: int, container: ContainerKind = "npy") -> Place:
     """Return where a tile-year is below the root of its dataset.
 
     Raises
@@ -57,5 +57,5 @@ def place_below(root: str, tile: TileId, year: int, container: Kind = "npy") -> 
     """
     below = CONTAINERS[container].below
     if below is None:
-        raise ValueError(f"tile-years of the container '{container}' are found by their items only")
+        raise ValueError(f"tile-years in the container '{container}' can only be found through their items")
     return below(root, tile, year)

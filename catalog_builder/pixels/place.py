@@ -16,7 +16,7 @@ from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster, TileId
 
-Kind = Literal["npy", "cog", "float"]
+ContainerKind = Literal["npy", "cog", "float"]
 """A container: a pair of arrays as published, a pair of COGs, or one GeoTIFF of float32 values."""
 
 
@@ -24,7 +24,7 @@ Kind = Literal["npy", "cog", "float"]
 class Place:
     """Where the pixels of one tile-year are, and in which container."""
 
-    kind: Kind
+    kind: ContainerKind
     main: str
     """Path, s3 or http(s) address of the codes, or of the float32 values."""
     scales: str | None
@@ -116,10 +116,10 @@ def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda hre
             is_converted=is_converted,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CatalogError(f"item {item.get('id')}: not an item of this project ({error})") from error
+        raise CatalogError(f"item {item.get('id')}: not a tessera-stac item ({error})") from error
 
 
-def _best(assets: Mapping[str, Any]) -> tuple[Kind, str, str | None, bool] | None:
+def _best(assets: Mapping[str, Any]) -> tuple[ContainerKind, str, str | None, bool] | None:
     """Return the container of an item's best pixels, the keys of its assets, and whether it is ours."""
     if "embeddings" in assets and "scales" in assets:
         return "cog", "embeddings", "scales", True

@@ -11,9 +11,7 @@ from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
-from catalog_builder.tile.files import N_BANDS
-
-ALL_BANDS = tuple(range(N_BANDS))
+from catalog_builder.tile.files import ALL_BANDS
 
 
 def read_window(

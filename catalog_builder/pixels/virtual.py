@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from catalog_builder.pixels.place import Place
-from catalog_builder.pixels.read import ALL_BANDS, read_window
+from catalog_builder.pixels.read import read_window
 from catalog_builder.pixels.values import Quantized
 from catalog_builder.pixels.window import Window
-from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 
 Role = Literal["codes", "scales"]
 

@@ -36,7 +36,7 @@ class Window:
     def __post_init__(self) -> None:
         """Refuse what no raster has."""
         if min(self.row, self.col) < 0 or min(self.height, self.width) < 1:
-            raise ValueError(f"a window begins at row and column 0 or more and has pixels, found {self}")
+            raise ValueError(f"a window starts at row and column 0 or more and is not empty, found {self}")
 
     @property
     def slices(self) -> tuple[slice, slice]:

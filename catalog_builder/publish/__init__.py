@@ -1,1 +1,1 @@
-"""Outputs made from the item definition for others to read."""
+"""Exports generated from the item definition."""

@@ -1,11 +1,12 @@
-"""What ``tessera-stac export --to`` can mean."""
+"""The formats of ``tessera-stac export --to``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError
 
 FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
@@ -13,11 +14,11 @@ FORMATS = ("ndjson", "geoparquet", "static", "pgstac")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did."""
+    """The result of an export."""
 
     items: int
     note: str = ""
-    """More about it, in words."""
+    """Additional text for the report."""
 
 
 def export(
@@ -30,14 +31,14 @@ def export(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = quiet,
+    report: Progress = no_progress,
 ) -> Exported:
     """Write items in one of :data:`FORMATS`.
 
     Raises
     ------
     QueryError
-        If there is no such format, or it is not said where to write.
+        If there is no such format, or no output is given.
     StorageError
         If it cannot be written.
     """
@@ -45,13 +46,13 @@ def export(
         from catalog_builder.publish.pgstac.load import load_pgstac
 
         if out is not None:
-            raise QueryError("--out: pgstac is loaded into a database; say which with --dsn")
+            raise QueryError("--out: pgstac loads into a database; give it with --dsn")
         done = load_pgstac(dsn or "", parts, method=method, migrate=migrate, force=force, report=report)
         return Exported(done.items, str(done))
     if to not in FORMATS:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, found '{to}'")
     if out is None:
-        raise QueryError(f"--out: say where to write {to}")
+        raise QueryError(f"--out: give the output for {to}")
     if to == "ndjson":
         from catalog_builder.publish.ndjson import write_ndjson
 

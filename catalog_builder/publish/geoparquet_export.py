@@ -1,4 +1,4 @@
-"""stac-geoparquet of a part of a catalogue: a file per collection and year, as the catalogue has them."""
+"""stac-geoparquet of part of a catalogue: a file per collection and year, as in the catalogue itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog_builder import storage
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.item.parquet import write_items
 
 
-def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = quiet) -> int:
-    """Write ``<collection>/year=YYYY/items.parquet`` below a folder or an s3 address; return how many items.
+def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress = no_progress) -> int:
+    """Write ``<collection>/year=YYYY/items.parquet`` below a folder or an s3 URL; return the number of items.
 
-    Each file takes its place in one step. Files of other years are left as they are.
+    Each file is replaced atomically. Files of other years are left unchanged.
     """
     of, done = sum(p.count() for p in parts), 0
     for part in parts:

@@ -1,4 +1,4 @@
-"""Newline-delimited JSON: one item a line, in the order of the index."""
+"""Newline-delimited JSON: one item per line, in the order of the index."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from typing import IO
 import zstandard
 
 from catalog_builder import storage
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
+from catalog_builder.console import Progress, no_progress
 
 STDOUT = "-"
 
 
-def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = quiet) -> int:
-    """Write items, one a line; return how many.
+def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = no_progress) -> int:
+    """Write items, one per line; return the number of items.
 
     Parameters
     ----------
     out
-        File or s3 address to write, compressed if its name ends in ``.gz`` or ``.zst``; ``-`` is standard
+        File or s3 URL to write, compressed if its name ends in ``.gz`` or ``.zst``; ``-`` is standard
         output.
     parts
-        Which items.
+        The items.
     report
-        Told the progress.
+        Receives the progress.
 
     Raises
     ------
     StorageError
-        If the file cannot be written. What was there before is then as it was: the new file takes its
-        place in one step when it is complete.
+        If the file cannot be written. An existing file is then unchanged: the new file replaces
+        it atomically once it is complete.
     """
     of, done = sum(p.count() for p in parts), 0
     with _target(out) as stream:

@@ -10,7 +10,7 @@
               grid_0.15_52.05_2024.json
 
 Nothing has more than 1,800 links (a zone and three degrees of latitude are 60 x 30 tiles), which is
-what viewers can show and what pystac reads in a second or two. A tree of the whole planet would be
+what viewers can display and what pystac reads in a second or two. A tree of the whole planet would be
 millions of small files that nobody can list, so there is an upper limit: search is what the API and
 stac-geoparquet are for.
 """
@@ -26,8 +26,9 @@ from typing import Any
 import orjson
 
 from catalog_builder.catalog.collection import CATALOG_DESCRIPTION, CATALOG_ID, CATALOG_TITLE
-from catalog_builder.catalog.extract import Extract, Progress, quiet
+from catalog_builder.catalog.extract import Extract
 from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.publish.static_place import MARK, ROOT, TreePlace, tree_place
@@ -35,44 +36,44 @@ from catalog_builder.storage.media_types import MEDIA_GEOJSON, MEDIA_JSON
 from catalog_builder.tile.grid import COLS_PER_ZONE
 
 MAX_ITEMS = 200_000
-"""Items of a tree: a gigabyte of small files."""
+"""Maximum number of items in a tree: a gigabyte of small files."""
 MAX_LINKS = 2_000
-"""Links of any file of the tree."""
+"""Maximum number of links in any file of the tree."""
 BAND_ROWS = 30
 """Rows of tiles in a band of latitude."""
 
 
 def write_static(
-    out: Path | str, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = quiet
+    out: Path | str, parts: Sequence[Extract], *, max_items: int = MAX_ITEMS, report: Progress = no_progress
 ) -> int:
-    """Write the tree, or bring it up to date; return how many items it has.
+    """Write or update the tree; return its number of items.
 
     Files are written from the leaves to the root, each in one step, and files of an earlier tree that
     are no longer linked are removed last: whenever the export is killed, every link that a reader
-    finds leads to a whole file. A file that would not change is not touched.
+    finds leads to a complete file. Unchanged files are not touched.
 
     Parameters
     ----------
     out
-        Folder or s3 address; new, empty, or an earlier tree.
+        Folder or s3 URL; new, empty, or an earlier tree.
     parts
-        Which items.
+        The items.
     max_items
-        Refuse more.
+        Maximum number of items.
     report
-        Told the progress.
+        Receives the progress.
 
     Raises
     ------
     QueryError
         If there are too many items.
     StorageError
-        If the place holds something else, or cannot be written.
+        If the output contains something else, or cannot be written.
     """
     n = sum(p.count() for p in parts)
     if n > max_items:
         raise QueryError(
-            f"{n:,} items would be as many small files, and the limit of a static tree is {max_items:,}:"
+            f"{n:,} items would be as many small files, and the limit for a static tree is {max_items:,}:"
             " narrow it with --bbox or --years, raise it with --max-items,"
             " or export geoparquet, which has none"
         )
@@ -192,7 +193,7 @@ def _up(root: str, parent: str) -> list[dict[str, Any]]:
 
 
 def _band_name(band: int) -> str:
-    """Return a band's southern edge as ``51N`` or ``03S``."""
+    """Return a band's southern edge, such as ``51N`` or ``03S``."""
     south = band * BAND_ROWS // 10 - 90
     return f"{abs(south):02}{'N' if south >= 0 else 'S'}"
 

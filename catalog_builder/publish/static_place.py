@@ -1,4 +1,4 @@
-"""Where a static tree is written: a folder or a prefix in S3, one small file after the other."""
+"""The output of a static tree: a folder or an S3 prefix with many small files."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from catalog_builder.errors import StorageError
 from catalog_builder.storage.media_types import MEDIA_BYTES
 
 MARK = ".tessera-stac-tree"
-"""Killed before its root was written, an export leaves this behind: the place is its own."""
+"""Marker of an unfinished export, left behind if it is killed before the root was written."""
 ROOT = "catalog.json"
 _AT_ONCE = 16
-"""Puts at once: each takes a round trip."""
+"""Concurrent puts: each takes a round trip."""
 
 
 class TreePlace(Protocol):
-    """A place for the files of a tree, by path below it."""
+    """The output for the files of a tree, by relative path."""
 
     def put(self, path: str, data: bytes, media_type: str) -> None:
-        """Write a file whole, unless it says the same already; it is there after :meth:`settle`."""
+        """Write a complete file, unless it is unchanged; it exists after :meth:`settle`."""
 
     def settle(self) -> None:
-        """Wait until all that was put is there."""
+        """Wait until all files have been written."""
 
     def remove_others(self, written: set[str]) -> None:
         """Remove the files of an earlier tree."""
 
 
 def tree_place(out: Path | str) -> TreePlace:
-    """Return the place at a local or s3 address: new, empty, or with an earlier tree.
+    """Return the output at a local path or s3 URL: new, empty, or with an earlier tree.
 
     Raises
     ------
     StorageError
-        If it holds something else: the export removes what it does not know.
+        If it contains something else: the export removes files it does not know.
     """
     place: _Folder | _Prefix
     place = _Prefix(str(out)) if storage.scheme(out) else _Folder(storage.local_path(out))
     if not place.is_empty() and not (_is_ours(place.read(ROOT)) or place.read(MARK) is not None):
-        raise StorageError(f"{out}: exists, and is not a static tree of an earlier export")
+        raise StorageError(f"{out}: exists, and is not a static tree from an earlier export")
     place.put(MARK, b"", MEDIA_BYTES)
     place.settle()
     return place
@@ -84,7 +84,7 @@ class _Folder:
             part.write_bytes(data)
 
     def settle(self) -> None:
-        """Every file is there when it has been put."""
+        """Nothing to wait for: files are written immediately."""
 
     def remove_others(self, written: set[str]) -> None:
         for folder, _, names in os.walk(self._root, topdown=False):
@@ -99,7 +99,7 @@ class _Folder:
 class _Prefix:
     def __init__(self, address: str) -> None:
         if storage.scheme(address) != "s3":
-            raise StorageError(f"{address}: cannot write to a web address; give a path or an s3:// address")
+            raise StorageError(f"{address}: cannot write to an http(s) URL; give a path or an s3:// URL")
         self._address = address.rstrip("/")
         self._pool = ThreadPoolExecutor(_AT_ONCE)
         self._waiting: list[Future[None]] = []

@@ -1,1 +1,1 @@
-"""What GDAL is given to read: VRT documents, labels of published arrays, and its settings."""
+"""Input for GDAL: VRT documents, labels of published arrays, and configuration options."""

@@ -1,4 +1,4 @@
-"""How GDAL reads an address: its name there, and the settings it needs, for that store and in general."""
+"""How GDAL reads an address: its ``/vsi`` path, and the configuration options for it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ READING: dict[str, Any] = {
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
-"""What any GDAL client should set; the README recommends the same."""
+"""Options recommended for every GDAL client; the README recommends the same."""
 CONVERTING: dict[str, Any] = {
     "GDAL_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 64 << 20,  # below 100000 it means megabytes in the environment, but bytes here
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
 }
-"""What a worker sets: one thread and a small cache, since tiles are the unit of parallelism and blocks are
+"""Options of a worker: one thread and a small cache, since tiles are the unit of parallelism and blocks are
 read once."""
 
 
 def gdal_path(address: str) -> str:
-    """Return the name that GDAL has for an address.
+    """Return GDAL's name of an address.
 
     >>> gdal_path("s3://tiles/a.tif")
     '/vsis3/tiles/a.tif'
@@ -44,7 +44,7 @@ def gdal_path(address: str) -> str:
 
 @contextmanager
 def gdal_environment(*addresses: str) -> Iterator[None]:
-    """Read some addresses in this block, with the settings of S3 if one of them is there."""
+    """Context in which GDAL can read some addresses, with S3 settings if one of them is in S3."""
     import rasterio
     from rasterio.session import AWSSession
 

@@ -1,4 +1,4 @@
-"""Labels of uncompressed arrays, so that GDAL reads any window of a ``.npy`` in place.
+"""Labels of uncompressed arrays, so that GDAL can read any window of a ``.npy`` directly.
 
 A label is a small XML document in the form of NASA's Planetary Data System, version 4 (PDS4
 Information Model 1.x, ``Array_2D_Image`` and ``Array_3D_Image``): name of the file, bytes before the
@@ -10,10 +10,10 @@ without one GDAL would look for it under five names. Names of bands and tags are
 **Why not VRTRawRasterBand everywhere.** GDAL keeps one file handle for all raw bands that a thread opens
 on one file (``CPLOpenShared``), also among datasets. Where these are then read in several threads, as
 stackstac reads its assets, one's seek moves the other's read: some rows are another band's, and nothing
-says so. Of this driver every dataset has a handle of its own, so views of single bands read labels. The
+says so. With this driver every dataset has its own file handle, so views of single bands read labels. The
 view of all bands keeps raw bands, which read parts of lines: this driver reads whole lines of all but the
 first band (seen in GDAL 3.10 and 3.12), 6.2 MB instead of 1.8 for 64 x 64 pixels. That view opens its
-arrays when it is first read, so datasets of one file that are each read in a thread of their own are safe.
+arrays when it is first read, so datasets of one file that are each read in their own thread are safe.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RawArray:
     """
 
     href: str
-    """File beside the document: GDAL reads an array nowhere else."""
+    """Name of a file in the same folder as the label: GDAL reads arrays only there."""
     dtype: Literal["Int8", "Float32"]
     """GDAL's name of the element type."""
     bands: int
@@ -52,12 +52,12 @@ class RawArray:
     """Bytes before the first element."""
     big_endian: bool = False
     planar: bool = False
-    """Whether it is ``(bands, height, width)`` instead."""
+    """Whether the shape is ``(bands, height, width)`` instead."""
 
     def __post_init__(self) -> None:
-        """Refuse what GDAL would not read."""
+        """Reject what GDAL would not read."""
         if "/" in self.href or "\\" in self.href or self.href in ("", ".", ".."):
-            raise ValueError(f"'{self.href}' is not the name of a file beside its description")
+            raise ValueError(f"'{self.href}' is not the name of a file in the same folder as its label")
 
     @property
     def item_size(self) -> int:
@@ -89,12 +89,12 @@ def raw_label(raster: Raster, array: RawArray) -> str:
 
 
 def label_sidecar(raster: Raster) -> str:
-    """Return what GDAL finds beside a label, ``<label>.aux.xml``: where the array lies on the ground."""
+    """Return the label's GDAL sidecar, ``<label>.aux.xml``, with CRS and transform of the array."""
     return f"<PAMDataset>\n{placement(raster)}</PAMDataset>\n"
 
 
 def placement(raster: Raster) -> str:
-    """Return a raster's CRS and transform as GDAL's XML formats have them."""
+    """Return a raster's CRS and transform in the form of GDAL's XML formats."""
     t = raster.transform
     # repr() gives the shortest text that parses to the same double
     transform = ", ".join(repr(float(v)) for v in (t.c, t.a, t.b, t.f, t.d, t.e))

@@ -1,7 +1,7 @@
-"""What a ``.npy`` says of itself: the one reader of its header.
+"""The header of a ``.npy`` file, and its only reader.
 
-Arrays are read in place, by ranges, so the header is all that is ever parsed, and it is not trusted: it
-comes from a file that may be anything. Whatever is wrong with it is one error, with the reason.
+Arrays are read by byte ranges, so only the header is ever parsed, and it is not trusted: it
+comes from a file that may contain anything. Every defect raises the same error, with the reason.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import numpy.typing as npt
 from catalog_builder.errors import ArrayError
 
 NPY_HEADER = 128
-"""Bytes before the array in a ``.npy`` that numpy wrote for a tile's shapes (format 1.0, 64-aligned)."""
+"""Bytes before the array in a ``.npy`` written by NumPy for a tile's shapes (format 1.0, 64-aligned)."""
 LONGEST_HEADER = 10_000 + 12
-"""Bytes of the longest header that numpy parses."""
+"""Bytes of the longest header that NumPy parses."""
 _MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayHeader:
-    """What a ``.npy`` says of itself."""
+    """The parsed header of a ``.npy`` file."""
 
     name: str
-    """What messages call the file."""
+    """Name of the file in messages."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
     """Bytes before the array."""
     fortran: bool
-    """Whether the first index runs fastest."""
+    """Whether the first index varies fastest (Fortran order)."""
 
     @property
     def end(self) -> int:
@@ -44,11 +44,11 @@ class ArrayHeader:
 
     @property
     def big_endian(self) -> bool:
-        """Whether its numbers have their highest byte first."""
+        """Whether the byte order is big-endian."""
         return self.dtype.newbyteorder("<") != self.dtype
 
     def require_size(self, size: int, *, exact: bool = False) -> None:
-        """Refuse a file that is shorter than its header says, or, if ``exact``, longer.
+        """Reject a file that is shorter than its header says, or, if ``exact``, longer.
 
         Raises
         ------
@@ -62,19 +62,19 @@ class ArrayHeader:
             )
 
     def require(self, dtype: npt.DTypeLike, *shapes: tuple[int, ...]) -> None:
-        """Refuse an array of another type or of none of the shapes, or in Fortran order.
+        """Reject an array of another type or shape, or in Fortran order.
 
         Parameters
         ----------
         dtype
             In either byte order.
         shapes
-            Those that will do.
+            The accepted shapes.
 
         Raises
         ------
         ArrayError
-            If it is such an array.
+            If it has another type, shape or order.
         """
         if self.dtype.newbyteorder("=") != np.dtype(dtype) or self.shape not in shapes or self.fortran:
             raise ArrayError(
@@ -86,7 +86,7 @@ class ArrayHeader:
 def header_size(start: bytes) -> int:
     r"""Return how many bytes at the beginning of a ``.npy`` are before its array, by its first 12.
 
-    0 if it is no ``.npy``, or one whose header numpy would not parse: :func:`read_header` says why.
+    0 if it is not a ``.npy``, or NumPy would not parse its header: :func:`read_header` says why.
 
     >>> header_size(b"\x93NUMPY" + bytes([1, 0, 118, 0]) + b"{'")
     128
@@ -107,12 +107,12 @@ def read_header(start: bytes, name: str) -> ArrayHeader:
     start
         The file's first bytes: :func:`header_size` of them, or more.
     name
-        What messages call the file.
+        Name of the file in messages.
 
     Raises
     ------
     ArrayError
-        If it is no ``.npy``, or one of something that cannot be read in place.
+        If it is not a ``.npy``, or its array cannot be read by byte ranges.
     """
     stream = io.BytesIO(start)
     try:

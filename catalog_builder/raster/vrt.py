@@ -2,20 +2,20 @@
 
 Three kinds of document, all pure functions from a description to XML:
 
-* :func:`raw_codes_vrt` and :func:`raw_scales_vrt` describe upstream's ``.npy`` files as they lie on
-  disk (an uncompressed array behind a short header), so GDAL reads any window of them by range;
+* :func:`raw_codes_vrt` and :func:`raw_scales_vrt` describe upstream's ``.npy`` files as they are on
+  disk (an uncompressed array after a short header), so GDAL reads any window of them by range;
   :func:`raw_bytes_vrt` is what the float32 view reads of the codes.
 * :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
   the two are: raw views, or COGs (:func:`cog_f32_vrt`).
-* :func:`band_vrt` is the same for one band, for clients that take one band per asset. What it reads of
-  raw arrays are labels: see :mod:`catalog_builder.raster.label` for why.
+* :func:`band_vrt` is the same for one band, for clients that read one band per asset. It reads
+  raw arrays through labels: see :mod:`catalog_builder.raster.label` for why.
 
 Values equal numpy's ``codes.astype("f4") * scales[..., None]`` bit for bit: ``mul`` works in
 float64, where int8 x float32 is exact (8 + 24 bits), and rounding that once to float32 is what a
 float32 multiplication does. Signed zeros, infinities and NaN come out the same too.
 
 **A derived band has no NoDataValue, on purpose.** With NaN as its nodata GDAL 3.12's ``mul`` skips
-an operand that is NaN and answers the other one, -128 say, as if it were an embedding. Without it
+an operand that is NaN and returns the other one, such as -128, as if it were an embedding. Without it
 GDAL 3.10 and 3.12 are both exact, and NaN scales give NaN.
 
 **Codes go through a look-up table, in Float32, on purpose.** GDAL before 3.7 has no Int8: a VRT reads signed
@@ -35,10 +35,9 @@ from typing import Literal
 from catalog_builder.raster.gdal import gdal_path
 from catalog_builder.raster.label import RawArray, placement
 from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
-N_BANDS = 128
-"""Dimensions of an embedding vector."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
@@ -54,21 +53,21 @@ _PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">P
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class VrtSource:
     """A raster that a view reads: on the same grid, and of the same shape, as the view."""
 
     href: str
-    """Relative to the VRT (``grid_0.15_52.05.vrt``), an absolute path, or an http(s) or s3 address."""
+    """Relative to the VRT (``grid_0.15_52.05.vrt``), an absolute path, or an http(s) or s3 URL."""
     dtype: Literal["Int8", "Byte", "Float32"]
     """GDAL's name of the element type; Byte is codes whose sign GDAL does not know, see :data:`CODES_LUT`."""
     block: tuple[int, int] | None = None
     """(height, width) of its blocks. With it GDAL opens the view without opening the source."""
     bands: int = 1
-    """How many bands it has: scales have one, or one per band of the codes."""
+    """Number of bands: scales have one, or one per band of the codes."""
 
 
 def tessera_metadata(dataset: Dataset, tile: TileId, year: int, grid: Grid = "utm") -> dict[str, str]:
-    """Return the dataset tags of a tile-year, as geotessera 0.11 writes them on a GeoTIFF, and ours.
+    """Return the dataset tags of a tile-year: those that geotessera 0.11 writes to a GeoTIFF, and ours.
 
     ``TESSERA_GRID`` says which origin the transform has; ``TESSERA_SYNTHETIC=YES`` that the pixels
     are made up.
@@ -153,8 +152,8 @@ def _raw_vrt(
 
 def f32_vrt(
     raster: Raster,
-    codes: Source,
-    scales: Source,
+    codes: VrtSource,
+    scales: VrtSource,
     metadata: Metadata | None = None,
     *,
     bands: Sequence[int] = range(N_BANDS),
@@ -179,7 +178,7 @@ def f32_vrt(
         Reduction factors (2, 4, 8) at which *both* sources have an overview: a reduced read of the
         view takes codes and scales of the same level. See :func:`cog_f32_vrt`.
     strip
-        For sources whose bands lie pixel by pixel: read all bands of this many rows before the next
+        For pixel-interleaved sources: read all bands of this many rows before the next
         rows (:data:`RAW_STRIP`).
 
     Raises
@@ -223,19 +222,19 @@ def cog_f32_vrt(
     raster
         The grid of both COGs.
     codes, scales
-        The COGs: relative to the VRT, absolute paths, or addresses.
+        The COGs: relative to the VRT, absolute paths, or URLs.
     metadata
         Dataset tags.
     block
-        (height, width) of the COGs' blocks, see :class:`Source`.
+        (height, width) of the COGs' blocks, see :class:`VrtSource`.
     overviews
         The reduction factors that both COGs have. Their overviews hold averaged vectors with their
         own scales, so code and scale must come from the same level: GDAL does that.
     """
     return f32_vrt(
         raster,
-        Source(codes, "Int8", block, N_BANDS),
-        Source(scales, "Float32", block),
+        VrtSource(codes, "Int8", block, N_BANDS),
+        VrtSource(scales, "Float32", block),
         metadata,
         overviews=overviews,
     )
@@ -243,8 +242,8 @@ def cog_f32_vrt(
 
 def band_vrt(
     raster: Raster,
-    codes: Source,
-    scales: Source,
+    codes: VrtSource,
+    scales: VrtSource,
     band: int,
     metadata: Metadata | None = None,
     *,
@@ -256,7 +255,7 @@ def band_vrt(
 
 def plain_band_vrt(
     raster: Raster,
-    source: Source,
+    source: VrtSource,
     band: int,
     metadata: Metadata | None = None,
     *,
@@ -273,7 +272,7 @@ def plain_band_vrt(
     return _document(raster, metadata, body)
 
 
-def _source(raster: Raster, source: Source, band: int) -> str:
+def _source(raster: Raster, source: VrtSource, band: int) -> str:
     """Return one source; GDAL takes the whole raster when no rectangle is given."""
     path = gdal_path(source.href)
     relative = path == source.href and not path.startswith("/")

@@ -1,11 +1,11 @@
 """Local paths, S3 and http(s) behind one set of functions: open, read ranges, fetch, list, put atomically.
 
-An address is a path, ``s3://bucket/key`` or ``http(s)://…``. Every failure is a
-:class:`~catalog_builder.errors.StorageError` that begins with the address.
+An *address* is a local path, ``s3://bucket/key`` or an ``http(s)://`` URL. Every failure is a
+:class:`~catalog_builder.errors.StorageError` whose message starts with the address.
 
-S3 is configured as everywhere, by boto3's environment and files and by GDAL's names for the same
+S3 is configured in the usual way, with boto3's environment variables and files and GDAL's names for the same
 things: :class:`~catalog_builder.storage.s3.client.S3Settings`. Without credentials, or with
-``AWS_NO_SIGN_REQUEST=YES``, requests are anonymous, which is what public buckets want.
+``AWS_NO_SIGN_REQUEST=YES``, requests are anonymous, as public buckets require.
 """
 
 from __future__ import annotations
@@ -83,18 +83,18 @@ def size(address: str | Path) -> int:
     Raises
     ------
     StorageError
-        If there is none, or the server does not say.
+        If it does not exist, or the server does not state its size.
     """
     found = _size(address)
     if found is None:
         raise StorageError(f"{address}: no such file")
     if found < 0:
-        raise StorageError(f"{address}: the server does not tell its size")
+        raise StorageError(f"{address}: the server does not state its size")
     return found
 
 
 def _size(address: str | Path) -> int | None:
-    """Bytes, -1 if it exists without a known size, None if it does not exist."""
+    """Return the size in bytes, -1 if it exists without a known size, None if it does not exist."""
     kind = scheme(address)
     if not kind:
         return local.size(local_path(address))
@@ -105,9 +105,9 @@ def _size(address: str | Path) -> int | None:
 
 
 def open_binary(address: str | Path) -> BinaryIO:
-    """Open a file for sequential reading; remote ones are streamed and resumed where they broke.
+    """Open a file for sequential reading; remote ones are streamed, and resumed where they broke off.
 
-    What comes from S3 is compared at its end with the size and the checksum that the store has of it.
+    At the end, data from S3 is checked against the size and the checksum that the store has recorded.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def open_binary(address: str | Path) -> BinaryIO:
     Raises
     ------
     StorageError
-        If it cannot be opened; also from ``read`` if the stream breaks for good.
+        If it cannot be opened; also raised by ``read`` if the stream breaks permanently.
     """
     kind = scheme(address)
     if not kind:
@@ -129,7 +129,7 @@ def open_binary(address: str | Path) -> BinaryIO:
 
 
 def read_bytes(address: str | Path) -> bytes:
-    """Return a whole (small) file."""
+    """Return the contents of a (small) file."""
     with open_binary(address) as file:
         try:
             return file.read()
@@ -138,19 +138,19 @@ def read_bytes(address: str | Path) -> bytes:
 
 
 def fetch_to(address: str | Path, path: str | Path, *, sha256: str = "") -> None:
-    """Copy a file to a local path, which appears only when it is whole.
+    """Copy a file to a local path, which appears only when it is complete.
 
     Parameters
     ----------
     address, path
-        From where to where.
+        Source and destination.
     sha256
-        What it must be, lower-case hex, where that is known.
+        Expected SHA-256, lower-case hex, if known.
 
     Raises
     ------
     ChecksumError
-        If it is another file, or was damaged on the way twice.
+        If it is a different file, or was damaged in transit twice.
     StorageError
         If it cannot be read or written.
     """
@@ -167,7 +167,7 @@ def fetch_to(address: str | Path, path: str | Path, *, sha256: str = "") -> None
 
 @contextmanager
 def local_copy(address: str | Path) -> Iterator[Path]:
-    """Lend a file as a local path: itself where it is local, else a temporary copy."""
+    """Yield a local path of a file: its own if it is local, otherwise that of a temporary copy."""
     if not scheme(address):
         yield local_path(address)
         return
@@ -194,13 +194,13 @@ def _copy(address: str | Path, path: Path, sha256: str) -> None:
 def list_files(address: str | Path) -> Iterator[Entry]:
     """List every file below a local folder or an S3 prefix, in a stable order.
 
-    What has a name that begins with a dot is left out: it is being written, or a catalogue's own.
-    Links to folders are followed unless they lead back to a folder they lie in.
+    Names that start with a dot are left out: such files are being written, or internal to a catalogue.
+    Symbolic links to folders are followed unless they form a loop.
 
     Raises
     ------
     StorageError
-        If it cannot be listed; http addresses cannot.
+        If it cannot be listed; http(s) URLs never can.
     """
     kind = scheme(address)
     if not kind:
@@ -208,29 +208,29 @@ def list_files(address: str | Path) -> Iterator[Entry]:
     elif kind == "s3":
         yield from s3.objects.list_files(str(address))
     else:
-        raise StorageError(f"{address}: a web address cannot be listed; give a manifest or an s3:// address")
+        raise StorageError(f"{address}: an http(s) URL cannot be listed; give a manifest or an s3:// URL")
 
 
 @contextmanager
 def write_atomic(address: str | Path, *, lone: bool = False) -> Iterator[Path]:
-    """Give a local path to write to; on leaving, the file is published at the address in one step.
+    """Yield a local path to write to; on exit, the file is published at the address atomically.
 
-    Locally the path is a hidden name beside the target, which is flushed to disk and renamed. For S3
-    it is a temporary file that is put. If the block raises, nothing is published and the temporary
+    Locally the path is a hidden file beside the target, which is flushed to disk and renamed. For S3
+    it is a temporary file that is uploaded. If the block raises, nothing is published and the temporary
     file is removed.
 
     Parameters
     ----------
     address
-        Where it is to be.
+        The destination.
     lone
-        Nobody else writes there meanwhile, so that what a killed process left beside a local file may be
+        No other writer is active there, so that what a killed process left beside a local file may be
         overwritten; see :func:`catalog_builder.storage.local.in_one_step`.
 
     Raises
     ------
     StorageError
-        If it cannot be written; what was there before is as it was.
+        If it cannot be written; an existing file is unchanged.
 
     Examples
     --------
@@ -259,31 +259,31 @@ def put_file(
     cache_control: str | None = None,
     immutable: bool = False,
 ) -> None:
-    """Publish a local file at a local path or S3 address in one step.
+    """Publish a local file at a local path or S3 URL atomically.
 
     Parameters
     ----------
     path, address
-        From where to where.
+        Source and destination.
     content_type, cache_control
         What an object store says of it to clients; the type is by default that of the address' name, see
         :func:`catalog_builder.storage.media_types.media_type`.
     immutable
-        In an object store, refuse to put it in the place of other bytes.
+        In an object store, refuse to overwrite different bytes.
 
     Raises
     ------
     ConflictError
-        If there are other bytes in the place of an immutable file.
+        If an immutable file would overwrite different bytes.
     StorageError
-        If it cannot be written; http addresses cannot.
+        If it cannot be written; http(s) URLs never can.
     """
     kind = scheme(address)
     if not kind:
         local.put(Path(path), local_path(address))
         return
     if kind != "s3":
-        raise StorageError(f"{address}: cannot write to a web address; give a path or an s3:// address")
+        raise StorageError(f"{address}: cannot write to an http(s) URL; give a path or an s3:// URL")
     s3.put.put(
         Path(path),
         str(address),

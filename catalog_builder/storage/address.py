@@ -1,4 +1,4 @@
-"""Addresses: a path, ``s3://bucket/key`` or ``http(s)://…``; and failures in words that begin with one."""
+"""Addresses (a path, ``s3://bucket/key`` or ``http(s)://…``), and errors whose messages start with one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USER_AGENT = f"tessera-stac/{__version__}"
 """Sent with every request: the CDN in front of the data answers 403 to some libraries' default
 (geotessera issue 213)."""
 CHUNK = 1 << 20
-"""Bytes that are read and written at a time."""
+"""Bytes read and written at a time."""
 
 
 class Entry(NamedTuple):
@@ -55,7 +55,7 @@ def join(address: str | Path, *parts: str) -> str:
 
 
 def bucket_key(address: str | Path) -> tuple[str, str]:
-    """Return the bucket and the key of an s3 address; the key may be empty.
+    """Return the bucket and the key of an S3 URL; the key may be empty.
 
     >>> bucket_key("s3://tiles/2024/a.tif")
     ('tiles', '2024/a.tif')
@@ -72,7 +72,7 @@ def bucket_key(address: str | Path) -> tuple[str, str]:
 
 
 def published_address(address: str) -> str | None:
-    """Return the https address of what source.coop publishes, for which no S3 settings are needed.
+    """Return the https URL of data published on source.coop, for which no S3 settings are needed.
 
     >>> published_address("s3://tessera/v1")
     'https://data.source.coop/tessera/v1'
@@ -88,7 +88,7 @@ def published_address(address: str) -> str | None:
 
 
 def fail(address: str | Path, error: Exception) -> NoReturn:
-    """Raise any library's error as ours, with the address and the reason in words."""
+    """Convert any library's error to a StorageError with the address and a readable reason."""
     if isinstance(error, StorageError):
         raise error
     reason = str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files and folders of this machine."""
+"""Files and folders of the local machine."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def list_files(root: Path) -> Iterator[Entry]:
 
 @contextmanager
 def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> Iterator[Path]:
-    """Lend a hidden name beside the target, and give what is written there the target's name at the end.
+    """Yield a hidden path beside the target, and rename what was written there to the target on exit.
 
-    If the block raises, the target is as it was and nothing else is left.
+    If the block raises, the target is unchanged and nothing else is left behind.
 
     Parameters
     ----------
     target
-        A file; or a folder, if the block makes one, which then takes an earlier folder's place.
+        A file; or a folder, if the block creates one, which then replaces an earlier folder.
     lone
-        Nobody else writes the target meanwhile. The hidden name is always the same one then, so what a
-        process that was killed left behind goes with the next attempt.
+        No other process writes the target. The hidden name is then always the same, so what a
+        process that was killed left behind is replaced by the next attempt.
     durable
-        Whether to flush it to the disk: it is whole even after a power cut.
+        Whether to flush it to disk, so that it is complete even after a power failure.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> It
 
 @contextmanager
 def write_atomic(target: Path, *, lone: bool = False) -> Iterator[Path]:
-    """Lend a name as :func:`in_one_step` does, and raise what goes wrong as StorageError."""
+    """Yield a path as :func:`in_one_step` does, and raise failures as StorageError."""
     try:
         with in_one_step(target, lone=lone) as path:
             yield path
@@ -115,7 +115,7 @@ def write_atomic(target: Path, *, lone: bool = False) -> Iterator[Path]:
 
 
 def put(local: Path, target: Path) -> None:
-    """Copy a file to its place in one step."""
+    """Copy a file to its destination atomically."""
     with write_atomic(target) as temporary:
         shutil.copyfile(local, temporary)
 

@@ -14,8 +14,8 @@ MEDIA_NPY = "application/x-npy"
 MEDIA_GEOTIFF = "image/tiff; application=geotiff"
 MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 MEDIA_VRT = "image/x.vrt"
-"""Not registered, as no type of VRTs is. odc-stac loads no asset whose type does not begin with image/;
-stackstac and STAC Browser, which cannot draw 128 bands, leave this one alone."""
+"""Not registered, like every media type of VRTs. odc-stac loads only assets whose type starts with image/;
+stackstac and STAC Browser, which cannot render 128 bands, ignore this one."""
 MEDIA_BAND = "image/vnd.stac.geotiff"
 """Of the assets of one band: stackstac and odc-stac take an asset for a raster by its type; of a VRT's own
 they know nothing."""

@@ -1,7 +1,7 @@
-"""Ranges of one file, wherever it is, counted as they are read.
+"""Byte ranges of one file, local or remote, counted as they are read.
 
-A local file is opened once. Where a web address redirects to is asked once and remembered; what
-source.coop publishes in S3 is read by https, for which nobody needs credentials.
+A local file is opened once. The redirect target of an http(s) URL is resolved once and cached; data that
+source.coop publishes in S3 is read by https, which needs no credentials.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class RangedFile(Protocol):
         start, stop
             The range.
         counted
-            Whether the meter is told.
+            Whether the meter counts it.
 
         Raises
         ------
         StorageError
-            If they cannot be had, after several attempts where that may help.
+            If they cannot be read, after several attempts where retrying may help.
         """
 
 
@@ -73,7 +73,7 @@ def open_ranged(address: str | Path, meter: Meter | None = None) -> Iterator[Ran
     Raises
     ------
     StorageError
-        If a local file cannot be opened; of others the first read says it.
+        If a local file cannot be opened; for remote files the first read raises it.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class _Remote:
         published = published_address(address) if address.startswith("s3://") else None
         self._address, self._asked = address, published or address
         self._target = self._asked
-        """Where the file was found to be: a redirect need not be followed twice."""
+        """The resolved URL, so that a redirect is not followed twice."""
         self._meter = meter
         self.size = None
 

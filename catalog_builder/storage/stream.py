@@ -1,4 +1,4 @@
-"""A remote file as one stream: resumed where it broke, and checked against what the server says of it."""
+"""A remote file as one stream: resumed where it broke off, and verified against the server's metadata."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from catalog_builder.storage.address import CHUNK, fail
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An answer that is being read."""
+    """A response that is being read."""
 
     chunks: Iterator[bytes]
     tag: str
-    """Identifies this version of the file; empty if the server does not say, and nothing can be resumed."""
+    """Identifies this version of the file; empty if unknown, and then nothing can be resumed."""
     size: int | None = None
-    """Bytes of the whole file, where the server says it."""
+    """Bytes of the whole file, if the server states it."""
     sha256: str = ""
-    """Of the whole file, lower-case hex, where it is known."""
+    """Of the whole file, lower-case hex, if known."""
 
 
 Opener = Callable[[str, int, str], Opened]
-"""``opener(address, first byte, tag)``; with a tag, only that version of the file is answered."""
+"""``opener(address, first byte, tag)``; with a tag, only that version of the file is returned."""
 
 
 def stream(address: str, opener: Opener) -> BinaryIO:
@@ -80,17 +80,17 @@ class _Stream(io.RawIOBase):
         raise AssertionError("unreachable")
 
     def _check(self, chunk: bytes) -> None:
-        """Refuse an end that comes too early, and bytes that are not those that were announced."""
+        """Reject a premature end, and bytes that do not match the announced checksum."""
         if chunk:
             if self._digest is not None:
                 self._digest.update(chunk)
             return
         size = self._first.size
         if size is not None and self._position != size:
-            raise ConnectionError(f"the answer ended after {self._position:,} of {size:,} bytes")
+            raise ConnectionError(f"the response ended after {self._position:,} of {size:,} bytes")
         if self._digest is not None and self._digest.hexdigest() != self._first.sha256:
             raise ChecksumError(
-                f"{self._address}: SHA-256 of what was read is {self._digest.hexdigest()},"
+                f"{self._address}: SHA-256 of the bytes read is {self._digest.hexdigest()},"
                 f" the store says {self._first.sha256}"
             )
 

@@ -1,4 +1,4 @@
-"""Files on web servers: read only, tried again after passing failures."""
+"""Files on web servers: read-only, with retries after transient failures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import httpx
 
 _lock = threading.Lock()
-"""Held while a client is made: all threads share its connections."""
+"""Held while a client is created: all threads share its connections."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 
 
 def size(address: str) -> int | None:
-    """Return the bytes of a file, -1 if it exists without a known size, None if it does not exist."""
+    """Return a file's size in bytes, -1 if it exists without a known size, None if it does not exist."""
     response = _request("HEAD", address)
     if response.status_code in (404, 410):
         return None
@@ -34,7 +34,7 @@ def size(address: str) -> int | None:
 
 
 def open_at(address: str, start: int, tag: str) -> Opened:
-    """Ask for a file from a byte on."""
+    """Request a file from a byte offset on."""
     headers = {"If-Match": tag, "Range": f"bytes={start}-"} if start else {}
     response = _request("GET", address, headers=headers, stream=True)
     if response.is_error or (start and response.status_code != 206):
@@ -52,17 +52,17 @@ def open_at(address: str, start: int, tag: str) -> Opened:
 
 
 class Range(NamedTuple):
-    """What a server answered when it was asked for a range."""
+    """A server's response to a range request."""
 
     data: bytes
     problem: str
     """Why it is not the range; empty if it is."""
     url: str
-    """Where the file was found to be, after redirects; empty if it was not."""
+    """URL of the file after redirects; empty if it was not found."""
 
 
 def read_range(address: str, start: int, stop: int) -> Range:
-    """Ask for bytes [start, stop) of a file, again after a passing failure."""
+    """Request bytes [start, stop) of a file, with retries after transient failures."""
     try:
         response = _request("GET", address, headers={"Range": f"bytes={start}-{stop - 1}"}, ranged=True)
     except StorageError as error:
@@ -93,9 +93,9 @@ def _request(
     stream: bool = False,
     ranged: bool = False,
 ) -> httpx.Response:
-    """Send a request, again after a passing failure.
+    """Send a request, with retries after transient failures.
 
-    The body is left to be read if it is wanted as a ``stream``; of a ``ranged`` request it is read if it
+    The body is left unread for a ``stream``; that of a ``ranged`` request is read if it
     is a range, and not if the server would send the whole file instead.
     """
     import httpx

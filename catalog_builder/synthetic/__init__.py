@@ -1,1 +1,1 @@
-"""Made-up tiles in upstream's formats, for tests and the demonstration; never TESSERA data."""
+"""Synthetic tiles in upstream's formats, for tests and the demo; never TESSERA data."""

@@ -1,7 +1,7 @@
 """What `make run` does: a catalogue of real manifests and a few synthetic tiles, served.
 
 The real collection lists TESSERA v1 over Britain and Ireland as published; the synthetic one has
-pixels on this disk, made up in the same formats, so that every way of reading can be tried offline.
+synthetic pixels on this disk, in the same formats, so that every access method can be tried offline.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from catalog_builder.catalog.basis import load_basis
 from catalog_builder.console import progress, result, say
 from catalog_builder.convert.api import prepare as prepare_conversion
 from catalog_builder.convert.api import target_of
-from catalog_builder.convert.plan.job import Options, Wanted
+from catalog_builder.convert.plan.job import ConvertOptions, Wanted
 from catalog_builder.errors import ConvertError
 from catalog_builder.synthetic.sample import DEFAULT_SET, sample_set
 from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.grid import TileId
 
 MANIFESTS = Path(__file__).parents[1] / "data" / "sample-manifests"
-"""The real manifests that come with the package; see PROVENANCE.md there."""
+"""The real manifests shipped with the package; see PROVENANCE.md there."""
 
 
 def prepare(
     folder: Path, url: str, *, quiet: bool = False, tile_years: Sequence[tuple[TileId, int]] = DEFAULT_SET
 ) -> Path:
-    """Make or bring up to date the demonstration catalogue; return its folder.
+    """Create or update the demo catalogue; return its folder.
 
     Parameters
     ----------
     folder
-        Where everything goes: ``catalog/`` and ``source/`` in it.
+        Output folder, with ``catalog/`` and ``source/`` in it.
     url
-        Address that it will be served at.
+        URL that it will be served at.
     tile_years
-        Which synthetic tiles to make.
+        The synthetic tiles to generate.
     """
     catalog = folder / "catalog"
     with progress("tile-years", quiet=quiet) as report:
@@ -65,7 +65,7 @@ def prepare(
 def _convert(catalog: Path, year: int, *, quiet: bool) -> None:
     """Convert a year of the synthetic tiles; the others stay as published, for direct access."""
     sources = [str(catalog)]
-    options = Options(out=target_of(sources))
+    options = ConvertOptions(out=target_of(sources))
     known = load_basis(options.out, SYNTHETIC) is not None
     wanted = Wanted(dataset=dataset(SYNTHETIC), years=frozenset([year]))
     with prepare_conversion(sources, options, wanted, quiet=quiet) as conversion:
@@ -76,7 +76,7 @@ def _convert(catalog: Path, year: int, *, quiet: bool) -> None:
 
 
 def greeting(url: str) -> str:
-    """Return the addresses, and three commands to try."""
+    """Return the URLs, and three commands to try."""
     tile, year = DEFAULT_SET[0]
     item = f"{tile.name}_{year}"
     lane = f"{url}/source/{SYNTHETIC}/{year}/{tile.name}"
@@ -94,7 +94,7 @@ Three things to try in another terminal:
   2. the same with pystac-client
      .venv/bin/python -c "from pystac_client import Client; s = Client.open('{url}/').search(bbox=[0, 52.1, 0.2, 52.3]); print(s.matched(), [i.id for i in s.items()][:3])"
 
-  3. one pixel, 128 bands, by ranged reads of a {item} (synthetic pixels)
+  3. one pixel, 128 bands, by range requests on {item} (synthetic pixels)
      .venv/bin/rio sample {lane}/{tile.name}_f32.vrt <<< '[{_middle(tile.raster().bbox)}]' | cut -c1-120
 """  # noqa: E501 - commands are copied whole
 

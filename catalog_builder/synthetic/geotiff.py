@@ -8,17 +8,18 @@ from typing import Literal
 import numpy as np
 
 from catalog_builder.storage import write_atomic
-from catalog_builder.synthetic.world import N_BANDS, SampleTile
+from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import SYNTHETIC, Dataset, dataset
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 
 EMBEDDINGS_DIR = "global_0.1_degree_representation"
 """Folder of the embeddings in upstream's layouts."""
 SYNTHETIC_TAG = "TESSERA_SYNTHETIC"
-"""GeoTIFF tag, ``YES``, of every raster with made-up pixels."""
+"""GeoTIFF tag, ``YES``, of every raster with synthetic pixels."""
 
 Exporter = Literal["0.5.1", "0.7.5", "0.10", "0.11"]
-"""A version of geotessera; what its tile export looks like (geotessera ``core.py`` of each)."""
+"""A version of geotessera, which determines the form of its tile export (``core.py`` of each version)."""
 
 
 def write_geotiff_tile(
@@ -39,7 +40,7 @@ def write_geotiff_tile(
         Version of geotessera.
     labelled
         Dataset that the tags name; the synthetic one by default. Whatever it is, the tag
-        ``TESSERA_SYNTHETIC=YES`` tells that the pixels are made up.
+        ``TESSERA_SYNTHETIC=YES`` states that the pixels are synthetic.
 
     Returns
     -------

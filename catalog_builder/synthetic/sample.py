@@ -1,6 +1,6 @@
-"""Synthetic tiles in upstream's own file formats, for trying things out and for tests.
+"""Synthetic tiles in upstream's own file formats, for experiments and tests.
 
-:func:`sample_set` writes a small tree as a geotessera download has it (formats as of geotessera 0.7)::
+:func:`sample_set` writes a small tree in the layout of a geotessera download (formats of geotessera 0.7)::
 
     tessera_metadata.json                                  which dataset this is: "synthetic"
     README.md
@@ -13,8 +13,8 @@
     registry/registry_<year>.txt                           the text registry of geotessera 0.1.0
             /landmasks_lon<X>_lat<Y>.txt                   landmask blocks of geotessera 0.3 to 0.6
 
-Every file appears in one step, ``.synthetic`` as the last of a tile: a second run keeps what is there
-and an interrupted one goes on where it stopped.
+Every file is written atomically, ``.synthetic`` as the last of a tile: a second run keeps existing tiles
+and an interrupted one resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ __all__ = [
 
 LANDMASKS_DIR = "global_0.1_degree_tiff_all"
 METADATA_FILE = "tessera_metadata.json"
-TileYear = tuple[TileId, int]
+TileOfYear = tuple[TileId, int]
 
 _CAMBRIDGE = [TileId(lat_i=lat_i, lon_i=lon_i) for lat_i in (5215, 5225) for lon_i in (5, 15)]
-DEFAULT_SET: tuple[TileYear, ...] = (
+DEFAULT_SET: tuple[TileOfYear, ...] = (
     *((tile, 2024) for tile in _CAMBRIDGE),
     *((_CAMBRIDGE[1], year) for year in (2022, 2023)),
 )
@@ -85,7 +85,7 @@ class Written:
     scales_sha256: str
     landmask: Path
     kept: bool
-    """It was there already."""
+    """Whether it already existed."""
 
     @property
     def n_bytes(self) -> int:
@@ -95,13 +95,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class SampleSet:
-    """What :func:`sample_set` made, and where."""
+    """The output of :func:`sample_set`."""
 
     root: Path
     embeddings: Path
-    """``<year>/<grid>/<grid>.npy`` lie below it."""
+    """Folder of ``<year>/<grid>/<grid>.npy``."""
     landmasks: Path
-    """``<grid>.tiff`` lie in it."""
+    """Folder of ``<grid>.tiff``."""
     registries: list[Path]
     """Text manifests with the SHA-256 of every file."""
     written: list[Written]
@@ -110,37 +110,37 @@ class SampleSet:
 def sample_set(
     root: str | Path,
     *,
-    tile_years: Sequence[TileYear] = DEFAULT_SET,
+    tile_years: Sequence[TileOfYear] = DEFAULT_SET,
     seed: int = 0,
     size: tuple[int, int] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int, Written], None] | None = None,
 ) -> SampleSet:
-    """Write synthetic tiles with everything that upstream keeps beside them.
+    """Write synthetic tiles with all the files that accompany upstream's tiles.
 
     Parameters
     ----------
     root
-        Local folder, made if need be. Tiles of earlier calls stay and are listed too.
+        Local folder, created if necessary. Tiles of earlier calls are kept and listed too.
     tile_years
-        What to make.
+        The tile-years to generate.
     seed, size
-        See :func:`make_tile`. A tile of another size than upstream's formula gives is for tests.
+        See :func:`make_tile`. A size that differs from upstream's formula is for tests only.
     workers
-        Processes; by default one a core, at most four. 1 works in this process.
+        Number of processes; by default one per core, at most four. 1: run in this process.
     progress
         Called with (done, total, tile-year) whenever one is finished.
 
     Raises
     ------
     StorageError
-        If a file cannot be written, or the folder says that it holds another dataset.
+        If a file cannot be written, or the folder contains another dataset.
     """
     root = Path(root)
     _check_dataset(root)
     _write_text(root / "README.md", _README)
     embeddings, landmasks = root / EMBEDDINGS_DIR, root / LANDMASKS_DIR
-    written: dict[TileYear, Written] = {}
+    written: dict[TileOfYear, Written] = {}
 
     def finish(done: Written) -> None:
         written[done.tile, done.year] = done
@@ -148,7 +148,7 @@ def sample_set(
             progress(len(written), len(wanted), done)
 
     wanted = list(dict.fromkeys(tile_years))
-    missing: list[TileYear] = []
+    missing: list[TileOfYear] = []
     for tile, year in wanted:
         found = _find(embeddings, landmasks, tile, year, _stamp(seed, size))
         if found is None:
@@ -183,7 +183,7 @@ def write_npy_tile(
     sample
         The pixels.
     seed
-        What they were made with; written into ``.synthetic``, so that they are recognised.
+        The seed they were generated with; written to ``.synthetic``, so that they are recognised.
 
     Raises
     ------
@@ -226,13 +226,13 @@ def _paths(embeddings: Path, landmasks: Path, tile: TileId, year: int) -> _Paths
 
 
 def _stamp(seed: int, size: tuple[int, ...] | None) -> str:
-    """Return the text that says what a tile was made from."""
+    """Return the text that records how a tile was generated."""
     pixels = "full" if size is None else "x".join(map(str, size))
     return f"Not TESSERA data: tessera-stac sample, generator {GENERATOR}, seed {seed}, size {pixels}\n"
 
 
 def _find(embeddings: Path, landmasks: Path, tile: TileId, year: int, wanted: str) -> Written | None:
-    """Return a tile-year that is there, whole and made from the same; else None."""
+    """Return a tile-year if it exists, is complete and was generated in the same way; otherwise None."""
     npy, scales, sums, stamp, landmask = _paths(embeddings, landmasks, tile, year)
     try:
         if stamp.read_text() != wanted or not landmask.is_file():
@@ -251,13 +251,13 @@ def _find(embeddings: Path, landmasks: Path, tile: TileId, year: int, wanted: st
 def _make_and_write(
     embeddings: Path, landmasks: Path, tile: TileId, year: int, seed: int, size: tuple[int, int] | None
 ) -> Written:
-    """Make a tile-year and write it: the job of a worker."""
+    """Generate a tile-year and write it: the job of a worker."""
     return write_npy_tile(embeddings, landmasks, make_tile(tile, year, seed=seed, size=size), seed=seed)
 
 
 @contextmanager
 def _executor(workers: int | None, n_jobs: int) -> Iterator[Executor | None]:
-    """Give a pool of processes, or None where one process does."""
+    """Yield a pool of processes, or None if one process is enough."""
     count = min(workers or min(os.cpu_count() or 1, 4), n_jobs)
     # spawn: forking a process that runs threads (GDAL, BLAS) can hang
     pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else nullcontext()
@@ -266,7 +266,7 @@ def _executor(workers: int | None, n_jobs: int) -> Iterator[Executor | None]:
 
 
 def _write_npy(path: Path, array: npt.NDArray[Any]) -> str:
-    """Write what ``np.save`` writes and return its SHA-256, in one pass over the data."""
+    """Write the same bytes as ``np.save`` and return their SHA-256, in one pass over the data."""
     array = np.ascontiguousarray(array)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
@@ -279,7 +279,7 @@ def _write_npy(path: Path, array: npt.NDArray[Any]) -> str:
 
 
 def _write_landmask(path: Path, sample: SampleTile) -> None:
-    """Write the landmask GeoTIFF, with the unsnapped transform that upstream's carry."""
+    """Write the landmask GeoTIFF, with the unsnapped transform of upstream's files."""
     import rasterio
 
     raster = sample.tile.raster("source")
@@ -307,7 +307,7 @@ def _write_landmask(path: Path, sample: SampleTile) -> None:
 
 
 def _check_dataset(root: Path) -> None:
-    """Refuse to put made-up tiles among real ones."""
+    """Refuse to write synthetic tiles among real ones."""
     path = root / METADATA_FILE
     try:
         variant = json.loads(path.read_text()).get("dataset_variant")
@@ -318,7 +318,7 @@ def _check_dataset(root: Path) -> None:
     if variant != SYNTHETIC:
         raise StorageError(
             f"{root}: holds tiles of dataset variant '{variant or 'unknown'}'; "
-            "synthetic tiles need a folder of their own"
+            "synthetic tiles need a separate folder"
         )
 
 
@@ -378,7 +378,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write a small file, unless it says that already."""
+    """Write a small file, unless its content is unchanged."""
     if path.is_file() and path.read_text() == text:
         return
     with write_atomic(path) as temporary:

@@ -1,6 +1,6 @@
-"""Synthetic embeddings: pixels that look like TESSERA's and are made up.
+"""Synthetic embeddings: generated pixels that resemble TESSERA's.
 
-A pixel's vector is a function of where it lies on the globe and of the year, so neighbouring tiles
+A pixel's vector is a function of its position on the globe and of the year, so neighbouring tiles
 agree at their seams (within a UTM zone bit for bit where their rasters overlap), and a year resembles
 the one before. It is the sum of
 
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import GridError
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, TileId
 
 Ints = npt.NDArray[np.int64]
@@ -39,9 +40,8 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-N_BANDS = 128
 GENERATOR = 2
-"""Raised whenever the pixels of a tile change, so that older files are made anew."""
+"""Incremented whenever the pixels of a tile change, so that older files are regenerated."""
 
 _RADIUS = 6_371_000.0
 _LATENTS = 32
@@ -86,16 +86,16 @@ class SampleTile:
 
 
 def make_tile(tile: TileId, year: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> SampleTile:
-    """Make the pixels of one tile-year.
+    """Generate the pixels of one tile-year.
 
     Parameters
     ----------
     tile, year
         Which one.
     seed
-        Another seed gives another world.
+        Different seeds give different worlds.
     size
-        (rows, columns) to make only the upper left part of the tile: for tests that must be quick.
+        (rows, columns) to generate only the upper left part of the tile: for fast tests.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def make_tile(tile: TileId, year: int, *, seed: int = 0, size: tuple[int, int] |
     Notes
     -----
     A full tile at 52 degrees (1140 x 732) takes 0.5 s on one core and 250 MB. Pixels lie where
-    upstream's lie, on the 10 m lattice of the UTM zone (``tile.raster("utm")``).
+    upstream's are, on the 10 m grid of the UTM zone (``tile.raster("utm")``).
     """
     raster = tile.raster("utm")
     height, width = size or raster.shape
@@ -301,7 +301,7 @@ def _smooth_latents(points: Doubles, year: int, world: Hashes) -> Floats:
 
 
 def _in_swath(xyz: list[npt.NDArray[np.floating]], year: int) -> Bools:
-    """Say which pixels lie in a band that no satellite pass of the year filled, (H, W)."""
+    """Return the mask (H, W) of pixels in a band that no satellite pass of the year covered."""
     x, y, z = xyz
     along = x * _SWATH_NORMAL[0] + y * _SWATH_NORMAL[1] + z * _SWATH_NORMAL[2]
     # Half a period at the point where the bands would close to a spot, so none is there.
@@ -376,9 +376,9 @@ def _parcel_vectors(ids: Hashes, year: int, world: Hashes) -> tuple[Floats, Floa
 def _quantised(
     nodes: _Nodes, smooth: Floats, label: Ints, table: Floats, grain: Ints, unprocessed: Bools
 ) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Add up the parts and quantise every pixel: codes (H, W, 128) and scales (H, W).
+    """Sum the parts and quantise every pixel: codes (H, W, 128) and scales (H, W).
 
-    By a few rows at a time, so that the float32 vectors stay in the cache.
+    A few rows at a time, so that the float32 vectors stay in the CPU cache.
     """
     height, width = label.shape
     codes = np.zeros((height, width, N_BANDS), np.int8)

@@ -11,7 +11,7 @@ from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs, cover_box
 
 _ROW = 1 << 12
-"""Cells are ordered as row x 4096 + column here: a gap parts the rows, so runs never join across them."""
+"""Cells are numbered row x 4096 + column here: a gap separates the rows, so runs never join across them."""
 EVERYWHERE = cover_box(grid.Bounds(-180.0, -90.0, 180.0, 90.0))
 """All cells."""
 
@@ -49,7 +49,7 @@ def complement(cells: Runs) -> Runs:
 
 
 def from_mask(rows: npt.NDArray[np.bool_], cols: npt.NDArray[np.bool_]) -> Runs:
-    """Return the cells in chosen rows (1800) and columns (3600)."""
+    """Return the cells in the selected rows (mask of 1800) and columns (mask of 3600)."""
     edges = np.diff(cols.astype(np.int8), prepend=0, append=0)
     first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
     row = np.flatnonzero(rows)

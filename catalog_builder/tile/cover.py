@@ -1,10 +1,10 @@
-"""Which grid cells a geometry touches: the heart of every spatial search.
+"""Which grid cells a geometry touches: the core of every spatial search.
 
-:func:`cover` answers with exactly the cells whose closed polygon shares a point with the geometry,
-in plane longitude and latitude, as runs of neighbouring columns. The index reads one key range a
+:func:`cover` returns exactly the cells whose closed polygon shares a point with the geometry,
+in planar longitude and latitude, as runs of adjacent columns. The index reads one key range per
 run, so nothing has to be tested again afterwards.
 
-The geometry is taken apart into points, lines and polygons. Each descends a pyramid of blocks whose
+The geometry is decomposed into points, lines and polygons. Each descends a pyramid of blocks whose
 sides are powers of four cells: a block it does not touch is dropped, a block whose cells it is sure
 to touch is kept whole, the rest are split into sixteen. All blocks of all parts at one level are
 tested in one vectorised call, and the cost follows the length of the boundary, not the area. What
@@ -40,7 +40,7 @@ _FIRST_BLOCKS = 6
 """A part starts at the level where it spans at most this many blocks in each direction."""
 
 _INSET = 0.045
-"""Degrees, a little under half a cell."""
+"""Degrees, slightly less than half a cell."""
 
 # Keys leave one gap after every row, so that a run never joins the next row's first column.
 _STRIDE = N_COLS + 1
@@ -108,7 +108,7 @@ def cover(geometry: BaseGeometry) -> Runs:
 
     Notes
     -----
-    The answer is that of ``shapely.intersects(cell, part)`` for each part of the geometry. Where
+    The result equals ``shapely.intersects(cell, part)`` for each part of the geometry. Where
     parts of a multi-polygon overlap they count as their union. The inside of an invalid (self
     crossing) polygon follows the even-odd rule, as in GEOS; its outline always counts. Nothing is
     repaired.
@@ -146,7 +146,7 @@ class _Blocks(NamedTuple):
 
     @classmethod
     def spanned(cls, bounds: npt.NDArray[np.float64]) -> _Blocks:
-        """Return what :func:`rows_cols_touching` gives, for (n, 4) bounds; may be empty (row1 < row0)."""
+        """Vectorised :func:`rows_cols_touching` for (n, 4) bounds; may be empty (row1 < row0)."""
         west, south, east, north = bounds.T
         return cls(
             np.maximum(np.searchsorted(_LAT, south, "left") - 1, 0),
@@ -190,7 +190,7 @@ def _as_box(geometry: BaseGeometry) -> Bounds | None:
 
 
 def _simple_parts(geometry: BaseGeometry) -> Geometries:
-    """Take a geometry apart into non-empty points, lines and polygons."""
+    """Decompose a geometry into non-empty points, lines and polygons."""
     parts = np.array([geometry], dtype=np.object_)
     # Collections nest; the loop ends because every pass opens one layer.
     while (shapely.get_type_id(parts) > _POLYGON).any():
@@ -208,7 +208,7 @@ def _on_grid(
 
 
 def _settled_by_bounds(parts: Geometries, bounds: npt.NDArray[np.float64], ranges: _Blocks) -> Bools:
-    """Say which parts touch every cell that their bounding box touches.
+    """Return which parts touch every cell that their bounding box touches.
 
     Those without extent in one direction are their own box. One that lies inside a single row (or
     column) of cells is connected and reaches from one end to the other, so it meets all of them;
@@ -255,7 +255,7 @@ def _start_level(ranges: _Blocks) -> Ints:
 
 
 def _grid_of_blocks(ranges: _Blocks, level: int, part: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return part, row and column of the blocks at a level that some parts' ranges span."""
+    """Return part, row and column of the blocks at a level that the ranges of some parts span."""
     shift = _SPLIT_SHIFT * level
     row0, row1, col0, col1 = (values[part] >> shift for values in ranges)
     n_cols = col1 - col0 + 1
@@ -270,7 +270,7 @@ def _grid_of_blocks(ranges: _Blocks, level: int, part: Ints) -> tuple[Ints, Ints
 
 
 def _clip(ranges: _Blocks, level: int, part: Ints, row: Ints, col: Ints) -> tuple[Ints, Ints, Ints, _Blocks]:
-    """Cut blocks to the cells that their part's bounding box touches, and drop those outside it."""
+    """Clip blocks to the cells that their part's bounding box touches, and drop those outside it."""
     shift = _SPLIT_SHIFT * level
     blocks = _Blocks(
         np.maximum(row << shift, ranges.row0[part]),

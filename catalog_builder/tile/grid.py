@@ -8,7 +8,7 @@ corner of the world; floats appear only at the edge.
 The pixels of a tile are a 10 m raster in its UTM zone. Its CRS, origin and shape follow from the
 name by a formula (geotessera 0.11, ``zarr.py``; see :func:`rasters`), so no file has to be opened
 to describe a tile. Within a zone the formula depends only on the latitude row and on the column's
-place in the zone, so 1800 x 60 values describe the planet: they are computed once, on demand.
+position in the zone, so 1800 x 60 values describe the planet: they are computed once, on demand.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ N_COLS = 3600
 N_CELLS = N_ROWS * N_COLS
 """Cells of the grid; a cell's number is ``row * N_COLS + column``, the spatial sort order."""
 FIRST_LAT_I, FIRST_LON_I = -8995, -17995
-"""Centre of row 0 and of column 0 in hundredths of a degree; a row or column on is :data:`STEP` on."""
+"""Centre of row 0 and of column 0 in hundredths of a degree; the next ones are :data:`STEP` further."""
 STEP = 10
 """Size of a cell in hundredths of a degree."""
 COLS_PER_ZONE = 60
@@ -42,12 +42,12 @@ PIXEL = 10.0
 """Pixel size in metres."""
 
 Grid = Literal["utm", "source"]
-"""``utm``: origins on multiples of 10 m, where the pixels truly lie (geotessera issue 429), so all
-tiles of a zone share one lattice. ``source``: the unsnapped corner that upstream publishes."""
+"""``utm``: origins on multiples of 10 m, where the pixels actually lie (geotessera issue 429), so all
+tiles of a zone share one pixel grid. ``source``: the unsnapped corner that upstream publishes."""
 
 IntArray = npt.NDArray[np.integer]
 Cells = npt.NDArray[np.int32]
-"""Numbers of cells, see :func:`cells`."""
+"""Cell numbers, see :func:`cells`."""
 FloatArray = npt.NDArray[np.float64]
 
 # Edges of the cells in degrees. Dividing integers gives the double nearest to the decimal, the
@@ -84,7 +84,7 @@ class TileId:
     """Centre longitude x 100, -17995 ... 17995 in steps of 10."""
 
     def __post_init__(self) -> None:
-        """Refuse a centre that is not on the grid."""
+        """Reject a centre that is not on the grid."""
         if (self.lon_i - 5) % STEP or not FIRST_LON_I <= self.lon_i <= -FIRST_LON_I:
             raise GridError(
                 f"longitude {self.lon_i / 100} is not a tile centre: expected x.x5 between -179.95 and 179.95"
@@ -105,7 +105,7 @@ class TileId:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise GridError(f"'{name}' is not a tile name: expected grid_<lon>_<lat> as in grid_0.15_52.05")
+            raise GridError(f"'{name}' is not a tile name: expected grid_<lon>_<lat> such as grid_0.15_52.05")
         lon, lat = match.groups()
         return cls(lat_i=int(lat.replace(".", "")), lon_i=int(lon.replace(".", "")))
 
@@ -118,12 +118,12 @@ class TileId:
 
     @classmethod
     def from_cell(cls, cell: int) -> TileId:
-        """Return the tile of a cell's number, see :func:`cells`."""
+        """Return the tile with a cell number, see :func:`cells`."""
         return cls.from_row_col(*divmod(int(cell), N_COLS))
 
     @classmethod
     def containing(cls, lon: float, lat: float) -> TileId:
-        """Return the tile that holds a point; cells are half-open [west, east) x [south, north).
+        """Return the tile that contains a point; cells are half-open [west, east) x [south, north).
 
         The last column and row also own the edges 180 E and 90 N.
         """
@@ -156,17 +156,17 @@ class TileId:
 
     @property
     def cell(self) -> int:
-        """Number of the cell, see :func:`cells`."""
+        """Cell number, see :func:`cells`."""
         return self.row * N_COLS + self.col
 
     @property
     def name(self) -> str:
-        """The name upstream gives the tile, ``grid_<lon>_<lat>`` with two decimals."""
+        """Upstream's name of the tile, ``grid_<lon>_<lat>`` with two decimals."""
         return f"grid_{self.lon_i / 100:.2f}_{self.lat_i / 100:.2f}"
 
     @property
     def bounds(self) -> Bounds:
-        """The cell in degrees. The raster is larger: neighbours overlap by some pixels."""
+        """Bounds of the cell in degrees. The raster is larger: neighbours overlap by some pixels."""
         return Bounds(
             (self.lon_i - 5) / 100, (self.lat_i - 5) / 100, (self.lon_i + 5) / 100, (self.lat_i + 5) / 100
         )
@@ -204,7 +204,7 @@ def centres(row: IntArray, col: IntArray) -> tuple[npt.NDArray[np.int16], npt.ND
 
 
 def of_centres(lat_i: IntArray, lon_i: IntArray) -> tuple[IntArray, IntArray]:
-    """Return rows and columns of centres, which are given in hundredths of a degree.
+    """Return rows and columns of centres given in hundredths of a degree.
 
     >>> of_centres(np.array([5205], np.int16), np.array([15], np.int16))
     (array([1420], dtype=int32), array([1801], dtype=int32))
@@ -213,7 +213,7 @@ def of_centres(lat_i: IntArray, lon_i: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def cells(row: IntArray, col: IntArray) -> Cells:
-    """Return numbers of cells, ``row * 3600 + column``: the spatial sort order.
+    """Return cell numbers, ``row * 3600 + column``: the spatial sort order.
 
     >>> cells(np.array([1420]), np.array([1801]))
     array([5113801], dtype=int32)
@@ -235,7 +235,7 @@ def rows_cols[T: np.integer](cell: npt.NDArray[T]) -> tuple[npt.NDArray[T], npt.
 
 @cache
 def centre_texts() -> tuple[list[str], list[str]]:
-    """Return centre latitudes by row and longitudes by column as names and titles spell them, ``0.15``."""
+    """Return centre latitudes by row and longitudes by column as formatted in names and titles, ``0.15``."""
     lat = [f"{(row * STEP + FIRST_LAT_I) / 100:.2f}" for row in range(N_ROWS)]
     lon = [f"{(col * STEP + FIRST_LON_I) / 100:.2f}" for col in range(N_COLS)]
     return lat, lon
@@ -270,7 +270,7 @@ class Raster:
 
 @dataclass(frozen=True, slots=True)
 class Rasters:
-    """The rasters of many tiles, one array element a tile."""
+    """The rasters of many tiles, one array element per tile."""
 
     epsg: npt.NDArray[np.int32]
     origin_x: FloatArray
@@ -295,7 +295,7 @@ def rasters(rows: IntArray, cols: IntArray, grid: Grid = "utm") -> Rasters:
     rows, cols
         Integer arrays of one shape, rows 0 ... 1799 from the south, columns 0 ... 3599 from the west.
     grid
-        Which origin to give, see :data:`Grid`.
+        Which origin to use, see :data:`Grid`.
 
     Raises
     ------
@@ -329,9 +329,9 @@ def epsg_codes(rows: IntArray, cols: IntArray) -> npt.NDArray[np.int32]:
 
 
 def snap_origin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Move upper left corners (metres) outwards to the 10 m lattice.
+    """Snap upper left corners (metres) outwards to the 10 m grid.
 
-    Rounding to a micrometre first keeps a corner that lies on the lattice (the equator) there,
+    Rounding to a micrometre first keeps a corner that is already on the grid (the equator) there,
     whatever the last bit of the projection says.
     """
     return np.floor(np.round(x, 6) / PIXEL) * PIXEL, np.ceil(np.round(y, 6) / PIXEL) * PIXEL
@@ -346,13 +346,13 @@ class _RasterTable(NamedTuple):
 
 @cache
 def _table() -> _RasterTable:
-    """Project the planet's corners: 0.1 s, once a process."""
+    """Project the planet's corners: 0.1 s, once per process."""
     # pyproj costs 0.1 s to import: only when geometry is wanted
     from pyproj import Transformer
 
     origin = np.empty((2, N_ROWS, COLS_PER_ZONE))
     shape = np.empty((2, N_ROWS, COLS_PER_ZONE), dtype=np.int32)
-    # Zone 31 starts at 0 degrees east; every zone has the same shape, so it serves for all.
+    # Zone 31 starts at 0 degrees east; every zone has the same shape, so it is used for all.
     west, east = np.arange(COLS_PER_ZONE) / 10, np.arange(1, COLS_PER_ZONE + 1) / 10
     edges = np.array(LAT_EDGES)
     for epsg, rows in ((32731, np.arange(N_ROWS // 2)), (32631, np.arange(N_ROWS // 2, N_ROWS))):

@@ -1,7 +1,7 @@
-"""TileTable: the one table that every stage speaks. A row is a tile-year.
+"""TileTable: the table that all stages exchange. A row is a tile-year.
 
-Manifest readers make it, the builder merges and joins it, and items are made from it. It is an
-Arrow table with :data:`TILE_SCHEMA`; landmasks, which have no year, travel beside it as a table
+Manifest readers produce it, the builder merges and joins it, and items are generated from it. It is an
+Arrow table with :data:`TILE_SCHEMA`; landmasks, which have no year, are passed alongside as a table
 with :data:`LANDMASK_SCHEMA` until the builder joins them.
 """
 

@@ -1,4 +1,4 @@
-"""Years of a tile as bits of a mask, and the coverage classes that follow from them."""
+"""Years of a tile as a bit mask, and the coverage classes derived from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Masks = npt.NDArray[np.uint32]
 
 
 def coverage_codes(mask: Masks, years: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Classify tiles by their years, as upstream's coverage map does, tested in this order.
+    """Classify tiles by their years, like upstream's coverage map; the first class that matches applies.
 
     0 ``full``: every year of the collection; 1 ``latest``: only its newest year; 2 ``partial``:
     anything else. With a single-year collection everything is full (geotessera
@@ -40,7 +40,7 @@ def coverage_codes(mask: Masks, years: Sequence[int]) -> npt.NDArray[np.uint8]:
 
 
 def year_bits(years: Iterable[int]) -> int:
-    """Return the mask of some years."""
+    """Return the bit mask of some years."""
     return sum(1 << (year - FIRST_YEAR) for year in set(years))
 
 

@@ -1,5 +1,5 @@
-"""Vectors and values for users: a region as files, points, a preview.
+"""Embeddings for users: a region as files, values at points, a preview.
 
-:mod:`.find` asks a catalogue, :mod:`.plan` decides which pixels are wanted and what that costs,
-:mod:`.write` writes them, and :mod:`.run` does it in order and can resume.
+:mod:`.find` searches a catalogue, :mod:`.plan` selects pixels and estimates the cost,
+:mod:`.write` writes them, and :mod:`.run` runs these steps and can resume.
 """

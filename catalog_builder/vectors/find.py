@@ -18,7 +18,7 @@ from catalog_builder.tile.datasets import dataset as dataset_named
 from catalog_builder.tile.grid import TileId
 
 _HERE = "catalog:"
-"""Stands for the catalogue's address in hrefs of a folder's items."""
+"""Placeholder for the catalogue's URL in hrefs of a folder's items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class TileYear:
     """One tile and year whose pixels can be read."""
 
     id: str
-    """Of its item."""
+    """Id of its item."""
     dataset: Dataset
     tile: TileId
     year: int
@@ -42,18 +42,18 @@ def find(
     Parameters
     ----------
     catalog
-        A catalogue folder, its s3 address, or the http(s) address of a STAC API of this project.
+        A catalogue folder, its s3 URL, or the http(s) URL of a tessera-stac API.
     region
         OGC:CRS84; tiles whose cell shares a point with it.
     years
-        Which years; None is all.
+        Years to include; None: all.
     name
-        A dataset's directory or collection id; None is the only one, or the first real one.
+        A dataset's directory name or collection id; None: the only one, or the first real one.
 
     Raises
     ------
     CatalogError
-        If there is no catalogue, or the API does not answer as one.
+        If there is no catalogue, or the URL does not respond as an API.
     DatasetError
         If the catalogue does not have the dataset.
     """
@@ -63,7 +63,7 @@ def find(
 
 
 def _choose(names: Iterable[str], name: str | None) -> Dataset:
-    """Return the dataset a user means, of those whose collections there are."""
+    """Return the requested dataset, among those with collections."""
     known = {d.collection_id: d for d in DATASETS}
     found = [known[n] for n in names if n in known]
     if name is not None:
@@ -141,7 +141,9 @@ def _from_api(
             if years is None or item["properties"].get("tessera:year") in years
         ]
     except (pystac_client.exceptions.APIError, OSError, KeyError) as error:
-        raise CatalogError(f"{url}: no answer as a STAC API: {' '.join(str(error).split())[:300]}") from error
+        raise CatalogError(
+            f"{url}: does not respond as a STAC API: {' '.join(str(error).split())[:300]}"
+        ) from error
     return _readable(items, chosen, lambda href: href)
 
 
@@ -168,4 +170,4 @@ def _tile_year(item: Mapping[str, Any], dataset: Dataset, address: Callable[[str
     try:
         return TileYear(item["id"], dataset, TileId.from_name(name), int(year), place)
     except (GridError, ValueError) as error:
-        raise CatalogError(f"item {item['id']}: not an item of this project ({error})") from error
+        raise CatalogError(f"item {item['id']}: not a tessera-stac item ({error})") from error

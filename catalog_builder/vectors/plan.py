@@ -1,7 +1,7 @@
-"""Which pixels of which tile-years a region wants: exact, disjoint, and no more.
+"""Selection of the pixels of a region: exact and disjoint.
 
-Neighbouring tiles overlap by some pixels. A pixel of a mosaic belongs to the tile whose cell of 0.1
-degrees its centre lies in, so no pixel is fetched twice and no mosaic depends on an order.
+Neighbouring tiles overlap by some pixels. A pixel of a mosaic belongs to the tile whose 0.1 degree
+cell contains its centre, so no pixel is fetched twice and no mosaic depends on the order.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from catalog_builder.vectors.find import TileYear
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is wanted of one tile-year."""
+    """The selected part of one tile-year."""
 
     source: TileYear
     window: Window
     mask: Mask
-    """(height, width) of the window: the pixels that are wanted."""
+    """Bool (height, width) of the window: the selected pixels."""
 
     @property
     def pixels(self) -> int:
-        """Pixels that are wanted."""
+        """Number of selected pixels."""
         return int(self.mask.sum())
 
 
@@ -48,7 +48,7 @@ class Output:
     parts: tuple[Part, ...]
 
     def place(self, part: Part) -> tuple[slice, slice]:
-        """Return where a part lies in the output: all tiles of a zone share one 10 m lattice."""
+        """Return the position of a part in the output: all tiles of a zone share one 10 m grid."""
         own, whole = part.source.place.raster.transform, self.raster.transform
         row = round((whole.f - own.f) / PIXEL) + part.window.row
         col = round((own.c - whole.c) / PIXEL) + part.window.col
@@ -56,7 +56,7 @@ class Output:
 
     @property
     def pixels(self) -> int:
-        """Pixels that are wanted of all parts."""
+        """Number of selected pixels of all parts."""
         return sum(p.pixels for p in self.parts)
 
 
@@ -66,12 +66,12 @@ def plan(sources: Iterable[TileYear], region: BaseGeometry, *, tiles: bool) -> l
     Parameters
     ----------
     sources
-        The tile-years to take from.
+        The tile-years to read.
     region
-        OGC:CRS84. A pixel is wanted if its centre lies in it; of a region without an area, or too
-        thin to hold a centre, every pixel that it touches.
+        OGC:CRS84. A pixel is selected if its centre is inside; for a region without area, or too
+        thin to contain a centre, every pixel that it touches.
     tiles
-        One output per tile-year; else one per year and UTM zone.
+        Whether to make one output per tile-year instead of one per year and UTM zone.
     """
     groups: dict[tuple[Any, ...], list[Part]] = {}
     for source in sources:
@@ -111,7 +111,7 @@ def _bounds(part: Part) -> tuple[float, float, float, float]:
 
 
 def wanted_pixels(tile: TileId, raster: Raster, region: BaseGeometry) -> tuple[Window, Mask] | None:
-    """Return the pixels of a tile that a region wants; None if there are none.
+    """Return the pixels of a tile in a region; None if there are none.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Vectors at points, year by year: what training and time series need, by the fewest bytes."""
+"""Embeddings at points by year, for training and time series, with as few bytes read as possible."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from catalog_builder.vectors.find import TileYear, find
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Vectors at points."""
+    """Embeddings at points."""
 
     values: npt.NDArray[np.float32]
-    """(points, years, bands); NaN where a year has no tile or a pixel no data."""
+    """float32 (points, years, bands); NaN where a year has no tile or a pixel has no data."""
     years: tuple[int, ...]
     requests: int
-    """Reads of pixels: with published arrays each is one request of so many bytes."""
+    """Number of pixel reads: for published arrays, each is one range request."""
     read_bytes: int
-    """Estimated for converted tiles, from their sizes."""
+    """Bytes read; estimated for converted tiles, from their sizes."""
     whole_bytes: int
-    """What downloading the same tile-years whole would take."""
+    """Bytes that downloading the same tile-years in full would take."""
     is_synthetic: bool
 
 
@@ -45,40 +45,40 @@ def sample_points(
     bands: Sequence[int] = range(N_BANDS),
     workers: int = 4,
 ) -> Samples:
-    """Return the vectors of the pixels that hold some points.
+    """Return the embeddings of the pixels that contain some points.
 
     Parameters
     ----------
     catalog
-        A catalogue folder, or the address of a STAC API of this project.
+        A catalogue folder, or the URL of a tessera-stac API.
     lon, lat
-        Degrees (OGC:CRS84), of one length.
+        Degrees (OGC:CRS84), of equal length.
     years
-        Which years, in the order wanted.
+        Years, in the order of the result.
     dataset
-        Directory name or collection id; None is the only one, or the first real one.
+        Directory name or collection id; None: the only one, or the first real one.
     bands
-        Which dimensions, from 0.
+        Dimensions, counted from 0.
     workers
-        Tile-years that are read at once.
+        Number of tile-years read concurrently.
 
     Raises
     ------
     QueryError
-        If there are no points, or no tiles under them.
+        If there are no points, or no tiles at them.
     CatalogError, DatasetError, StorageError
-        As of :func:`catalog_builder.vectors.run.get`.
+        As for :func:`catalog_builder.vectors.run.get`.
     """
     x, y = np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
-        raise QueryError(f"expected longitudes and latitudes of one length, found {x.shape} and {y.shape}")
+        raise QueryError(f"expected longitudes and latitudes of equal length, found {x.shape} and {y.shape}")
     tiles = [TileId.containing(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     region = shapely.MultiPoint(np.column_stack([x, y]))
     wanted = set(tiles)
     # a point on an edge touches two cells and belongs to one
     sources = [s for s in find(catalog, region, frozenset(years), dataset) if s.tile in wanted]
     if not sources:
-        raise QueryError("there are no tiles under these points in these years")
+        raise QueryError("there are no tiles at these points in these years")
     values = np.full((len(x), len(years), len(bands)), np.nan, dtype=np.float32)
     meter = Meter()
 
@@ -104,7 +104,7 @@ def sample_points(
 def _pixels(
     source: TileYear, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows and columns of the pixels that hold points; at the raster's rim the nearest."""
+    """Return rows and columns of the pixels that contain points; at the raster's edge the nearest."""
     from pyproj import Transformer
 
     x, y = Transformer.from_crs("OGC:CRS84", source.place.raster.epsg, always_xy=True).transform(lon, lat)

@@ -1,10 +1,10 @@
-"""A false-colour picture of a region and year: PNG, GeoTIFF, or a web map in one file.
+"""A false-colour image of a region and year: PNG, GeoTIFF, or a self-contained web map.
 
 All tiles are coloured by one basis (:mod:`catalog_builder.convert.encode.colours`): the one stored with the
-converted tiles, or one fitted on the pixels that are drawn. What is read of a tile is the part in the
-region, from the overview that fits the picture: of its ``visual`` where it has one, else of its
-embeddings; of a local ``.npy`` every n-th pixel. Arrays elsewhere are left out: they have no overviews,
-and a picture would fetch all of their 110 MB.
+converted tiles, or one fitted to the pixels being drawn. Only the part of a tile in the
+region is read, from the matching overview: of its ``visual`` if it has one, otherwise of its
+embeddings; of a local ``.npy`` every n-th pixel. Remote arrays are skipped: they have no overviews,
+and an image would fetch all of their 110 MB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.catalog.coverage.page import fill_page
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.convert.encode.colours import (
     Sample,
     colours,
@@ -43,35 +44,34 @@ from catalog_builder.tile.grid import Raster
 from catalog_builder.vectors.find import TileYear, find
 
 MAX_SIDE = 8192
-"""Pixels; more is a job for `tessera-stac get`."""
+"""Maximum size in pixels; use `tessera-stac get` for more."""
 SUFFIXES = (".png", ".tif", ".tiff", ".html")
 _EARTH = 20037508.342789244
 """Half the width of the world in EPSG:3857, metres."""
 _AT_A_TIME = 4
 _FITTED_ON = 2048
-"""Pixels of each tile that a basis is fitted on."""
+"""Pixels of each tile that a basis is fitted to."""
 
 Bounds = tuple[float, float, float, float]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A picture in Web Mercator (EPSG:3857), where its pixels are square on any web map."""
+    """An image in Web Mercator (EPSG:3857), whose pixels are square on any web map."""
 
     pixels: npt.NDArray[np.uint8]
-    """(rows, cols, 3); 0 where there is no data."""
+    """uint8 (rows, cols, 3); 0 where there is no data."""
     bounds: Bounds
     """West, south, east, north in metres of EPSG:3857."""
     dataset: str
     """Title of the dataset."""
     year: int
     tiles: int
-    """Tiles that were drawn."""
+    """Number of tiles drawn."""
     left_out: int
-    """Tiles that would have had to be fetched whole."""
+    """Number of tiles skipped, because they would have to be fetched in full."""
     fitted: bool
-    """Whether the colours were fitted on what is drawn: those of another preview may differ."""
+    """Whether the colours were fitted to this image: those of another preview may differ."""
 
     @property
     def degrees(self) -> Bounds:
@@ -122,27 +122,27 @@ def preview(
     year: int | None = None,
     dataset: str | None = None,
     size: int = 2048,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Preview:
     """Draw a region.
 
     Parameters
     ----------
     catalog
-        A catalogue folder, or the address of a STAC API of this project.
+        A catalogue folder, or the URL of a tessera-stac API.
     region
-        What to show, OGC:CRS84; the picture is its bounding box.
+        The region to draw, OGC:CRS84; the image covers its bounding box.
     year
-        None is the newest that the region has.
+        None: the newest year that the region has.
     dataset
-        A dataset's directory or collection id; None is the only one, or the first real one.
+        A dataset's directory name or collection id; None: the only one, or the first real one.
     size
-        Longest side of the picture in pixels; less where that is all the data has.
+        Length of the longer side in pixels; less if the data has no more.
 
     Raises
     ------
     QueryError
-        If the region has nothing that can be drawn, or crosses the antimeridian, or the size is
+        If the region has nothing to draw, or crosses the antimeridian, or the size is
         beyond the limit.
     CatalogError, DatasetError, StorageError
         If the catalogue or a file cannot be read.
@@ -151,7 +151,7 @@ def preview(
         raise QueryError(f"size must be 16..{MAX_SIDE} pixels, found {size}")
     west, south, east, north = region.bounds
     if east - west > 180:
-        raise QueryError("a preview cannot cross the antimeridian: draw one side, then the other")
+        raise QueryError("a preview cannot cross the antimeridian: draw the two sides separately")
     found = find(catalog, region, None if year is None else frozenset([year]), dataset)
     if not found:
         raise QueryError(
@@ -162,8 +162,8 @@ def preview(
     drawable = [t for t in chosen if is_drawable(t.place)]
     if not drawable:
         raise QueryError(
-            f"{len(chosen)} tiles of {newest} are here, none converted: a picture would fetch 110 MB of each."
-            " Convert them, or draw from a catalogue whose .npy files are on this machine"
+            f"{len(chosen)} tiles of {newest} are available, but none is converted: an image would fetch"
+            " 110 MB of each. Convert them, or use a catalogue whose .npy files are on this machine"
         )
     bounds = _mercator_box(region, drawable)
     ground = 10 / math.cos(math.radians((south + north) / 2))  # a pixel of the data on the map, metres
@@ -185,7 +185,7 @@ def preview(
 
 
 def write_preview(picture: Preview, out: Path) -> None:
-    """Write a picture as its file's suffix says, in one step.
+    """Write an image in the format of the file's suffix, atomically.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def _window(raster: Raster, bounds: Bounds) -> Window | None:
 
 
 def _stored_basis(tiles: Sequence[TileYear]) -> Basis | None:
-    """Return the basis that was kept beside converted tiles: ``<dataset>/<year>/<tile>/<file>``."""
+    """Return the basis that was stored beside converted tiles: ``<dataset>/<year>/<tile>/<file>``."""
     for tile in tiles:
         if not tile.place.is_converted:
             continue
@@ -291,7 +291,7 @@ def _stored_basis(tiles: Sequence[TileYear]) -> Basis | None:
 def _mosaic(
     pieces: Sequence[_Piece], basis: Basis | None, bounds: Bounds, step: float
 ) -> npt.NDArray[np.uint8]:
-    """Lay the tiles side by side; of pixels that two have, the first's."""
+    """Mosaic the tiles; where two overlap, the first one wins."""
     from rasterio.warp import Resampling, reproject
 
     # what is a whole number of pixels but for its last digits stays that

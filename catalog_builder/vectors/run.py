@@ -1,4 +1,4 @@
-"""Fetch a region: plan, read in parallel, write, and go on where an earlier run stopped."""
+"""Fetch a region: plan, read in parallel, write, and resume where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.console import Report as Progress
+from catalog_builder.console import Progress
 from catalog_builder.errors import QueryError, StorageError, TesseraError
 from catalog_builder.pixels.read import cost, is_quantized, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values
@@ -27,59 +27,59 @@ from catalog_builder.vectors.sidecar import Sidecar
 from catalog_builder.vectors.write import Dtype, Format, Mosaic, file_names, require, write
 
 PARTS = ".parts"
-"""Folder of what was read for a mosaic that is not finished."""
+"""Folder with the parts of an unfinished mosaic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to fetch and how to write it."""
+    """What to fetch, and how to write it."""
 
     region: BaseGeometry
     """OGC:CRS84."""
     years: frozenset[int] | None = None
-    """None is every year."""
+    """Years to include; None: all."""
     dataset: str | None = None
-    """Directory name or collection id; None is the only one, or the first real one."""
+    """Directory name or collection id; None: the only one, or the first real one."""
     format: Format = "geotiff"
     dtype: Dtype = "float32"
-    """``float32`` values, or ``int8`` codes with the scales beside them."""
+    """``float32`` values, or ``int8`` codes with the scales in a separate file."""
     bands: tuple[int, ...] = tuple(range(N_BANDS))
-    """Which dimensions, from 0."""
+    """Dimensions, counted from 0."""
     tiles: bool = False
     """One output per tile-year instead of one per year and UTM zone."""
     workers: int = 4
-    """Tile-years that are read at once."""
+    """Number of tile-years read concurrently."""
     max_bytes: int = 4 << 30
-    """Largest output in memory."""
+    """Maximum size in bytes of an output in memory."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was done, or would be."""
+    """The report of a run, or of a dry run."""
 
     dataset: Dataset | None = None
     outputs: list[str] = field(default_factory=list)
-    """Names of what was written or was there."""
+    """Files that were written or already existed."""
     files: list[Path] = field(default_factory=list)
     written: int = 0
     kept: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-    """Output to reason."""
+    """Failed outputs, with the reason."""
     tile_years: int = 0
     pixels: int = 0
-    """Pixels that the region wants."""
+    """Number of pixels in the region."""
     planned_bytes: int = 0
-    """To read, of everything that is not there yet."""
+    """Bytes to read for outputs that do not exist yet."""
     planned_exact: bool = True
     """False: an estimate from the sizes of compressed files."""
     read_bytes: int = 0
     requests: int = 0
     whole_bytes: int = 0
-    """What downloading the same tile-years whole would take."""
+    """Bytes that downloading the same tile-years in full would take."""
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the pixels are made up."""
+        """Whether the pixels are synthetic."""
         return self.dataset is not None and self.dataset.is_synthetic
 
 
@@ -89,25 +89,25 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
     Parameters
     ----------
     catalog
-        A catalogue folder, or the address of a STAC API of this project.
+        A catalogue folder, or the URL of a tessera-stac API.
     out
-        The folder; made if need be. It holds one dataset.
+        The output folder, created if necessary. It holds one dataset.
     progress
-        Told of every tile-year that was read.
+        Called after every tile-year that was read.
     dry_run
-        Only say what would be read.
+        Only report what would be read.
 
     Returns
     -------
     Report
-        Outputs that failed are in it, with the reason; the others are complete.
+        Failed outputs are listed with the reason; all others are complete.
 
     Raises
     ------
     CatalogError
         If the catalogue cannot be opened.
     DatasetError
-        If it does not have the dataset, or the folder holds another one.
+        If it does not have the dataset, or the folder contains another one.
     QueryError
         If the region has no tiles in these years, or an output is too large for memory.
     StorageError
@@ -117,7 +117,7 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
     sources = find(catalog, options.region, options.years, options.dataset)
     outputs = plan(sources, options.region, tiles=options.tiles)
     if not outputs:
-        raise QueryError("the region has no pixels in this catalogue in these years")
+        raise QueryError("the region has no pixels in this catalogue for these years")
     dataset = sources[0].dataset
     report = Report(dataset=dataset)
     sidecar = Sidecar(out, dataset)
@@ -168,7 +168,7 @@ def _note(report: Report, out: Path, output: Output, options: Options) -> None:
 
 
 def _fingerprint(output: Output, options: Options) -> str:
-    """Return 16 hex digits that change with anything that decides what an output holds."""
+    """Return 16 hex digits that change with anything that affects the content of an output."""
     digest = hashlib.sha256(f"{options.format} {options.dtype} {options.bands}".encode())
     for part in output.parts:
         s = part.source
@@ -183,7 +183,7 @@ def _refuse_too_large(output: Output, options: Options) -> None:
     if need > options.max_bytes:
         raise QueryError(
             f"{output.name}: {width} x {height} pixels of {len(options.bands)} bands need"
-            f" {need / 1e9:.1f} GB of memory: ask for fewer bands, int8, a smaller region, or one file per"
+            f" {need / 1e9:.1f} GB of memory: request fewer bands, int8, a smaller region, or one file per"
             " tile (--tiles)"
         )
 
@@ -198,7 +198,7 @@ def _read_all(
 
     def one(part: Part) -> Pixels:
         if options.dtype == "int8" and not is_quantized(part.source.place):
-            raise StorageError(f"{part.source.id} is there as float32 only: ask for float32")
+            raise StorageError(f"{part.source.id} is available as float32 only: use float32")
         kept = None if folder is None else folder / f"{part.source.id}.npz"
         if kept is not None and kept.exists():
             with np.load(kept, allow_pickle=False) as found:
@@ -227,7 +227,7 @@ def _read_all(
 
 @contextmanager
 def _parts_folder(out: Path, fingerprint: str, *, keep: bool) -> Iterator[Path | None]:
-    """Lend a folder for finished parts of a mosaic; it stays until the mosaic is written."""
+    """Yield a folder for finished parts of a mosaic; it is kept until the mosaic is written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = out / PARTS / fingerprint
@@ -248,7 +248,7 @@ def _clear(out: Path, fingerprint: str) -> None:
 
 
 def _mosaic(output: Output, parts: Mapping[str, Pixels], options: Options, dataset: Dataset) -> Mosaic:
-    """Put parts in their places."""
+    """Assemble the parts."""
     kind = Values if options.dtype == "float32" else Quantized
     whole: Pixels = kind.empty(output.raster.shape, len(options.bands))
     for part in output.parts:

@@ -1,6 +1,6 @@
-"""What a folder of fetched files holds: the sidecar that geotessera keeps beside a download, and ours in it.
+"""The sidecar of a folder of fetched files: geotessera's, with our entries.
 
-Embeddings of two datasets are not comparable, so a folder holds one dataset; the sidecar says which.
+Embeddings of two datasets are not comparable, so a folder holds one dataset, which the sidecar records.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Sidecar:
     DatasetError
         If the folder holds another dataset.
     StorageError
-        If the file that is there cannot be read.
+        If the existing file cannot be read.
     """
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
@@ -50,7 +50,7 @@ class Sidecar:
         self._others = {k: v for k, v in found.items() if k != _OURS}
 
     def has(self, name: str, fingerprint: str) -> bool:
-        """Whether an output is there, made from the same sources in the same way."""
+        """Return whether an output exists that was made from the same sources in the same way."""
         found = self._outputs.get(name)
         return (
             found is not None
@@ -59,7 +59,7 @@ class Sidecar:
         )
 
     def add(self, name: str, fingerprint: str, files: list[str], year: int) -> None:
-        """Note an output, on disk at once: what is finished is known after an interruption."""
+        """Record an output on disk at once, so that finished outputs are known after an interruption."""
         self._outputs[name] = {"fingerprint": fingerprint, "files": files, "year": year}
         years = sorted({o["year"] for o in self._outputs.values()})
         ds = self._dataset

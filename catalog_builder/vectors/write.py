@@ -1,4 +1,4 @@
-"""Write one output in the format that was asked for. Every file appears whole or not at all."""
+"""Write one output in the requested format. Every file is written atomically."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Mosaic:
 
     raster: Raster
     bands: tuple[int, ...]
-    """Which dimensions, from 0."""
+    """Dimensions, counted from 0."""
     year: int
     dataset: Dataset
     pixels: Pixels
@@ -70,7 +70,7 @@ class Mosaic:
 
 
 def file_names(name: str, kind: Format, dtype: Dtype) -> list[str]:
-    """Return the files that an output is."""
+    """Return the files of an output."""
     suffix = _SUFFIXES[kind]
     if kind in ("netcdf", "zarr"):
         return [name + suffix]
@@ -196,7 +196,7 @@ def _npy(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
 
 
 def _describe(mosaic: Mosaic) -> dict[str, Any]:
-    """Say what an array does not say of itself."""
+    """Write the metadata that an array file lacks."""
     return {
         "crs": f"EPSG:{mosaic.raster.epsg}",
         "transform": list(mosaic.raster.transform)[:6],
@@ -218,12 +218,12 @@ _WRITERS: Mapping[str, Callable[[Mosaic, Layer], Callable[[Path], None]]] = {
 
 
 def require(kind: Format) -> None:
-    """Refuse a format whose libraries are missing, before anything is fetched.
+    """Reject a format whose libraries are missing, before anything is fetched.
 
     Raises
     ------
     StorageError
-        Saying what to install.
+        With what to install.
     """
     from importlib.util import find_spec
 

@@ -158,7 +158,7 @@ async function show(lon, lat) {
   try {
     found = await lookUp(lon, lat);
   } catch (error) {
-    if (turn === asked) details.replaceChildren(element("p", `No answer: ${error.message}`));
+    if (turn === asked) details.replaceChildren(element("p", `No response: ${error.message}`));
     return;
   }
   if (turn !== asked) return; // a later click was answered first

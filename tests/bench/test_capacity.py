@@ -105,7 +105,7 @@ def test_capacity_of_searches(tmp_path: Path) -> None:
         rates += [[f"{items:,}", name, *found] for name, found in figures.items()]
     show(
         "Disk and memory",
-        ["items", "index MB", "parquet MB", "bytes an item", "a worker MB (PSS)", "first answer s"],
+        ["items", "index MB", "parquet MB", "bytes an item", "a worker MB (PSS)", "first response s"],
         sizes,
     )
     heads = [f"{w} worker{'s' * (w > 1)}, {c} clients" for w, c in RUNS]

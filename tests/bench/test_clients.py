@@ -17,7 +17,7 @@ import pytest
 from api.app import create_app
 from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.run import build
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -104,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     catalog = root / "catalog"
     ds = dataset("synthetic")
     chosen = plan([str(sample.embeddings)], Wanted(dataset=ds, years=frozenset({CONVERTED})))
-    run(chosen, Options(out=str(catalog / "cogs"), durable=False), ExecutorWorkers(Inline(), window=1))
+    run(chosen, ConvertOptions(out=str(catalog / "cogs"), durable=False), ExecutorWorkers(Inline(), window=1))
     options = BuildOptions(ds, source_root=str(sample.embeddings), landmask_root=str(sample.landmasks))
     build([str(sample.root)], catalog, options)
     with serve(create_app(catalog)) as running:

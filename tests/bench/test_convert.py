@@ -58,7 +58,7 @@ print(min(once() for _ in range(3)))
 """
 OURS = """
 import sys, time
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.convert import convert_tile
 from catalog_builder.catalog.basis import load_basis
@@ -71,7 +71,7 @@ bases = tuple(filter(None, [load_basis(out, "synthetic")])) if "visual" in sys.a
 def once():
     global result
     start = time.process_time()
-    result = convert_tile(job, Options(out, profile=profile, bases=bases, durable=False))
+    result = convert_tile(job, ConvertOptions(out, profile=profile, bases=bases, durable=False))
     assert result.ok, result.row.reason
     return time.process_time() - start
 print(min(once() for _ in range(3)), result.row.bytes_out)

@@ -165,7 +165,7 @@ def test_beside_other_servers() -> None:
     head = ["request", *(f"{name}, {c} client{'s' * (c > 1)}" for c in (1, 8) for name in makers)]
     show(f"{n:,} items, one worker each: requests a second (median ms / 95 % ms)", head, table)
     show(
-        f"Start-up to the first answer, memory after the run; pgSTAC took {loading} to load",
+        f"Start-up to the first response, memory after the run; pgSTAC took {loading} to load",
         ["server", "start-up s", "memory MB"],
         notes,
     )

@@ -104,7 +104,7 @@ def _measure(catalog: Path, env: Mapping[str, str], tmp_path: Path) -> None:
     show(
         "Requests a second (median ms), one worker", ["request", *heads], [[k, *v] for k, v in rates.items()]
     )
-    show("Servers", ["server", "first answer s", "memory MB"], notes)
+    show("Servers", ["server", "first response s", "memory MB"], notes)
 
 
 def _load(name: str, catalog: Path, dsn: str, **options: Any) -> list[str]:

@@ -39,7 +39,7 @@ QUESTIONS = int(os.environ.get("PLANET_QUESTIONS", "350"))
 """Searches that are compared with brute force."""
 WESTERN_EUROPE = Bounds(-10, 36, 20, 60)
 """About a million tile-years, and the part that a static tree is tried on."""
-HEAD = ["what", "tile-years", "seconds", "CPU s", "us a tile-year", "peak MB"]
+HEAD = ["what", "tile-years", "seconds", "CPU s", "us per tile-year", "peak MB"]
 
 
 def _cost(what: str, n: int, cost: Cost) -> list[str]:
@@ -79,7 +79,7 @@ def test_build(tmp_path: Path) -> None:
     assert build("the planet", PLANET, n, *now.sources)["added"] == n
     again = build("the same again, unchanged", PLANET, n, *now.sources)
     assert (again["published"], again["changed"]) == (False, 0)
-    changed = build(f"1 % of the files of {REPLACED_YEAR} uploaded anew", PLANET, n, *later.sources)
+    changed = build(f"1 % of the files of {REPLACED_YEAR} replaced", PLANET, n, *later.sources)
     assert 0.009 * n / 9 < changed["changed"] < 0.011 * n / 9
     assert (changed["added"], changed["removed"]) == (0, 0)
     show("Build: manifest.parquet and landmasks.parquet to a catalogue", HEAD, rows)
@@ -94,7 +94,7 @@ def test_build(tmp_path: Path) -> None:
     }
     show(
         "On disk",
-        ["what", "MB", "bytes a tile-year"],
+        ["what", "MB", "bytes per tile-year"],
         [[what, f"{size / 1e6:,.1f}", f"{size / n:.1f}"] for what, size in sizes.items()],
     )
 
@@ -108,7 +108,7 @@ def test_verbs(tmp_path: Path) -> None:
     for what, *arguments in (
         ("info", "info", catalog),
         ("coverage, the table", "coverage", catalog),
-        ("coverage, a picture", "coverage", catalog, "--out", outputs["map.png"]),
+        ("coverage, an image", "coverage", catalog, "--out", outputs["map.png"]),
         ("coverage, a page in one file", "coverage", catalog, "--out", outputs["map.html"]),
     ):
         rows.append(_cost(what, n, run_verb(*arguments)))

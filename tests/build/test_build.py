@@ -15,7 +15,7 @@ from catalog_builder.build.run import build
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import CatalogError, DatasetError, ManifestError
-from catalog_builder.manifests import Kind
+from catalog_builder.manifests import ProblemKind
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
@@ -195,7 +195,7 @@ def test_good_rows_are_kept_and_strict_fails(manifests: Path, tmp_path: Path) ->
     path.write_text("rubbish\n" + path.read_text())
     report = build_from(tmp_path / "catalog", manifests)
     assert report.items == 60
-    assert report.problems.counts[Kind.MALFORMED] == 1
+    assert report.problems.counts[ProblemKind.MALFORMED] == 1
     assert "registry_2023.txt line 1" in str(report.problems.kept[0])
     with pytest.raises(ManifestError, match=r"registry_2023\.txt line 1"):
         build_from(tmp_path / "strict", manifests, strict=True)
@@ -275,7 +275,7 @@ def test_misfitting_sizes_are_reported(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "manifest.parquet")
     report = build_from(tmp_path / "catalog", tmp_path / "manifest.parquet")
-    assert report.problems.counts[Kind.MISFIT] == 1
+    assert report.problems.counts[ProblemKind.MISFIT] == 1
     assert "2024/grid_0.25_52.05: 17 and 17 bytes" in str(report.problems.kept[0])
     items = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "")
     assert "embeddings_f32" in items["grid_0.15_52.05_2024"]["assets"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from catalog_builder.build import merge as merge_module
 from catalog_builder.build.merge import Staging
 from catalog_builder.errors import ManifestError, TesseraError
-from catalog_builder.manifests import Part, ProblemLog
+from catalog_builder.manifests import ManifestPart, ProblemLog
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA, cells
 
@@ -36,8 +36,8 @@ def row(tile: TileId, year: int, **facts: Any) -> Row:
     }
 
 
-def part(source: str, rows: list[Row]) -> Part:
-    return Part(source, None, tiles=pa.Table.from_pylist(rows, schema=TILE_SCHEMA))
+def part(source: str, rows: list[Row]) -> ManifestPart:
+    return ManifestPart(source, None, tiles=pa.Table.from_pylist(rows, schema=TILE_SCHEMA))
 
 
 A = TileId.from_name("grid_0.15_52.05")
@@ -167,9 +167,9 @@ def test_conflict_within_a_source_is_reported_once() -> None:
 
 
 def test_landmasks() -> None:
-    def masks(source: str, *rows: tuple[TileId, int | None, bytes | None]) -> Part:
+    def masks(source: str, *rows: tuple[TileId, int | None, bytes | None]) -> ManifestPart:
         made = [{"lat_i": t.lat_i, "lon_i": t.lon_i, "size": s, "sha256": h} for t, s, h in rows]
-        return Part(source, None, landmasks=pa.Table.from_pylist(made, schema=LANDMASK_SCHEMA))
+        return ManifestPart(source, None, landmasks=pa.Table.from_pylist(made, schema=LANDMASK_SCHEMA))
 
     with Staging(None) as staging:
         staging.add(masks("one", (B, 1, sha(1)), (A, None, sha(2))))

@@ -24,7 +24,7 @@ from typing import Any
 
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow, now
-from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
 from catalog_builder.convert.plan.sources import Plan, Wanted, plan
 from catalog_builder.convert.progress import Quiet
 from catalog_builder.convert.run import run
@@ -48,7 +48,7 @@ def numbered(n: int, until: Callable[[], bool] = lambda: False) -> Plan:
     return Plan(n, lambda: (Job("geotiff", SourceFile(f"tile-{i}")) for i in numbers))
 
 
-def _mark(job: Job, options: Options) -> Path:
+def _mark(job: Job, options: ConvertOptions) -> Path:
     """Write down that this process begins with a job."""
     folder = Path(options.out) / "attempts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _mark(job: Job, options: Options) -> Path:
     return mark
 
 
-def nap(job: Job, options: Options) -> Result:
+def nap(job: Job, options: ConvertOptions) -> Result:
     """Take a moment."""
     _mark(job, options)
     time.sleep(0.3)
@@ -65,14 +65,14 @@ def nap(job: Job, options: Options) -> Result:
     return Result(LedgerRow(job.id, "ok", fingerprint=job.fingerprint, options=digest, finished=now()))
 
 
-def slow(job: Job, options: Options) -> Result:
+def slow(job: Job, options: ConvertOptions) -> Result:
     """Convert after a moment."""
     _mark(job, options)
     time.sleep(0.5)
     return convert_tile(job, options)
 
 
-def poison(job: Job, options: Options) -> Result:
+def poison(job: Job, options: ConvertOptions) -> Result:
     """End the process on one of the jobs, as the kernel does when memory is short."""
     if job.id == POISON:
         _mark(job, options)
@@ -100,7 +100,7 @@ def _read(row: LedgerRow, counted: str, times: int) -> Result:
     return Result(row)
 
 
-def unread(job: Job, options: Options) -> Result:
+def unread(job: Job, options: ConvertOptions) -> Result:
     """Send results of which one cannot be read at first, and one never."""
     times = {"tile-1": 2, "tile-2": 1000}.get(job.id, 0)
     counted = str(_mark(job, options).parent.parent / f"{job.id}.unread")
@@ -140,7 +140,9 @@ def killed(folder: Path) -> dict[str, Any]:
         os.kill(pids[0], signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    report = run(plan([str(folder / "src")], Wanted()), Options(str(out)), workers, convert=slow, report=said)
+    report = run(
+        plan([str(folder / "src")], Wanted()), ConvertOptions(str(out)), workers, convert=slow, report=said
+    )
     return _answer(report, said) | {"killed": pids[0], "page": "Workers" in page}
 
 
@@ -148,7 +150,7 @@ def poisoned(folder: Path) -> dict[str, Any]:
     """Let one tile kill every worker it is given to."""
     said = Said()
     workers, _ = start_local(2, 1 << 30)
-    report = run(numbered(12), Options(str(folder / "out")), workers, convert=poison, report=said)
+    report = run(numbered(12), ConvertOptions(str(folder / "out")), workers, convert=poison, report=said)
     return _answer(report, said)
 
 
@@ -156,7 +158,7 @@ def mislaid(folder: Path) -> dict[str, Any]:
     """Lose results between their end and the client."""
     said = Said()
     workers, _ = start_local(2, 1 << 30)
-    report = run(numbered(6), Options(str(folder / "out")), workers, convert=unread, report=said)
+    report = run(numbered(6), ConvertOptions(str(folder / "out")), workers, convert=unread, report=said)
     return _answer(report, said)
 
 
@@ -184,7 +186,7 @@ def joining(folder: Path) -> dict[str, Any]:
 
         thread = threading.Thread(target=join)
         thread.start()
-        report = run(numbered(500, seen), Options(str(out)), workers, convert=nap, report=said)
+        report = run(numbered(500, seen), ConvertOptions(str(out)), workers, convert=nap, report=said)
         thread.join()
     attempts = len(list((out / "attempts").iterdir()))
     return _answer(report, said) | {"about": about, "windows": windows, "attempts": attempts}
@@ -207,7 +209,7 @@ def elsewhere(folder: Path) -> dict[str, Any]:
         workers, _ = connect(file)
         until(lambda: bool(workers.watch()) or workers.live > 0)
         try:
-            run(numbered(24), Options("out"), workers, convert=nap)
+            run(numbered(24), ConvertOptions("out"), workers, convert=nap)
         except ClusterError as error:
             return {"error": str(error), "rows": len(list(read_rows(folder / "out" / "ledger")))}
     return {}
@@ -227,11 +229,11 @@ def orphaned(folder: Path) -> dict[str, Any]:
 
         threading.Thread(target=kill, daemon=True).start()
         try:
-            run(numbered(40), Options(str(out)), workers, convert=nap)
+            run(numbered(40), ConvertOptions(str(out)), workers, convert=nap)
         except ClusterError as error:
             said = str(error)
     kept = len(_ledger(out))
-    report = run(numbered(40), Options(str(out)), start_local(2, 1 << 30)[0], convert=nap)
+    report = run(numbered(40), ConvertOptions(str(out)), start_local(2, 1 << 30)[0], convert=nap)
     return {"error": said, "kept": kept, "skipped": report.skipped, "converted": report.converted}
 
 
@@ -248,12 +250,12 @@ def restarted(folder: Path) -> dict[str, Any]:
         def replace() -> None:
             until(lambda: len(_ledger(out)) >= 3)
             first.close()
-            until(lambda: any("does not answer" in line for line in said.lines))
+            until(lambda: any("does not respond" in line for line in said.lines))
             started.enter_context(_worker(started.enter_context(_scheduler(folder, port)), 2))
 
         thread = threading.Thread(target=replace)
         thread.start()
-        report = run(numbered(24), Options(str(out)), workers, convert=nap, report=said)
+        report = run(numbered(24), ConvertOptions(str(out)), workers, convert=nap, report=said)
         thread.join()
     return _answer(report, said)
 
@@ -262,7 +264,7 @@ def interrupted(folder: Path) -> dict[str, Any]:
     """Work until a Ctrl-C comes."""
     said = Said()
     workers, _ = start_local(2, 1 << 30)
-    report = run(numbered(200), Options(str(folder / "out")), workers, convert=nap, report=said)
+    report = run(numbered(200), ConvertOptions(str(folder / "out")), workers, convert=nap, report=said)
     return _answer(report, said) | {"code": report.exit_code}
 
 

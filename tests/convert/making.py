@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.convert import Result, convert_tile
 from catalog_builder.synthetic.sample import make_tile, write_npy_tile
@@ -74,4 +74,4 @@ def convert_one(
 ) -> Result:
     """Convert the one job of a source in this process."""
     (job,) = jobs_of(source, **(wanted or {}))
-    return convert_tile(job, Options(str(out), **options))  # type: ignore[arg-type]
+    return convert_tile(job, ConvertOptions(str(out), **options))  # type: ignore[arg-type]

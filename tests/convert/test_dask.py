@@ -19,7 +19,7 @@ import pytest
 
 from catalog_builder import __version__
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.dask_start import connect
@@ -58,7 +58,7 @@ def _assert_none_left(process: subprocess.Popen[str]) -> None:
 
 
 def _inline(source: Path, out: Path) -> Path:
-    run(plan([str(source)], Wanted()), Options(str(out)), ExecutorWorkers(Inline(), 1))
+    run(plan([str(source)], Wanted()), ConvertOptions(str(out)), ExecutorWorkers(Inline(), 1))
     return out
 
 
@@ -124,7 +124,7 @@ def test_workers_that_do_not_see_the_output_are_one_message(tmp_path: Path) -> N
 
 def test_a_scheduler_that_dies_is_one_message_and_a_rerun_goes_on(tmp_path: Path) -> None:
     said, _ = _finish(_start("orphaned", tmp_path))
-    assert "the Dask scheduler is gone" in said["error"]
+    assert "the Dask scheduler has gone away" in said["error"]
     assert f"{said['kept']} tiles were converted" in said["error"]
     assert said["kept"] >= 3
     assert (said["skipped"], said["converted"]) == (said["kept"], 40 - said["kept"])
@@ -133,7 +133,7 @@ def test_a_scheduler_that_dies_is_one_message_and_a_rerun_goes_on(tmp_path: Path
 def test_a_scheduler_that_comes_back_is_waited_for(tmp_path: Path) -> None:
     said, _ = _finish(_start("restarted", tmp_path))
     assert (said["converted"], said["failed"]) == (24, {})
-    assert any("does not answer: waiting for it" in line for line in said["said"])
+    assert any("does not respond: waiting for it" in line for line in said["said"])
 
 
 def test_ctrl_c_finishes_the_tiles_in_hand(tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ def test_dask_local_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--dask", "local", "--workers", "0"), "--workers: a local Dask cluster needs one or more"),
-        (("--dask", "tcp://127.0.0.1:1", "--workers", "2"), "--workers and --dask: give one of the two"),
-        (("--dask", "tls://127.0.0.1:1"), "tls://127.0.0.1:1: no Dask scheduler answers"),
-        (("--dask", "nonsense://x"), "nonsense://x: no Dask scheduler answers"),
+        (("--dask", "local", "--workers", "0"), "--workers: a local Dask cluster needs at least one"),
+        (("--dask", "tcp://127.0.0.1:1", "--workers", "2"), "--workers and --dask: give only one of the two"),
+        (("--dask", "tls://127.0.0.1:1"), "tls://127.0.0.1:1: no Dask scheduler responds"),
+        (("--dask", "nonsense://x"), "nonsense://x: no Dask scheduler responds"),
     ],
 )
 def test_bad_addresses_are_one_line(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
@@ -202,5 +202,5 @@ def test_bad_addresses_are_one_line(tmp_path: Path, arguments: tuple[str, ...], 
 
 
 def test_no_scheduler_file_is_one_line() -> None:
-    with pytest.raises(ConvertError, match="no Dask scheduler answers"):
+    with pytest.raises(ConvertError, match="no Dask scheduler responds"):
         connect("/no/such/scheduler.json")

@@ -9,7 +9,7 @@ import pytest
 from catalog_builder.cli.convert import parse_shard
 from catalog_builder.convert import progress
 from catalog_builder.convert.ledger.rows import LedgerRow, SourceRow
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.workers.processes import available_memory, default_workers, memory_per_worker
 from catalog_builder.errors import QueryError
 
@@ -74,12 +74,12 @@ def test_shards() -> None:
 
 
 def test_workers_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = Options("out")
+    options = ConvertOptions("out")
     need = memory_per_worker(options, geotiff=False)
     assert (
         need
         < memory_per_worker(options, geotiff=True)
-        < memory_per_worker(Options("out", profile="float32"), geotiff=True)
+        < memory_per_worker(ConvertOptions("out", profile="float32"), geotiff=True)
     )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr("catalog_builder.convert.workers.processes.available_memory", lambda: 10 * need)

@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.verify import validate_results
@@ -54,7 +54,7 @@ def s3() -> Iterator[object]:
 
 def _run(sources: list[str], out: str, **wanted: object) -> RunReport:
     found = plan(sources, Wanted(**wanted))  # type: ignore[arg-type]
-    return run(found, Options(out), ExecutorWorkers(Inline(), 1))
+    return run(found, ConvertOptions(out), ExecutorWorkers(Inline(), 1))
 
 
 def test_from_s3_to_s3(tmp_path: Path, s3: object) -> None:
@@ -85,7 +85,7 @@ def test_a_ledger_on_s3_of_files_on_disk(tmp_path: Path, s3: object) -> None:
     def again() -> RunReport:
         found = plan([str(source)], Wanted())
         workers = ExecutorWorkers(Inline(), 1)
-        return run(found, Options(str(out)), workers, ledger="s3://tiles/ledger-of-disk")
+        return run(found, ConvertOptions(str(out)), workers, ledger="s3://tiles/ledger-of-disk")
 
     assert again().converted == 1
     assert again().skipped == 1

@@ -23,7 +23,7 @@ from catalog_builder.convert.fit_colours import fit_visual
 from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.ledger.writer import LedgerWriter
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.verify import check_row, validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -146,7 +146,7 @@ def test_the_basis_is_deterministic_and_keeps_what_it_was_made_from(tmp_path: Pa
         made = make_tile(POLAR, year)
         write_pair(tmp_path / "src", made)
     found = plan([str(tmp_path / "src")], Wanted())
-    options = Options(str(tmp_path / "out"))
+    options = ConvertOptions(str(tmp_path / "out"))
     first, second = (fit_visual(found, options, ExecutorWorkers(Inline(), 1)) for _ in range(2))
     assert first == second
     (basis,) = first

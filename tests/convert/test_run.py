@@ -20,7 +20,7 @@ from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.estimate import estimate
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.convert import Result, convert_tile
@@ -35,7 +35,7 @@ def _run(source: Path, out: Path, **options: object) -> RunReport:
     wanted = Wanted(**options.pop("wanted", {}))  # type: ignore[arg-type]
     return run(
         plan([str(source)], wanted),
-        Options(str(out), **options),  # type: ignore[arg-type]
+        ConvertOptions(str(out), **options),  # type: ignore[arg-type]
         ExecutorWorkers(Inline(), 1),
         force=force,
     )
@@ -106,12 +106,12 @@ def test_every_executor_gives_the_same_files(
 ) -> None:
     source = write_column(tmp_path / "src")
     _run(source, tmp_path / "inline")
-    report = run(plan([str(source)], Wanted()), Options(str(tmp_path / "out")), make())
+    report = run(plan([str(source)], Wanted()), ConvertOptions(str(tmp_path / "out")), make())
     assert report.converted == 3
     assert contents(tmp_path / "out") == contents(tmp_path / "inline")
 
 
-def _die(job: Job, options: Options) -> Result:
+def _die(job: Job, options: ConvertOptions) -> Result:
     """Convert, but die on one tile: the job of a worker that the kernel kills."""
     if job.tile == TILES[1]:
         os.kill(os.getpid(), 9)
@@ -121,13 +121,13 @@ def _die(job: Job, options: Options) -> Result:
 @pytest.mark.service
 def test_a_worker_that_dies_costs_its_own_tile_only(tmp_path: Path) -> None:
     source, out = write_column(tmp_path / "src"), tmp_path / "out"
-    report = run(plan([str(source)], Wanted()), Options(str(out)), ProcessWorkers(2), convert=_die)
+    report = run(plan([str(source)], Wanted()), ConvertOptions(str(out)), ProcessWorkers(2), convert=_die)
     assert report.converted == 2
     assert [(r.tile, "worker died" in r.reason) for r in report.failed] == [(TILES[1], True)]
     assert not (out / ".staging").exists()
 
 
-def _empty(job: Job, options: Options) -> Result:
+def _empty(job: Job, options: ConvertOptions) -> Result:
     return Result(LedgerRow(job.id, "ok", finished="x"))
 
 
@@ -136,7 +136,10 @@ def test_processes_are_replaced_after_their_share(tmp_path: Path, monkeypatch: p
     source = write_column(tmp_path / "src")
     monkeypatch.setattr("catalog_builder.convert.workers.processes.RECYCLE", 1)
     report = run(
-        plan([str(source)], Wanted()), Options(str(tmp_path / "out")), ProcessWorkers(1), convert=_empty
+        plan([str(source)], Wanted()),
+        ConvertOptions(str(tmp_path / "out")),
+        ProcessWorkers(1),
+        convert=_empty,
     )
     assert report.converted == 3
 
@@ -176,7 +179,7 @@ def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
 def test_estimate_from_defaults_and_from_the_ledger(tmp_path: Path) -> None:
     source, out = write_column(tmp_path / "src"), tmp_path / "out"
     found = plan([str(source)], Wanted())
-    options = Options(str(out))
+    options = ConvertOptions(str(out))
     ledger = str(out / "ledger")
     first = estimate(found, options, 2, ledger)
     assert (first.to_do, first.done, first.measured) == (3, 0, False)
@@ -242,13 +245,13 @@ def test_remaining_is_lazy(tmp_path: Path) -> None:
             taken.append(i)
             yield Job("npy", _file(i), _file(i), None, "v1", POLAR, 2017)
 
-    def look(job: Job, options: Options) -> Result:
+    def look(job: Job, options: ConvertOptions) -> Result:
         assert len(taken) - int(job.main.address) < 10
         return Result(LedgerRow(job.id, "ok"))
 
     found = run_module.Plan(1000, jobs)
     workers = ExecutorWorkers(ThreadPoolExecutor(2), 4)
-    assert run(found, Options(str(tmp_path)), workers, convert=look).converted == 1000
+    assert run(found, ConvertOptions(str(tmp_path)), workers, convert=look).converted == 1000
 
 
 def _file(i: int):  # type: ignore[no-untyped-def]

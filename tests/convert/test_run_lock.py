@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.convert.workers import run_lock
 from catalog_builder.convert.workers.run_lock import ABANDONED, machine, staging_of
@@ -36,9 +36,9 @@ def _left(out: Path, host: str, age: float = 0.0) -> Path:
 @pytest.mark.service
 def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from catalog_builder.convert.plan.job import Options;"
+        "import os, sys; from catalog_builder.convert.plan.job import ConvertOptions;"
         "from catalog_builder.convert.workers.run_lock import staging_of;"
-        "c = staging_of(Options(sys.argv[1])); o = c.__enter__();"
+        "c = staging_of(ConvertOptions(sys.argv[1])); o = c.__enter__();"
         "os.mkdir(f'{sys.argv[1]}/.staging/{o.run}'); print(o.run, flush=True); input()"
     )
     root = Path(__file__).parents[2]
@@ -51,11 +51,11 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     folder = tmp_path / ".staging" / process.stdout.readline().strip()
-    with staging_of(Options(str(tmp_path))):
+    with staging_of(ConvertOptions(str(tmp_path))):
         assert folder.exists(), "it is at work"
     process.kill()
     process.communicate()
-    with staging_of(Options(str(tmp_path))):
+    with staging_of(ConvertOptions(str(tmp_path))):
         assert not folder.exists()
     assert not (tmp_path / ".staging").exists()
 
@@ -70,7 +70,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
 )
 def test_whose_staging_is_removed(tmp_path: Path, host: str, age: float, *, stays: bool) -> None:
     folder = _left(tmp_path, host, age)
-    with staging_of(Options(str(tmp_path))):
+    with staging_of(ConvertOptions(str(tmp_path))):
         assert folder.exists() == stays
         assert folder.with_name(f"{folder.name}.lock").exists() == stays
 
@@ -84,14 +84,14 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fcntl, "flock", unsupported)
     fresh = _left(tmp_path, machine())
     old = _left(tmp_path, machine(), ABANDONED + 60)
-    with staging_of(Options(str(tmp_path))) as options:
+    with staging_of(ConvertOptions(str(tmp_path))) as options:
         assert options.run
         assert (fresh.exists(), old.exists()) == (True, False)
 
 
 def test_a_run_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "TOUCH_EVERY", 0.01)
-    with staging_of(Options(str(tmp_path))) as options:
+    with staging_of(ConvertOptions(str(tmp_path))) as options:
         lock = tmp_path / ".staging" / f"{options.run}.lock"
         os.utime(lock, (0, 0))
         until(lambda: lock.stat().st_mtime > 1e9)
@@ -102,7 +102,7 @@ def test_what_a_worker_made_after_its_run_was_over(tmp_path: Path) -> None:
     folder.with_name(f"{folder.name}.lock").unlink()
     new = tmp_path / ".staging" / "20260102T000000Z-00000000"
     new.mkdir()
-    with staging_of(Options(str(tmp_path))):
+    with staging_of(ConvertOptions(str(tmp_path))):
         assert (folder.exists(), new.exists()) == (False, True)
 
 
@@ -112,7 +112,7 @@ def test_runs_that_begin_and_end_at_once(tmp_path: Path) -> None:
 
     def often() -> None:
         for _ in range(100):
-            with staging_of(Options(str(tmp_path))) as options:
+            with staging_of(ConvertOptions(str(tmp_path))) as options:
                 if not (tmp_path / ".staging" / f"{options.run}.lock").exists():
                     without.append(options.run)
 
@@ -130,7 +130,7 @@ def test_a_tile_published_by_two_workers_at_once(tmp_path: Path) -> None:
     npy = write_pair(tmp_path / "src")
     row = convert_one(npy, tmp_path / "once").row
     out = tmp_path / "out"
-    options = Options(str(out), durable=False, run="a-run")
+    options = ConvertOptions(str(out), durable=False, run="a-run")
     stop, broken = threading.Event(), list[str]()
 
     def read() -> None:
@@ -147,7 +147,7 @@ def test_a_tile_published_by_two_workers_at_once(tmp_path: Path) -> None:
                 publish(folder, row, options)
 
     @contextmanager
-    def _staged(once: Path, options: Options) -> Iterator[Path]:
+    def _staged(once: Path, options: ConvertOptions) -> Iterator[Path]:
         with staging(options) as folder:
             for role, file in row.files.items():
                 (folder / role).write_bytes((once / file.path).read_bytes())

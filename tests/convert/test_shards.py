@@ -17,7 +17,7 @@ from catalog_builder.build.run import build
 from catalog_builder.cli.convert import ARRAY_INDEX, parse_shard
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -65,7 +65,7 @@ def test_three_shards_at_once_are_one_run(tmp_path: Path) -> None:
     """Three processes, one output, one ledger: files, rows and the catalogue are those of one run."""
     source = write_column(tmp_path / "src", YEARS)
     one, three = (tmp_path / name / "cogs" for name in ("one", "three"))
-    run(plan([str(source)], Wanted()), Options(str(one)), ExecutorWorkers(Inline(), 1))
+    run(plan([str(source)], Wanted()), ConvertOptions(str(one)), ExecutorWorkers(Inline(), 1))
     done = at_once([["--shard", f"{i}/3", "--workers", "0"] for i in range(3)], source, three)
     assert [p.returncode for p in done] == [0, 0, 0], [p.stderr for p in done]
     assert contents(three) == contents(one)
@@ -91,7 +91,7 @@ def _catalogue(source: Path, folder: Path):  # type: ignore[no-untyped-def]
 def test_an_array_job_says_its_number(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for other in ARRAY_INDEX:
         monkeypatch.delenv(other, raising=False)
-    with pytest.raises(QueryError, match="so this is no array job"):
+    with pytest.raises(QueryError, match="so this is not an array job"):
         parse_shard("array/8")
     monkeypatch.setenv(name, "7")
     assert parse_shard("array/8") == (7, 8)

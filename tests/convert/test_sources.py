@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
 from catalog_builder.errors import ConvertError, DatasetError
 from catalog_builder.synthetic.sample import sample_set, write_geotiff_tile
@@ -34,7 +34,7 @@ def test_a_folder_with_pairs_landmasks_and_geotiffs(tmp_path: Path) -> None:
         f"synthetic/{YEAR}/{POLAR.name}",
         f"synthetic/{YEAR}/{OTHER.name}",
     }
-    assert "1 GeoTIFFs left out" in found.notes[0]
+    assert "1 GeoTIFFs skipped" in found.notes[0]
     pair = jobs[f"synthetic/{YEAR}/{POLAR.name}"]
     assert pair.kind == "npy"
     assert pair.scales is not None
@@ -65,7 +65,7 @@ def test_globs_and_several_sources(tmp_path: Path) -> None:
     write_geotiff_tile(tmp_path / "b", sample(OTHER), "0.5.1")
     assert plan([str(tmp_path / "*" / "*.tif")], Wanted()).total == 2
     assert plan([str(tmp_path / "**" / "*.tif"), str(tmp_path / "a")], Wanted()).total == 2
-    with pytest.raises(ConvertError, match="nothing that can be converted"):
+    with pytest.raises(ConvertError, match="nothing to convert"):
         plan([str(tmp_path / "*.nothing")], Wanted())
     with pytest.raises(ConvertError, match="no such file"):
         plan([str(tmp_path / "nothing.txt")], Wanted())
@@ -106,7 +106,7 @@ def test_loose_npy_needs_a_year(tmp_path: Path) -> None:
     assert "--year" in row.reason
     row = convert_one(tmp_path / npy.name, tmp_path / "out", wanted={"year": 2024}).row
     assert (row.ok, row.dataset, row.year) == (True, "v1", 2024)
-    with pytest.raises(ConvertError, match="these are the scales"):
+    with pytest.raises(ConvertError, match="this is the scales file"):
         jobs_of(tmp_path / f"{POLAR.name}_scales.npy")
 
 
@@ -123,10 +123,11 @@ def test_tags_decide_and_must_agree(tmp_path: Path) -> None:
     assert (row.dataset, row.tile, row.year) == ("synthetic", POLAR, YEAR)
     wrong = renamed.rename(tmp_path / f"{OTHER.name}_{YEAR}.tiff")
     assert (
-        f"its tags say {POLAR.name}, its name {OTHER.name}" in convert_one(wrong, tmp_path / "out").row.reason
+        f"its tags say {POLAR.name}, but its name {OTHER.name}"
+        in convert_one(wrong, tmp_path / "out").row.reason
     )
     wrong = wrong.rename(tmp_path / f"{POLAR.name}_2021.tiff")
-    assert "its tags say year 2024, its name 2021" in convert_one(wrong, tmp_path / "out").row.reason
+    assert "its tags say year 2024, but its name 2021" in convert_one(wrong, tmp_path / "out").row.reason
     right = wrong.rename(tmp_path / f"{POLAR.name}_{YEAR}.tiff")
     reason = convert_one(right, tmp_path / "out", wanted={"dataset": dataset("v1")}).row.reason
     assert "datasets are never mixed" in reason
@@ -183,7 +184,11 @@ def test_a_raster_too_large_for_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_options_that_matter_change_the_digest() -> None:
-    same = Options("a").digest_for("v1")
-    assert Options("b", verify=True, run="x", durable=False).digest_for("v1") == same
-    for other in (Options("a", profile="float32"), Options("a", grid="source"), Options("a", level=2)):
+    same = ConvertOptions("a").digest_for("v1")
+    assert ConvertOptions("b", verify=True, run="x", durable=False).digest_for("v1") == same
+    for other in (
+        ConvertOptions("a", profile="float32"),
+        ConvertOptions("a", grid="source"),
+        ConvertOptions("a", level=2),
+    ):
         assert other.digest_for("v1") != same

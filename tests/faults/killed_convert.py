@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -38,5 +38,5 @@ if __name__ == "__main__":
     found = plan([sys.argv[2]], Wanted())
     for name in ("rename", "replace", "unlink", "fsync", "mkdir", "rmdir", "write"):
         setattr(os, name, _mortal(f"os.{name}", getattr(os, name)))
-    report = run(found, Options(sys.argv[3]), ExecutorWorkers(Inline(), 1))
+    report = run(found, ConvertOptions(sys.argv[3]), ExecutorWorkers(Inline(), 1))
     assert report.exit_code == 0, report.failed

@@ -16,7 +16,7 @@ from api.settings import Settings
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.ledger.writer import LedgerWriter
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -105,7 +105,7 @@ def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
 
 def _convert(source: Path, out: Path) -> int:
     found = plan([str(source)], Wanted())
-    report = run(found, Options(str(out)), ExecutorWorkers(Inline(), 1))
+    report = run(found, ConvertOptions(str(out)), ExecutorWorkers(Inline(), 1))
     assert report.exit_code == 0
     return report.converted
 

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.verify import validate_results
@@ -46,7 +46,7 @@ def _twins(root: Path) -> Path:
 def _run(source: Path, out: Path, ledger: Path | None = None, **wanted: object) -> RunReport:
     found = plan([str(source)], Wanted(**wanted))  # type: ignore[arg-type]
     where = None if ledger is None else str(ledger)
-    return run(found, Options(str(out)), ExecutorWorkers(Inline(), 1), ledger=where)
+    return run(found, ConvertOptions(str(out)), ExecutorWorkers(Inline(), 1), ledger=where)
 
 
 def _visible(out: Path) -> list[Path]:
@@ -143,7 +143,7 @@ def test_source_vanishes_between_plan_and_work(tmp_path: Path) -> None:
     root = _twins(tmp_path / "src")
     found = plan([str(root)], Wanted())
     _npy(root).unlink()
-    report = run(found, Options(str(tmp_path / "out")), ExecutorWorkers(Inline(), 1))
+    report = run(found, ConvertOptions(str(tmp_path / "out")), ExecutorWorkers(Inline(), 1))
     assert (report.converted, report.failed[0].reason.endswith("no such file")) == (1, True)
 
 
@@ -213,7 +213,7 @@ def test_geotiffs_that_are_no_tiles(tmp_path: Path) -> None:
     report = _run(folder, tmp_path / "out")
     reasons = {r.year: r.reason for r in report.failed}
     assert report.converted == 1
-    assert "3 bands, a tile of TESSERA has 128" in reasons[YEAR]
+    assert "3 bands, but a TESSERA tile has 128" in reasons[YEAR]
     assert "its corner is" in reasons[2023]
     assert "not a TIFF" in reasons[2022]
     assert "damaged TIFF" in reasons[2021]
@@ -366,7 +366,7 @@ def test_interrupt_finishes_what_is_in_hand(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
     said, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "being finished" in error
+    assert "finishing the tiles in progress" in error
     assert "(interrupted)" in said
     assert "0 failed" in said
     assert not (out / ".staging").exists()

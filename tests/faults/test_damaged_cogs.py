@@ -92,4 +92,4 @@ def test_get_names_the_file_and_writes_the_rest(copy: Path, tmp_path: Path) -> N
     assert done.returncode == 1
     assert file.name in done.stderr
     assert "Traceback" not in done.stderr
-    assert "1 written, 0 there already, 1 failed" in done.stdout
+    assert "1 written, 0 already there, 1 failed" in done.stdout

@@ -105,7 +105,7 @@ def test_serve_says_so_at_the_start_and_a_build_mends_it(good: Path, catalog: Pa
         assert "Traceback" not in done.stderr
     report = build_from(catalog, good / "manifests")
     assert report.published
-    assert any("written anew" in note for note in report.problems.notes) or damage in ("a loop", "a folder")
+    assert any("rewritten" in note for note in report.problems.notes) or damage in ("a loop", "a folder")
     assert validate_catalog(catalog).sound
     assert not build_from(catalog, good / "manifests").published
 
@@ -210,7 +210,7 @@ def test_a_catalogue_of_a_newer_version_is_refused_and_kept(good: Path, catalog:
     said = f"index schema {SCHEMA_VERSION + 1}, this program reads {SCHEMA_VERSION}; it was made by a newer"
     assert said in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
-    assert "update this one" in done.stderr
+    assert "upgrade this one" in done.stderr
     assert index.read_bytes() == before
     assert CatalogFolder(catalog).index_path.resolve() == index
 

@@ -20,7 +20,7 @@ import stac_geoparquet.arrow
 
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.item.parquet import ROW_GROUP, z_order
-from catalog_builder.manifests import Part
+from catalog_builder.manifests import ManifestPart
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import DATASETS, dataset
 from catalog_builder.tile.files import N_BANDS
@@ -150,7 +150,9 @@ def test_years_and_coverage_are_those_of_the_tile(items: dict[str, Any]) -> None
     assert {i["properties"]["tessera:coverage"] for i in items.values()} == {"full", "latest", "partial"}
 
 
-def _one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *parts: Part, **options: Any) -> dict[str, Any]:
+def _one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *parts: ManifestPart, **options: Any
+) -> dict[str, Any]:
     """Build from tables and return the first item."""
     monkeypatch.setattr("catalog_builder.build.run.read_manifests", lambda *_a, **_k: iter(parts))
     build_from(tmp_path / "catalog", "table", url=ROOT, **options)
@@ -165,14 +167,14 @@ def test_only_what_the_manifest_knows_is_said(tmp_path: Path, monkeypatch: pytes
         "scales_size": [4 * raster.height * raster.width + 128],
     }
     bare = tile_table([(tile, 2024)], npy_sha256=[None], scales_sha256=[None])
-    item = _one(tmp_path / "1", monkeypatch, Part("m", None, bare))
+    item = _one(tmp_path / "1", monkeypatch, ManifestPart("m", None, bare))
     assert set(item["assets"]) == {"embeddings", "embeddings_f32", "source_npy", "source_scales"}
     embeddings, npy = item["assets"]["embeddings"], item["assets"]["source_npy"]
     assert (embeddings["href"], embeddings["type"]) == (npy["href"], npy["type"])
     assert (embeddings["data_type"], embeddings["tessera:scales"]) == ("int8", "source_scales")
     assert not {"file:size", "file:checksum", "updated"} & set(item["assets"]["source_npy"])
     known = tile_table([(tile, 2024)], mtime=[datetime(2025, 8, 20, 1, 2, 3, tzinfo=UTC)], **sizes)
-    parts = Part("m", None, known), Part("l", None, landmasks=landmask_table([tile]))
+    parts = ManifestPart("m", None, known), ManifestPart("l", None, landmasks=landmask_table([tile]))
     item = _one(tmp_path / "2", monkeypatch, *parts)
     npy, scales, landmask = (item["assets"][k] for k in ("source_npy", "source_scales", "landmask"))
     assert npy["file:size"], scales["file:size"] == (sizes["npy_size"][0], sizes["scales_size"][0])
@@ -189,7 +191,7 @@ def test_a_file_that_does_not_fit_its_raster_has_no_raw_lane(
 ) -> None:
     tile = TileId.from_name("grid_0.15_52.05")
     table = tile_table([(tile, 2024)], npy_size=[1000], scales_size=[500])
-    item = _one(tmp_path, monkeypatch, Part("m", None, table))
+    item = _one(tmp_path, monkeypatch, ManifestPart("m", None, table))
     assert set(item["assets"]) == {"embeddings", "source_npy", "source_scales"}
     assert item["assets"]["source_npy"]["file:size"] == 1000
 
@@ -198,7 +200,7 @@ def test_an_exported_geotiff_is_an_asset_of_its_own(tmp_path: Path, monkeypatch:
     tile = TileId.from_name("grid_0.15_52.05")
     path = 'odd "name" & ü/tile 1.tif'
     table = tile_table([(tile, 2024)], has_npy=[False], geotiff=[path], geotiff_size=[99])
-    item = _one(tmp_path, monkeypatch, Part("m", None, table), source_root="https://host.test/tiffs")
+    item = _one(tmp_path, monkeypatch, ManifestPart("m", None, table), source_root="https://host.test/tiffs")
     assert set(item["assets"]) == {"embeddings", "source_geotiff"}
     assert item["assets"]["embeddings"]["href"] == item["assets"]["source_geotiff"]["href"]
     assert item["assets"]["embeddings"]["data_type"] == "float32"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from catalog_builder.manifests import Part, ProblemLog, read_manifests
+from catalog_builder.manifests import ManifestPart, ProblemLog, read_manifests
 from catalog_builder.tile.grid import Bounds, TileId
 
 Tile = tuple[int, str]
@@ -43,12 +43,12 @@ def text_of(tiles: Iterable[Tile]) -> str:
     return "".join(f"{line}\n" for line in lines_of(tiles))
 
 
-def read(source: str | Path, **options: object) -> tuple[list[Part], ProblemLog]:
+def read(source: str | Path, **options: object) -> tuple[list[ManifestPart], ProblemLog]:
     problems = options.pop("problems", None) or ProblemLog()
     return list(read_manifests(source, problems=problems, **options)), problems  # type: ignore[arg-type]
 
 
-def tiles_in(parts: Iterable[Part]) -> list[Tile]:
+def tiles_in(parts: Iterable[ManifestPart]) -> list[Tile]:
     """Return the tile-years of parts, sorted, repeats included."""
     return sorted(
         (row["year"], TileId(row["lat_i"], row["lon_i"]).name)
@@ -58,7 +58,7 @@ def tiles_in(parts: Iterable[Part]) -> list[Tile]:
     )
 
 
-def rows_in(parts: Iterable[Part]) -> dict[Tile, dict[str, object]]:
+def rows_in(parts: Iterable[ManifestPart]) -> dict[Tile, dict[str, object]]:
     return {
         (row["year"], TileId(row["lat_i"], row["lon_i"]).name): row
         for p in parts
@@ -67,7 +67,7 @@ def rows_in(parts: Iterable[Part]) -> dict[Tile, dict[str, object]]:
     }
 
 
-def masks_in(parts: Iterable[Part]) -> dict[str, dict[str, object]]:
+def masks_in(parts: Iterable[ManifestPart]) -> dict[str, dict[str, object]]:
     return {
         TileId(row["lat_i"], row["lon_i"]).name: row
         for p in parts

@@ -165,7 +165,7 @@ def test_repeats(tmp_path: Path) -> None:
     again = with_column(table.slice(1, 1), "file_size", [999])
     parts, problems = read(save(tmp_path, pa.concat_tables([table, again, table.slice(0, 1)])))
     assert kinds(problems) == {"CONFLICT": 1, "DUPLICATE": 1}
-    assert any("row 6: the tile stands at row 2 already, with other" in str(p) for p in problems.kept)
+    assert any("row 6: the tile is already listed at row 2, with different" in str(p) for p in problems.kept)
     assert tiles_in(parts) == sorted(TILES)
     assert rows_in(parts)[TILES[1]]["npy_size"] == 999
 
@@ -197,7 +197,7 @@ def test_truncated(tmp_path: Path, keep: int) -> None:
     parts, problems = read(path)
     assert parts == []
     assert kinds(problems) == {"CORRUPT": 1}
-    assert "not a whole Parquet file" in str(problems.kept[0])
+    assert "not a complete Parquet file" in str(problems.kept[0])
 
 
 def test_a_damaged_row_group_costs_only_itself(tmp_path: Path) -> None:

@@ -76,13 +76,13 @@ BAD = {
     "OFF_GRID": (f"2024/grid_0.10_52.05/grid_0.10_52.05.npy {digest('x')}", "0.1 is not a tile centre"),
     "NAME_MISMATCH": (
         f"2024/grid_0.15_52.05/grid_0.35_52.05.npy {digest('x')}",
-        "the folder is 'grid_0.15_52.05', the file 'grid_0.35_52.05.npy'",
+        "the folder is 'grid_0.15_52.05', but the file is 'grid_0.35_52.05.npy'",
     ),
     "BAD_HASH": (f"{path_of(B)} {digest('x')[:-1]}", "expected 64 hexadecimal digits"),
     "WRONG_YEAR": (f"{path_of((1999, 'grid_0.15_52.05'))} {digest('x')}", "from 2017 to 2025, found 1999"),
     "HALF_PAIR": (f"{path_of((2023, 'grid_0.15_52.05'))} {digest('x')}", "without its _scales.npy"),
-    "CONFLICT": (f"{path_of(A)} {digest('x')}", "stands at line 1 already, with other content"),
-    "DUPLICATE": (f"{path_of(A)} {digest(path_of(A))}", "stands at line 1 already"),
+    "CONFLICT": (f"{path_of(A)} {digest('x')}", "is already listed at line 1, with different content"),
+    "DUPLICATE": (f"{path_of(A)} {digest(path_of(A))}", "is already listed at line 1"),
 }
 
 
@@ -175,7 +175,7 @@ def test_years_and_box(tmp_path: Path) -> None:
     assert tiles_in(read(path, bounds=across)[0]) == sorted(TILES[3:])
     parts, problems = read(path, years=frozenset({2017}))
     assert parts == []
-    assert "no tile found of the years and the box asked for" in problems.kept[0].message
+    assert "no tile found in the requested years and bounding box" in problems.kept[0].message
 
 
 TILE = st.tuples(

@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused(placed: Placed) -> None:
     with pytest.raises(ValueError, match=r"the mask is \(2, 2\), the window \(1, 1\)"):
         read_window(place, Window(0, 0, 1, 1), mask=np.ones((2, 2), np.bool_))
     for bad in ((-1, 0, 1, 1), (0, 0, 0, 1)):
-        with pytest.raises(ValueError, match="a window begins at"):
+        with pytest.raises(ValueError, match="a window starts at"):
             Window(*bad)
 
 

@@ -130,5 +130,5 @@ def test_its_files_over_http(files: Files, server: Server) -> None:
 
 
 def test_places_that_only_items_know() -> None:
-    with pytest.raises(ValueError, match="container 'float' are found by their items only"):
+    with pytest.raises(ValueError, match="container 'float' can only be found through their items"):
         place_below("/x", TILE, YEAR, "float")

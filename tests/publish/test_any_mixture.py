@@ -33,7 +33,7 @@ from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.item.statistics import encode_statistics
-from catalog_builder.manifests import Part
+from catalog_builder.manifests import ManifestPart
 from catalog_builder.publish.geoparquet_export import write_geoparquet
 from catalog_builder.publish.ndjson import write_ndjson
 from catalog_builder.publish.pgstac.load import _items
@@ -119,7 +119,7 @@ def built(found: dict[tuple[TileId, int], TileYear]) -> Iterator[tuple[Path, Ind
         geotiff=["a b/%.tif" if has["source"] in ("geotiff", "both") else None for has in kinds],
         geotiff_size=[99 if has["sizes"] and has["source"] != "npy" else None for has in kinds],
     )
-    parts = [Part("m", None, table), Part("l", None, landmasks=landmask_table(TILES[:1]))]
+    parts = [ManifestPart("m", None, table), ManifestPart("l", None, landmasks=landmask_table(TILES[:1]))]
     rows = [_ledger_row(*at, has) for at, has in found.items() if has["cog"]]
     with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
         folder = Path(temporary)

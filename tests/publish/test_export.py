@@ -106,7 +106,7 @@ def test_collections(index: Index) -> None:
 def test_nothing_chosen(index: Index) -> None:
     with pytest.raises(QueryError, match="tessera-v1 has 2022, 2024"):
         extracts(index, years=[1999])
-    with pytest.raises(QueryError, match="no item is in"):
+    with pytest.raises(QueryError, match="no item matches these years"):
         extracts(index, region=region_from("100,0,101,1"))
 
 
@@ -234,7 +234,7 @@ def test_command_line(catalog: Path, items: dict[str, dict[str, Any]], tmp_path:
     assert [i["id"] for i in _lines(done.stdout_bytes)] == ["grid_0.05_0.05_2022", "grid_0.05_0.05_2024"]
     for arguments, reason in (
         (["--to", "shapefile", "--out", "x"], "expected one of ndjson"),
-        (["--to", "static"], "say where to write"),
+        (["--to", "static"], "give the output for static"),
         (["--to", "pgstac", "--out", "x"], "--dsn"),
         (["--to", "pgstac", "--method", "x"], "expected one of upsert"),
     ):

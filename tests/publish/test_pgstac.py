@@ -204,7 +204,7 @@ def test_one_load_at_a_time(postgres: Mapping[str, str], migrated: str, tmp_path
     def again(_: str, done: int, of: int) -> None:
         if done < of:
             return
-        with pytest.raises(StorageError, match="another load is at work") as caught:
+        with pytest.raises(StorageError, match="another load is running") as caught:
             load_pgstac(dsn, parts)
         refused.append(str(caught.value))
 

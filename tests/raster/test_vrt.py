@@ -18,7 +18,7 @@ from affine import Affine
 from catalog_builder.raster.label import RawArray, label_sidecar, raw_label
 from catalog_builder.raster.vrt import (
     RAW_STRIP,
-    Source,
+    VrtSource,
     band_name,
     band_vrt,
     cog_f32_vrt,
@@ -61,8 +61,14 @@ def _write_views(made: RawTile) -> None:
     bands = 1 if made.scales.ndim == 2 else 128
     codes = RawArray(f"{name}.npy", "Int8", 128)
     scales = RawArray(f"{name}_scales.npy", "Float32", bands)
-    raw = Source(f"{name}_u8.vrt", "Byte", bands=128), Source(f"{name}_scales.vrt", "Float32", bands=bands)
-    labels = Source(f"{name}.xml", "Int8", bands=128), Source(f"{name}_scales.xml", "Float32", bands=bands)
+    raw = (
+        VrtSource(f"{name}_u8.vrt", "Byte", bands=128),
+        VrtSource(f"{name}_scales.vrt", "Float32", bands=bands),
+    )
+    labels = (
+        VrtSource(f"{name}.xml", "Int8", bands=128),
+        VrtSource(f"{name}_scales.xml", "Float32", bands=bands),
+    )
     views = {
         f"{name}.vrt": raw_codes_vrt(raster, codes, tags),
         f"{name}_u8.vrt": raw_bytes_vrt(raster, codes),
@@ -263,7 +269,7 @@ def test_cog_view_on_gdal_36(pair: tuple[Path, Raster], gdal36: Path) -> None:
 def test_buffers_of_any_type_over_cogs(pair: tuple[Path, Raster], any_gdal: Path, band: int) -> None:
     folder, raster = pair
     (folder / "f32.vrt").write_text(cog_f32_vrt(raster, "q.tif", "s.tif", overviews=(2, 4)))
-    codes, scales = Source("q.tif", "Int8", bands=128), Source("s.tif", "Float32")
+    codes, scales = VrtSource("q.tif", "Int8", bands=128), VrtSource("s.tif", "Float32")
     (folder / "band.vrt").write_text(band_vrt(raster, codes, scales, band - 1, overviews=(2, 4)))
     for name, number in (("f32.vrt", band), ("band.vrt", 1)):
         for level in (None, 0, 1):
@@ -297,7 +303,7 @@ def test_hrefs() -> None:
 
 
 def test_no_derived_band_has_nodata() -> None:
-    text = f32_vrt(POLAR.raster(), Source("q.tif", "Int8"), Source("s.tif", "Float32"))
+    text = f32_vrt(POLAR.raster(), VrtSource("q.tif", "Int8"), VrtSource("s.tif", "Float32"))
     assert "NoData" not in text
 
 
@@ -316,12 +322,12 @@ def test_metadata() -> None:
 
 @pytest.mark.parametrize("href", ["/etc/passwd", "../a.npy", "a/b.npy", "https://example.org/a.npy", ".."])
 def test_an_array_must_be_beside_its_description(href: str) -> None:
-    with pytest.raises(ValueError, match="not the name of a file beside"):
+    with pytest.raises(ValueError, match="not the name of a file in the same folder"):
         RawArray(href, "Int8", 128)
 
 
 def test_bad_bands() -> None:
-    sources = Source("q.tif", "Int8"), Source("s.tif", "Float32")
+    sources = VrtSource("q.tif", "Int8"), VrtSource("s.tif", "Float32")
     for bands in ((), (128,), (-1, 3)):
         with pytest.raises(ValueError, match="bands must be"):
             f32_vrt(POLAR.raster(), *sources, bands=bands)

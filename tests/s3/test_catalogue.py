@@ -157,7 +157,7 @@ def test_a_store_that_ignores_conditions(
     storage.put_file(local, f"{out}/a", immutable=True)
     storage.put_file(local, f"{out}/a", immutable=True)
     local.write_bytes(b"two")
-    with pytest.raises(ConflictError, match=f"{out}/a: is there already"):
+    with pytest.raises(ConflictError, match=f"{out}/a: already exists"):
         storage.put_file(local, f"{out}/a", immutable=True)
     assert storage.read_bytes(f"{out}/a") == b"one"
 
@@ -218,7 +218,7 @@ def test_killed_anywhere_it_is_whole_and_a_rerun_completes_it(store: Store, tmp_
 def test_no_catalogue(store: Store, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=f"{store.root}/cat: no catalogue .* make one with"):
         open_index(f"{store.root}/cat")
-    with pytest.raises(CatalogError, match="expected the folder"):
+    with pytest.raises(CatalogError, match="expected a catalogue folder"):
         open_index("https://example.org/cat")
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/x/.current.json: HTTP 404 NoSuchBucket"):
         open_index("s3://no-such-bucket/x")
@@ -226,7 +226,7 @@ def test_no_catalogue(store: Store, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="schema 99, this version reads 1"):
         open_index(f"{store.root}/bad")
     store.client.put_object(Bucket=store.bucket, Key=f"bad/{POINTER}", Body=b"[]")
-    with pytest.raises(CatalogError, match="not the pointer of a catalogue"):
+    with pytest.raises(CatalogError, match="not the pointer file of a catalogue"):
         open_index(f"{store.root}/bad")
 
 

@@ -19,7 +19,7 @@ from catalog_builder.catalog.basis import store_basis
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.convert.fit_colours import fit_visual
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -57,8 +57,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]
             chosen = plan(
                 [str(made.embeddings)], Wanted(dataset=dataset("synthetic"), years=frozenset({year}))
             )
-            job = Options(out=f"{out}/cogs", profile=profile, durable=False)
-            job = Options(
+            job = ConvertOptions(out=f"{out}/cogs", profile=profile, durable=False)
+            job = ConvertOptions(
                 out=f"{out}/cogs",
                 profile=profile,
                 durable=False,

@@ -113,7 +113,7 @@ def test_what_is_put_carries_a_checksum_that_the_store_compares(
     # the same again is no conflict, other bytes are
     storage.put_file(local, f"{store.root}/a.bin", immutable=True)
     local.write_bytes(BODY[::-1])
-    with pytest.raises(ConflictError, match="is there already, with other bytes"):
+    with pytest.raises(ConflictError, match="already exists, with different bytes"):
         storage.put_file(local, f"{store.root}/a.bin", immutable=True)
     assert store.client.get_object(Bucket=store.bucket, Key="a.bin")["Body"].read() == BODY
     forget()
@@ -126,7 +126,9 @@ def test_what_is_read_is_compared_with_the_stores_checksum(store: Store, tmp_pat
     meta = store.client.head_object(Bucket=store.bucket, Key="a.bin")["Metadata"]
     damaged = BODY[:-1] + b"x"
     store.client.put_object(Bucket=store.bucket, Key="a.bin", Body=damaged, Metadata=meta)
-    with pytest.raises(ChecksumError, match=f"{store.root}/a.bin: SHA-256 of what was read is .*, the store"):
+    with pytest.raises(
+        ChecksumError, match=f"{store.root}/a.bin: SHA-256 of the bytes read is .*, the store"
+    ):
         storage.fetch_to(f"{store.root}/a.bin", tmp_path / "b.bin")
     assert not (tmp_path / "b.bin").exists()
     assert store.count("GET") == 2, "once more, in case it was damaged on the way"

@@ -22,7 +22,7 @@ from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli.main import app
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -148,7 +148,7 @@ def test_a_static_tree_in_a_bucket_is_that_of_a_folder(store: Store, tmp_path: P
 
 def _convert(out: str) -> RunReport:
     wanted = Wanted(dataset=dataset("synthetic"), years=frozenset({2023}))
-    return run(plan([str(converted().embeddings)], wanted), Options(out), ExecutorWorkers(Inline(), 1))
+    return run(plan([str(converted().embeddings)], wanted), ConvertOptions(out), ExecutorWorkers(Inline(), 1))
 
 
 @pytest.mark.parametrize("what", ["503", "500", "reset", "cut", "lost"])
@@ -208,7 +208,7 @@ def test_other_bytes_in_an_immutable_place_are_left_alone(store: Store) -> None:
     for ledger in list(store.stored("cogs/ledger")):
         store.client.delete_object(Bucket=store.bucket, Key=ledger)
     (failed,) = _convert(out).failed
-    assert "is there already, with other bytes; nothing was overwritten" in failed.reason
+    assert "already exists, with different bytes; nothing was overwritten" in failed.reason
     assert storage.read_bytes(f"{store.root}/{key}") == b"somebody else's"
 
 
@@ -278,10 +278,10 @@ def test_mirrors_are_in_every_output(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["https://x", "lab", "lab=", "=https://x", "lab=/srv/x", "a=ftp://x"])
 def test_mirrors_of_another_form(text: str) -> None:
-    with pytest.raises(QueryError, match="--mirror: expected NAME=ADDRESS"):
+    with pytest.raises(QueryError, match="--mirror: expected NAME=URL"):
         parse_mirrors([text], "--mirror")
 
 
 def test_two_mirrors_of_one_name() -> None:
-    with pytest.raises(QueryError, match="two places of the name 'a'"):
+    with pytest.raises(QueryError, match="two mirrors have the name 'a'"):
         parse_mirrors(["a=https://x", "a=https://y"], "--mirror")

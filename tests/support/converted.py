@@ -16,7 +16,7 @@ from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.run import build
 from catalog_builder.catalog.basis import store_basis
 from catalog_builder.convert.fit_colours import fit_visual
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
@@ -56,11 +56,11 @@ def converted() -> Converted:
         landmask_root=str(sample.landmasks),
     )
     out = catalog / "cogs"
-    job = Options(out=str(out), durable=False)
+    job = ConvertOptions(out=str(out), durable=False)
     wanted = Wanted(dataset=dataset("synthetic"), years=frozenset({2023, 2024}))
     chosen = plan([str(sample.embeddings)], wanted)
     workers = ExecutorWorkers(Inline(), window=1)
-    job = Options(out=str(out), durable=False, bases=tuple(fit_visual(chosen, job, workers)))
+    job = ConvertOptions(out=str(out), durable=False, bases=tuple(fit_visual(chosen, job, workers)))
     for basis in job.bases:
         store_basis(str(out), basis)
     report = run(chosen, job, workers)

@@ -286,7 +286,7 @@ def test_a_shapefile_without_crs_must_be_in_degrees(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"needs its .prj"):
         region_of(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(StorageError, match="not a shapefile"):
+    with pytest.raises(StorageError, match="not a readable shapefile"):
         region_of(path)
 
 
@@ -382,7 +382,7 @@ def test_failed_outputs_are_named_and_the_rest_is_whole(tiles: Converted, tmp_pa
     )
     assert done.returncode == 1
     assert f"failed: synthetic_{NEIGHBOUR.name}_2024" in done.stderr
-    assert "1 written, 0 there already, 1 failed; SYNTHETIC" in done.stdout
+    assert "1 written, 0 already there, 1 failed; SYNTHETIC" in done.stdout
 
 
 def test_readme_snippet(server: Server, tmp_path: Path) -> None:

@@ -172,5 +172,5 @@ def test_refusals(data: Converted, tmp_path: Path) -> None:
             str(data.catalog), shapely.union_all([shapely.box(-180, 0, -179, 1), shapely.box(179, 0, 180, 1)])
         )
     build_from(tmp_path / "catalog", write_manifest(tmp_path / "in", 2024, patch(0, 52, 2, 2)))
-    with pytest.raises(QueryError, match="4 tiles of 2024 are here, none converted"):
+    with pytest.raises(QueryError, match="4 tiles of 2024 are available, but none is converted"):
         preview(str(tmp_path / "catalog"), shapely.box(0, 52, 0.2, 52.2))

@@ -1,4 +1,4 @@
-"""Direct access to the published arrays: every tile-year readable by range, before anything is converted.
+"""Direct access to the published arrays: every tile-year is readable by range before it is converted.
 
 Upstream's ``.npy`` is an uncompressed array behind a short header, so generated documents let GDAL read
 any window of it in place (design, decision 12). GDAL reads an array only from a file beside its

@@ -1,4 +1,4 @@
-"""The app of direct access; :mod:`api.files.direct` says what it answers."""
+"""The app of direct access; see :mod:`api.files.direct`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Exists = Callable[[str, int, int, int], bool]
 """``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
 
 VRT_CACHE_CONTROL = "public, max-age=3600"
-"""A view follows from the tile's name; an hour lets a rebuilt catalogue through."""
+"""A view is derived from the tile's name; after an hour a rebuilt catalogue takes effect."""
 REDIRECT_CACHE_CONTROL = "public, max-age=3600"
-"""Where a dataset is published changes with a rebuild of the catalogue, if ever."""
+"""The location of a dataset changes only with a rebuild of the catalogue, if ever."""
 
 
 class DirectAccess:
@@ -44,14 +44,14 @@ class DirectAccess:
     Parameters
     ----------
     roots
-        Where each dataset's files are; a dataset that is not among them is 404.
+        Location of each dataset's files; other datasets are 404.
     exists
         Whether the catalogue lists a tile-year: called on the event loop for every request, so it
         must be a look-up in an index. A :class:`TesseraError` that it raises becomes a 503.
     converted
-        What the views of single bands read where there is something better than the source.
+        What the views of single bands read if there is something better than the source.
     in_s3
-        What answers for the files of roots in S3; a root that is not among them is redirected to.
+        Apps that serve roots in S3; requests for other roots are redirected.
     """
 
     def __init__(
@@ -71,14 +71,16 @@ class DirectAccess:
         self._addresses = {root: public_address(root) for root in every if scheme(root)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if not await only_reading(scope, send):
             return
         route = route_path(scope)
         path = visible(route.removesuffix("/"), scope.get("raw_path") or b"")
         named = None if path is None else asked(path, is_folder=route.endswith("/"))
         if named is None:
-            await send_not_found(scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its siblings")
+            await send_not_found(
+                scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its sibling files"
+            )
             return
         try:
             found = self._find(named)
@@ -92,7 +94,7 @@ class DirectAccess:
         if isinstance(found, str):
             await send_not_found(scope, send, found)
         elif kind in ("planes_label", "planes") and self._local(found) is None:
-            await send_not_found(scope, send, "bands are cut out only of files on the server's own disk")
+            await send_not_found(scope, send, "bands are extracted only from files on the server's own disk")
         elif kind == "planes":
             await self._planes(found, scope, receive, send)
         elif kind == "landmask":
@@ -102,7 +104,7 @@ class DirectAccess:
         elif kind == "index" and self._local(found) is None:
             # With an index GDAL would not ask for an array's size, and so not learn of the redirect: it
             # would be redirected anew for every range.
-            await send_not_found(scope, send, "folders of files that lie elsewhere have no index")
+            await send_not_found(scope, send, "folders of remote files have no index")
         elif kind == "index" and not route.endswith("/"):
             await send_redirect(send, f"{quote(named.grid)}/", VRT_CACHE_CONTROL)
         else:
@@ -124,18 +126,18 @@ class DirectAccess:
         return self._files[root].root if root in self._files else None
 
     async def _landmask(self, found: SourceFolder, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a landmask."""
+        """Return a landmask."""
         root = found.source.landmasks
         if root is None:
             directory = found.source.dataset.directory
-            await send_not_found(scope, send, f"the landmasks of {directory} are not known")
+            await send_not_found(scope, send, f"the location of the landmasks of {directory} is not known")
         else:
             await self._file(root, f"{found.tile.name}.tiff", scope, receive, send)
 
     async def _array(
         self, found: SourceFolder, role: Role, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer an array: the published file itself, or what is computed from another container."""
+        """Return an array: the published file itself, or one computed from another container."""
         root = _arrays_root(found.source)
         if root is not None:
             path = found.path(".npy" if role == "codes" else "_scales.npy")
@@ -151,7 +153,7 @@ class DirectAccess:
         )
 
     async def _file(self, root: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a source file: by range from a local folder, by redirect otherwise."""
+        """Return a source file: by range from a local folder, by redirect otherwise."""
         if root in self._files:
             await self._files[root].serve(path, scope, receive, send)
         elif root in self._in_s3:
@@ -160,7 +162,7 @@ class DirectAccess:
             await send_redirect(send, f"{self._addresses[root]}/{quote(path)}", REDIRECT_CACHE_CONTROL)
 
     async def _planes(self, found: SourceFolder, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the codes of a local source, band after band."""
+        """Return the codes of a local source, band by band."""
         root, raster = self._files[found.source.root].root, found.tile.raster()
         try:
             offset = await anyio.to_thread.run_sync(codes_offset, found, raster, root)
@@ -176,7 +178,7 @@ class DirectAccess:
     async def _generated(
         self, found: SourceFolder, named: Asked, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer a view, a label or the index."""
+        """Return a view, a label or the index."""
         folder = public_path(scope).rpartition("/")[0]
         local = self._local(found)
         try:

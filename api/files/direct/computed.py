@@ -1,4 +1,4 @@
-"""An array that is computed from a container's pixels, as something whose ranges are answered."""
+"""An array computed from a container's pixels, served with range support."""
 
 from __future__ import annotations
 

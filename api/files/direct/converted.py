@@ -8,14 +8,12 @@ from api.catalogue.snapshot import AnySnapshot
 from api.request.view import Shown
 from api.search.render import item_documents
 from catalog_builder.convert.encode.overviews import level_shapes
+from catalog_builder.pixels.cog import BLOCK_PIXELS
 from catalog_builder.pixels.containers import CONTAINERS
 from catalog_builder.pixels.place import place_of
-from catalog_builder.raster.vrt import Metadata, Source, band_vrt, plain_band_vrt
+from catalog_builder.raster.vrt import Metadata, VrtSource, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Grid, Raster
-
-BLOCK = 128
-"""Rows and columns of the converter's blocks; says how many overviews a COG has, no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +21,14 @@ class Cogs:
     """The COGs of a tile-year."""
 
     raster: Raster
-    sources: tuple[Source, ...]
+    sources: tuple[VrtSource, ...]
     """Codes and scales, or values."""
     grid: Grid
 
     def band_vrt(self, band: int, metadata: Metadata) -> str:
         """Return the float32 view of one band, counted from 0."""
-        shapes = level_shapes(*self.raster.shape, BLOCK)
+        # the blocks say how many overviews a COG has, no more
+        shapes = level_shapes(*self.raster.shape, BLOCK_PIXELS)
         factors = [1 << i for i in range(1, len(shapes))]
         if len(self.sources) == 1:
             return plain_band_vrt(self.raster, self.sources[0], band, metadata, overviews=factors)
@@ -43,7 +42,7 @@ def find_cogs(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) 
     Parameters
     ----------
     root
-        Address of the service, which addresses of its own files begin with.
+        Root URL of the service, with which the URLs of its own files start.
     """
     found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
     place = place_of(found[0]) if found else None

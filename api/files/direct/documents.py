@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 
-from api.files.direct.paths import SUFFIXES, Kind, SourceFolder
+from api.files.direct.paths import SUFFIXES, ServedKind, SourceFolder
 from api.files.folder import open_below
 from api.files.ranges import Span
 from catalog_builder.errors import ArrayError
 from catalog_builder.raster.label import RawArray, label_sidecar, raw_label
 from catalog_builder.raster.npy import LONGEST_HEADER, NPY_HEADER, ArrayHeader, read_header
 from catalog_builder.raster.vrt import (
-    N_BANDS,
     RAW_STRIP,
-    Source,
+    VrtSource,
     band_vrt,
     f32_vrt,
     raw_bytes_vrt,
@@ -22,10 +21,11 @@ from catalog_builder.raster.vrt import (
     raw_scales_vrt,
     tessera_metadata,
 )
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster
 
 
-def document(found: SourceFolder, kind: Kind, band: int, local: str | None) -> str:
+def document(found: SourceFolder, kind: ServedKind, band: int, local: str | None) -> str:
     """Return the text of a view or label.
 
     Parameters
@@ -67,12 +67,12 @@ def document(found: SourceFolder, kind: Kind, band: int, local: str | None) -> s
         return raw_label(raster, array)
     codes_offset(found, raster, local)
     if kind == "f32_vrt":
-        codes = Source(f"{name}_u8.vrt", "Byte", bands=N_BANDS)
-        scales = Source(f"{name}_scales.vrt", "Float32", bands=bands)
+        codes = VrtSource(f"{name}_u8.vrt", "Byte", bands=N_BANDS)
+        scales = VrtSource(f"{name}_scales.vrt", "Float32", bands=bands)
         return f32_vrt(raster, codes, scales, metadata, strip=RAW_STRIP)
-    scales = Source(f"{name}_scales.xml", "Float32", bands=bands)
+    scales = VrtSource(f"{name}_scales.xml", "Float32", bands=bands)
     label = ".xml" if local is None else "_planes.xml"
-    return band_vrt(raster, Source(f"{name}{label}", "Int8", bands=N_BANDS), scales, band, metadata)
+    return band_vrt(raster, VrtSource(f"{name}{label}", "Int8", bands=N_BANDS), scales, band, metadata)
 
 
 def codes_offset(found: SourceFolder, raster: Raster, local: str | None) -> int:

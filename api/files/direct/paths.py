@@ -1,4 +1,4 @@
-"""What the paths of direct access name."""
+"""Parsing of the paths of direct access."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catalog_builder.pixels.containers import place_below
-from catalog_builder.pixels.place import Kind as Container
-from catalog_builder.pixels.place import Place
+from catalog_builder.pixels.place import ContainerKind, Place
 from catalog_builder.storage import https_address, scheme
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import TileId
 
-Kind = Literal[
+ServedKind = Literal[
     "f32_vrt",
     "codes_vrt",
     "bytes_vrt",
@@ -30,7 +29,7 @@ Kind = Literal[
     "index",
 ]
 
-SUFFIXES: dict[str, Kind] = {
+SUFFIXES: dict[str, ServedKind] = {
     "_f32.vrt": "f32_vrt",
     ".vrt": "codes_vrt",
     "_u8.vrt": "bytes_vrt",
@@ -54,27 +53,27 @@ _BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a path names."""
+    """A parsed path."""
 
     directory: str
     """Of the dataset."""
     year: int
     grid: str
-    kind: Kind
+    kind: ServedKind
     band: int = 0
     """Of ``band_vrt``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRoot:
-    """Where one dataset's source files are."""
+    """The location of one dataset's source files."""
 
     dataset: Dataset
     root: str
-    """A local folder, or an http(s) or s3 address, above ``<year>/<grid>/<grid>.npy``."""
+    """A local folder, or an http(s) or s3 URL, above ``<year>/<grid>/<grid>.npy``."""
     landmasks: str | None = None
     """The same for ``<grid>.tiff``; None if there are none."""
-    container: Container = "npy"
+    container: ContainerKind = "npy"
     """What lies below ``root``."""
 
 
@@ -97,7 +96,7 @@ class SourceFolder:
 
 
 def asked(path: str, *, is_folder: bool) -> Asked | None:
-    """Return what a path names; None if nothing of ours.
+    """Parse a path; None if it is not one of direct access.
 
     >>> asked("v1/2024/grid_0.15_52.05/grid_0.15_52.05_b005.vrt", is_folder=False)
     Asked(directory='v1', year=2024, grid='grid_0.15_52.05', kind='band_vrt', band=5)
@@ -117,7 +116,7 @@ def asked(path: str, *, is_folder: bool) -> Asked | None:
 
 
 def public_address(root: str) -> str:
-    """Return the http(s) address of a root, which any client can read if its bucket is public.
+    """Return the http(s) URL of a root, which any client can read if its bucket is public.
 
     >>> public_address("https://example.org/tiles/")
     'https://example.org/tiles'

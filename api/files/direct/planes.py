@@ -1,8 +1,8 @@
-"""A published array as its bands one after the other, for clients that read band by band.
+"""A published array reordered band by band, for clients that read single bands.
 
 A ``.npy`` of codes holds the 128 values of a pixel side by side, so reading one band over HTTP fetches
-all of them: 107 MB for 0.8. Where the array is on this machine's disk the server can cut a band out
-itself, as it is asked for; nothing is stored. It reads 128 bytes of page cache for each byte that it
+all of them: 107 MB for 0.8. If the array is on a local disk, the server can extract a band
+on request; nothing is stored. It reads 128 bytes of page cache for each byte that it
 sends: 0.1 s for a band of a whole tile.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from api.files.folder import FileContent
 from api.files.ranges import Span
-from catalog_builder.raster.vrt import N_BANDS
+from catalog_builder.tile.files import N_BANDS
 
 STRIP = 1 << 16
-"""Pixels that are read at a time: 8 MB."""
+"""Pixels read at a time: 8 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Planes:
         return self.source.modified
 
     def read_now(self, span: Span) -> bytes | None:
-        """Return nothing: cutting is work for a thread."""
+        """Return nothing: extracting a band is work for a thread."""
         return None
 
     def read(self, span: Span) -> bytes:

@@ -1,4 +1,4 @@
-"""Compiling CQL2: booleans, from conditions on scalars, places and times."""
+"""Compiling CQL2: booleans, from conditions on scalars, geometries and times."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Compiler:
             return make_condition("1" if node else "0", (), EVERYTHING if node else NOTHING)
         if isinstance(node, dict) and "property" in node:
             entry = queryable(str(node["property"]), "filter")
-            raise QueryError(f"filter: '{entry.name}' alone is not a condition; compare it, as = true")
+            raise QueryError(
+                f"filter: '{entry.name}' alone is not a condition; compare it, such as with = true"
+            )
         if not isinstance(node, dict) or not isinstance(node.get("op"), str):
             raise QueryError(f"filter: expected a condition, found {str(node)[:60]}")
         op, args = node["op"].lower(), node.get("args")
@@ -71,7 +73,7 @@ class Compiler:
         handler = _OPERATORS.get(op)
         if handler is None:
             raise QueryError(
-                f"filter: unknown function or operator '{node['op'][:40]}'; known are: {_known()}"
+                f"filter: unknown function or operator '{node['op'][:40]}'; expected one of: {_known()}"
             )
         return handler(self, args)
 
@@ -92,7 +94,7 @@ class Compiler:
         left, right = exactly(args, 2, op)
         a, b = self._scalars.alike(self._scalars.value(left), self._scalars.value(right), op)
         if a.kind == "boolean" and op not in ("=", "<>"):
-            raise QueryError(f"filter: {a.text} {op} {b.text}: booleans can be compared by = and <> only")
+            raise QueryError(f"filter: {a.text} {op} {b.text}: booleans can be compared with = and <> only")
         if op == "=":
             for x, y in ((a, b), (b, a)):
                 bound = self._by_name(x, [y])
@@ -105,7 +107,7 @@ class Compiler:
         x, lo = self._scalars.alike(x, lo, "between")
         x, hi = self._scalars.alike(x, hi, "between")
         if x.kind not in ("number", "instant", "text"):
-            raise QueryError(f"filter: between takes numbers, times and texts, found {x.text} ({x.kind})")
+            raise QueryError(f"filter: between takes numbers, times and strings, found {x.text} ({x.kind})")
         return self._scalar(f"({x.sql} BETWEEN {lo.sql} AND {hi.sql})", (x, lo, hi))
 
     def _in(self, args: list[Any]) -> Condition:
@@ -123,7 +125,7 @@ class Compiler:
     def _like(self, args: list[Any]) -> Condition:
         x, pattern = (self._scalars.value(arg) for arg in exactly(args, 2, "like"))
         if x.kind != "text" or not isinstance(pattern.literal, str):
-            raise QueryError(f"filter: like takes a text and a pattern, found {x.text} and {pattern.text}")
+            raise QueryError(f"filter: like takes a string and a pattern, found {x.text} and {pattern.text}")
         if len(pattern.literal) > MOST_PATTERN:
             raise QueryError(f"filter: a pattern of like has at most {MOST_PATTERN} characters")
         glob = Value("?", (glob_of(pattern.literal),), "text", frozenset(), pattern.text)

@@ -1,4 +1,4 @@
-"""Scalars of a filter as SQL: numbers, texts, times, booleans, properties, and what is computed of them."""
+"""Scalars of a filter as SQL: numbers, strings, times, booleans, properties, and expressions of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from api.catalogue.snapshot import Snapshot
 from api.filter.compile import time
-from api.filter.queryables import Kind, Queryable, queryable
+from api.filter.queryables import Queryable, ValueKind, queryable
 from catalog_builder.errors import QueryError
 
 ARITHMETIC: dict[str, str] = {
@@ -28,7 +28,7 @@ class Value:
 
     sql: str
     values: tuple[Any, ...]
-    kind: Kind
+    kind: ValueKind
     axes: frozenset[str]
     text: str
     """As a message shows it."""
@@ -79,7 +79,7 @@ class Scalars:
             case {"op": str(op), "args": list(args)} if op.lower() in ("casei", "accenti"):
                 return self._folded(op.lower(), args)
             case {"op": str(op)}:
-                raise QueryError(f"filter: unknown function '{op[:40]}'; known are: {self._known}")
+                raise QueryError(f"filter: unknown function '{op[:40]}'; expected one of: {self._known}")
         raise QueryError(f"filter: expected a property or a value, found {str(node)[:60]}")
 
     def _arithmetic(self, op: str, args: list[Any]) -> Value:
@@ -96,7 +96,7 @@ class Scalars:
     def _folded(self, op: str, args: list[Any]) -> Value:
         (x,) = (self.value(arg) for arg in exactly(args, 1, op))
         if x.kind != "text":
-            raise QueryError(f"filter: {op} takes a text, found {x.text} ({x.kind})")
+            raise QueryError(f"filter: {op} takes a string, found {x.text} ({x.kind})")
         if isinstance(x.literal, str):
             return self.value(x.literal.lower() if op == "casei" else _unaccented(x.literal))
         # Texts of items are ASCII: they have no accents, and lower() suffices.
@@ -123,7 +123,7 @@ class Scalars:
                     raise QueryError(f"filter: {op}: the interval ends before it starts")
                 return ends
             case {"interval": _}:
-                raise QueryError(f"filter: {op}: an interval has a start and an end")
+                raise QueryError(f"filter: {op}: an interval needs a start and an end")
         at = self._end(node, 0, op)
         return at, at
 

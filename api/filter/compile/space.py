@@ -1,4 +1,4 @@
-"""The spatial functions of CQL2: which cells stand in a relation to a geometry.
+"""The spatial functions of CQL2: the cells that have a relation to a geometry.
 
 An item's geometry is its cell, so a function of ``geometry`` and a literal is a set of cells, found
 once. Intersection is :func:`catalog_builder.tile.cover.cover`; the other relations test the cells that
@@ -74,10 +74,12 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
     if function == "s_disjoint":
         return complement(touched), area.degrees
     if not shape.is_empty and (shape.bounds[0] < -180 or shape.bounds[2] > 180):
-        raise QueryError(f"filter: {function} takes longitudes from -180 to 180; cut the geometry there")
+        raise QueryError(
+            f"filter: {function} takes longitudes from -180 to 180; split the geometry at the antimeridian"
+        )
     if touched.n_cells > MOST_TESTED:
         raise QueryError(
-            f"filter: {function} with this geometry would test {touched.n_cells} cells, at most {MOST_TESTED}"
+            f"filter: {function} with this geometry would test {touched.n_cells} cells; at most {MOST_TESTED}"
             " are tested; make the geometry smaller, or use s_intersects"
         )
     _few_vertices(shape, MOST_TESTED_VERTICES, function)
@@ -89,7 +91,7 @@ def relate(function: str, literal: Any, *, reversed_arguments: bool, max_vertice
     try:
         held = cells[_RELATIONS[name](shape, boxes)]
     except shapely.errors.GEOSException as exc:
-        raise QueryError(f"filter: {function} cannot be answered for this geometry ({exc})") from None
+        raise QueryError(f"filter: {function} cannot be evaluated for this geometry ({exc})") from None
     row, col = (part.astype(np.int32) for part in grid.rows_cols(held))
     return Runs(row, col, col), area.degrees + touched.n_cells / 10
 
@@ -102,7 +104,7 @@ def constant(function: str, a: Any, b: Any, max_vertices: int) -> bool:
     try:
         return bool(getattr(shapely, function.removeprefix("s_"))(one, other))
     except shapely.errors.GEOSException as exc:
-        raise QueryError(f"filter: {function} cannot be answered for these geometries ({exc})") from None
+        raise QueryError(f"filter: {function} cannot be evaluated for these geometries ({exc})") from None
 
 
 def _few_vertices(shape: BaseGeometry, most: int, function: str) -> None:

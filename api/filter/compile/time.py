@@ -40,7 +40,7 @@ RELATIONS: dict[str, str] = {
 
 
 def instant(text: Any, where: str) -> int:
-    """Return a time or date literal as nanoseconds; a date is its first instant, as cql2 has it."""
+    """Return a time or date literal as nanoseconds; a date is its first instant, as in cql2."""
     if not isinstance(text, str):
         raise QueryError(f"{where}: expected a time, found {str(text)[:40]!r}")
     if _DATE.fullmatch(text):

@@ -1,1 +1,1 @@
-"""Which tile has which years: the table, the thumbnail, the page and its map tiles."""
+"""Coverage (the years of each tile): the table, the thumbnail, the page and its map tiles."""

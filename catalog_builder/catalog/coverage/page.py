@@ -1,8 +1,8 @@
-"""The coverage map as a web page: served by the API, or as one file that needs nothing else.
+"""The coverage map as a web page: served by the API, or as one self-contained file.
 
-The file carries the grid of years itself: every cell's set of years as an index into the sets that
+The file contains the grid of years: every cell's set of years as an index into the sets that
 occur, deflated, about 100 kB for the planet. The page is ``web/coverage.html`` with its style and its
-scripts put in; it loads nothing from elsewhere.
+scripts inserted; it loads nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def coverage_html(
     Parameters
     ----------
     target
-        Path or s3:// address, written in one step.
+        Path or s3:// URL, written atomically.
     layers
         Id, title and grid of each collection.
 
     Raises
     ------
     QueryError
-        If there is nothing to show.
+        If there is no collection.
     """
     if not layers:
         raise QueryError("a coverage map needs at least one collection")
@@ -65,8 +65,8 @@ def coverage_page(layers: Sequence[dict[str, Any]], links: str = "") -> str:
     Parameters
     ----------
     layers
-        What :func:`layer` returned for each collection, with ``grid`` (see :func:`embedded`), or with
-        ``tiles`` and ``at``: addresses on a server of map tiles, and of what is at a point.
+        The result of :func:`layer` for each collection, with ``grid`` (see :func:`embedded`), or with
+        ``tiles`` and ``at``: URLs of the map tiles, and of the tile at a point.
     links
         HTML below the legend.
     """
@@ -81,7 +81,7 @@ def coverage_page(layers: Sequence[dict[str, Any]], links: str = "") -> str:
 
 
 def fill_page(name: str, parts: Sequence[str], config: dict[str, Any], links: str = "") -> str:
-    """Return a page of ``web/`` with its parts and its configuration put in."""
+    """Return a page of ``web/`` with its parts and its configuration inserted."""
     page = _read(name)
     for part in parts:
         page = page.replace(f"/*{{{part}}}*/", _read(part))
@@ -96,7 +96,7 @@ def _read(name: str) -> str:
 
 
 def layer(cid: str, title: str, grid: CoverageGrid) -> dict[str, Any]:
-    """Return what the page needs to know of a collection beside its grid or its tiles."""
+    """Return the page's configuration for a collection, apart from its grid or its tiles."""
     return {
         "id": cid,
         "title": title,
@@ -107,7 +107,7 @@ def layer(cid: str, title: str, grid: CoverageGrid) -> dict[str, Any]:
 
 
 def embedded(grid: CoverageGrid) -> dict[str, Any]:
-    """Return a grid for a page to carry: the part with tiles, deflated, as base64."""
+    """Return a grid to embed in a page: the part with tiles, deflated, as base64."""
     rows = np.flatnonzero(grid.masks.any(axis=1))
     cols = np.flatnonzero(grid.masks.any(axis=0))
     if not len(rows):
@@ -128,7 +128,7 @@ def embedded(grid: CoverageGrid) -> dict[str, Any]:
 
 
 def grid_of(cell: Cells, mask: Masks, years: Sequence[int], region: Any = None) -> CoverageGrid:
-    """Return the grid of some tiles, of those that touch a region if one is given."""
+    """Return the grid of some tiles, restricted to those that touch a region if one is given."""
     if region is not None:
         keep = touching(cell, region)
         cell, mask = cell[keep], mask[keep]

@@ -1,7 +1,7 @@
-"""The coverage map: which tiles have every year, only the newest, or something in between.
+"""The coverage map as an image: which tiles have every year, only the newest, or some years.
 
 The rule and the colours are those of upstream's map (geotessera ``visualization.py``): dark green,
-dark blue, dark orange, 60 % opaque. Drawn with Pillow: there is nothing to install, and a map of the
+dark blue, dark orange, 60 % opaque. Drawn with Pillow: nothing else has to be installed, and a map of the
 planet takes half a second.
 """
 
@@ -63,20 +63,20 @@ def coverage_png(
     Parameters
     ----------
     target
-        Path, s3:// address (both written in one step), or an open binary file.
+        Path, s3:// URL (both written atomically), or an open binary file.
     cell, mask
         The tiles and their years, see :mod:`catalog_builder.catalog.coverage.table`.
     years
-        The years that count; tiles with none of them are left out.
+        The years to consider; tiles with none of them are omitted.
     region
-        Draw only this part of the world, and only the tiles that touch it; its outline is drawn
-        unless it is a box. One across the antimeridian is drawn in one piece.
+        Draw only this region, and only the tiles that touch it; its outline is drawn
+        unless it is a box. A region across the antimeridian is drawn in one piece.
     others
-        Cells to show faintly where there is no tile: those with a landmask, say.
+        Cells to draw faintly where there is no tile, such as those with a landmask.
     title
-        Head line.
+        Title.
     width
-        Width of the map itself in pixels, about: a cell gets a whole number of pixels where it can.
+        Approximate width of the map in pixels: a cell gets an integer number of pixels where possible.
 
     Raises
     ------
@@ -118,7 +118,7 @@ class _Window:
 
     @classmethod
     def world(cls, cell: Cells) -> _Window:
-        """Return all longitudes, and the latitudes where people live or data is."""
+        """Return all longitudes, and the latitudes that are inhabited or have data."""
         rows, _ = rows_cols(cell)
         low = min(300, int(rows.min(initial=N_ROWS)) - 20)  # 60 S
         high = max(1740, int(rows.max(initial=0)) + 20)  # 84 N
@@ -158,7 +158,7 @@ class _Window:
 
     @property
     def is_regional(self) -> bool:
-        """Whether it is small enough to be drawn in proportion to metres."""
+        """Whether it is small enough to be drawn to scale."""
         return self.n_rows <= 600 and self.n_cols <= 1200
 
 
@@ -192,7 +192,7 @@ class _Scale:
 def _code_image(
     window: _Window, cell: Cells, codes: npt.NDArray[np.uint8], others: Cells | None
 ) -> npt.NDArray[np.uint8]:
-    """Return the codes as a picture, a pixel a cell, north up."""
+    """Return the codes as an image, one pixel per cell, north up."""
     image = np.full((window.n_rows, window.n_cols), _EMPTY, np.uint8)
     layers = [(cell, codes)]
     if others is not None:
@@ -273,7 +273,7 @@ def _draw_graticule(image: Image.Image, window: _Window, scale: _Scale) -> None:
 
 
 def _is_box(region: BaseGeometry) -> bool:
-    """Whether all parts are axis-parallel rectangles, points or the like, with nothing to outline."""
+    """Return whether all parts are axis-parallel rectangles or points, without an outline to draw."""
     parts = shapely.get_parts(region)
     return bool((shapely.area(parts) == shapely.area(shapely.envelope(parts))).all())
 

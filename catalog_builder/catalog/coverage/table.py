@@ -1,4 +1,4 @@
-"""Which tile has which years: the classes, a table, and the tiles of a region.
+"""Coverage statistics: the classes, a table, and the tiles of a region.
 
 Tiles come as two arrays: ``cell``, int32 ``row * 3600 + column`` (see
 :func:`catalog_builder.tile.table.cells`),
@@ -22,7 +22,7 @@ Cells = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class CoverageTable:
-    """How many tiles have which years."""
+    """Numbers of tiles by year, class and combination of years."""
 
     n_tiles: int
     """Tiles with at least one of the years."""
@@ -43,7 +43,7 @@ def coverage_table(mask: Masks, years: Sequence[int]) -> CoverageTable:
     mask
         Years of each tile, (n,).
     years
-        The years that count; tiles with none of them are left out.
+        The years to consider; tiles with none of them are omitted.
     """
     present = mask & np.uint32(year_bits(years))
     present = present[present != 0]
@@ -64,7 +64,7 @@ def coverage_table(mask: Masks, years: Sequence[int]) -> CoverageTable:
 
 
 def touching(cell: Cells, region: BaseGeometry) -> npt.NDArray[np.bool_]:
-    """Say which tiles share a point with a region, (n,)."""
+    """Return the mask of tiles that share a point with a region, (n,)."""
     from catalog_builder.tile.cover import cover
 
     return np.isin(cell, cover(region).cells())

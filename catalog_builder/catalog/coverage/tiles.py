@@ -1,9 +1,9 @@
 """The coverage map as tiles of a web map, drawn from a grid of masks.
 
 The planet's cells fit into 26 MB: one uint32 each, bit i for the year 2000 + i. A tile is a look-up in
-it, so nothing is prepared and a new build shows at once. Cells are coloured as on the printed map
+it, so nothing is prepared and a new build is shown at once. Cells are coloured as in the coverage image
 (:mod:`catalog_builder.catalog.coverage.picture`). Where a pixel holds several cells it shows the class that
-most of them have, the more opaque the more of its cells have a tile: a lone tile still shows.
+most of them have, the more opaque the more of its cells have a tile: a single tile stays visible.
 
 ``web/coverage.js`` draws the same from an embedded grid; a test compares the two.
 """
@@ -29,16 +29,16 @@ from catalog_builder.tile.years import COVERAGE_NAMES, Masks, coverage_codes, ye
 TILE = 256
 """Pixels of a side."""
 MAX_ZOOM = 12
-"""Here a cell is wider than a tile: more zoom shows nothing more."""
+"""At this zoom a cell is wider than a map tile: further zoom shows no more detail."""
 LEVELS = 6
 """Steps of opacity."""
 ELSEWHERE = (140, 149, 159)
 """Colour of tiles that have other years than the one shown."""
 ELSEWHERE_ALPHA = 0.35
 LINES_FROM = 6.0
-"""Pixels a cell: from here on cells are parted by a line."""
+"""Pixels per cell from which cells are separated by a line."""
 _KEPT = 2000
-"""Drawn tiles that are kept, 0.3 to 20 kB each."""
+"""Number of cached map tiles, 0.3 to 20 kB each."""
 
 NOTHING = len(COVERAGE_NAMES) + 1
 """Code of a cell without a tile; one less is a tile without the year shown."""

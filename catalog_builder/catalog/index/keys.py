@@ -51,7 +51,7 @@ def ordinal_of(key: int) -> int:
 
 
 def make_keys(ordinal: int, year: int, row: IntArray, col: IntArray) -> Keys:
-    """Return the keys of a year's cells, or of its blocks, whose keys are made alike; (n,)."""
+    """Return the keys of a year's cells, or of its blocks, whose keys have the same form; (n,)."""
     keys: Keys = make_key(ordinal, year, 0, 0) + (row.astype(np.int64) << _COL_BITS | col)
     return keys
 
@@ -79,12 +79,12 @@ def collection_span(ordinal: int) -> tuple[int, int]:
 
 
 def cell_tester(sets: Sequence[tuple[list[int], list[int]]]) -> Callable[[int, int], bool]:
-    """Return a function of (number of a set, key) that says whether the key's cell is in the set.
+    """Return a function of (number of a set, key) that returns whether the key's cell is in the set.
 
     Parameters
     ----------
     sets
-        :func:`key_spans` of each set as lists; looked at anew in every call.
+        :func:`key_spans` of each set as lists; read in every call.
     """
 
     def in_cells(number: int, key: int) -> bool:
@@ -125,7 +125,7 @@ def key_spans(runs: Runs) -> tuple[Keys, Keys]:
 
 
 def past(ranges: Keys, after: int, backwards: bool) -> Keys:
-    """Return what of ascending ranges lies beyond a key."""
+    """Return the part of ascending ranges beyond a key."""
     if backwards:
         ranges = ranges[ranges[:, 0] < after]
         return np.column_stack([ranges[:, 0], np.minimum(ranges[:, 1], after - 1)])
@@ -134,5 +134,5 @@ def past(ranges: Keys, after: int, backwards: bool) -> Keys:
 
 
 def ranges_json(ranges: Keys) -> str:
-    """Return key ranges (n, 2) as :data:`RANGES_SQL` takes them."""
+    """Encode key ranges (n, 2) for :data:`RANGES_SQL`."""
     return orjson.dumps(np.ascontiguousarray(ranges), option=orjson.OPT_SERIALIZE_NUMPY).decode()

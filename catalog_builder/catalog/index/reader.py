@@ -2,10 +2,10 @@
 
 A tile-year's key is ``collection | year | row | column``, so a box is one range of keys per latitude
 row and year, the key is the order of results, and a page's token is its last key: paging is exact at
-any depth. What a template can derive (geometry, raster, addresses, sizes) is not stored.
+any depth. What the template can derive (geometry, raster, URLs, sizes) is not stored.
 
-Counts of 1 degree blocks are kept beside, so that empty sea is skipped, and the number of matches of
-any geometry is exact and cheap: whole blocks are summed, only cells at the rim are counted.
+Counts of 1 degree blocks are stored too, so that empty sea is skipped, and the number of matches of
+any geometry is exact and cheap: whole blocks are summed, only cells at the boundary are counted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import check_version
 from catalog_builder.catalog.index.search import counts, pages, sorting
 from catalog_builder.catalog.index.search.connection import Connections
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.ranges import Ranges
 from catalog_builder.catalog.index.search.selection import Count, Selection
 from catalog_builder.catalog.index.search.year_blocks import YearBlocks
@@ -80,12 +81,12 @@ class Index:
         self._ranges = Ranges({o: r.years for o, r in self.by_ordinal.items()}, self._blocks)
 
     def lend(self, seconds: float | None, selection: Selection) -> AbstractContextManager[sqlite3.Connection]:
-        """Lend a connection for a selection's ``where``, under a time limit.
+        """Yield a connection for a selection's ``where``, under a time limit.
 
         Raises
         ------
         QueryTimeoutError
-            If what is done with it takes longer.
+            If the work with it takes longer.
         QueryError
             If SQLite cannot compute the condition.
         """
@@ -103,7 +104,7 @@ class Index:
         *,
         backwards: bool = False,
         seconds: float | None = None,
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         """Return up to ``limit`` rows in key order; see :func:`.search.pages.find_page`."""
         return pages.find_page(
             self._connections, self._ranges, selection, limit, after, backwards=backwards, seconds=seconds
@@ -118,7 +119,7 @@ class Index:
         *,
         backwards: bool = False,
         seconds: float | None = None,
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         """Return up to ``limit`` rows in another order; see :func:`.search.sorting.sorted_page`."""
         return sorting.sorted_page(
             self._connections,
@@ -132,11 +133,11 @@ class Index:
         )
 
     def sort_values(self, key: int, order: Sequence[sorting.Term]) -> list[Any]:
-        """Return the sort values of a row: with its key, its place in an order."""
+        """Return the sort values of a row, which with its key are its position in the order."""
         return sorting.values_of(self._connections, key, order)
 
     def count(self, selection: Selection, seconds: float | None = None) -> Count:
-        """Return how many tile-years a selection holds; an estimate if time runs out."""
+        """Return the number of tile-years in a selection; an estimate if time runs out."""
         return counts.count(self._connections, self._ranges, self._blocks, selection, seconds)
 
     def blocks(self, ordinal: int, year: int) -> Blocks:
@@ -172,7 +173,7 @@ class Index:
         return tables.cog_rows(self._connections, ordinal, year)
 
     def tile_table(self, ordinal: int, year: int) -> pa.Table:
-        """Return a year of a collection as ``TILE_SCHEMA``: what the builder once wrote."""
+        """Return a year of a collection as ``TILE_SCHEMA``, as the builder wrote it."""
         return tables.tile_table(self._connections, ordinal, year)
 
     def landmask_table(self, ordinal: int) -> pa.Table:

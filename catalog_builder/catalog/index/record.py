@@ -1,4 +1,4 @@
-"""What the index knows of a collection beside its tiles."""
+"""The index's record of a collection, apart from its tiles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from catalog_builder.tile.datasets import Dataset, dataset
 
 @dataclass(frozen=True, slots=True)
 class CollectionRecord:
-    """What the index knows of a collection beside its tiles."""
+    """The index's record of a collection, apart from its tiles."""
 
     ordinal: int
-    """Place in the order of collections, from 1."""
+    """Position in the order of collections, from 1."""
     dataset: Dataset
     years: tuple[int, ...]
     """Years that any of its tiles has, ascending."""
     addresses: Addresses
     grid: grid.Grid
     source_root: str
-    """Where the server finds the source files: a local folder, or an address to redirect to."""
+    """Location of the source files: a local folder, or a URL to redirect to."""
     landmask_root: str
     counts: tuple[int, ...]
     """Tile-years per year."""
@@ -46,7 +46,7 @@ class CollectionRecord:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote."""
+        """Parse the output of :meth:`to_json`."""
         d = json.loads(text)
         d["dataset"] = dataset(d["dataset"])
         d["addresses"] = Addresses.from_json(d["addresses"])

@@ -11,7 +11,7 @@ from catalog_builder.errors import (
 )
 
 SCHEMA_VERSION = 2
-"""Raised whenever the tables change; an index of another version is refused with a message."""
+"""Incremented whenever the tables change; an index of another version is rejected with a message."""
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
@@ -31,13 +31,13 @@ CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 """
 SOURCE_COLUMNS = ("npy_size", "npy_sha256", "scales_size", "scales_sha256", "geotiff", "geotiff_size")
-"""Facts of the table ``source``, in its order; the names are the TileTable's."""
+"""Columns of the table ``source``, in order; the names are the TileTable's."""
 NO_TIME = np.iinfo(np.int64).min
-"""Stands for an unknown time in arrays."""
+"""Marks an unknown time in arrays."""
 
 
 def check_version(path: Path, found: str) -> None:
-    """Refuse an index of another schema version.
+    """Reject an index of another schema version.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def check_version(path: Path, found: str) -> None:
         return
     newer = found.isascii() and found.isdigit() and int(found) > SCHEMA_VERSION
     advice = (
-        "it was made by a newer tessera-stac: update this one"
+        "it was made by a newer tessera-stac: upgrade this one"
         if newer
         else "it was made by an older tessera-stac: run 'tessera-stac build' again"
     )

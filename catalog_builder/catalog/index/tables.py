@@ -1,4 +1,4 @@
-"""Whole years and collections of an index, as columns: what builds and maps take over."""
+"""Whole years and collections of an index as columns, for builds and maps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def coverage(
 
 
 def tile_table(connections: Connections, ordinal: int, year: int) -> pa.Table:
-    """Return a year of a collection as ``TILE_SCHEMA``: what the builder once wrote."""
+    """Return a year of a collection as ``TILE_SCHEMA``, as the builder wrote it."""
     rows = connections.rows(
         f"SELECT t.key, t.has, t.mtime, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
         " FROM tile t LEFT JOIN source s ON s.key = t.key WHERE t.key BETWEEN ? AND ?",

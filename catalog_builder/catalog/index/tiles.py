@@ -1,4 +1,4 @@
-"""Which tile-years there are: what an index knows, and a database whose loaded tiles are held in memory."""
+"""Protocol of what knows the tile-years: an index, or a database whose loaded tiles are in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from catalog_builder.tile.cover import Runs
 
 
 class Tiles(Protocol):
-    """Collections, and which tiles of them have which years.
+    """Collections, and the years of their tiles.
 
-    :class:`~catalog_builder.catalog.index.reader.Index` is one that also holds their rows.
+    :class:`~catalog_builder.catalog.index.reader.Index` is an implementation that also has their rows.
     """
 
     @property
@@ -33,7 +33,7 @@ class Tiles(Protocol):
         """STAC documents (JSON) of all collections, by id, with ``{root}`` for the URL of the service."""
 
     def has_tile(self, key: int) -> int:
-        """Return a number other than 0 if there is such a tile-year."""
+        """Return a non-zero number if the tile-year exists."""
 
     def first_tiles(
         self, ordinal: int, limit: int, *, year: int | None = None, runs: Runs | None = None

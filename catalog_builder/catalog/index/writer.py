@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import collection_span, make_keys
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import NO_TIME, SCHEMA, SCHEMA_VERSION
@@ -42,7 +42,7 @@ class IndexWriter:
         self._db.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
 
     def meta(self, name: str, value: str) -> None:
-        """Store a fact of the whole catalogue."""
+        """Store a property of the whole catalogue."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, value))
 
     def collection(self, record: CollectionRecord, document: str) -> None:
@@ -77,7 +77,9 @@ class IndexWriter:
                 f"INSERT INTO cog VALUES({marks})",
                 ((key, *values) for key, values in zip(keys[at].tolist(), facts, strict=True)),
             )
-        blocks, counts = np.unique(make_keys(ordinal, year, row // BLOCK, col // BLOCK), return_counts=True)
+        blocks, counts = np.unique(
+            make_keys(ordinal, year, row // BLOCK_CELLS, col // BLOCK_CELLS), return_counts=True
+        )
         insert("INSERT INTO block VALUES(?, ?)", zip(blocks.tolist(), counts.tolist(), strict=True))
 
     def landmasks(
@@ -90,7 +92,7 @@ class IndexWriter:
         )
 
     def copy_collection(self, old: Path, record: CollectionRecord, document: str) -> None:
-        """Bring a collection over from another index."""
+        """Copy a collection from another index."""
         self.collection(record, document)
         self._db.execute("COMMIT")
         self._db.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro&immutable=1",))

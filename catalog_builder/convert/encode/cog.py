@@ -86,7 +86,7 @@ class CogFile:
     dtype: str
     """numpy name of the data type."""
     block_size: int
-    """Rows and columns of a block."""
+    """Rows and columns of a block (TIFF tile)."""
     interleave: Interleave
     """Order of the samples in the file."""
     bigtiff: bool

@@ -68,9 +68,9 @@ def fit_basis(samples: Sequence[Sample]) -> Basis:
     samples = sorted((s for s in samples if len(s.vectors)), key=lambda s: s.job)
     datasets = sorted({s.dataset for s in samples})
     if len(datasets) > 1:
-        raise ConvertError(f"a basis is of one dataset, the sample is of {', '.join(datasets)}")
+        raise ConvertError(f"a basis belongs to one dataset, but the sample is from {', '.join(datasets)}")
     if sum(len(s.vectors) for s in samples) < 16:
-        raise ConvertError("the sample has no pixels to fit colours on")
+        raise ConvertError("the sample has no pixels to fit colours to")
     pixels = np.concatenate([s.vectors for s in samples]).astype(np.float64)
     mean = pixels.mean(axis=0)
     pixels -= mean

@@ -97,7 +97,7 @@ class LedgerWriter:
                 self._put()
             except StorageError as error:
                 raise StorageError(
-                    f"{error}; its rows are kept in {self._path}: put that file there, or convert again"
+                    f"{error}; its rows are kept in {self._path}: upload that file, or convert again"
                 ) from error
         if self._remote:
             shutil.rmtree(self._path.parent, ignore_errors=True)

@@ -17,7 +17,7 @@ import numpy as np
 from catalog_builder import storage
 from catalog_builder.convert.ledger.reader import ledger_files
 from catalog_builder.convert.ledger.rows import LedgerRow, said
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.errors import StorageError
 
 _SAMPLE = 10_000
@@ -31,7 +31,7 @@ class Done:
     where in the ledger that is: it is read again when its files are looked for.
     """
 
-    def __init__(self, ledger: str, options: Options) -> None:
+    def __init__(self, ledger: str, options: ConvertOptions) -> None:
         self._options = options
         self.measured: deque[LedgerRow] = deque(maxlen=_SAMPLE)
         self._looks = not storage.scheme(options.out)

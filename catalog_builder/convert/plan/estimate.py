@@ -7,7 +7,7 @@ from statistics import median
 
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.done import Done
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Plan
 
 SECONDS_PER_MB = {
@@ -42,7 +42,9 @@ class Estimate:
     """Whether rates come from the ledger; else they are documented defaults."""
 
 
-def estimate(plan: Plan, options: Options, workers: int, ledger: str, *, force: bool = False) -> Estimate:
+def estimate(
+    plan: Plan, options: ConvertOptions, workers: int, ledger: str, *, force: bool = False
+) -> Estimate:
     """Return what converting a plan would take; nothing is read but names, sizes and the ledger."""
     done = Done(ledger, options)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]

@@ -14,7 +14,7 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
@@ -93,14 +93,16 @@ def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, land
         ):
             rows.append((i, FileKind.OTHER))
         elif address.endswith("_scales.npy") and len(listed) == 1:
-            raise ConvertError(f"{address}: these are the scales; give the embedding, the .npy beside it")
+            raise ConvertError(
+                f"{address}: this is the scales file; give the embedding, the .npy file beside it"
+            )
     if twice:
-        notes.append(f"{source}: {twice} GeoTIFFs left out, their .npy pairs are there too")
+        notes.append(f"{source}: {twice} GeoTIFFs skipped, because their .npy pairs are present too")
     if wanted.dataset is None:
         unsaid = sum(k == FileKind.NPY and _dataset_near(listed[i].address) is None for i, k in rows)
         if unsaid:
             notes.append(
-                f"{source}: {unsaid} .npy pairs do not say which dataset they are; taken for v1, the only one"
+                f"{source}: {unsaid} .npy pairs do not state their dataset; assumed to be v1, the only one"
                 " before geotessera 0.9 (--dataset names another)"
             )
     rows.sort(key=lambda r: listed[r[0]].address)
@@ -123,7 +125,7 @@ def _is_wanted(cell: np.integer, year: np.integer, kind: FileKind, wanted: Wante
     if kind == FileKind.OTHER or year < 0:
         return True
     where = grid.centres(*grid.rows_cols(np.array([cell])))
-    keeps = Selection(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
+    keeps = Subset(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
     return keeps is None or bool(keeps[0])
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from catalog_builder.item.basis import Basis
     from catalog_builder.tile.grid import Grid
 
-type Kind = Literal["npy", "geotiff"]
+type JobKind = Literal["npy", "geotiff"]
 type Profile = Literal["native", "float32"]
 
 
@@ -43,7 +43,7 @@ class SourceFile:
 class Job:
     """One raster to convert: a tile-year where that is known beforehand, else just a file."""
 
-    kind: Kind
+    kind: JobKind
     main: SourceFile
     """The embedding ``.npy``, or the GeoTIFF."""
     scales: SourceFile | None = None
@@ -88,7 +88,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ConvertOptions:
     """How to convert; equal options and equal sources give equal files."""
 
     out: str

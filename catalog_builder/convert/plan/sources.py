@@ -19,7 +19,7 @@ from catalog_builder import storage
 from catalog_builder.convert.plan.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.errors import ConvertError, DatasetError
-from catalog_builder.manifests.part import Selection
+from catalog_builder.manifests.part import Subset
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import TileId
 
@@ -74,7 +74,7 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_catalog(source):
         return _plan_catalogue(source, wanted)
     if wanted.missing:
-        raise ConvertError(f"{source}: --missing needs a catalogue, which knows what is converted")
+        raise ConvertError(f"{source}: --missing needs a catalogue, which records what is converted")
     if not remote and glob.has_magic(source) and not Path(source).exists():
         # pathlib has no pattern that may be absolute
         found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
@@ -105,7 +105,7 @@ def _is_manifest_name(source: str) -> bool:
 def _joined(parts: Sequence[Plan], source: str) -> Plan:
     total = sum(p.total for p in parts)
     if not total:
-        raise ConvertError(f"{source}: nothing that can be converted: expected .npy pairs or GeoTIFFs")
+        raise ConvertError(f"{source}: nothing to convert: expected .npy pairs or GeoTIFFs")
 
     def jobs() -> Iterator[Job]:
         for part in parts:
@@ -133,16 +133,20 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             continue
         ds = part.dataset or wanted.dataset
         if ds is None:
-            raise DatasetError(f"{part.source}: does not say which dataset it lists; say it with --dataset")
+            raise DatasetError(
+                f"{part.source}: does not state which dataset it lists; specify it with --dataset"
+            )
         if wanted.dataset is not None and ds != wanted.dataset:
             raise DatasetError(f"{part.source}: lists dataset {ds.directory}, not {wanted.dataset.directory}")
         root = wanted.source_root or part.root or ds.published_root
         if root is None:
-            raise DatasetError(f"dataset {ds.directory} is not published: say with --source-root where it is")
+            raise DatasetError(
+                f"dataset {ds.directory} is not published: give its location with --source-root"
+            )
         tables.append((part.tiles, ds, root.rstrip("/")))
     total = sum(t.num_rows for t, _, _ in tables)
     if not total:
-        reason = problems.summary() or "it lists no tile-year that is wanted"
+        reason = problems.summary() or "it lists none of the requested tile-years"
         raise ConvertError(f"{source}: nothing to convert: {reason}")
     landmasks = _Landmasks(masks)
 
@@ -175,7 +179,7 @@ def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
                 continue
             table = index.tile_table(record.ordinal, year)
             lat_i, lon_i = table["lat_i"].to_numpy(), table["lon_i"].to_numpy()
-            keeps = Selection(None, wanted.bounds).keeps(lat_i, lon_i)
+            keeps = Subset(None, wanted.bounds).keeps(lat_i, lon_i)
             keep = np.ones(len(lat_i), dtype=np.bool_) if keeps is None else keeps.copy()
             keep &= table["has_npy"].to_numpy() | table["geotiff"].is_valid().to_numpy()
             if wanted.missing:

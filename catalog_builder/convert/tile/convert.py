@@ -22,7 +22,7 @@ import numpy as np
 
 from catalog_builder import __version__
 from catalog_builder.convert.ledger.rows import LedgerRow, now
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.profiles import write_float, write_native
 from catalog_builder.convert.tile.source import NotATileError, Source, read_source
 from catalog_builder.convert.tile.staging import publish, staging
@@ -42,7 +42,7 @@ class Result:
         return self.row.ok
 
 
-def convert_tile(job: Job, options: Options) -> Result:
+def convert_tile(job: Job, options: ConvertOptions) -> Result:
     """Convert one job; every failure becomes a row with its reason, none is raised.
 
     Idempotent: the same sources and options give the same files under the same names.
@@ -85,7 +85,7 @@ def _os_reason(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _convert(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
+def _convert(job: Job, options: ConvertOptions, base: LedgerRow) -> LedgerRow:
     try:
         source = read_source(job, options)
     except NotATileError:
@@ -126,7 +126,7 @@ def _convert(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
     return replace(row, status="ok", note="; ".join(source.notes))
 
 
-def _is_native(source: Source, options: Options) -> bool:
+def _is_native(source: Source, options: ConvertOptions) -> bool:
     return options.profile == "native" and source.codes is not None
 
 

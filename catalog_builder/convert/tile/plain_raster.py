@@ -19,7 +19,7 @@ import numpy as np
 from catalog_builder.convert.encode import overviews
 from catalog_builder.convert.encode.cog import write_cog
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
-from catalog_builder.convert.plan.job import Job, Options
+from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.source import local_copy
 from catalog_builder.convert.tile.staging import publish, staged_file, staging
 from catalog_builder.errors import ConvertError
@@ -35,7 +35,7 @@ FOLDER = "other"
 _OURS = ("int8", "uint8", "int16", "uint16", "float32")
 
 
-def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
+def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> LedgerRow:
     """Convert a GeoTIFF that is not a tile; its row has no tile and no dataset.
 
     Raises
@@ -50,7 +50,7 @@ def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
         open_raster(path, job.main.address) as ds,
     ):
         if ds.crs is None and ds.transform.is_identity:
-            raise ConvertError(f"{job.main.address}: not georeferenced, so no COG can be made of it")
+            raise ConvertError(f"{job.main.address}: not georeferenced, so it cannot be converted to a COG")
         target = folder / "embeddings"
         epsg = ds.crs.to_epsg() if ds.crs else None
         plain = len(set(ds.dtypes)) == 1 and ds.dtypes[0] in _OURS
@@ -85,7 +85,9 @@ def convert_raster(job: Job, options: Options, base: LedgerRow) -> LedgerRow:
     return row
 
 
-def _write_ours(ds: rasterio.DatasetReader, epsg: int, target: Path, job: Job, options: Options) -> int:
+def _write_ours(
+    ds: rasterio.DatasetReader, epsg: int, target: Path, job: Job, options: ConvertOptions
+) -> int:
     """Write a many-band raster with bands of a block side by side; return the header's size."""
     import rasterio
 
@@ -190,7 +192,7 @@ def _compare(ds: rasterio.DatasetReader, path: Path, address: str) -> None:
 
     with rasterio.open(path) as result:
         if (result.count, result.shape, result.dtypes) != (ds.count, ds.shape, ds.dtypes):
-            raise ConvertError(f"{address}: the result has another shape or type")
+            raise ConvertError(f"{address}: the result has a different shape or type")
         for _, window in result.block_windows(1):
             a, b = ds.read(window=window), result.read(window=window)
             if not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"):

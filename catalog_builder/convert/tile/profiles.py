@@ -14,7 +14,7 @@ from catalog_builder.convert.encode import overviews, quantize
 from catalog_builder.convert.encode.cog import BandStatistics, CogFile, write_cog
 from catalog_builder.convert.encode.colours import colours, colours_of_values, thumbnail
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
-from catalog_builder.convert.plan.job import Options, tile_folder
+from catalog_builder.convert.plan.job import ConvertOptions, tile_folder
 from catalog_builder.convert.tile.source import Source
 from catalog_builder.convert.tile.staging import staged_file
 from catalog_builder.item.basis import BASIS_FILE
@@ -34,7 +34,7 @@ _SUFFIXES = {
 type Levels = tuple[npt.NDArray[Any], ...]
 
 
-def write_native(folder: Path, source: Source, options: Options, row: LedgerRow) -> LedgerRow:
+def write_native(folder: Path, source: Source, options: ConvertOptions, row: LedgerRow) -> LedgerRow:
     """Write codes, scales and the float32 view, lossless by construction; return the completed row."""
     codes, found_scales = source.pair
     pyramid = overviews.quantized_pyramid(
@@ -103,7 +103,7 @@ def write_native(folder: Path, source: Source, options: Options, row: LedgerRow)
     return _write_visual(folder, levels, source, options, row)
 
 
-def write_float(folder: Path, source: Source, options: Options, row: LedgerRow) -> LedgerRow:
+def write_float(folder: Path, source: Source, options: ConvertOptions, row: LedgerRow) -> LedgerRow:
     """Write plain float32 values: asked for, or because codes could not be recovered."""
     values = source.values
     if values is None:
@@ -137,7 +137,7 @@ def write_float(folder: Path, source: Source, options: Options, row: LedgerRow) 
 
 
 def _write_visual(
-    folder: Path, levels: Levels, source: Source, options: Options, row: LedgerRow
+    folder: Path, levels: Levels, source: Source, options: ConvertOptions, row: LedgerRow
 ) -> LedgerRow:
     """Write the false-colour COG and its thumbnail."""
     # Overviews down to one of the codes' blocks, which are smaller: the deepest ones are not needed.
@@ -177,7 +177,7 @@ def _cog(
     path: Path,
     levels: Levels,
     source: Source,
-    options: Options,
+    options: ConvertOptions,
     nodata: float,
     tags: dict[str, str],
     descriptions: list[str] | None,
@@ -204,7 +204,7 @@ def _cog(
         )
 
 
-def _tags(source: Source, options: Options) -> dict[str, str]:
+def _tags(source: Source, options: ConvertOptions) -> dict[str, str]:
     """Return every upstream tag as it was, completed with those that later versions of geotessera write."""
     tags = tessera_metadata(source.dataset, source.tile, source.year, options.grid)
     return {**tags, **source.tags, "AREA_OR_POINT": "Area", "TESSERA_GRID": options.grid}

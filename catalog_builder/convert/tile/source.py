@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.rows import SourceRow
-from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
 from catalog_builder.errors import ConvertError, DatasetError, GridError
 from catalog_builder.pixels.whole import (
     FileRead,
@@ -28,12 +28,12 @@ from catalog_builder.pixels.whole import (
     read_blocks,
 )
 from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
+from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 
 if TYPE_CHECKING:
     import rasterio
 
-N_BANDS = 128
 DEFAULT_DATASET = "v1"
 """Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
 
@@ -80,7 +80,7 @@ class NotATileError(Exception):
     """Raised for a GeoTIFF that is no TESSERA tile, to convert it as an ordinary raster."""
 
 
-def read_source(job: Job, options: Options) -> Source:
+def read_source(job: Job, options: ConvertOptions) -> Source:
     """Read a job's source.
 
     Raises
@@ -98,13 +98,12 @@ def read_source(job: Job, options: Options) -> Source:
 # --- .npy pairs -------------------------------------------------------------------------------------
 
 
-def _read_pair(job: Job, options: Options) -> Source:
+def _read_pair(job: Job, options: ConvertOptions) -> Source:
     if job.tile is None:
-        raise ConvertError(f"{job.main.address}: not named as a tile is: expected grid_<lon>_<lat>.npy")
+        raise ConvertError(f"{job.main.address}: not named like a tile: expected grid_<lon>_<lat>.npy")
     if job.year is None:
         raise ConvertError(
-            f"{job.main.address}: its folder does not say the year: expected <year>/<grid>/<grid>.npy,"
-            " or --year"
+            f"{job.main.address}: no year in its folder name: expected <year>/<grid>/<grid>.npy, or --year"
         )
     if job.scales is None:
         raise ConvertError(f"{job.main.address}: has no _scales.npy beside it")
@@ -175,14 +174,16 @@ def _finish_codes(found: Source) -> None:
         )
     odd = quantize.count_nodata_codes(codes, found.valid)
     if odd:
-        found.notes.append(f"{odd} codes of pixels with data are -128: the scale decides what is data")
+        found.notes.append(
+            f"{odd} codes of pixels with data are -128: the scale decides which pixels have data"
+        )
     quantize.blank(codes, scales, found.valid)
 
 
 # --- GeoTIFFs ---------------------------------------------------------------------------------------
 
 
-def _read_geotiff(job: Job, options: Options) -> Source:
+def _read_geotiff(job: Job, options: ConvertOptions) -> Source:
     rows: list[SourceRow] = []
     with local_copy(job.main, "main", rows) as path, open_raster(path, job.main.address) as ds:
         tags = {k: v for k, v in ds.tags().items() if k != "AREA_OR_POINT"}
@@ -191,7 +192,7 @@ def _read_geotiff(job: Job, options: Options) -> Source:
             raise NotATileError
         its_dataset, tile, year = known
         if ds.count != N_BANDS:
-            raise ConvertError(f"{job.main.address}: {ds.count} bands, a tile of TESSERA has {N_BANDS}")
+            raise ConvertError(f"{job.main.address}: {ds.count} bands, but a TESSERA tile has {N_BANDS}")
         if ds.dtypes[0] != "float32":
             raise ConvertError(f"{job.main.address}: {ds.dtypes[0]} samples, expected float32")
         _check_shape(job.main.address, (ds.height, ds.width), tile)
@@ -231,11 +232,11 @@ def identify(job: Job, tags: Mapping[str, str]) -> tuple[Dataset, TileId, int] |
         if lat is not None and lon is not None:
             tagged = TileId(lat_i=round(float(lat) * 100), lon_i=round(float(lon) * 100))
             if tile is not None and tagged != tile:
-                raise ConvertError(f"{where}: its tags say {tagged.name}, its name {tile.name}")
+                raise ConvertError(f"{where}: its tags say {tagged.name}, but its name {tile.name}")
             tile = tagged
         if "TESSERA_YEAR" in tags:
             if year is not None and int(tags["TESSERA_YEAR"]) != year:
-                raise ConvertError(f"{where}: its tags say year {tags['TESSERA_YEAR']}, its name {year}")
+                raise ConvertError(f"{where}: its tags say year {tags['TESSERA_YEAR']}, but its name {year}")
             year = int(tags["TESSERA_YEAR"])
         if tile is None or year is None:
             return None

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from catalog_builder import storage
 from catalog_builder.convert.ledger.rows import LedgerRow
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""
@@ -20,7 +20,7 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @contextmanager
-def staging(options: Options) -> Iterator[Path]:
+def staging(options: ConvertOptions) -> Iterator[Path]:
     """Lend a private folder on the output's own disk (a temporary one for S3), removed afterwards."""
     if storage.scheme(options.out):
         with tempfile.TemporaryDirectory(prefix="tessera-cog-") as temporary:
@@ -41,7 +41,7 @@ def staging(options: Options) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_file(path: Path, options: Options) -> Iterator[BinaryIO]:
+def staged_file(path: Path, options: ConvertOptions) -> Iterator[BinaryIO]:
     """Lend a new staged file to write to; when the block ends it is flushed to disk, if that is wanted."""
     with path.open("xb") as stream:
         yield stream
@@ -50,7 +50,7 @@ def staged_file(path: Path, options: Options) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
 
 
-def publish(folder: Path, row: LedgerRow, options: Options) -> None:
+def publish(folder: Path, row: LedgerRow, options: ConvertOptions) -> None:
     """Give the staged files their names, in an order in which no file names one that is not there."""
     for role, file in row.files.items():
         staged = folder / role

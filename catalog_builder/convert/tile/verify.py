@@ -21,7 +21,7 @@ from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
-from catalog_builder.convert.plan.job import Job, Options, SourceFile
+from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
 from catalog_builder.convert.tile.source import Source, read_source
 from catalog_builder.errors import TesseraError
 from catalog_builder.pixels.whole import gdal_reason
@@ -162,9 +162,9 @@ def job_of(row: LedgerRow) -> Job:
     )
 
 
-def options_of(row: LedgerRow, out: str) -> Options:
+def options_of(row: LedgerRow, out: str) -> ConvertOptions:
     """Return options that read a row's source as its conversion did."""
-    return Options(
+    return ConvertOptions(
         out,
         profile="float32" if row.profile == "float32" else "native",
         grid="source" if row.grid == "source" else "utm",

@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.workers.dask_worker import (
     CODE,
     Call,
@@ -108,7 +108,7 @@ class DaskWorkers(Workers):
         """Workers that can be used."""
         return sum(1 for w in self._threads if w not in self._unfit)
 
-    def begin(self, options: Options) -> None:
+    def begin(self, options: ConvertOptions) -> None:
         """Ask every worker that is there whether it sees the output and may write to it.
 
         Raises
@@ -121,7 +121,7 @@ class DaskWorkers(Workers):
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run a function on a worker."""
-        packed = [self._options.of(a) if isinstance(a, Options) else a for a in args]
+        packed = [self._options.of(a) if isinstance(a, ConvertOptions) else a for a in args]
         # The inner bytes are read only after a look at the version.
         call = Call(on_worker, CODE, pickle.dumps((function, packed)))
         ticket = _Ticket(f"{function.__name__}-{uuid.uuid4().hex}", pickle.dumps(call))
@@ -302,9 +302,9 @@ class DaskWorkers(Workers):
     def _look(self) -> None:
         """Learn who is there, and give again what was lost with a connection or a worker."""
         if self._client.status == "closed":
-            raise ClusterError(f"{self._address}: the Dask scheduler is gone")
+            raise ClusterError(f"{self._address}: the Dask scheduler has gone away")
         if self._client.status != "running":
-            self._say_once("the Dask scheduler does not answer: waiting for it")
+            self._say_once("the Dask scheduler does not respond: waiting for it")
             return
         threads = self._ask(self._client.scheduler.ncores, None)
         if threads is None:
@@ -353,7 +353,7 @@ class DaskWorkers(Workers):
         except Exception:  # whatever a broken connection raises: the client's status will tell
             return default
 
-    def _probe(self, workers: list[str], options: Options | None) -> None:
+    def _probe(self, workers: list[str], options: ConvertOptions | None) -> None:
         """Ask workers whether they can do a tile."""
         if not workers:
             return
@@ -367,7 +367,7 @@ class DaskWorkers(Workers):
                 continue  # gone meanwhile
             if isinstance(reason, BaseException):
                 missing = isinstance(reason, ImportError)
-                reason = "tessera-stac is not installed there" if missing else f"it cannot begin: {reason}"
+                reason = "tessera-stac is not installed there" if missing else f"it cannot start: {reason}"
             if reason:
                 self._exclude(worker, reason)
 
@@ -389,10 +389,10 @@ class _Pickled:
     """Options, pickled once for all the tiles they go with."""
 
     def __init__(self) -> None:
-        self._options: Options | None = None
+        self._options: ConvertOptions | None = None
         self._bytes = b""
 
-    def of(self, options: Options) -> PickledOptions:
+    def of(self, options: ConvertOptions) -> PickledOptions:
         if options is not self._options:
             self._options, self._bytes = options, pickle.dumps(options)
         return PickledOptions(self._bytes)

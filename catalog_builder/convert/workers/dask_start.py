@@ -31,7 +31,7 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
     """
     Client: Any = _distributed().Client  # noqa: N806 - it ships no types
     if address.endswith(".json") and not Path(address).is_file():
-        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler answers")
+        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler can be reached")
     where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     client: Any = Client.__new__(Client)
     with warnings.catch_warnings(record=True) as caught:
@@ -41,7 +41,7 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
         except Exception as error:  # OSError, ValueError, TypeError (no certificates), ImportError …
             client.status = "closed"  # or half an object would try for 40 s to close itself
             reason = " ".join(str(error).split())
-            raise ConvertError(f"{address}: no Dask scheduler answers ({reason})") from error
+            raise ConvertError(f"{address}: no Dask scheduler responds ({reason})") from error
     try:
         workers = DaskWorkers(client)
     except BaseException:
@@ -50,7 +50,7 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
     about = f"Dask cluster at {address}: {counted(workers.live)}; {_dashboard(client)}"
     if any("ersion" in w.category.__name__ for w in caught):
         about += (
-            "; its versions of Dask or Python differ from those here (`client.get_versions()` lists them)"
+            "; its versions of Dask or Python differ from the client's (`client.get_versions()` lists them)"
         )
     return workers, about
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from catalog_builder import storage
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.tile.staging import STAGING
 from catalog_builder.errors import TesseraError
 from catalog_builder.version import full_version
@@ -49,8 +49,8 @@ class PickledOptions:
 
 
 @lru_cache(maxsize=4)
-def _unpickle(data: bytes) -> Options:
-    found: Options = pickle.loads(data)  # noqa: S301 - from our own client, as everything Dask moves
+def _unpickle(data: bytes) -> ConvertOptions:
+    found: ConvertOptions = pickle.loads(data)  # noqa: S301 - from our own client, as everything Dask moves
     return found
 
 
@@ -68,13 +68,13 @@ def on_worker(version: str, payload: bytes) -> Any:
         raise UnfitWorkerError(get_worker().address, reason)
     function, packed = pickle.loads(payload)  # noqa: S301
     args = [_unpickle(a.data) if isinstance(a, PickledOptions) else a for a in packed]
-    for options in (a for a in args if isinstance(a, Options)):
+    for options in (a for a in args if isinstance(a, ConvertOptions)):
         if reason := _cannot_write(options.out, options.run):
             raise UnfitWorkerError(get_worker().address, reason)
     return function(*args)
 
 
-def unfit(version: str, options: Options | None) -> str:
+def unfit(version: str, options: ConvertOptions | None) -> str:
     """Return why this process cannot convert for a client of that version, or an empty text."""
     if version != CODE:
         return f"it has tessera-stac {CODE}, not {version}"
@@ -96,7 +96,7 @@ def _cannot_write(out: str, run: str) -> str:
     root = storage.local_path(out)
     # The lock of the run is made by the client: another folder of the same name does not have it.
     if not (root / STAGING / f"{run}.lock").exists():
-        return f"{out}: the output of this run is not seen there: it needs a disk that all workers share"
+        return f"{out}: the output of this run is not visible there: it needs a disk that all workers share"
     try:
         folder = root / STAGING / run
         folder.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 
 RECYCLE = 200
 """Jobs per process before it is replaced: what libraries leak stays bounded."""
@@ -39,7 +39,7 @@ class Workers(Protocol):
         """How many workers there are, where that can change."""
         return None
 
-    def begin(self, options: Options) -> None:
+    def begin(self, options: ConvertOptions) -> None:
         """Prepare for jobs with these options; the staging folder of their run is there.
 
         Raises
@@ -194,7 +194,7 @@ def _ignoring_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def memory_per_worker(options: Options, *, geotiff: bool, pixels: int = 1115 * 1114) -> int:
+def memory_per_worker(options: ConvertOptions, *, geotiff: bool, pixels: int = 1115 * 1114) -> int:
     """Return what one worker needs at its peak, bytes, for rasters of so many pixels.
 
     Measured peaks plus a tenth; the default raster is the largest there is, at the equator.
@@ -207,7 +207,7 @@ def memory_per_worker(options: Options, *, geotiff: bool, pixels: int = 1115 * 1
 _NATIVE, _FLOAT, _TIFF = 420, 1700, 200
 
 
-def default_workers(options: Options, *, geotiff: bool) -> int:
+def default_workers(options: ConvertOptions, *, geotiff: bool) -> int:
     """Return how many processes the machine has cores and memory for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = available_memory()

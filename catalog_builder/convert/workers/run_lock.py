@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 
 from catalog_builder import storage
-from catalog_builder.convert.plan.job import Options
+from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.tile.staging import STAGING
 
 TOUCH_EVERY = 60.0
@@ -38,7 +38,7 @@ _LOCK = ".lock"
 
 
 @contextmanager
-def staging_of(options: Options) -> Iterator[Options]:
+def staging_of(options: ConvertOptions) -> Iterator[ConvertOptions]:
     """Name the run, and keep its staging folder locked; those of runs that died are removed."""
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{machine()}-{secrets.token_hex(4)}"
     named = replace(options, run=name)

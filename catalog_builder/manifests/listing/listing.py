@@ -1,10 +1,10 @@
 """The data itself as a manifest: a folder, an S3 prefix, or a saved listing of either.
 
-Every layout upstream has had is known (:mod:`~catalog_builder.manifests.paths.names`), with or without the
-``global_0.1_degree_representation`` level and below any number of other folders. Which dataset it is
-say, in this order, the ``tessera_metadata.json`` that geotessera 0.9 and later leave beside the
-data, and the folders' names (``npy/v1.1-cam/…``). Hashes are taken from the ``SHA256`` files that
-upstream's server keeps beside the tiles, and ``SHA256SUM`` beside the landmasks.
+All layouts that upstream has used are recognised (:mod:`~catalog_builder.manifests.paths.names`), with or
+without the ``global_0.1_degree_representation`` level and below any number of other folders. The dataset is
+determined by, in this order, the ``tessera_metadata.json`` that geotessera 0.9 and later write beside the
+data, and the folder names (``npy/v1.1-cam/…``). Hashes are read from the ``SHA256`` files that upstream's
+server keeps beside the tiles, and from ``SHA256SUM`` beside the landmasks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 
 from catalog_builder import storage
 from catalog_builder.errors import DatasetError, StorageError
-from catalog_builder.manifests.part import BoolArray, Hashes, Part, sizes, tile_table, times
+from catalog_builder.manifests.part import BoolArray, Hashes, ManifestPart, sizes, tile_table, times
 from catalog_builder.manifests.paths.files import Files, Pairer, landmasks_of
 from catalog_builder.manifests.paths.names import FileKind, Names, flaw, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.manifests.text import read_text
 from catalog_builder.storage import Entry
@@ -37,7 +37,7 @@ BATCH_FILES = 1 << 16
 
 def read_listing(
     entries: Iterable[tuple[int, Entry]], reading: Reading, *, root: str | None = None
-) -> Iterator[Part]:
+) -> Iterator[ManifestPart]:
     """Read the files of a listing.
 
     Parameters
@@ -45,7 +45,7 @@ def read_listing(
     entries
         Line (or running number) and file.
     root
-        Address of the listed folder, if it can be read: sidecars and hashes are looked for there.
+        Address of the listed folder, if it is readable: sidecars and hashes are looked for there.
     """
     state = _Listing(reading, root)
     batch: list[tuple[int, Entry]] = []
@@ -66,7 +66,7 @@ def read_listing(
 
 
 class _Listing:
-    """What is remembered between the batches of a listing."""
+    """State kept between the batches of a listing."""
 
     def __init__(self, reading: Reading, root: str | None) -> None:
         self._reading = reading
@@ -80,7 +80,7 @@ class _Listing:
         for pairer in self._pairers.values():
             pairer.finish()
 
-    def read(self, batch: list[tuple[int, Entry]]) -> Iterator[Part]:
+    def read(self, batch: list[tuple[int, Entry]]) -> Iterator[ManifestPart]:
         reading = self._reading
         paths = pa.array([entry.path for _, entry in batch], pa.string())
         names = parse_paths(paths)
@@ -99,20 +99,20 @@ class _Listing:
             mine = keep & (codes == code)
             yield from self._parts(prefix, files, mine, paths)
 
-    def _parts(self, prefix: str, files: Files, mine: BoolArray, paths: pa.Array) -> Iterator[Part]:
+    def _parts(self, prefix: str, files: Files, mine: BoolArray, paths: pa.Array) -> Iterator[ManifestPart]:
         reading = replace(self._reading, dataset=self._dataset(prefix))
         root = None if self._root is None else storage.join(self._root, *([prefix] if prefix else []))
         masks = mine & (files.kind == FileKind.LANDMASK)
         if masks.any():
             of_masks = self._summed(prefix, files.take(masks))
             table = landmasks_of(of_masks, reading.source, reading.problems, self._place)
-            yield Part(reading.source, reading.dataset, landmasks=table)
+            yield ManifestPart(reading.source, reading.dataset, landmasks=table)
         halves = mine & ((files.kind == FileKind.NPY) | (files.kind == FileKind.SCALES))
         if halves.any():
             pairer = self._pairers.setdefault(prefix, Pairer(reading.source, reading.problems, self._place))
             table = pairer.add(files.take(halves))
             if table is not None:
-                yield Part(reading.source, reading.dataset, tiles=table, root=root)
+                yield ManifestPart(reading.source, reading.dataset, tiles=table, root=root)
         tiffs = mine & (files.kind == FileKind.GEOTIFF)
         if tiffs.any():
             of_tiffs = files.take(tiffs)
@@ -125,7 +125,7 @@ class _Listing:
                 geotiff=paths.filter(pa.array(tiffs)),
                 geotiff_size=sizes(of_tiffs.size, n),
             )
-            yield Part(reading.source, reading.dataset, tiles=table, root=root)
+            yield ManifestPart(reading.source, reading.dataset, tiles=table, root=root)
 
     def _files(self, batch: list[tuple[int, Entry]], names: Names, paths: pa.Array) -> Files:
         n = len(batch)
@@ -142,7 +142,7 @@ class _Listing:
         )
 
     def _in_range(self, files: Files, paths: pa.Array) -> BoolArray:
-        """Return which files are of a year that the dataset can have; report the others."""
+        """Return the mask of files whose year the dataset can have; report the others."""
         first, last = self._reading.years
         off = (files.year >= 0) & ((files.year < first) | (files.year > last))
 
@@ -152,12 +152,14 @@ class _Listing:
             ), f"expected a year from {first} to {last}, found '{paths[i]}'"
 
         rows = np.flatnonzero(off)
-        self._reading.problems.add_rows(Kind.WRONG_YEAR, self._reading.source, rows, len(rows), describe)
+        self._reading.problems.add_rows(
+            ProblemKind.WRONG_YEAR, self._reading.source, rows, len(rows), describe
+        )
         kept: BoolArray = ~off
         return kept
 
     def _report_flaws(self, batch: list[tuple[int, Entry]], names: Names) -> None:
-        """Report files that look like a tile's but are none; other files are nobody's business."""
+        """Report files that look like a tile's but are not; other files are ignored."""
         for i in np.flatnonzero(names.kind == FileKind.OTHER).tolist():
             number, entry = batch[i]
             found = flaw(entry.path)
@@ -173,7 +175,7 @@ class _Listing:
         return self._datasets[prefix]
 
     def _sidecar(self, prefix: str) -> Dataset | None:
-        """Return what the nearest sidecar says, from the data's folder up to the listed one."""
+        """Return the dataset of the nearest sidecar, from the data's folder up to the listed one."""
         if self._root is None:
             return None
         folders = prefix.split("/") if prefix else []
@@ -205,7 +207,10 @@ class _Listing:
         good = [len(t) == 64 for t in texts]
         if not all(good) or len(texts) != len(owners):
             self._reading.problems.add(
-                Kind.BAD_HASH, self._reading.source, "a SHA256 file holds something else than hashes", count=1
+                ProblemKind.BAD_HASH,
+                self._reading.source,
+                "a SHA256 file contains something other than hashes",
+                count=1,
             )
             pairs = [(t, o) for t, o, ok in zip(texts, owners, good, strict=False) if ok]
             texts, owners = [t for t, _ in pairs], [o for _, o in pairs]
@@ -215,9 +220,9 @@ class _Listing:
             raw = np.frombuffer(binascii.unhexlify(b"".join(texts)), dtype=np.uint8).reshape(-1, 32)
         except binascii.Error:
             self._reading.problems.add(
-                Kind.BAD_HASH,
+                ProblemKind.BAD_HASH,
                 self._reading.source,
-                "a SHA256 file holds something else than hexadecimal digits",
+                "a SHA256 file contains something other than hexadecimal digits",
             )
             return digests, known
         at = pc.fill_null(pc.index_in(paths, value_set=pa.array(owners)), -1).to_numpy()
@@ -240,7 +245,7 @@ class _Listing:
         self._sums[folder] = (cell[order], digests[order])
 
     def _summed(self, folder: str, files: Files) -> Files:
-        """Return landmasks with the hashes that the folder's SHA256SUM gives."""
+        """Return landmasks with the hashes in the folder's SHA256SUM."""
         if folder not in self._sums:
             return files
         cell, digests = self._sums[folder]
@@ -250,11 +255,11 @@ class _Listing:
 
 
 def read_sidecar(address: str, reading: Reading) -> Dataset | None:
-    """Return the dataset that a ``tessera_metadata.json`` states; report one that states none."""
+    """Return the dataset stated in a ``tessera_metadata.json``; report one that states none."""
     try:
         content = json.loads(storage.read_bytes(address))
         return dataset_of(str(content["dataset_version"]), content.get("dataset_variant"))
     except (ValueError, KeyError, TypeError, AttributeError, DatasetError, StorageError) as error:
         why = str(error) if isinstance(error, DatasetError) else f"states no dataset ({error!r})"
-        reading.problems.add(Kind.UNKNOWN_DATASET, address, why)
+        reading.problems.add(ProblemKind.UNKNOWN_DATASET, address, why)
         return None

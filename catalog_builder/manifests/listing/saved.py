@@ -1,4 +1,4 @@
-r"""Saved listings: the output of a command that lists files, kept as text.
+r"""Saved listings: the output of a command that lists files, as text.
 
 ==========================================  ==================================================
 command                                     gives
@@ -10,7 +10,7 @@ command                                     gives
 ``find``, ``rclone lsf -R``, ``tar -tf``    path
 ==========================================  ==================================================
 
-Only seconds since 1970 are taken as a time: the others print the local time of a machine we do not
+Only seconds since 1970 are used as times: the others print the local time of an unknown
 know.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from catalog_builder.manifests.part import UNKNOWN
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading, text_chunks
 from catalog_builder.storage import Entry
 
@@ -38,12 +38,12 @@ _TILE = re.compile(r"(?:^|/)(?:grid_-?\d|tessera_\d{4}_)[^/]*\.(?:npy|tiff?)$")
 
 
 def looks_like_tile(path: str) -> bool:
-    """Whether a path is, by its form, that of a tile's file or an attempt at it."""
+    """Return whether a path has, or nearly has, the form of a tile's file."""
     return _TILE.search(path) is not None
 
 
 def looks_like_entry(line: str) -> bool:
-    """Whether a line lists a tile's file."""
+    """Return whether a line lists a tile's file."""
     match = _ENTRY.fullmatch(line)
     return match is not None and looks_like_tile(match["path"])
 
@@ -59,7 +59,7 @@ def saved_entries(file: BinaryIO, reading: Reading) -> Iterator[tuple[int, Entry
             if match is None:
                 if looks_like_tile(text):
                     reading.problems.add(
-                        Kind.MALFORMED,
+                        ProblemKind.MALFORMED,
                         reading.source,
                         f"expected a line of a listing, found '{text[:120]}'",
                         place=f"line {number}",

@@ -1,4 +1,4 @@
-"""What the Parquet formats share: opening, row groups, and columns checked row by row, vectorised."""
+"""Shared code of the Parquet formats: opening, row groups, and vectorised checks of columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from catalog_builder.manifests.part import UNKNOWN, BoolArray, Hashes
 from catalog_builder.manifests.paths.files import IndexArray
 from catalog_builder.manifests.paths.names import FileKind, parse_paths
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.tile import grid
 
@@ -29,7 +29,7 @@ _HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(slots=True)
 class Rows:
-    """A batch of rows and which of them are still good."""
+    """A batch of rows and the mask of those still valid."""
 
     batch: pa.RecordBatch
     first_row: int
@@ -38,7 +38,7 @@ class Rows:
     good: BoolArray
 
     def __len__(self) -> int:
-        """Return the number of rows, bad ones included."""
+        """Return the number of rows, including invalid ones."""
         return int(self.batch.num_rows)
 
     def has(self, name: str) -> bool:
@@ -46,13 +46,13 @@ class Rows:
         return name in self.batch.schema.names
 
     def place(self, row: int) -> str:
-        """Return a row's place for people."""
+        """Return a row's position for messages."""
         return f"row {self.first_row + row}"
 
     def report(
-        self, kind: Kind, bad: BoolArray, describe: Callable[[int], str], *, drop: bool = True
+        self, kind: ProblemKind, bad: BoolArray, describe: Callable[[int], str], *, drop: bool = True
     ) -> None:
-        """Report the rows of a mask that are still good, and drop them."""
+        """Report the rows of a mask that are still valid, and drop them."""
         bad = bad & self.good
         rows = np.flatnonzero(bad)
         self.reading.problems.add_rows(
@@ -74,7 +74,7 @@ class Rows:
         return np.where(values < 0, UNKNOWN, values)
 
     def sizes(self, name: str) -> IndexArray | None:
-        """Return a column of bytes; 0, which geotessera writes for a file it has not, is unknown."""
+        """Return a column of sizes in bytes; 0, which geotessera writes for a missing file, is unknown."""
         values = self.integers(name)
         return None if values is None else np.where(values == 0, UNKNOWN, values)
 
@@ -89,9 +89,9 @@ class Rows:
         return seconds
 
     def hashes(self, name: str) -> tuple[Hashes, BoolArray] | None:
-        """Return a column of hexadecimal SHA-256 as (n, 32) bytes and which are known.
+        """Return a column of hexadecimal SHA-256 as (n, 32) bytes and the mask of known ones.
 
-        A bad one is reported and unknown; its row stays.
+        An invalid one is reported and treated as unknown; its row is kept.
         """
         if not self.has(name) or not _is_text(self.batch[name].type):
             return None
@@ -107,7 +107,7 @@ class Rows:
             raw = binascii.unhexlify(_bytes_of(column.filter(pa.array(known))))
         given = pc.is_valid(column).to_numpy(zero_copy_only=False)
         self.report(
-            Kind.BAD_HASH,
+            ProblemKind.BAD_HASH,
             given & ~known,
             lambda i: f"column {name}: expected 64 hexadecimal digits, found '{str(column[i])[:80]}'",
             drop=False,
@@ -119,7 +119,7 @@ class Rows:
     def centres(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
         """Return (lat_i, lon_i) of every row; rows that are off the grid are reported.
 
-        Taken from the integer columns, else from the degrees; where both are there they must agree.
+        Taken from the integer columns, otherwise from the degrees; if both exist they must agree.
         """
         return self._centre("lat", -grid.FIRST_LAT_I), self._centre("lon", -grid.FIRST_LON_I)
 
@@ -142,7 +142,7 @@ class Rows:
             )
         name = {"lat": "latitude", "lon": "longitude"}[axis]
         self.report(
-            Kind.OFF_GRID,
+            ProblemKind.OFF_GRID,
             off,
             lambda i: (
                 f"{name} {degrees[i] / 100:.6g} is not a tile centre: expected x.x5 within ±{limit / 100}"
@@ -150,20 +150,20 @@ class Rows:
         )
         if exact is not None:
             self.report(
-                Kind.BAD_VALUE,
+                ProblemKind.BAD_VALUE,
                 exact != rounded,
                 lambda i: f"{axis}_i is {exact[i]}, but {axis} is {degrees[i] / 100:.6g}",
             )
         return np.where(off, 5, rounded).astype(np.int16)
 
     def centres_of_paths(self, column: str) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-        """Return (lat_i, lon_i) from a column of addresses of embeddings."""
+        """Return (lat_i, lon_i) from a column of embedding paths or URLs."""
         paths = pc.fill_null(self.batch[column].cast(pa.string()), "")
         names = parse_paths(paths)
         self.report(
-            Kind.OFF_GRID,
+            ProblemKind.OFF_GRID,
             names.kind != FileKind.NPY,
-            lambda i: f"column {column}: '{paths[i]}' is no tile's file",
+            lambda i: f"column {column}: '{paths[i]}' is not a tile's file",
         )
         return grid.centres(*grid.rows_cols(names.cell))
 
@@ -176,19 +176,19 @@ class Rows:
         off = (years < first) | (years > last)
         found = years
         self.report(
-            Kind.WRONG_YEAR,
+            ProblemKind.WRONG_YEAR,
             off,
             lambda i: f"expected a year from {first} to {last}, found {self.batch['year'][i]}",
         )
         return np.where(off, first, found).astype(np.int16)
 
     def drop_repeats(self, slot: IndexArray, contents: Sequence[npt.NDArray[np.integer]]) -> None:
-        """Drop all but the last of the good rows that share a slot; report them.
+        """Drop all but the last of the valid rows that share a slot; report them.
 
         Parameters
         ----------
         contents
-            Columns of which one that differs makes a conflict; UNKNOWN does not differ.
+            Columns in which a difference is a conflict; UNKNOWN does not count as different.
         """
         rows = np.flatnonzero(self.good)
         mine = slot[rows]
@@ -209,13 +209,13 @@ class Rows:
                 a, b = values[old], values[new]
                 other |= (a != b) & (a != UNKNOWN) & (b != UNKNOWN)
         problems, source = self.reading.problems, self.reading.source
-        for kind, mask in ((Kind.DUPLICATE, ~other), (Kind.CONFLICT, other)):
-            how = "with other content; the later is used" if kind is Kind.CONFLICT else "the same"
+        for kind, mask in ((ProblemKind.DUPLICATE, ~other), (ProblemKind.CONFLICT, other)):
+            how = "with different content; the later is used" if kind is ProblemKind.CONFLICT else "the same"
 
             def describe(i: int, how: str = how) -> tuple[str, str]:
                 return (
                     self.place(int(new[i])),
-                    f"the tile stands at {self.place(int(old[i]))} already, {how}",
+                    f"the tile is already listed at {self.place(int(old[i]))}, {how}",
                 )
 
             problems.add_rows(kind, source, np.flatnonzero(mask), int(mask.sum()), describe)
@@ -236,14 +236,16 @@ def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:
         # not pre-buffered: a row group of a registry is 100 MB, a batch of it is enough at a time
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        reading.problems.add(Kind.CORRUPT, reading.source, f"not a whole Parquet file: {_reason(error)}")
+        reading.problems.add(
+            ProblemKind.CORRUPT, reading.source, f"not a complete Parquet file: {_reason(error)}"
+        )
         return None
 
 
 def read_rows(file: pq.ParquetFile, columns: tuple[str, ...], reading: Reading) -> Iterator[Rows]:
-    """Yield batches of the named columns, as far as the file has them.
+    """Yield batches of the named columns that the file has.
 
-    Row groups without a wanted year are skipped by their statistics. A damaged row group is reported
+    Row groups without a requested year are skipped by their statistics. A damaged row group is reported
     and left out.
     """
     names = file.schema_arrow.names
@@ -259,7 +261,7 @@ def read_rows(file: pq.ParquetFile, columns: tuple[str, ...], reading: Reading) 
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 reading.problems.add(
-                    Kind.CORRUPT,
+                    ProblemKind.CORRUPT,
                     reading.source,
                     f"row group {group} is damaged, its other rows are left out: {_reason(error)}",
                     place=f"row {row}",

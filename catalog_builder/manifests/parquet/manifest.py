@@ -1,7 +1,7 @@
-"""``manifest.parquet`` of geotessera 0.9 and later, and the inventory that its file-scan writes.
+"""``manifest.parquet`` of geotessera 0.9 and later, and the inventory written by its file-scan.
 
 A row is a tile-year with the sizes and times of its two files and, in the published manifests, its
-dataset. There are no hashes. The address columns are the bulk of the file and are read only where
+dataset. There are no hashes. The URL columns are the bulk of the file and are read only where
 the coordinates are missing.
 """
 
@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from catalog_builder.errors import DatasetError
 from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
 from catalog_builder.manifests.parquet.registry import wanted
-from catalog_builder.manifests.part import BoolArray, Part, sizes, tile_table, times
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.part import BoolArray, ManifestPart, sizes, tile_table, times
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.tile.datasets import Dataset, dataset_of
 
 COLUMNS = ("year", "grid_size")
-"""What makes a manifest, beside the coordinates or the address."""
+"""Columns that identify a manifest, in addition to the coordinates or the URL."""
 
 _READ = (
     "version",
@@ -40,8 +40,8 @@ _READ = (
 )
 
 
-def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
-    """Read a manifest; rows of several datasets come in several parts."""
+def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
+    """Read a manifest; rows of different datasets come in separate parts."""
     names = set(file.schema_arrow.names)
     located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
     for rows in read_rows(file, _READ if located else (*_READ, "grid_path"), reading):
@@ -66,7 +66,7 @@ def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i, year))
         for dataset, mask in groups:
             mine = keep if mask is None else mask if keep is None else mask & keep
-            yield Part(reading.source, dataset, tiles=table if mine is None else table.filter(mine))
+            yield ManifestPart(reading.source, dataset, tiles=table if mine is None else table.filter(mine))
 
 
 def _datasets(rows: Rows) -> Iterator[tuple[Dataset | None, BoolArray | None]]:
@@ -90,7 +90,7 @@ def _datasets(rows: Rows) -> Iterator[tuple[Dataset | None, BoolArray | None]]:
         except DatasetError as error:
             everywhere = np.ones(len(rows), dtype=np.bool_)
             why = str(error)
-            rows.report(Kind.UNKNOWN_DATASET, everywhere if mask is None else mask, partial(_say, why))
+            rows.report(ProblemKind.UNKNOWN_DATASET, everywhere if mask is None else mask, partial(_say, why))
             continue
         yield dataset, mask
 

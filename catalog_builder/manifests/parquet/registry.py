@@ -2,7 +2,7 @@
 
 A row is a tile-year with the SHA-256 and size of its files. 0.6.0 wrote plain pandas, later versions
 GeoParquet; the geometry (the tile's centre) is not needed and not read. There is no dataset column:
-the version is in the address only.
+the version is only in the URL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from catalog_builder.manifests.parquet.columns import Rows, read_rows, tile_slot
 from catalog_builder.manifests.part import (
     BoolArray,
     Hashes,
-    Part,
+    ManifestPart,
     digests,
     landmask_table,
     sizes,
@@ -28,14 +28,14 @@ from catalog_builder.manifests.part import (
 from catalog_builder.manifests.reading import Reading
 
 TILE_COLUMNS = ("lat", "lon", "year", "hash", "file_size")
-"""What makes a registry, by upstream's loader."""
+"""Columns that identify a registry, according to upstream's loader."""
 LANDMASK_COLUMNS = ("lat", "lon", "hash", "file_size")
 
 _TILE_READ = (*TILE_COLUMNS, "lat_i", "lon_i", "scales_hash", "scales_size", "mtime")
 _LANDMASK_READ = (*LANDMASK_COLUMNS, "lat_i", "lon_i")
 
 
-def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
+def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
     """Read a registry of tile-years."""
     for rows in read_rows(file, _TILE_READ, reading):
         lat_i, lon_i = rows.centres()
@@ -56,10 +56,12 @@ def read_registry(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
             mtime=times(rows.times("mtime"), n),
         )
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i, year))
-        yield Part(reading.source, reading.dataset, tiles=table if keep is None else table.filter(keep))
+        yield ManifestPart(
+            reading.source, reading.dataset, tiles=table if keep is None else table.filter(keep)
+        )
 
 
-def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
+def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPart]:
     """Read a registry of landmasks; ``hash`` may be missing (s3scan writes none)."""
     for rows in read_rows(file, _LANDMASK_READ, reading):
         lat_i, lon_i = rows.centres()
@@ -68,11 +70,13 @@ def read_landmasks(file: pq.ParquetFile, reading: Reading) -> Iterator[Part]:
         n = len(rows)
         table = landmask_table(lat_i, lon_i, size=sizes(size, n), sha256=_digests(sha256, n))
         keep = wanted(rows, reading.selection.keeps(lat_i, lon_i))
-        yield Part(reading.source, reading.dataset, landmasks=table if keep is None else table.filter(keep))
+        yield ManifestPart(
+            reading.source, reading.dataset, landmasks=table if keep is None else table.filter(keep)
+        )
 
 
 def wanted(rows: Rows, selected: BoolArray | None) -> BoolArray | None:
-    """Return the mask of rows that are good and selected; None if all are."""
+    """Return the mask of rows that are valid and selected; None if all are."""
     keep = rows.good if selected is None else rows.good & selected
     return None if keep.all() else keep
 

@@ -1,1 +1,1 @@
-"""What the paths of files say: tile, year and kind; files put together to tile-years."""
+"""Parsing of file paths into tile, year and kind, and grouping of files into tile-years."""

@@ -1,7 +1,7 @@
-"""From single files to tile-years: an embedding and its scales are a pair, and only a pair is a tile.
+"""Grouping of files into tile-years: an embedding and its scales are a pair, and only a pair is a tile.
 
-Text registries and listings name files; files of a pair stand next to each other there, so pairs
-are made as the files stream by, and only the halves that wait for the other are kept.
+Text registries and listings name files; files of a pair are close to each other there, so pairs
+are formed while streaming, and only incomplete pairs are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from catalog_builder.manifests.part import (
     times,
 )
 from catalog_builder.manifests.paths.names import FileKind
-from catalog_builder.manifests.problems import Kind, ProblemLog
+from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import N_CELLS, TileId
 
@@ -33,7 +33,7 @@ IndexArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files that a manifest names, one array element a file."""
+    """Files named by a manifest, one array element per file."""
 
     kind: npt.NDArray[np.uint8]
     """:class:`~catalog_builder.manifests.paths.names.FileKind`."""
@@ -48,7 +48,7 @@ class Files:
     hashed: BoolArray
     """Whether the hash is known."""
     line: IndexArray
-    """Where it stands in its source, from 1."""
+    """Line in its source, from 1."""
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -70,14 +70,14 @@ class Files:
 
 
 class Pairer:
-    """Makes tile-years of embeddings and scales as they stream by.
+    """Pairs embeddings and scales into tile-years while streaming.
 
     Parameters
     ----------
     source
         Named in problems.
     place
-        Turns a file's :attr:`Files.line` into a place for people, ``line 17``.
+        Formats a file's :attr:`Files.line` for messages, ``line 17``.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Pairer:
         )
 
     def finish(self) -> None:
-        """Report the halves that are left."""
+        """Report the incomplete pairs."""
         halves = self._halves
         if halves is None:
             return
@@ -132,7 +132,7 @@ class Pairer:
                 return self._place(int(halves.line[i])), f"'{what}' appears again; the first is used"
             return self._place(int(halves.line[i])), f"'{what}' without its {lacks}; the tile is left out"
 
-        for kind, which in ((Kind.DUPLICATE, done), (Kind.HALF_PAIR, ~done)):
+        for kind, which in ((ProblemKind.DUPLICATE, done), (ProblemKind.HALF_PAIR, ~done)):
             rows = np.flatnonzero(which)
             rows = rows[np.argsort(halves.line[rows])]
             self._problems.add_rows(kind, self._source, rows, len(rows), describe)
@@ -154,12 +154,12 @@ def drop_repeats(
     problems: ProblemLog,
     place: Callable[[int], str] = "line {}".format,
 ) -> tuple[Files, IndexArray]:
-    """Sort files by slot and keep the last of each; report repeats.
+    """Sort files by slot and keep the last of each; report duplicates.
 
     Parameters
     ----------
     slot
-        One integer a file, equal for files of one name, shape (n,).
+        One integer per file, equal for files with the same name, shape (n,).
     """
     if np.any(slot[1:] <= slot[:-1]):
         order = np.argsort(slot, kind="stable")
@@ -175,10 +175,10 @@ def drop_repeats(
             def describe(i: int) -> tuple[str, str]:
                 name = TileId.from_cell(int(new.cell[i])).name
                 what = f"'{name}' ({FileKind(new.kind[i]).name.lower()})"
-                how = ", with other content; the later is used" if other[i] else ""
-                return place(int(new.line[i])), f"{what} stands at {place(int(old.line[i]))} already{how}"
+                how = ", with different content; the later is used" if other[i] else ""
+                return place(int(new.line[i])), f"{what} is already listed at {place(int(old.line[i]))}{how}"
 
-            for kind, which in ((Kind.DUPLICATE, ~other), (Kind.CONFLICT, other)):
+            for kind, which in ((ProblemKind.DUPLICATE, ~other), (ProblemKind.CONFLICT, other)):
                 problems.add_rows(kind, source, np.flatnonzero(which), int(which.sum()), describe)
             keep = np.append(slot[1:] != slot[:-1], True)
             files, slot = files.take(keep), slot[keep]

@@ -1,4 +1,4 @@
-"""What a path says of the file behind it: which file of which tile and year, in every layout.
+"""Parsing of paths: which file of which tile and year, in every layout.
 
 =====================================================  ========================================
 path, below any prefix                                 what it is
@@ -12,7 +12,7 @@ path, below any prefix                                 what it is
 =====================================================  ========================================
 
 Upstream's own pattern is a prefix match with any number of decimals; here a coordinate must be
-spelt exactly as a tile centre is.
+spelt exactly like a tile centre.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog_builder.errors import GridError
-from catalog_builder.manifests.problems import Kind
+from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.tile import grid
 from catalog_builder.tile.grid import TileId
 
 
 class FileKind(IntEnum):
-    """What a file is."""
+    """The kind of a file."""
 
     OTHER = 0
     NPY = 1
@@ -53,21 +53,21 @@ _TAILS = {".npy": FileKind.NPY, "_scales.npy": FileKind.SCALES}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What paths say, one array element a path."""
+    """Parsed paths, one array element per path."""
 
     kind: npt.NDArray[np.uint8]
-    """:class:`FileKind`; OTHER where the path says nothing, or nothing valid (see :func:`flaw`)."""
+    """:class:`FileKind`; OTHER where the path is not a tile's, or invalid (see :func:`flaw`)."""
     year: npt.NDArray[np.int16]
     """-1 for landmasks."""
     cell: npt.NDArray[np.int32]
     """See :func:`catalog_builder.tile.grid.cells`."""
     prefix: pa.DictionaryArray
-    """What stands before the year folder, or before the file name where there is no such folder;
+    """The path before the year folder, or before the file name if there is no such folder;
     without a final slash, empty at the root."""
 
 
 def parse_paths(paths: pa.Array) -> Names:
-    """Parse many paths, vectorised: 0.4 microseconds each.
+    """Parse many paths, vectorised: 0.4 microseconds per path.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def parse_paths(paths: pa.Array) -> Names:
 
 
 def _index(values: pa.Array, of: dict[str, int]) -> npt.NDArray[np.int64]:
-    """Return what each spelling stands for, -1 where it is none of them.
+    """Return the value of each spelling, -1 where it is not valid.
 
     Only the distinct spellings are looked up: a block of a registry has at most 50 of each.
     """
@@ -138,7 +138,7 @@ def _index(values: pa.Array, of: dict[str, int]) -> npt.NDArray[np.int64]:
 
 
 def _cells_of_folders(folders: pa.Array) -> npt.NDArray[np.int64]:
-    """Return the cells of folders named ``grid_<lon>_<lat>``, -1 where the name is not that."""
+    """Return the cells of folders named ``grid_<lon>_<lat>``, -1 for other names."""
     words = pc.split_pattern(folders, "_")
     offsets = words.offsets.to_numpy()
     three = np.flatnonzero(np.diff(offsets) == 3)
@@ -154,7 +154,7 @@ def _cells_of_folders(folders: pa.Array) -> npt.NDArray[np.int64]:
 def _year_above(
     pieces: pa.Array, starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int64]:
-    """Return the year folder right above a file or above its grid folder, -1 where there is none."""
+    """Return the year of the folder above a file or above its grid folder, -1 if there is none."""
     year = np.full(len(starts), -1, dtype=np.int64)
     for up in (3, 2):
         has = np.flatnonzero(ends - starts >= up)
@@ -166,7 +166,7 @@ def _year_above(
 def _prefixes(
     paths: pa.Array, pieces: pa.Array, starts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]
 ) -> pa.DictionaryArray:
-    """Return what stands before ``<year>/<grid>/<file>``, or before the file where that is not so."""
+    """Return the path before ``<year>/<grid>/<file>``, or before the file in other layouts."""
     depth = ends - starts
     if len(depth) and depth.min() == depth.max() == 3:
         first = pieces.take(pa.array(starts))
@@ -186,8 +186,8 @@ def _prefixes(
 _LOOSE = re.compile(r"(?P<grid>grid_[^/_]*_[^/_]*?)(?P<tail>_scales\.npy|\.npy|(?:_\d{4})?\.tiff?)")
 
 
-def flaw(path: str) -> tuple[Kind, str] | None:
-    """Say why :func:`parse_paths` found nothing in a path; None if it does not look like a tile's."""
+def flaw(path: str) -> tuple[ProblemKind, str] | None:
+    """Return why :func:`parse_paths` could not parse a path; None if it does not look like a tile's."""
     *folders, name = path.split("/")
     match = _LOOSE.fullmatch(name)
     if match is None:
@@ -197,10 +197,10 @@ def flaw(path: str) -> tuple[Kind, str] | None:
         try:
             TileId.from_name(name_of_tile)
         except GridError as error:
-            return Kind.OFF_GRID, str(error)
+            return ProblemKind.OFF_GRID, str(error)
     if folder is not None and folder != match["grid"]:
-        return Kind.NAME_MISMATCH, f"the folder is '{folder}', the file '{name}'"
+        return ProblemKind.NAME_MISMATCH, f"the folder is '{folder}', but the file is '{name}'"
     year = folders[-2] if folder is not None and len(folders) > 1 else ""
     if not re.fullmatch(r"\d{4}", year):
-        return Kind.MALFORMED, f"expected '<year>/<grid>/<file>', found '{path}'"
-    return Kind.WRONG_YEAR, f"the folder is of {year}, the file is '{name}'"
+        return ProblemKind.MALFORMED, f"expected '<year>/<grid>/<file>', found '{path}'"
+    return ProblemKind.WRONG_YEAR, f"the folder is of {year}, but the file is '{name}'"

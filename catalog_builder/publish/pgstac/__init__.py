@@ -1,1 +1,1 @@
-"""Into pgSTAC: load what changed, and note what was loaded."""
+"""Loading into pgSTAC: load what changed, and record what was loaded."""

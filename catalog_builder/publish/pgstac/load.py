@@ -1,9 +1,9 @@
-"""Collections and items into PostgreSQL with pgSTAC, through pypgstac's loader: the scale-out path.
+"""Loading of collections and items into PostgreSQL with pgSTAC, through pypgstac's loader.
 
-Each year is a partition of its own: a search for one year reads one partition, and a year can be
-loaded again without touching the others. What was loaded is written down beside it
-(:mod:`catalog_builder.publish.pgstac.state`), so a load brings in what changed and takes out what is
-gone, and one that was killed goes on where it stopped. An item's structural links are left out: a
+Each year is a separate partition: a search for one year reads one partition, and a year can be
+loaded again without touching the others. What was loaded is recorded beside it
+(:mod:`catalog_builder.publish.pgstac.state`), so a load inserts what changed and deletes what is
+gone, and one that was killed resumes where it stopped. An item's structural links are omitted: a
 server on pgSTAC writes its own.
 """
 
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import orjson
 
-from catalog_builder.catalog.extract import Extract, Progress, Row, cells_of, quiet
-from catalog_builder.catalog.index.blocks import BLOCK
+from catalog_builder.catalog.extract import Extract, cells_of
+from catalog_builder.catalog.index.blocks import BLOCK_CELLS
 from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.catalog.index.search.pages import Row
+from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
@@ -28,29 +30,29 @@ if TYPE_CHECKING:
     from pypgstac.load import Loader
 
 Method = Literal["upsert", "insert", "insert_ignore", "delsert"]
-"""What to do with items that are there: bring up to date, fail, leave, or delete and insert."""
+"""How to treat existing items: update, fail, keep, or delete and insert."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 _STRUCTURAL = ("self", "root", "parent", "collection", "items")
 _CONNECT_SECONDS = 15
 _BATCH = 20_000
-"""Items between two entries in the state: what a killed load does again, at most."""
+"""Items between two updates of the state: the most that a load redoes after it was killed."""
 
 
 @dataclass(slots=True)
 class LoadReport:
-    """What a load did."""
+    """The result of a load."""
 
     items: int = 0
-    """Items that were compared with what was loaded before."""
+    """Items compared with what was loaded before."""
     loaded: int = 0
-    """Of them, new or changed."""
+    """Those of them that are new or changed."""
     removed: int = 0
     """Items that have left the catalogue."""
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.loaded:,} loaded, {self.items - self.loaded:,} as they were, {self.removed:,} removed"
+        return f"{self.loaded:,} loaded, {self.items - self.loaded:,} unchanged, {self.removed:,} removed"
 
 
 def load_pgstac(
@@ -60,27 +62,27 @@ def load_pgstac(
     method: str = "upsert",
     migrate: bool = False,
     force: bool = False,
-    report: Progress = quiet,
+    report: Progress = no_progress,
 ) -> LoadReport:
     """Load collections and items: those that changed since the last load.
 
-    Items arrive in transactions of ten thousand. A load that is killed leaves whole items behind,
+    Items are loaded in transactions of ten thousand. A load that is killed leaves complete items behind,
     and loading again completes it.
 
     Parameters
     ----------
     dsn
-        Connection string, as ``postgresql://user@host/database``; empty takes PGHOST and so on.
+        Connection string, such as ``postgresql://user@host/database``; if empty, PGHOST and so on are used.
     parts
-        Which items. What is outside of their years and cells stays as it is.
+        The items. Anything outside of their years and cells is left unchanged.
     method
         One of :data:`METHODS`.
     migrate
-        Install pgSTAC in the database, or bring it to the version of pypgstac.
+        Install pgSTAC in the database, or migrate it to pypgstac's version.
     force
         Load everything, whatever was loaded before.
     report
-        Told the progress.
+        Receives the progress.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def load_pgstac(
         If there is no such method.
     StorageError
         If pypgstac is not installed, the database cannot be reached, has no pgSTAC, another version
-        of it, or refuses, or another load is at work in it.
+        of it, or refuses, or another load is running in it.
     """
     if method not in METHODS:
         raise QueryError(f"--method: expected one of {', '.join(METHODS)}, found '{method}'")
@@ -140,7 +142,7 @@ def _check_version(loader: Loader) -> None:
 
 @dataclass(slots=True)
 class _Batch:
-    """What is written together: changed rows, ids that are gone, and what the state is to say."""
+    """One batch to write: changed rows, ids that are gone, and the new state."""
 
     rows: list[Row] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
@@ -177,7 +179,7 @@ class _Load:
         return self._done
 
     def _partition_by_year(self, collection: str) -> None:
-        """Part a collection by year; must precede its items."""
+        """Partition a collection by year; must precede its items."""
         self._db.connect().execute(
             "UPDATE collections SET partition_trunc = 'year'"
             " WHERE id = %s AND partition_trunc IS DISTINCT FROM 'year'",
@@ -185,7 +187,7 @@ class _Load:
         )
 
     def _year(self, part: Extract, year: int) -> None:
-        """Load what changed in a year, a band of one degree of latitude after the other."""
+        """Load what changed in a year, one band of one degree of latitude at a time."""
         before = self._state.bands(part.id, year)
         seed = _seed(part)
         region = None if part.runs is None else part.runs.cells()
@@ -207,7 +209,7 @@ class _Load:
 
     @staticmethod
     def _replace(year: int, old: Band, new: Band, region: Cells | None, batch: _Batch) -> None:
-        """Note what a band has lost, and what the state must say of it."""
+        """Add a band's deleted items and its new state to the batch."""
         missing = ~np.isin(old.cells, new.cells, assume_unique=True)
         lost = missing
         if region is not None:
@@ -230,12 +232,12 @@ class _Load:
 
 
 def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
-    """Yield the rows of a year by band of one degree of latitude; bands without rows are left out."""
+    """Yield the rows of a year by band of one degree of latitude; bands without rows are skipped."""
     now: list[Row] = []
     band = -1
     for rows in part.pages(year):
         for row in rows:
-            at = split_key(row[0])[2] // BLOCK
+            at = split_key(row[0])[2] // BLOCK_CELLS
             if at != band:
                 if now:
                     yield band, now
@@ -246,13 +248,13 @@ def _bands_of(part: Extract, year: int) -> Iterator[tuple[int, list[Row]]]:
 
 
 def _seed(part: Extract) -> bytes:
-    """Return what all items of an extract depend on, beside their rows."""
+    """Return what all items of an extract depend on, apart from their rows."""
     of = (repr(part.template), part.record.years, part.record.grid)
     return hashlib.blake2b(repr(of).encode(), digest_size=16).digest()
 
 
 def _digests(rows: Sequence[Row], seed: bytes) -> Any:
-    """Return a number per row that changes when its item does: cheaper than making the item."""
+    """Return a number per row that changes when its item does: cheaper than rendering the item."""
     start = hashlib.blake2b(seed, digest_size=8)
     found = []
     for row in rows:
@@ -271,5 +273,5 @@ def _items(part: Extract, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _reason(exc: Exception) -> str:
-    """Return the first line of a database's message."""
+    """Return the first line of a database message."""
     return (str(exc).strip() or type(exc).__name__).splitlines()[0]

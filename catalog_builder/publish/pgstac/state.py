@@ -1,9 +1,9 @@
-"""What a database with pgSTAC holds of our catalogues: what was loaded, and what the server needs to know.
+"""Our tables in a pgSTAC database: what was loaded, and what the server needs to know.
 
-It lies in a schema of its own, ``tessera_stac``, which pgSTAC's migrations do not touch, and is written
-after the items it speaks of: a load that is killed in between does a part again and loses nothing.
+They are in a separate schema, ``tessera_stac``, which pgSTAC's migrations do not touch, and are written
+after the items they describe: a load that is killed in between redoes a part and loses nothing.
 
-- ``collection``: the catalogue's own record of a collection, and the address its items name.
+- ``collection``: the catalogue's own record of a collection, and the root URL of its items.
 - ``loaded``: per collection, year and degree of latitude, which cells have an item and a digest of each.
 
 :func:`prepare` also gives pgSTAC the operators and the types of properties that the server's filters
@@ -27,10 +27,10 @@ from catalog_builder.errors import StorageError
 from catalog_builder.tile.grid import N_COLS, TileId
 
 SCHEMA_VERSION = 1
-"""Raised whenever the tables or the operators change; a server refuses a database of another version."""
+"""Incremented whenever the tables or the operators change; a server rejects other versions."""
 
 _LOCK = 0x7E55E7A
-"""Advisory lock of loads: two at once would each write down half of the truth."""
+"""Advisory lock of loads: two at once would each record half of the state."""
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS tessera_stac;
@@ -58,7 +58,7 @@ OPERATORS: Mapping[str, str] = {
     "exact_accenti": "unaccent(%s)",
     "exact_is_null": "(%s) IS NULL",
 }
-"""Operators added to pgSTAC's table of them. A name that begins with t or s would be taken for temporal or
+"""Operators added to pgSTAC's operator table. A name that starts with t or s would be taken as temporal or
 spatial."""
 
 PROPERTIES: Mapping[str, Mapping[str, Any]] = {
@@ -67,7 +67,7 @@ PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     "tessera:utm_zone": {"title": "UTM zone", "type": "number"},
     "tessera:valid_fraction": {"title": "Share of valid pixels", "type": "number"},
 }
-"""Properties that pgSTAC must read as numbers; it reads all others as text."""
+"""Properties that pgSTAC must treat as numbers; it treats all others as text."""
 
 Cells = npt.NDArray[np.int32]
 
@@ -88,7 +88,7 @@ class Band:
         return cls(band, np.zeros(0, np.int32), np.zeros(0, np.uint64))
 
     def differs_from(self, old: Band) -> npt.NDArray[np.bool_]:
-        """Say of each item whether the other band has it not, or otherwise."""
+        """Return the mask of items that the other band lacks or has with another digest."""
         if not len(old.cells):
             return np.ones(len(self.cells), np.bool_)
         place = np.minimum(np.searchsorted(old.cells, self.cells), len(old.cells) - 1)
@@ -96,7 +96,7 @@ class Band:
         return ~same
 
     def with_rows(self, cells: Cells, digests: npt.NDArray[np.uint64]) -> Band:
-        """Return the band with more items, which it does not have."""
+        """Return the band with additional items, which must be new."""
         if not len(cells):
             return self
         both = np.concatenate([self.cells, cells])
@@ -104,14 +104,14 @@ class Band:
         return Band(self.band, both[order], np.concatenate([self.digests, digests])[order])
 
     def equals(self, other: Band) -> bool:
-        """Whether both hold the same items."""
+        """Return whether both contain the same items."""
         return np.array_equal(self.cells, other.cells) and np.array_equal(self.digests, other.digests)
 
 
 def prepare(connection: Any) -> None:
-    """Make the tables, and give pgSTAC our operators and types, unless this version's are there.
+    """Create the tables, and add our operators and types to pgSTAC, unless this version's exist.
 
-    It needs the right to make a schema in the database; later loads do not.
+    It needs the right to create a schema in the database; later loads do not.
 
     Parameters
     ----------
@@ -160,19 +160,19 @@ def _json(value: Any) -> Any:
 
 
 def pack(values: npt.NDArray[Any]) -> bytes:
-    """Return numbers as they are stored; cells as differences, which are small."""
+    """Encode numbers for storage; cells as differences, which are small."""
     if values.dtype == np.int32:
         values = np.diff(values, prepend=np.int32(0))
     return zstandard.compress(values.astype(values.dtype.newbyteorder("<")).tobytes(), 3)
 
 
 def unpack_cells(stored: bytes) -> Cells:
-    """Return the cells that were stored."""
+    """Decode stored cells."""
     return np.cumsum(np.frombuffer(zstandard.decompress(stored), "<i4"), dtype=np.int32)
 
 
 def unpack_digests(stored: bytes) -> npt.NDArray[np.uint64]:
-    """Return the digests that were stored."""
+    """Decode stored digests."""
     return np.frombuffer(zstandard.decompress(stored), "<u8").astype(np.uint64)
 
 
@@ -200,11 +200,11 @@ class LoadState:
         Raises
         ------
         StorageError
-            If one is at work.
+            If one is running.
         """
         (free,) = self._db.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
         if not free:
-            raise StorageError("pgSTAC: another load is at work in this database; try again when it is done")
+            raise StorageError("pgSTAC: another load is running in this database; try again when it is done")
         try:
             yield
         finally:
@@ -212,7 +212,7 @@ class LoadState:
                 self._db.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
     def write_collection(self, record: CollectionRecord, url: str) -> None:
-        """Keep the catalogue's record of a collection, and the address that its items name."""
+        """Store the catalogue's record of a collection, and the root URL of its items."""
         self._db.execute(
             "INSERT INTO tessera_stac.collection VALUES (%s, %s, %s) ON CONFLICT (id) DO UPDATE"
             " SET record = EXCLUDED.record, url = EXCLUDED.url",
@@ -220,14 +220,14 @@ class LoadState:
         )
 
     def years(self, collection: str) -> set[int]:
-        """Return the years of which anything was loaded."""
+        """Return the years that were loaded at least in part."""
         found = self._db.execute(
             "SELECT DISTINCT year FROM tessera_stac.loaded WHERE collection = %s", [collection]
         )
         return {year for (year,) in found}
 
     def bands(self, collection: str, year: int) -> dict[int, Band]:
-        """Return what was loaded of a year; what the table of items says, if the two disagree."""
+        """Return what was loaded of a year, or the contents of the items table if the two disagree."""
         rows = self._db.execute(
             "SELECT band, cells, digests FROM tessera_stac.loaded WHERE collection = %s AND year = %s",
             [collection, year],
@@ -243,7 +243,7 @@ class LoadState:
         return _unknown([text for (text,) in ids], year)
 
     def write(self, collection: str, year: int, bands: Sequence[Band], gone: Sequence[str]) -> None:
-        """Remove items and write down what there is now, in one transaction."""
+        """Remove items and record the new state, in one transaction."""
         if not bands and not gone:
             return
         with self._db.transaction():
@@ -265,7 +265,7 @@ class LoadState:
             )
 
     def remove_year(self, collection: str, year: int) -> int:
-        """Remove a year's items; return how many there were."""
+        """Remove a year's items; return their number."""
         with self._db.transaction():
             gone = self._db.execute(
                 f"DELETE FROM pgstac.items WHERE {_OF_YEAR}", _of_year(collection, year)
@@ -276,7 +276,7 @@ class LoadState:
         return int(gone)
 
     def finish(self) -> None:
-        """Tell servers that there is something new: the time of the last load."""
+        """Notify servers of new data: set the time of the last load."""
         self._db.execute(
             "INSERT INTO tessera_stac.meta VALUES ('loaded', clock_timestamp()::text)"
             " ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
@@ -292,7 +292,7 @@ def _of_year(collection: str, year: int) -> list[Any]:
 
 
 def _unknown(ids: Sequence[str], year: int) -> dict[int, Band]:
-    """Return bands whose digests are those of no item."""
+    """Return bands whose digests match no item."""
     cells = []
     for text in ids:
         name, _, of = text.rpartition("_")

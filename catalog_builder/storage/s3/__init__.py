@@ -1,4 +1,4 @@
-"""S3 by boto3: one client a process, objects read and listed, conditional checked puts, presigned URLs."""
+"""S3 with boto3: one client per process, reading and listing, conditional verified puts, presigned URLs."""
 
 from catalog_builder.storage.s3 import objects, put
 

@@ -1,7 +1,7 @@
-"""The S3 client of this process: which store, as whom, and how failures read.
+"""The S3 client of this process: endpoint, credentials and error messages.
 
-Configured as everywhere, by boto3's environment and files, and by the names that GDAL has for the
-same things, so that one environment serves both (``docs/s3.md``).
+Configured in the usual way, with boto3's environment variables and files, and with GDAL's names for the
+same settings, so that one environment works for both (``docs/s3.md``).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _NO = frozenset({"NO", "FALSE", "OFF", "0"})
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """Which store, as whom."""
+    """The endpoint and the credentials to use."""
 
     endpoint: str | None = None
-    """Address of a store that is not Amazon's; None leaves it to boto3's files."""
+    """Endpoint of a store other than Amazon's; None leaves it to boto3's configuration."""
     region: str | None = None
     profile: str | None = None
     """Section of the credentials and config files."""
     anonymous: bool = False
-    """Sign nothing, whatever credentials there are."""
+    """Do not sign requests, even if there are credentials."""
     requester_pays: bool = False
-    """Say in every request that we pay for it."""
+    """Send ``x-amz-request-payer: requester`` with every request."""
     virtual_hosting: bool | None = None
-    """Whether the bucket is part of the host name; None: at Amazon's, not elsewhere."""
+    """Whether the bucket is part of the host name; None: on Amazon S3 only."""
     conditional: bool = True
-    """Whether the store keeps to ``If-Match`` and ``If-None-Match`` of a put."""
+    """Whether the store honours ``If-Match`` and ``If-None-Match`` of a put."""
     timeout: float = 60.0
     """Seconds to wait for the next byte."""
 
@@ -56,7 +56,7 @@ class S3Settings:
         Raises
         ------
         StorageError
-            If a variable has no sense.
+            If a variable has an invalid value.
         """
         env = os.environ.get
         endpoint = env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL")
@@ -86,12 +86,12 @@ _lock = threading.Lock()
 
 
 def client(settings: S3Settings | None = None) -> S3Client:
-    """Return this process's client; clients are safe among threads, making them is not.
+    """Return this process's client; clients are thread-safe, creating them is not.
 
     Raises
     ------
     StorageError
-        If the settings name a profile that does not exist, or an endpoint that is none.
+        If the settings name a profile that does not exist, or an invalid endpoint.
     """
     with _lock:
         return made_client(os.getpid(), settings or S3Settings.from_environment())
@@ -110,20 +110,20 @@ def _made_session(_pid: int, settings: S3Settings) -> boto3.session.Session:
 
 
 def credentials(settings: S3Settings) -> Credentials | None:
-    """Return whom requests are signed as; None if there is nobody."""
+    """Return the credentials that requests are signed with; None if there are none."""
     with _lock:
         return _made_session(os.getpid(), settings).get_credentials()
 
 
 def forget() -> None:
-    """Make clients and credentials anew, from the environment and files as they are now."""
+    """Discard clients and credentials; the next use reads the environment and files again."""
     made_client.cache_clear()
     _made_session.cache_clear()
 
 
 @cache
 def made_client(_pid: int, settings: S3Settings) -> S3Client:
-    """Make a client, once a process and settings."""
+    """Create a client, once per process and settings."""
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -163,7 +163,7 @@ def made_client(_pid: int, settings: S3Settings) -> S3Client:
 
 
 def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
-    """Say that the requester pays, in every operation that can say it."""
+    """Add ``RequestPayer`` to every operation that supports it."""
     shape = model.input_shape
     if shape is not None and "RequestPayer" in shape.members:
         return {"RequestPayer": "requester", **params}
@@ -171,36 +171,36 @@ def _pay(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
 
 
 def error_code(error: BaseException) -> str:
-    """Return S3's code of an error, as ``NoSuchKey``; of a HEAD it is the status. Empty if it is another."""
+    """Return an error's S3 code, such as ``NoSuchKey``; for a HEAD the status. Empty for other errors."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether an error says that there is no such object."""
+    """Return whether an error means that the object does not exist."""
     return error_code(error) in ("404", "NoSuchKey", "NotFound")
 
 
 def is_refused_condition(error: Exception) -> bool:
-    """Whether an error says that the condition of a request does not hold."""
+    """Return whether an error means that the precondition of a request failed."""
     return error_code(error) in ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 
 
 _MEANINGS = {
-    "403": "access denied: which credentials, and what does the bucket's policy allow?",
-    "AccessDenied": "access denied: which credentials, and what does the bucket's policy allow?",
+    "403": "access denied: check the credentials and the bucket's policy",
+    "AccessDenied": "access denied: check the credentials and the bucket's policy",
     "404": "no such object or bucket",
     "NoSuchKey": "no such object",
     "NoSuchBucket": "no such bucket",
     "SlowDown": "the store asks for fewer requests",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
-    "NotImplemented": "the store does not know this request; see TESSERA_S3_CONDITIONAL and"
+    "NotImplemented": "the store does not support this request; see TESSERA_S3_CONDITIONAL and"
     " AWS_REQUEST_CHECKSUM_CALCULATION in docs/s3.md",
 }
 
 
 def fail(address: str | Path, error: Exception) -> NoReturn:
-    """Raise boto3's error as ours: the address, what the store said, and after how many attempts."""
+    """Convert boto3's error to a StorageError: the URL, the store's error and the number of attempts."""
     if isinstance(error, StorageError):
         raise error
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
@@ -216,7 +216,7 @@ def fail(address: str | Path, error: Exception) -> NoReturn:
 
 
 def https_address(address: str) -> str:
-    """Return the http(s) address of what an s3 address names: anybody's, if the bucket is public.
+    """Return the http(s) URL of an object; anybody can read it if the bucket is public.
 
     >>> https_address("s3://my-bucket/tiles/a.tif")
     'https://my-bucket.s3.amazonaws.com/tiles/a.tif'
@@ -229,7 +229,7 @@ def https_address(address: str) -> str:
 
 
 def bucket_url(bucket: str) -> str:
-    """Return the address that a bucket's keys are appended to, after a slash."""
+    """Return the URL that a bucket's keys are appended to, after a slash."""
     found = _nameless()
     endpoint = found.meta.endpoint_url.rstrip("/")
     parts = urlsplit(endpoint)
@@ -244,7 +244,7 @@ def bucket_url(bucket: str) -> str:
 
 
 def platform(address: str) -> tuple[str, str]:
-    """Return the address of the store of an s3 address, as the STAC storage extension has it, and its region.
+    """Return the endpoint of an S3 URL's store, in the form of the STAC storage extension, and its region.
 
     Parts that differ between buckets are ``{bucket}`` and ``{region}``; the region may be empty.
     """
@@ -262,12 +262,12 @@ def platform(address: str) -> tuple[str, str]:
 
 
 def _nameless() -> S3Client:
-    """Return a client that knows where the store is, without asking anybody for credentials."""
+    """Return a client that knows the endpoint, without looking for credentials."""
     return client(replace(S3Settings.from_environment(), anonymous=True))
 
 
 def _region() -> str | None:
-    """Return the region that the environment or the files say."""
+    """Return the region that the environment or the files specify."""
     settings = S3Settings.from_environment()
     with _lock:
         return _made_session(os.getpid(), settings).region_name

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef, ObjectTypeDef
 
 SHA256 = "sha256"
-"""Key of the user metadata that holds a file's SHA-256: of a multipart upload the store keeps only a hash
+"""Key of the user metadata with a file's SHA-256: for a multipart upload the store keeps only a hash
 of hashes."""
 
 
 class Head(NamedTuple):
-    """What a store says of an object."""
+    """Metadata of an object."""
 
     size: int
     tag: str
     """ETag, with its quotes."""
     sha256: str
-    """Lower-case hex, as its writer said it; empty if it did not."""
+    """Lower-case hex, as stated by its writer; empty if it was not."""
 
 
 class Tagged(NamedTuple):
@@ -37,7 +37,7 @@ class Tagged(NamedTuple):
 
 
 def head(address: str) -> Head | None:
-    """Return what the store says of an object; None if there is none."""
+    """Return the metadata of an object; None if it does not exist."""
     bucket, key = bucket_key(address)
     try:
         found = client().head_object(Bucket=bucket, Key=key)
@@ -49,7 +49,7 @@ def head(address: str) -> Head | None:
 
 
 def open_at(address: str, start: int, tag: str) -> Opened:
-    """Ask for an object from a byte on."""
+    """Request an object from a byte offset on."""
     bucket, key = bucket_key(address)
     resume = {"Range": f"bytes={start}-", "IfMatch": tag} if start else {}
     try:
@@ -64,7 +64,7 @@ def open_at(address: str, start: int, tag: str) -> Opened:
         try:
             yield from body.iter_chunks(CHUNK)
         except FlexibleChecksumError as error:
-            raise ChecksumError(f"{address}: not the bytes that the store keeps a checksum of") from error
+            raise ChecksumError(f"{address}: the bytes do not match the store's checksum") from error
         finally:
             body.close()
 
@@ -73,13 +73,13 @@ def open_at(address: str, start: int, tag: str) -> Opened:
 
 
 def read_range(address: str, start: int, stop: int, tag: str = "") -> bytes:
-    """Return bytes [start, stop) of an object; with an ETag, of that version only."""
+    """Return bytes [start, stop) of an object; with an ETag, only of that version."""
     version = {"IfMatch": tag} if tag else {}
     return _read(address, {"Range": f"bytes={start}-{stop - 1}", **version}).data
 
 
 def read_tagged(address: str, known: str = "") -> Tagged | None:
-    """Return a small object; None if it is missing, or, where a version is known, if it is still that."""
+    """Return a small object; None if it is missing, or if it still has the given version."""
     try:
         return _read(address, {"IfNoneMatch": known} if known else {})
     except StorageError as error:
@@ -91,7 +91,7 @@ def read_tagged(address: str, known: str = "") -> Tagged | None:
 
 
 def _read(address: str, how: dict[str, Any]) -> Tagged:
-    """Return an answer whole, asking again if it breaks off."""
+    """Return the complete body of a response, retrying if it breaks off."""
     bucket, key = bucket_key(address)
     for attempt in range(retry.ATTEMPTS):
         try:
@@ -131,7 +131,7 @@ def _listed(address: str) -> Iterator[tuple[str, ObjectTypeDef]]:
 
 
 def remove(addresses: list[str]) -> None:
-    """Remove objects of one bucket; what is not there is no failure."""
+    """Remove objects of one bucket; missing objects are not an error."""
     for at in range(0, len(addresses), 1000):
         part = addresses[at : at + 1000]
         bucket = bucket_key(part[0])[0]

@@ -1,8 +1,8 @@
-"""Addresses that carry a signature: anybody who has one may read that one object for a while.
+"""Presigned URLs: anybody who has one may read that one object for a limited time.
 
-botocore walks a whole request through its rules for each, and a page of items needs some hundred: 700
-took it 409 ms, and this module 15 ms, on the same busy machine. What differs between the objects of a
-bucket is one line of text, so here the rest is made once and an address costs two hashes. The tests
+botocore runs a complete request through its rules for each, and a page of items needs hundreds: 700
+took botocore 409 ms, and this module 15 ms, on the same busy machine. What differs between the objects of a
+bucket is one line of text, so here the rest is computed once and a URL costs two hashes. The tests
 compare with botocore's.
 """
 
@@ -23,23 +23,23 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From when to when addresses are good."""
+    """The validity period of presigned URLs."""
 
     start: int
-    """Seconds since 1970: the time that they are signed at."""
+    """Seconds since 1970: the signing time."""
     seconds: int
 
     @property
     def left(self) -> int:
-        """Seconds that they are still good for."""
+        """Remaining lifetime in seconds."""
         return max(self.start + self.seconds - int(time.time()), 0)
 
 
 def period(seconds: int) -> Period:
-    """Return a period that began lately and has more than half of its seconds left.
+    """Return a period that started recently and has more than half of its lifetime left.
 
-    Its beginning is a round number, so that the addresses of two answers are mostly the same, and
-    caches of what is behind them are of use. It ends with the credentials where those end earlier.
+    Its start is a round number, so that the URLs in two responses are mostly the same, and
+    HTTP caches are effective. It ends with the credentials if those expire earlier.
     """
     step = max(seconds // 2, 1)
     start = int(time.time()) // step * step
@@ -63,7 +63,7 @@ class Presigner:
         settings = S3Settings.from_environment()
         found = credentials(settings)
         if settings.anonymous or found is None:
-            raise StorageError("S3: there are no credentials to sign addresses with")
+            raise StorageError("S3: there are no credentials to presign URLs with")
         keys = found.get_frozen_credentials()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when.start))
         day, region = stamp[:8], client().meta.region_name
@@ -87,7 +87,7 @@ class Presigner:
         self._buckets: dict[str, tuple[str, str, str]] = {}
 
     def sign(self, address: str) -> str:
-        """Return the https address of an object, signed.
+        """Return the presigned https URL of an object.
 
         Parameters
         ----------

@@ -1,11 +1,11 @@
 """Writing to S3: checksums that the store verifies, conditions, and large files in parts.
 
 Every file is sent with its SHA-256 (of each part, if it is sent in parts), which the store compares
-with what arrived. Where the store knows no such checksums, ``AWS_REQUEST_CHECKSUM_CALCULATION=
-when_required`` sends ``Content-MD5`` instead, which all know.
+with what arrived. Where the store does not support these checksums, ``AWS_REQUEST_CHECKSUM_CALCULATION=
+when_required`` sends ``Content-MD5`` instead, which all stores support.
 
-A condition makes a put fail with :class:`~catalog_builder.errors.ConflictError` rather than take the
-place of something it did not know of. A lost answer is no conflict: an object that holds our own bytes
+A condition makes a put fail with :class:`~catalog_builder.errors.ConflictError` rather than overwrite
+something it did not know of. A lost response is not a conflict: an object that contains our own bytes
 was written by us.
 """
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 PART_FROM = 100 << 20
-"""Files of so many bytes are sent in parts."""
+"""Files of this many bytes or more are uploaded in parts."""
 PART = 32 << 20
 """Bytes of a part."""
 MOST_PARTS = 10_000
-"""S3 takes no more; of files beyond 320 GB the parts are larger."""
+"""S3 accepts no more; for files beyond 320 GB the parts are larger."""
 SENDERS = 4
-"""Parts that are sent at once: so many are in memory."""
+"""Parts uploaded concurrently: this many are in memory."""
 PROBE = ".tessera-probe"
-"""Object that tells whether the store keeps to conditions; see :func:`check_conditions`."""
+"""Object that is used to test whether the store honours conditions; see :func:`check_conditions`."""
 NEW = ""
-"""As the version that a put replaces: there must be none."""
+"""As the version that a put replaces: the object must not exist."""
 
 
 def put(
@@ -50,23 +50,23 @@ def put(
     cache_control: str | None = None,
     replacing: str | None = None,
 ) -> str:
-    """Put a file; return the ETag that it has now.
+    """Upload a file; return its new ETag.
 
     Parameters
     ----------
     local, address
-        From where to where.
+        Source and destination.
     content_type, cache_control
         What the store says of it to clients.
     replacing
-        Only in place of the version with this ETag, or, if it is :data:`NEW`, of none. None: of any.
+        Replace only the version with this ETag, or, if it is :data:`NEW`, none. None: replace any.
 
     Raises
     ------
     ConflictError
-        If something else is there.
+        If the store has another version.
     StorageError
-        If it cannot be written; then nothing is.
+        If it cannot be written; the store is then unchanged.
     """
     sha256 = _sha256(local)
     settings = S3Settings.from_environment()
@@ -95,7 +95,7 @@ def put(
 
 
 def copy(source: str, target: str, *, sha256: str, content_type: str, cache_control: str) -> None:
-    """Copy an object within a bucket, in the store: no byte passes through here."""
+    """Copy an object within a bucket, on the server side."""
     bucket, key = bucket_key(source)
     about = {
         "MetadataDirective": "REPLACE",
@@ -114,9 +114,9 @@ def copy(source: str, target: str, *, sha256: str, content_type: str, cache_cont
 
 
 def check_conditions(root: str) -> None:
-    """Make sure that the store keeps to conditions: some accept them and overwrite all the same.
+    """Make sure that the store honours conditions: some accept them and overwrite anyway.
 
-    Asked once a process and root, with an object that stays: one request after the first time.
+    Tested once per process and root, with an object that is kept: one request after the first time.
 
     Raises
     ------
@@ -126,9 +126,9 @@ def check_conditions(root: str) -> None:
     settings = S3Settings.from_environment()
     if settings.conditional and not _keeps_conditions(root, settings):
         raise StorageError(
-            f"{root}: this store overwrites a file although it is told not to (If-None-Match), so two"
-            " writers at once could undo each other. With TESSERA_S3_CONDITIONAL=NO it is looked at before"
-            " each put instead; then see to it that only one writes at a time"
+            f"{root}: this store overwrites an object despite If-None-Match, so two writers at once could"
+            " undo each other's work. With TESSERA_S3_CONDITIONAL=NO the object is looked for before each"
+            " put instead; make sure then that only one process writes at a time"
         )
 
 
@@ -152,7 +152,7 @@ def _require(address: str, present: str, replacing: str) -> None:
 
 def _taken(replacing: str | None) -> str:
     if replacing == NEW:
-        return "is there already, with other bytes; nothing was overwritten"
+        return "already exists, with different bytes; nothing was overwritten"
     return "was changed by another writer meanwhile; nothing was overwritten"
 
 
@@ -162,7 +162,7 @@ def _sha256(path: Path) -> str:
 
 
 def _classic() -> bool:
-    """Whether the store is to be sent no newer checksum than MD5."""
+    """Return whether the store must be sent no newer checksum than MD5."""
     config: Any = client().meta.config
     return bool(config.request_checksum_calculation == "when_required")
 
@@ -186,7 +186,7 @@ def _put_whole(
 
 
 def _put_parts(local: Path, address: str, about: dict[str, Any], condition: dict[str, Any]) -> str:
-    """Send a file in parts; what was sent is removed if not all of it arrives."""
+    """Upload a file in parts; the parts are removed if the upload does not complete."""
     bucket, key = bucket_key(address)
     classic = _classic()
     algorithm: dict[str, Any] = {} if classic else {"ChecksumAlgorithm": "SHA256"}

@@ -1,4 +1,4 @@
-"""A bbox as people and programs write it: the one reader of the command line, of regions and of requests."""
+"""Parsing of bounding boxes, for the command line, regions and requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def read_number(text: str) -> float:
-    """Return a decimal number, with or without an exponent and space around it.
+    """Parse a decimal number, with or without an exponent and surrounding space.
 
     >>> read_number(" -1.5e1 ")
     -15.0
@@ -31,7 +31,7 @@ def read_number(text: str) -> float:
 
 
 def read_numbers(text: str) -> list[float]:
-    """Return numbers that are separated by commas.
+    """Parse comma-separated numbers.
 
     >>> read_numbers("-5.5,49.9, 1.8, 55.8")
     [-5.5, 49.9, 1.8, 55.8]
@@ -45,7 +45,7 @@ def read_numbers(text: str) -> list[float]:
 
 
 def read_bbox(values: Sequence[object]) -> tuple[Bounds, tuple[Bounds, ...]]:
-    """Return a box as it was given, and its one or two parts with west <= east.
+    """Return a box as given, and its one or two parts with west <= east.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def read_bbox(values: Sequence[object]) -> tuple[Bounds, tuple[Bounds, ...]]:
     Raises
     ------
     GridError
-        Saying what was expected, for the caller to say where. NaN and infinite numbers are refused, and so
+        With what was expected; the caller adds where. NaN and infinite numbers are rejected, and so
         are booleans.
 
     Examples
@@ -80,7 +80,7 @@ def read_bbox(values: Sequence[object]) -> tuple[Bounds, tuple[Bounds, ...]]:
 
 
 def describe(value: object) -> str:
-    """Return what kind of JSON a value is, in words."""
+    """Return the JSON type of a value, for messages."""
     names = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 

@@ -1,4 +1,4 @@
-"""A region as the command line takes it: ``west,south,east,north`` or a GeoJSON file."""
+"""Regions on the command line: ``west,south,east,north`` or a GeoJSON file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from catalog_builder.tile.grid import Bounds
 from catalog_builder.tile.regions.bbox import read_bbox, read_numbers
 
 _NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
-"""What can only be meant as a bbox: digits and commas."""
+"""Text that can only be a bbox: digits and commas."""
 _CRS84 = re.compile(r"(CRS:?:?84|EPSG:?:?4326)$", re.IGNORECASE)
 
 
 def region_from(argument: str | Path) -> BaseGeometry:
-    """Return the region that a command line argument means.
+    """Parse the region in a command line argument.
 
     Parameters
     ----------
     argument
         ``west,south,east,north`` in degrees, where west > east crosses the antimeridian (six
-        numbers with heights are accepted too), or the path or address of a GeoJSON file: a geometry,
+        numbers with heights are accepted too), or the path or URL of a GeoJSON file: a geometry,
         a Feature, or a FeatureCollection, whose geometries are united.
 
     Returns
@@ -53,14 +53,14 @@ def region_from(argument: str | Path) -> BaseGeometry:
         return _from_bbox(text)
     if not scheme(text) and not exists(text):
         raise StorageError(
-            f"'{text}' is neither a bbox (expected west,south,east,north, as in -5.5,49.9,1.8,55.8) "
+            f"'{text}' is neither a bbox (expected west,south,east,north, such as -5.5,49.9,1.8,55.8) "
             "nor a file that exists"
         )
     return _from_geojson(text, read_bytes(text))
 
 
 def box_of(bounds: Bounds) -> BaseGeometry:
-    """Return a box as a polygon, or, without width or height, as the line or point it is."""
+    """Return a box as a polygon, or, without width or height, as a line or point."""
     west, south, east, north = bounds
     if west < east and south < north:
         return shapely.box(*bounds)
@@ -104,7 +104,7 @@ def _from_geojson(source: str, data: bytes) -> BaseGeometry:
 
 
 def _check_crs(source: str, document: dict[str, Any]) -> None:
-    """Refuse the CRS member of old GeoJSON (2008), unless it says what RFC 7946 says anyway."""
+    """Reject the CRS member of old GeoJSON (2008), unless it is the CRS of RFC 7946."""
     crs = document.get("crs")
     if crs is None:
         return
@@ -114,7 +114,7 @@ def _check_crs(source: str, document: dict[str, Any]) -> None:
 
 
 def _feature(where: str, feature: Any) -> BaseGeometry | None:
-    """Return a feature's geometry; null is allowed and stands for nothing."""
+    """Return a feature's geometry; null is allowed and means no geometry."""
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
         raise StorageError(f"{where}: expected a GeoJSON Feature")
     geometry = feature.get("geometry")

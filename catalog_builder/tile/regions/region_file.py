@@ -1,4 +1,4 @@
-"""A region from a file in any of the forms that people have: GeoJSON or a shapefile."""
+"""Regions from files: GeoJSON or a shapefile."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ line on one map is a curve on another."""
 
 
 def region_of(argument: str | Path) -> BaseGeometry:
-    """Return the region that a bbox, a GeoJSON file, or a shapefile (``.shp``, or zipped) means.
+    """Return the region given by a bbox, a GeoJSON file, or a shapefile (``.shp``, or zipped).
 
     Parameters
     ----------
     argument
-        As :func:`catalog_builder.tile.regions.region.region_from` takes it, or the path of a shapefile. Its
-        CRS is read from the ``.prj`` beside it; without one it must be in degrees.
+        As accepted by :func:`catalog_builder.tile.regions.region.region_from`, or the path of a shapefile.
+        Its CRS is read from the ``.prj`` beside it; without one it must be in degrees.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def region_of(argument: str | Path) -> BaseGeometry:
     QueryError
         If a bbox is malformed.
     StorageError
-        If a file cannot be read, holds no geometry, or is not on the globe.
+        If a file cannot be read, has no geometry, or has coordinates out of range.
     """
     text = str(argument).strip()
     if text.lower().endswith((".shp", ".zip")):
@@ -63,7 +63,7 @@ def _from_shapefile(path: str) -> BaseGeometry:
                 if s.shapeType != shapefile.NULL
             ]
     except (shapefile.ShapefileException, struct.error, ValueError, LookupError, TypeError) as error:
-        raise StorageError(f"{path}: not a shapefile that can be read: {error}") from error
+        raise StorageError(f"{path}: not a readable shapefile: {error}") from error
     shapes = [shapely.force_2d(s) for s in shapes if not s.is_empty]
     if not shapes:
         raise StorageError(f"{path}: holds no geometry")
@@ -104,7 +104,7 @@ def _parts(path: str) -> dict[str, bytes]:
 
 
 def _crs(path: str, prj: bytes | None) -> CRS | None:
-    """Return the CRS of a ``.prj``; None if there is none, or it is longitude and latitude already."""
+    """Return the CRS of a ``.prj``; None if there is none, or it is already longitude and latitude."""
     from pyproj import CRS
     from pyproj.exceptions import CRSError
 
@@ -126,7 +126,7 @@ def _to_degrees(region: BaseGeometry, crs: CRS) -> BaseGeometry:
 
 
 def project(region: BaseGeometry, transformer: Any) -> BaseGeometry:
-    """Return a geometry with every vertex put through a pyproj transformer."""
+    """Return a geometry with every vertex transformed by a pyproj transformer."""
 
     def move(points: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))

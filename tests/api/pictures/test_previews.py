@@ -170,7 +170,7 @@ class TestPreview:
 @pytest.mark.parametrize(
     ("path", "status", "reason"),
     [
-        (f"{CONVERTED}/preview.png?max_size=5000", 400, "max_size must be a whole number 16..1024"),
+        (f"{CONVERTED}/preview.png?max_size=5000", 400, "max_size must be an integer 16..1024"),
         (f"{CONVERTED}/preview.png?max_size=0", 400, "max_size"),
         (f"{CONVERTED}/preview.png?max_size=1&max_size=2", 400, "given twice"),
         (f"{CONVERTED}/preview.png?url=http://169.254.169.254/", 400, "unknown parameter 'url'"),
@@ -178,11 +178,11 @@ class TestPreview:
         (f"{CONVERTED}/preview.png?bands=0,1,128", 400, "bands must be"),
         (f"{CONVERTED}/preview.png?bands=0,1,2&rescale=1", 400, "rescale must be"),
         (f"{CONVERTED}/preview.png?bands=0,1,2&rescale=2,1", 400, "min must be below max"),
-        (f"{CONVERTED}/preview.png?rescale=0,1", 400, "rescale goes with bands"),
+        (f"{CONVERTED}/preview.png?rescale=0,1", 400, "rescale requires bands"),
         (f"{CONVERTED}/tiles/WebMercatorQuad/19/0/0.png", 400, "zoom must be"),
         (f"{CONVERTED}/tiles/WebMercatorQuad/3/8/0.png", 400, "x must be"),
         (f"{CONVERTED}/tiles/WebMercatorQuad/3/-1/0.png", 400, "x must be"),
-        (f"/collections/{COLLECTION}/tiles/WebMercatorQuad/8/0/0.png", 400, "number 9..18"),
+        (f"/collections/{COLLECTION}/tiles/WebMercatorQuad/8/0/0.png", 400, "integer 9..18"),
         (f"/collections/{COLLECTION}/tiles/WebMercatorQuad/9/0/0.png?year=1999", 400, "year must be one of"),
         (f"/collections/{COLLECTION}/items/grid_0.05_0.05_2024/preview.png", 404, "no item"),
         (f"{CONVERTED[:-5]}_1999/WebMercatorQuad/tilejson.json", 404, "no item"),

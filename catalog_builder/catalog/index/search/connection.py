@@ -1,4 +1,4 @@
-"""Connections to an index: lent to one user at a time, under a time limit."""
+"""Connections to an index: used by one thread at a time, under a time limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from catalog_builder.errors import QueryError, QueryTimeoutError
 
 
 class _Connection:
-    """A connection, and what its function ``in_cells`` looks in.
+    """A connection, and the sets that its function ``in_cells`` searches.
 
     It is closed when its index is let go. A connection refers to itself (by its cache of statements), so it
     would stay open until a full garbage collection, which may be hours away; and every build that was
@@ -52,7 +52,7 @@ class Connections:
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[_Connection]:
-        """Lend a connection that nobody else uses meanwhile.
+        """Yield a connection for exclusive use.
 
         There are as many as were ever used at the same time. One per thread would be many more, each with
         a cache and an open file: a server has dozens of threads, of which a few search at a time.
@@ -68,12 +68,12 @@ class Connections:
 
     @contextlib.contextmanager
     def lend(self, seconds: float | None, selection: Selection) -> Iterator[sqlite3.Connection]:
-        """Lend a connection for a selection's ``where``, under a time limit.
+        """Yield a connection for a selection's ``where``, under a time limit.
 
         Raises
         ------
         QueryTimeoutError
-            If what is done with it takes longer.
+            If the work with it takes longer.
         QueryError
             If SQLite cannot compute the condition.
         """

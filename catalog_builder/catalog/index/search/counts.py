@@ -1,4 +1,4 @@
-"""How many tile-years a selection holds."""
+"""Number of tile-years in a selection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def count(
     selection: Selection,
     seconds: float | None = None,
 ) -> Count:
-    """Return how many tile-years a selection holds; an estimate if time runs out."""
+    """Return the number of tile-years in a selection; an estimate if time runs out."""
     if selection.keys is not None or selection.where:
         return _count_tiles(connections, key_ranges, blocks, selection, seconds)
     found = 0
@@ -48,7 +48,7 @@ def _count_tiles(
     selection: Selection,
     seconds: float | None,
 ) -> Count:
-    """Count by looking at each tile-year; what was seen when time runs out gives an estimate."""
+    """Count by examining each tile-year; if time runs out, extrapolate from what was seen."""
     found = seen = 0
     sql = f"SELECT count(*), total({selection.where or 1}) FROM {RANGES_SQL}"
     try:

@@ -1,4 +1,4 @@
-"""Rows of the index as the columns from which items are made."""
+"""Rows of the index as the columns that items are rendered from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from catalog_builder.catalog.index.keys import ordinals_years, rows_cols
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has, TileRows, url_path
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
 
 
-def tile_rows(page: Sequence[tuple[Any, ...]]) -> TileRows:
+def tile_rows(page: Sequence[Row]) -> TileRows:
     """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
     (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha, valid, *cog) = (
         zip(*page, strict=True) if page else ((),) * (13 + len(COG_COLUMNS))

@@ -19,6 +19,8 @@ LEFT JOIN source s ON s.key = t.key
 LEFT JOIN cog c ON c.key = t.key
 LEFT JOIN landmask l ON l.key = {LANDMASK_KEY_SQL}
 """
+Row = tuple[Any, ...]
+"""What :data:`PAGE_SQL` selects of a tile-year; its key is first."""
 # json_each gives the ranges in their order, and the tiles of a range come in key order: the rows are
 # sorted as they are found, and LIMIT stops the walk as soon as the page is full.
 RANGES_SQL = "json_each(?) r CROSS JOIN tile t ON t.key BETWEEN r.value->>0 AND r.value->>1"
@@ -33,17 +35,17 @@ def find_page(
     *,
     backwards: bool = False,
     seconds: float | None = None,
-) -> list[tuple[Any, ...]]:
+) -> list[Row]:
     """Return up to ``limit`` rows of a selection in key order, past ``after``.
 
-    ``backwards`` walks to smaller keys (and still returns ascending rows): the page before.
+    ``backwards`` walks to smaller keys (and still returns ascending rows): the previous page.
 
     Raises
     ------
     QueryTimeoutError
         If it takes longer than ``seconds``.
     """
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     with connections.lend(seconds, selection) as db:
         for ranges in key_ranges.of(selection, after, backwards):
             if backwards:
@@ -58,15 +60,13 @@ def find_page(
     return rows[::-1] if backwards else rows
 
 
-def _page_backwards(
-    db: sqlite3.Connection, selection: Selection, ranges: Keys, limit: int
-) -> list[tuple[Any, ...]]:
+def _page_backwards(db: sqlite3.Connection, selection: Selection, ranges: Keys, limit: int) -> list[Row]:
     sql = (
         PAGE_SQL.format(tiles="tile t")
         + where_sql("t.key BETWEEN ? AND ?", selection.where)
         + " ORDER BY t.key DESC LIMIT ?"
     )
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     for lo, hi in ranges.tolist():
         rows += db.execute(sql, (lo, hi, *selection.values, limit - len(rows))).fetchall()
         if len(rows) >= limit:
@@ -75,6 +75,6 @@ def _page_backwards(
 
 
 def where_sql(*conditions: str) -> str:
-    """Return the WHERE clause of conditions, empty ones left out."""
+    """Return the WHERE clause of conditions, without empty ones."""
     used = [c for c in conditions if c]
     return " WHERE " + " AND ".join(used) if used else ""

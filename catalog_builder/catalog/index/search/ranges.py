@@ -1,4 +1,4 @@
-"""The ranges of keys that a selection stands for."""
+"""The key ranges of a selection."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from catalog_builder.tile.cover import Runs
 
 
 class Ranges:
-    """Finds the key ranges of selections, without those that hold nothing.
+    """Finds the key ranges of selections, without empty ones.
 
     Parameters
     ----------
     years
         Years of each collection, ascending, by its ordinal.
     blocks
-        Where there are tile-years.
+        Counts of tile-years per block.
     """
 
     def __init__(self, years: Mapping[int, Sequence[int]], blocks: YearBlocks) -> None:

@@ -1,4 +1,4 @@
-"""What a search asks the index for, and how many there are."""
+"""A selection of tile-years, and the number of matches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from catalog_builder.tile.cover import Runs
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tile-years a search asks for; every part narrows it."""
+    """The tile-years that a search selects; every part narrows it."""
 
     ordinals: Sequence[int]
     """Collections, ascending."""
@@ -22,10 +22,10 @@ class Selection:
     keys: Sequence[int] | None = None
     """Exactly these keys (from ids), narrowed by the rest; None is all."""
     where: str = ""
-    """SQL condition over ``t`` (tile) from a white list, with ``?`` for its values."""
+    """SQL condition over ``t`` (tile) composed of known fragments, with ``?`` for its values."""
     values: tuple[Any, ...] = ()
     cell_sets: tuple[Runs, ...] = ()
-    """Sets of cells that ``where`` asks about as ``in_cells(i, t.key)``."""
+    """Sets of cells that ``where`` refers to as ``in_cells(i, t.key)``."""
     order: Sequence[tuple[int, int]] | None = None
     """The (ordinal, year) in the order to walk them, within the other parts; None is ascending."""
 
@@ -36,6 +36,6 @@ class Count:
 
     n: int
     exact: bool = True
-    """False: counting stopped at its time limit, and ``n`` is extrapolated from what it had seen."""
+    """False: counting stopped at its time limit, and ``n`` is extrapolated from what was counted."""
     at_least: int = 0
-    """If not exact: how many it had found."""
+    """If not exact: the number found so far."""

@@ -1,8 +1,8 @@
-"""Pages of a selection in an order that is not the index's own.
+"""Pages of a selection in an order other than the index's own.
 
 The matches are computed, sorted by expressions and cut to a page by SQLite, so the cost is that of
 all matches: the caller counts them first. The key is always the last term, so the order is total
-and a page's edge (its sort values and key) is a place in it.
+and a page's edge (its sort values and key) is a position in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from catalog_builder.catalog.index.keys import ranges_json
 from catalog_builder.catalog.index.search.connection import Connections
-from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL, where_sql
+from catalog_builder.catalog.index.search.pages import PAGE_SQL, RANGES_SQL, Row, where_sql
 from catalog_builder.catalog.index.search.ranges import Ranges
 from catalog_builder.catalog.index.search.selection import Selection
 
@@ -25,7 +25,7 @@ class Term:
     """One term of an order."""
 
     sql: str
-    """An expression over ``t`` (tile) from a white list."""
+    """An expression over ``t`` (tile) composed of known fragments."""
     descending: bool = False
     nullable: bool = True
     """Whether the expression may be NULL."""
@@ -41,10 +41,10 @@ def sorted_page(
     *,
     backwards: bool = False,
     seconds: float | None = None,
-) -> list[tuple[Any, ...]]:
-    """Return up to ``limit`` rows in an order, past the place ``after`` (sort values and key).
+) -> list[Row]:
+    """Return up to ``limit`` rows in an order, past the position ``after`` (sort values and key).
 
-    ``backwards`` returns the rows before the place, still in forward order. Missing values come
+    ``backwards`` returns the rows before the position, still in forward order. Missing values come
     first, whatever the direction.
 
     Raises
@@ -80,7 +80,7 @@ def sorted_page(
 
 
 def values_of(connections: Connections, key: int, order: Sequence[Term]) -> list[Any]:
-    """Return the sort values of a row: with its key, its place in the order."""
+    """Return the sort values of a row, which with its key are its position in the order."""
     if not order:
         return []
     sql = f"SELECT {', '.join(t.sql for t in order)} FROM tile t WHERE t.key = ?"
@@ -90,7 +90,7 @@ def values_of(connections: Connections, key: int, order: Sequence[Term]) -> list
 
 
 def _beyond(terms: Sequence[tuple[str, bool]], edge: Sequence[Any], backwards: bool) -> tuple[str, list[Any]]:
-    """Return the condition of rows that come after a place, with its values."""
+    """Return the condition for rows after a position, with its values."""
     alternatives, bound = list[str](), list[Any]()
     for i, (expression, descending) in enumerate(terms):
         before = " AND ".join(f"{e} = ?" for e, _ in terms[:i])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from catalog_builder.catalog.index.blocks import N_BANDS, N_BLOCK_COLS, Blocks
+from catalog_builder.catalog.index.blocks import N_BLOCK_COLS, N_BLOCK_ROWS, Blocks
 from catalog_builder.catalog.index.keys import rows_cols, year_span
 from catalog_builder.catalog.index.search.connection import Connections
 
@@ -20,7 +20,7 @@ class YearBlocks:
         """Return the counts per block of a collection's year; read once."""
         made = self._made.get((ordinal, year))
         if made is None:
-            counts = np.zeros((N_BANDS, N_BLOCK_COLS), np.int32)
+            counts = np.zeros((N_BLOCK_ROWS, N_BLOCK_COLS), np.int32)
             found = self._connections.rows(
                 "SELECT key, n FROM block WHERE key BETWEEN ? AND ?", year_span(ordinal, year)
             )
