@@ -1,1 +1,1 @@
-"""From .npy pairs and GeoTIFFs to Cloud Optimized GeoTIFFs, and the ledger of what was done."""
+"""Conversion of .npy pairs and GeoTIFFs to Cloud Optimized GeoTIFFs, and the conversion ledger."""

@@ -1,4 +1,4 @@
-"""Converting from Python: what ``tessera-stac convert`` and the demonstration call."""
+"""Converting from Python, as used by ``tessera-stac convert`` and the demo."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _FAILURES_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A conversion that is planned and has its workers; made by :func:`prepare`."""
+    """A planned conversion with its workers; created by :func:`prepare`."""
 
     plan: Plan
     options: ConvertOptions
     pool: Workers
     workers: int
-    """How many tiles are converted at a time."""
+    """Number of tiles converted concurrently."""
     about: str
-    """A line about the workers."""
+    """One-line description of the workers."""
     ledger: str
     """Folder of the ledger: a path, or an s3:// URL."""
     shard: tuple[int, int] | None
@@ -48,26 +48,26 @@ class Conversion:
     report: progress.Reporter
 
     def estimate(self, *, force: bool = False) -> Estimate:
-        """Say how many tiles are to be converted, how many bytes and how long; nothing is done.
+        """Estimate the number of tiles and bytes and the time; nothing is converted.
 
         Parameters
         ----------
         force
-            Count also what is done already.
+            Include tiles that are already done.
         """
         return estimate(self.plan, self.options, self.workers, self.ledger, force=force)
 
     def run(self, *, visual: bool = True, fit_visual: bool = False, force: bool = False) -> RunReport:
-        """Convert what is planned.
+        """Run the conversion.
 
         Parameters
         ----------
         visual
-            Make false colours and a thumbnail of tiles whose dataset has fitted colours.
+            Write false-colour images and thumbnails of tiles whose dataset has fitted colours.
         fit_visual
-            Fit the colours first, on a sample of the sources, and keep them beside the COGs.
+            First fit the colours to a sample of the sources, and store them beside the COGs.
         force
-            Convert also what is done already.
+            Convert tiles again that are already done.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Conversion:
         return tuple(b for b in found if b is not None)
 
     def text_of(self, done: RunReport) -> str:
-        """Return what a run did, for people."""
+        """Return the report of a run as text."""
         lines = [
             f"{self.options.out}: {done.converted:,} converted, {done.skipped:,} already done,"
             f" {len(done.failed):,} failed of {done.total:,}" + (" (interrupted)" if done.interrupted else "")
@@ -122,7 +122,7 @@ class Conversion:
         return "\n".join(lines)
 
     def data_of(self, done: RunReport) -> dict[str, Any]:
-        """Return what a run did, for programs."""
+        """Return the report of a run as JSON data."""
         return {
             "out": self.options.out,
             "ledger": self.ledger,
@@ -157,22 +157,22 @@ def prepare(
         GeoTIFFs or .npy pairs: files, folders, glob patterns, s3:// or http(s) URLs, manifests, or a
         catalogue.
     options
-        How to convert, and where to; see :func:`target_of`.
+        Conversion options and output; see :func:`target_of`.
     wanted
-        Which of the sources; all by default.
+        Selection among the sources; all by default.
     workers
-        Processes; None is as many as cores and memory allow, 0 works in this process.
+        Number of processes; None: as many as cores and memory allow; 0: convert in this process.
     dask
-        A cluster to work on: its scheduler's address or scheduler file; ``local`` starts one.
+        Dask cluster: its scheduler's address or scheduler file; ``local`` starts one.
     ledger
-        Folder of the ledger; None is ``ledger`` below the output.
+        Folder of the ledger; None: ``ledger`` below the output.
     quiet
-        Say nothing on standard error but failures.
+        Print only failures to standard error.
 
     Raises
     ------
     TesseraError
-        If a source cannot be read, an argument does not fit another, or the cluster cannot be reached.
+        If a source cannot be read, arguments conflict, or the cluster cannot be reached.
 
     Examples
     --------
@@ -197,12 +197,12 @@ def prepare(
 
 
 def target_of(sources: Sequence[str], out: str | None = None) -> str:
-    """Return where to write: what was given, or the cogs folder of the one catalogue that is converted.
+    """Return the output: the given one, or the cogs folder of the only catalogue among the sources.
 
     Raises
     ------
     QueryError
-        If nothing was given and the sources are no catalogue.
+        If none is given and the sources are not one catalogue.
     """
     if out is not None:
         return out.rstrip("/") or "/"
@@ -215,7 +215,7 @@ def target_of(sources: Sequence[str], out: str | None = None) -> str:
 def _workers(
     plan: Plan, options: ConvertOptions, asked: int | None, dask: str | None
 ) -> tuple[Workers, int, str]:
-    """Return the workers, how many they are, and a line about them."""
+    """Return the workers, their number, and a one-line description."""
     if dask is not None and dask != LOCAL:
         if asked is not None:
             raise QueryError("--workers and --dask: give only one of the two; a cluster has its own workers")

@@ -1,4 +1,4 @@
-"""Fit a dataset's colours on a sample of many tiles, read by the workers."""
+"""Fitting of a dataset's colours to a sample of many tiles, read by the workers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 def fit_visual(
     plan: Plan, options: ConvertOptions, workers: Workers, say: Callable[[str], None] = lambda line: None
 ) -> list[Basis]:
-    """Fit a basis per dataset of a plan, on up to 64 tiles chosen by a checksum of their names.
+    """Fit a basis per dataset of a plan, to up to 64 tiles chosen by a checksum of their names.
 
-    Tiles that cannot be read are left out; converting them will say why. What there is to say about the
-    workers is said.
+    Tiles that cannot be read are skipped; converting them will report why. Messages about the
+    workers are printed.
 
     Raises
     ------
     ConvertError
         If no tile can be read.
     ClusterError
-        If the workers can do nothing more.
+        If the workers cannot continue.
     """
     chosen = nsmallest(SAMPLE_TILES, plan.jobs(), key=lambda job: (zlib.crc32(job.id.encode()), job.id))
     waiting = list(reversed(chosen))
@@ -71,7 +71,7 @@ def fit_visual(
 
 
 def sample_job(job: Job, options: ConvertOptions) -> Sample | str:
-    """Return some pixels of a job's source, or why there are none: the job of a worker."""
+    """Return some pixels of a job's source, or the reason why there are none; runs in a worker."""
     try:
         source = read_source(job, options)
     except NotATileError:

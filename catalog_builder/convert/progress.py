@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar with rate and time left on a terminal, plain lines in a log."""
+"""Progress of a run: a bar with rate and time left on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -172,12 +172,12 @@ def reporter(*, quiet: bool = False, stream: TextIO | None = None) -> Reporter:
 
 
 def failure_line(row: LedgerRow) -> str:
-    """Return a failure for people."""
+    """Format a failure."""
     return f"failed: {row.job}: {row.reason}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people.
+    """Format a duration.
 
     >>> duration(3725)
     '1 h 02 min'
@@ -190,7 +190,7 @@ def duration(seconds: float) -> str:
 
 
 def size(n: float) -> str:
-    """Return bytes for people.
+    """Format a number of bytes.
 
     >>> size(12_300_000_000)
     '12.3 GB'

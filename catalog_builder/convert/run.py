@@ -1,7 +1,7 @@
-"""Run many conversions: skip what is done, keep a bounded number in hand, write every result down.
+"""Run many conversions: skip completed ones, keep a bounded number in progress, record every result.
 
-A run can be stopped or killed at any moment. What is finished is in the ledger, what is not lies in a
-hidden staging folder that the next run removes, and the next run goes on with the rest.
+A run can be stopped or killed at any moment. Finished tiles are in the ledger, unfinished ones in a
+hidden staging folder that the next run removes, and the next run converts the rest.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ _TICK = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did."""
+    """The report of a run."""
 
     total: int
     """Jobs of the plan."""
     converted: int
     skipped: int
-    """Done by an earlier run, and unchanged since."""
+    """Number done by an earlier run and unchanged since."""
     failed: tuple[LedgerRow, ...]
     bytes_in: int
     bytes_out: int
     seconds: float
     interrupted: bool
-    """Whether it was asked to stop; jobs that had begun were finished."""
+    """Whether it was told to stop; jobs in progress were finished."""
     profiles: dict[str, int]
     """Converted tiles by profile."""
 
     @property
     def exit_code(self) -> int:
-        """0 all good, 1 some tiles failed, 130 interrupted."""
+        """0 success, 1 some tiles failed, 130 interrupted."""
         return 130 if self.interrupted else 1 if self.failed else 0
 
 
@@ -98,15 +98,15 @@ def run(
     options
         How; its ``run`` is set here.
     workers
-        Where; closed at the end.
+        The workers; closed at the end.
     ledger
-        Where the ledger is; by default ``<out>/ledger``.
+        Location of the ledger; by default ``<out>/ledger``.
     label
         Part of the name of this run's ledger file (the shard).
     report
         Told what happens.
     force
-        Convert also what is done already.
+        Convert tiles again that are already done.
     convert
         The job, replaced in tests.
 
@@ -116,7 +116,7 @@ def run(
         If the ledger cannot be written at all, or the target is a store that would overwrite files that
         must not change.
     ClusterError
-        If the workers can do nothing more; what is finished is in the ledger.
+        If the workers cannot continue; finished tiles are in the ledger.
     """
     report = report or Quiet()
     ledger = ledger or storage.join(options.out, LEDGER)
@@ -167,7 +167,7 @@ def _remaining(plan: Plan, done: Done | None, tally: _Tally, report: Reporter) -
 
 
 class _Loop:
-    """Keeps a bounded number of jobs in hand and writes their results down."""
+    """Keeps a bounded number of jobs in progress and records their results."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ def failure(job: Job, reason: str) -> LedgerRow:
 
 @contextmanager
 def _stopping(report: Reporter) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM, which batch systems send) into a wish, the second into an end."""
+    """Stop gracefully on the first Ctrl-C (or SIGTERM, which batch systems send), at once on the second."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

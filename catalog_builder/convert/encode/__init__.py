@@ -1,1 +1,1 @@
-"""Pure: arrays in, arrays or the bytes of a file out. Codes, overviews, colours, TIFF."""
+"""Pure functions from arrays to arrays or the bytes of a file: codes, overviews, colours, TIFF."""

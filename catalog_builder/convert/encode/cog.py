@@ -71,12 +71,12 @@ __all__ = ["BandStatistics", "CogFile", "Compression", "Interleave", "Predictor"
 
 @dataclass(frozen=True, slots=True)
 class CogFile:
-    """What was written."""
+    """The written file."""
 
     size: int
     """Length of the file, bytes."""
     header_size: int
-    """Bytes before the first block (``file:header_size``): what a reader fetches to know the rest."""
+    """Bytes before the first block (``file:header_size``): what a reader must fetch first."""
     sha256: str
     """SHA-256 of the file, lower-case hex, computed while it was written."""
     shapes: tuple[tuple[int, int], ...]
@@ -104,7 +104,7 @@ class _Position:
 
 
 class _BlockEncoder:
-    """Turns block positions into compressed blocks; one per thread, its buffers are reused."""
+    """Encodes blocks by position; one instance per thread, whose buffers are reused."""
 
     def __init__(self, layout: Layout) -> None:
         bs, bands = layout.block_size, layout.bands

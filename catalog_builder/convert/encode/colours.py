@@ -23,9 +23,9 @@ from catalog_builder.errors import ConvertError
 from catalog_builder.item.basis import Basis
 
 SAMPLE_TILES = 64
-"""Tiles that a basis is fitted on, if there are so many."""
+"""Maximum number of tiles that a basis is fitted to."""
 SAMPLE_PIXELS = 4096
-"""Pixels of each."""
+"""Pixels sampled per tile."""
 THUMBNAIL = 512
 """Longest side of a thumbnail, pixels."""
 _LOW, _HIGH = 2.0, 98.0
@@ -44,7 +44,7 @@ class Sample:
 
 
 def picked_pixels(scales: npt.NDArray[np.float32], n: int = SAMPLE_PIXELS) -> npt.NDArray[np.int64]:
-    """Return which pixels :func:`sample_pixels` takes, row by row."""
+    """Return the indices of the pixels that :func:`sample_pixels` takes, in row order."""
     at = np.flatnonzero(trusted_mask(scales))
     return at[:: max(1, len(at) // n)][:n]
 
@@ -58,12 +58,12 @@ def sample_pixels(
 
 
 def fit_basis(samples: Sequence[Sample]) -> Basis:
-    """Fit a basis on samples of one dataset; their order does not matter.
+    """Fit a basis to samples of one dataset; their order does not matter.
 
     Raises
     ------
     ConvertError
-        If there is nothing to fit, or samples of several datasets.
+        If there are no samples, or samples of several datasets.
     """
     samples = sorted((s for s in samples if len(s.vectors)), key=lambda s: s.job)
     datasets = sorted({s.dataset for s in samples})

@@ -1,4 +1,4 @@
-"""Reading ledgers: every row of every file, and which row of a job counts."""
+"""Reading ledgers: every row of every file, and the current row of each job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catalog_builder.errors import StorageError
 def read_rows(ledgers: str | Path | Sequence[str | Path]) -> Iterator[LedgerRow]:
     """Yield every row of some ledgers, file by file in the order of their names.
 
-    Torn and foreign lines are passed over. A ledger is a folder, an ``s3://`` address, or one file.
+    Incomplete and foreign lines are skipped. A ledger is a folder, an ``s3://`` URL, or one file.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def latest(rows: Iterable[LedgerRow], *, ok_only: bool = False) -> dict[str, Led
     Parameters
     ----------
     ok_only
-        The last *good* row: files that a later, failed attempt did not replace are still there.
+        The last *successful* row: files that a later, failed attempt did not replace still exist.
     """
     found: dict[str, LedgerRow] = {}
     for row in rows:

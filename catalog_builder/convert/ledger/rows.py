@@ -20,7 +20,7 @@ class FileRow:
     """One file that a conversion wrote."""
 
     path: str
-    """Below the output folder."""
+    """Path relative to the output folder."""
     size: int
     sha256: str
     """Lower-case hex."""
@@ -37,7 +37,7 @@ class SourceRow:
     size: int
     sha256: str
     verified: bool
-    """Whether a manifest gave the SHA-256 and it is the same."""
+    """Whether a manifest states the SHA-256 and it matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class LedgerRow:
     lon_i: int | None = None
     year: int | None = None
     kind: str = ""
-    """``npy`` or ``geotiff``: what it was made from."""
+    """``npy`` or ``geotiff``: the kind of source."""
     profile: str = ""
     """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
     grid: str = ""
@@ -64,7 +64,7 @@ class LedgerRow:
     lossless: bool = False
     """Whether every valid source value can be read back bit for bit."""
     note: str = ""
-    """What is unusual: why codes could not be recovered, garbage scales, codes of -128."""
+    """Anomalies: why codes could not be recovered, garbage scales, codes of -128."""
     content: str = ""
     """8 hex digits of embeddings, scales and VRT together: part of their names."""
     visual_content: str = ""
@@ -76,7 +76,7 @@ class LedgerRow:
     thumbnail: FileRow | None = None
     sources: tuple[SourceRow, ...] = ()
     fingerprint: str = ""
-    """Of the job's sources when it was planned."""
+    """Fingerprint of the job's sources when it was planned."""
     options: str = ""
     """Digest of the options."""
     valid_fraction: float | None = None
@@ -107,11 +107,11 @@ class LedgerRow:
     finished: str = ""
     """RFC 3339, UTC."""
     seconds: float = 0.0
-    """Time it took in its worker."""
+    """Duration in its worker, in seconds."""
 
     @property
     def ok(self) -> bool:
-        """Whether the files are there."""
+        """Whether the conversion succeeded."""
         return self.status == "ok"
 
     @property
@@ -129,16 +129,16 @@ class LedgerRow:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes that were read."""
+        """Bytes read."""
         return sum(s.size for s in self.sources)
 
     @property
     def bytes_out(self) -> int:
-        """Bytes that were written."""
+        """Bytes written."""
         return sum(f.size for f in self.files.values())
 
     def to_json(self) -> bytes:
-        """Serialise to one line; what is empty is left out."""
+        """Serialise to one line, without empty fields."""
         said = {k: v for k, v in asdict(self).items() if v not in (None, "", (), {})}
         return orjson.dumps(said)
 
@@ -149,7 +149,7 @@ class LedgerRow:
         Raises
         ------
         ValueError
-            If it is not such a line.
+            If it is not a ledger row.
         """
         said = orjson.loads(line)
         if not isinstance(said, dict) or "job" not in said or "status" not in said:

@@ -1,4 +1,4 @@
-"""Writing a ledger: whole lines, flushed to the disk, to a file of one's own."""
+"""Writing a ledger: complete lines, flushed to disk, to a separate file per writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catalog_builder.convert.ledger.rows import SUFFIX, LedgerRow
 from catalog_builder.errors import StorageError
 
 _PUT_EVERY = 30.0
-"""Seconds between copies of a ledger that lives on S3."""
+"""Seconds between uploads of a ledger in S3."""
 
 
 class LedgerWriter:
@@ -26,7 +26,7 @@ class LedgerWriter:
     Parameters
     ----------
     address
-        The ledger: a folder or ``s3://`` address, made if missing.
+        The ledger: a folder or ``s3://`` URL, created if missing.
     label
         Part of the file's name, such as ``shard-3-of-8``.
 
@@ -59,7 +59,7 @@ class LedgerWriter:
         Raises
         ------
         StorageError
-            If it cannot be written whole; nothing of it stays then.
+            If it cannot be written completely; nothing of it remains then.
         """
         line = row.to_json() + b"\n"
         try:
@@ -86,7 +86,7 @@ class LedgerWriter:
         Raises
         ------
         StorageError
-            If a ledger on S3 cannot be put; then the message says where its rows are kept.
+            If a ledger in S3 cannot be uploaded; the message says where its rows are kept.
         """
         os.close(self._file)
         if not self._good:

@@ -1,1 +1,1 @@
-"""What is to be converted: sources become jobs, and what is done already is left out."""
+"""Planning: sources become jobs, and completed ones are skipped."""

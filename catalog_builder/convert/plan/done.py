@@ -1,4 +1,4 @@
-"""What earlier runs did, to skip it: some 40 bytes for each job, so that millions fit."""
+"""Results of earlier runs, to skip completed jobs: some 40 bytes per job, so that millions fit in memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.errors import StorageError
 
 _SAMPLE = 10_000
-"""Latest good rows that are kept whole, for what they measured."""
+"""Number of latest successful rows that are kept in full, for their measurements."""
 
 
 class Done:
-    """The jobs that a ledger says are done, with these options.
+    """The jobs that are done according to a ledger, with these options.
 
     Of each job 64 bits of its name and of its fingerprint are kept, when its last row was written, and
     where in the ledger that is: it is read again when its files are looked for.
@@ -87,7 +87,7 @@ class Done:
         return row.verified or not self._options.verify
 
     def __contains__(self, job: Job) -> bool:
-        """Whether a job is done, from these sources with these options, and its files are there."""
+        """Return whether a job is done, from these sources with these options, and its files exist."""
         number = np.uint64(_number(job.id))
         at = int(np.searchsorted(self._jobs, number))
         if at == len(self._jobs) or self._jobs[at] != number:

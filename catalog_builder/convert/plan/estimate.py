@@ -1,4 +1,4 @@
-"""What a run will take: tiles, bytes, time; from the ledger's own measurements where it has some."""
+"""Estimates of a run: tiles, bytes, time; from the ledger's own measurements if it has some."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_PER_MB = {
     ("geotiff", "native"): 0.012,
     ("geotiff", "float32"): 0.017,
 }
-"""Of one worker on one core of a 2024 server, from ``tests/bench``; used until the ledger knows better."""
+"""Rates of one worker on a core of a 2024 server, from ``tests/bench``; used until the ledger has some."""
 OUT_PER_IN = {
     ("npy", "native"): 0.9,
     ("npy", "float32"): 4.5,
@@ -28,7 +28,7 @@ OUT_PER_IN = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would do."""
+    """The estimate of a run."""
 
     total: int
     """Jobs of the plan."""
@@ -39,13 +39,13 @@ class Estimate:
     bytes_out: int
     seconds: float
     measured: bool
-    """Whether rates come from the ledger; else they are documented defaults."""
+    """Whether rates come from the ledger; otherwise they are documented defaults."""
 
 
 def estimate(
     plan: Plan, options: ConvertOptions, workers: int, ledger: str, *, force: bool = False
 ) -> Estimate:
-    """Return what converting a plan would take; nothing is read but names, sizes and the ledger."""
+    """Estimate the conversion of a plan; only names, sizes and the ledger are read."""
     done = Done(ledger, options)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in ("npy", "geotiff")}

@@ -1,4 +1,4 @@
-"""Jobs from files and folders: what each file is by its name, and what lies beside it."""
+"""Jobs from files and folders, by file names and sidecars."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from catalog_builder.tile.grid import TileId
 RASTER_SUFFIXES = (".tif", ".tiff")
 SIDECAR = "tessera_metadata.json"
 LANDMASK_FOLDERS = ("global_0.1_degree_tiff_all", "landmasks")
-"""Where landmasks lie in a download, beside or above the embeddings."""
+"""Folders of landmasks in a download, beside or above the embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class _Listed:
 
 
 def plan_files(paths: Sequence[str], source: str, wanted: Wanted) -> Plan:
-    """Plan files given by name."""
+    """Plan files given individually."""
     return _plan_listed([look(p) for p in paths], source, wanted, landmasks=True)
 
 
 def plan_folder(address: str, wanted: Wanted) -> Plan:
-    """Plan what lies below a folder or prefix."""
+    """Plan the files below a folder or prefix."""
     remote = bool(storage.scheme(address))
     root = address.rstrip("/") if remote else str(storage.local_path(address).absolute())
     listed = []

@@ -1,4 +1,4 @@
-"""What a conversion works on: small frozen values that travel to other processes and machines."""
+"""Jobs and options of a conversion: small frozen values that are sent to other processes and machines."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class SourceFile:
     size: int | None = None
     """Bytes, where known before reading."""
     version: str = ""
-    """What changes when the file does: a time of modification in nanoseconds, or an ETag."""
+    """Changes when the file does: modification time in nanoseconds, or an ETag."""
     sha256: str = ""
     """Lower-case hex from a manifest; the file must have it."""
 
     @property
     def stamp(self) -> str:
-        """What identifies the content as far as it is known without reading it."""
+        """Identifies the content as far as possible without reading it."""
         return self.sha256 or f"{'?' if self.size is None else self.size}:{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One raster to convert: a tile-year where that is known beforehand, else just a file."""
+    """One raster to convert: a tile-year if that is known in advance, otherwise just a file."""
 
     kind: JobKind
     main: SourceFile
@@ -57,14 +57,14 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Stable name: ``v1/2024/grid_0.15_52.05`` for tile-years, the address for other files."""
+        """Stable name: ``v1/2024/grid_0.15_52.05`` for tile-years, the path or URL for other files."""
         if self.tile is None or self.year is None:
             return self.main.address
         return f"{self.dataset or '?'}/{self.year}/{self.tile.name}"
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
-        """Everything that is read."""
+        """All files that are read."""
         return tuple(f for f in (self.main, self.scales, self.landmask) if f is not None)
 
     @property
@@ -89,10 +89,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """How to convert; equal options and equal sources give equal files."""
+    """Conversion options; equal options and equal sources give equal files."""
 
     out: str
-    """Folder or ``s3://`` address below which the files go."""
+    """Folder or ``s3://`` URL for the output files."""
     profile: Profile = "native"
     grid: Grid = "utm"
     overviews: Method = "average"
@@ -110,16 +110,16 @@ class ConvertOptions:
     run: str = ""
     """Name of the run: its unfinished files lie in ``.staging/<run>`` below ``out``."""
     durable: bool = True
-    """Flush files to the disk before they get their names."""
+    """Flush files to disk before they get their final names."""
     max_pixels_bytes: int = 4 << 30
-    """Largest raster, uncompressed, that is converted in memory."""
+    """Maximum uncompressed size in bytes of a raster that is converted in memory."""
 
     def basis_for(self, directory: str) -> Basis | None:
         """Return the colours of a dataset."""
         return next((b for b in self.bases if b.dataset == directory), None)
 
     def digest_for(self, directory: str) -> str:
-        """Return 16 hex digits of everything that decides what is in the files of a dataset's tile."""
+        """Return 16 hex digits of everything that affects the content of a dataset's files."""
         said = [f"{name}={getattr(self, name)}" for name in _DECISIVE]
         basis = self.basis_for(directory)
         said.append(basis.to_json() if basis is not None else "")
@@ -145,20 +145,20 @@ def tile_folder(directory: str, year: int, tile: TileId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user asks for; everything by default."""
+    """The user's selection; everything by default."""
 
     dataset: Dataset | None = None
-    """What the sources hold, where they do not say."""
+    """Dataset of the sources, if they do not state it."""
     years: frozenset[int] | None = None
     bounds: Bounds | None = None
     missing: bool = False
-    """Of a catalogue: only tile-years that are not converted."""
+    """For a catalogue: only tile-years that are not converted."""
     source_root: str | None = None
-    """Where the files of a manifest or catalogue are; by default where they are published."""
+    """Location of the files of a manifest or catalogue; by default where they are published."""
     landmask_root: str | None = None
-    """Where ``<grid>.tiff`` landmasks are."""
+    """Location of ``<grid>.tiff`` landmasks."""
     year: int | None = None
-    """Year of ``.npy`` files whose folder does not say it."""
+    """Year of ``.npy`` files whose folder name does not contain it."""
     shard: tuple[int, int] | None = None
     """(i, N): the i-th of N parts, i from 0; parts are disjoint and together everything."""
 
@@ -168,8 +168,8 @@ class Plan:
     """The jobs of some sources."""
 
     total: int
-    """How many tile-years and files there are, before what is done already is left out."""
+    """Number of tile-years and files, including completed ones."""
     jobs: Callable[[], Iterator[Job]]
-    """Gives the jobs, as often as it is called, in a stable order."""
+    """Returns the jobs in a stable order; can be called repeatedly."""
     notes: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """What was skipped, and why."""

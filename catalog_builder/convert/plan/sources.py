@@ -1,4 +1,4 @@
-"""What is to be converted: files, folders, globs, manifests and catalogues as streams of jobs.
+"""Sources of a conversion: files, folders, globs, manifests and catalogues as streams of jobs.
 
 The plan never opens a raster: names and manifests say what a file is, and the worker that reads it
 checks that its tags agree. So planning 1.4 million tile-years takes seconds, and a remote file is
@@ -29,18 +29,18 @@ _BATCH = 4096
 
 
 def plan(sources: Sequence[str], wanted: Wanted) -> Plan:
-    """Find what there is to convert.
+    """Plan the conversion of some sources.
 
     Parameters
     ----------
     sources
-        Each a catalogue folder, a manifest in any format, a folder or ``s3://`` address of data, a
+        Each a catalogue folder, a manifest in any format, a folder or ``s3://`` URL of data, a
         glob pattern, or one file (local, http(s) or s3).
 
     Raises
     ------
     ConvertError
-        If a source holds nothing that can be converted.
+        If a source has nothing to convert.
     StorageError, ManifestError, CatalogError
         If a source cannot be read.
     """
@@ -63,7 +63,7 @@ def plan(sources: Sequence[str], wanted: Wanted) -> Plan:
 
 
 def in_shard(job: str, shard: tuple[int, int] | None) -> bool:
-    """Whether a job belongs to a shard: by a checksum of its id, so every machine agrees."""
+    """Return whether a job belongs to a shard, by a checksum of its id, so that every machine agrees."""
     return shard is None or zlib.crc32(job.encode()) % shard[1] == shard[0]
 
 

@@ -1,1 +1,1 @@
-"""One tile: read its source, make its files, verify them, put them in their place."""
+"""One tile: read its source, write its files, verify and publish them."""

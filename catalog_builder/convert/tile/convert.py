@@ -1,6 +1,6 @@
-"""Convert one tile-year: a pure function of its job and options, that can be repeated at any time.
+"""Conversion of one tile-year: a pure function of its job and options, which can be repeated at any time.
 
-Files are written to a hidden staging folder and renamed to names that hold the hash of their content::
+Files are written to a hidden staging folder and renamed to names that contain the hash of their content::
 
     <out>/<dataset>/<year>/<grid>/<grid>_<year>_<content>_embeddings.tif    int8 (128 bands), or float32
                                                         _scales.tif        float32, native profile only
@@ -32,7 +32,7 @@ from catalog_builder.raster.gdal import CONVERTING
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a job: its ledger row."""
+    """The outcome of a job: its ledger row."""
 
     row: LedgerRow
 
@@ -132,7 +132,7 @@ def _is_native(source: Source, options: ConvertOptions) -> bool:
 
 @cache
 def versions() -> tuple[tuple[str, str], ...]:
-    """Return what the files were made with."""
+    """Return the software versions that the files were made with."""
     import rasterio
 
     return (

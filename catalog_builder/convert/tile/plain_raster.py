@@ -1,4 +1,4 @@
-"""GeoTIFFs that are no TESSERA tiles: ordinary rasters through rio-cogeo, many-band ones through our writer.
+"""GeoTIFFs that are not TESSERA tiles: ordinary rasters through rio-cogeo, many-band ones through our writer.
 
 rio-cogeo is right for what most people have: a few bands, any CRS, masks, colour tables. For dozens of
 bands (a mosaic of embeddings, a zone of them) its pixel interleaved files cost hundreds of megabytes for

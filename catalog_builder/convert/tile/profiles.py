@@ -1,4 +1,4 @@
-"""What a tile-year becomes: codes and scales with a float32 view, or float32 values; and its colours."""
+"""The outputs of a tile-year: codes and scales with a float32 view, or float32 values; and its colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Staged files and their publication: nothing is visible before it is whole."""
+"""Staged files and their publication: nothing is visible before it is complete."""
 
 from __future__ import annotations
 

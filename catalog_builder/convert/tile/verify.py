@@ -1,4 +1,4 @@
-"""Prove results: reopen them with GDAL, compare every pixel with the source, every checksum with the ledger.
+"""Verification of outputs: every pixel against the source, through GDAL, every checksum against the ledger.
 
 GDAL decodes what our own writer encoded, so a mistake in the writer cannot hide itself.
 """
@@ -62,7 +62,7 @@ class ValidationReport:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.failed
 
 

@@ -1,1 +1,1 @@
-"""Who does the jobs: processes of this machine, or a Dask cluster."""
+"""Workers: processes on this machine, or a Dask cluster."""

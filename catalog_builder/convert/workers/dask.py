@@ -1,12 +1,12 @@
-"""Tiles on a Dask cluster: one that is there, or one of this machine's own processes.
+"""Tiles on a Dask cluster: an existing one, or one of local processes.
 
-Dask looks after its machines: a worker that dies is replaced by its nanny, and what it had in hand is
-given to another. What a long conversion needs beyond that is here:
+Dask manages its machines: a worker that dies is replaced by its nanny, and its tasks are
+given to another. This module adds what a long conversion needs beyond that:
 
-- A tile that kills its workers is told from the tiles that happened to be beside it, by trying it
+- A tile that kills its workers is distinguished from the tiles that happened to run beside it, by trying it
   again with no other suspect around, before it is called a failure.
 - A worker on which no tile can succeed (another version, another disk) gets no second one.
-- A cluster without workers is waited for, a scheduler that is gone ends the run with one line.
+- A cluster without workers is waited for; a scheduler that has gone away ends the run with one line.
 - The window follows the cluster as it grows and shrinks.
 """
 
@@ -36,11 +36,11 @@ from catalog_builder.convert.workers.processes import WorkerDiedError, Workers
 from catalog_builder.errors import ClusterError
 
 _LOOK_EVERY = 1.0
-"""Seconds between looks at the cluster."""
+"""Seconds between checks of the cluster."""
 _UNREAD = 3
 """How often a tile is done again because its result was lost on the way, as when a scheduler dies."""
 ANSWER = 20.0
-"""Seconds that a scheduler may take to answer, or to come back."""
+"""Seconds that a scheduler may take to respond, or to come back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +109,7 @@ class DaskWorkers(Workers):
         return sum(1 for w in self._threads if w not in self._unfit)
 
     def begin(self, options: ConvertOptions) -> None:
-        """Ask every worker that is there whether it sees the output and may write to it.
+        """Check that every present worker sees the output and may write to it.
 
         Raises
         ------
@@ -378,7 +378,7 @@ class DaskWorkers(Workers):
                 self._news.append(f"Dask worker {worker} is not used: {reason}")
 
     def _give_up_if_all_unfit(self) -> None:
-        """Raise if every worker there is is unfit."""
+        """Raise if every present worker is unsuitable."""
         fit = self._threads.keys() - self._unfit.keys()
         if self._threads and not fit:
             worker, reason = next(iter(self._unfit.items()))

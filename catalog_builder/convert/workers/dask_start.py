@@ -1,4 +1,4 @@
-"""Finding or starting a Dask cluster for a conversion."""
+"""Connecting to or starting a Dask cluster for a conversion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
     Raises
     ------
     ConvertError
-        If Dask is not installed or no scheduler answers.
+        If Dask is not installed or no scheduler responds.
     ClusterError
         If no worker there can be used.
     """

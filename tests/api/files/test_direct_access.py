@@ -1,4 +1,4 @@
-"""The raw lane: upstream's arrays read in place by GDAL, counted request by request.
+"""Direct access: upstream's arrays read by GDAL through range requests, counted one by one.
 
 Request counts are those of a fresh process each, since GDAL caches within one. Bytes of pixels are
 pinned exactly; bytes of views are the documents' own length.
