@@ -1,4 +1,4 @@
-"""GeoTIFFs, read by block: those that hold a wanted pixel, of full resolution or of an overview.
+"""GeoTIFFs, read by block: those that contain a selected pixel, at full resolution or of an overview.
 
 A pair of COGs (int8 codes, float32 scales), or one GeoTIFF of float32 values; a COG's false colour.
 """

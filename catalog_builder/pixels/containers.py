@@ -1,4 +1,4 @@
-"""The containers of pixels, one row each: to read another one, write its functions and add its row."""
+"""The containers of pixels, one row each: to support another one, write its functions and add its row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catalog_builder.tile.grid import TileId
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What can be done with a container."""
+    """The operations of a container."""
 
     read: Callable[[Place, Window, Mask, Sequence[int], int, Meter], Pixels]
     """``read(place, window, mask, bands, level, meter)``: pixels of a window, no data outside the mask."""
@@ -25,7 +25,7 @@ class Container:
     overview: Callable[[Place, int], Overview]
     """``overview(place, level)``: the one that there is, at most the level asked for."""
     is_quantized: bool
-    """Whether it holds codes and scales; if not, float32 values."""
+    """Whether it contains codes and scales; if not, float32 values."""
     is_drawable: Callable[[Place], bool] = lambda _: True
     """Whether a small image of a tile-year takes a small part of its bytes."""
     sources: Callable[[Place], tuple[VrtSource, ...]] = lambda _: ()

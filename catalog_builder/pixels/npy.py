@@ -1,6 +1,6 @@
-"""A published pair of arrays, read by row: of each row the span that is wanted.
+"""A published pair of arrays, read by row: of each row, the selected span.
 
-Neighbouring spans are joined where the gap costs less than a request.
+Adjacent spans are joined where the gap costs less than a request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a tile-year's pixels are: found from its item, or from where its dataset is published."""
+"""Location of a tile-year's pixels, from its item or from where its dataset is published."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ ContainerKind = Literal["npy", "cog", "float"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the pixels of one tile-year are, and in which container."""
+    """Location and container of the pixels of one tile-year."""
 
     kind: ContainerKind
     main: str
-    """Path, s3 or http(s) address of the codes, or of the float32 values."""
+    """Path, s3 or http(s) URL of the codes, or of the float32 values."""
     scales: str | None
-    """The same of the scales; None if ``main`` holds values."""
+    """The same for the scales; None if ``main`` contains values."""
     raster: Raster
     """Grid and shape at full resolution."""
     size: int | None = None
-    """Bytes of ``main``, where known."""
+    """Size of ``main`` in bytes, if known."""
     scales_size: int | None = None
-    """Bytes of ``scales``, where known."""
+    """Size of ``scales`` in bytes, if known."""
     stamp: str = ""
-    """Changes when the files do: checksums, where the item has them."""
+    """Changes when the files do: checksums, if the item has them."""
     visual: str | None = None
-    """Address of its false colour, a COG; None if it has none."""
+    """URL or path of its false-colour COG; None if it has none."""
     is_converted: bool = False
-    """Whether these are the COGs of this project, with what is kept beside them."""
+    """Whether these are COGs made by tessera-stac, with their accompanying files."""
 
     @property
     def whole_bytes(self) -> int:
-        """Bytes of its files."""
+        """Total size of its files in bytes."""
         height, width = self.raster.shape
         main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
         return main + (self.scales_size or (4 * height * width if self.scales else 0))
@@ -78,19 +78,19 @@ def published_arrays(root: str, tile: TileId, year: int) -> Place:
 
 
 def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda href: href) -> Place | None:
-    """Return where an item's pixels are, converted ones first; None if it has none to read.
+    """Return the location of an item's pixels, preferring converted ones; None if it has none to read.
 
     Parameters
     ----------
     item
         As JSON.
     address
-        From an href of the item to what is read.
+        Maps an href of the item to the path or URL to read.
 
     Raises
     ------
     CatalogError
-        If it is not an item of this project.
+        If it is not a tessera-stac item.
     """
     assets, properties = item["assets"], item["properties"]
     try:

@@ -1,4 +1,4 @@
-"""Read a window of a tile-year, from any container, and nothing that lies outside of what is wanted."""
+"""Read a window of a tile-year from any container, and only the selected pixels."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def read_window(
     level: int = 0,
     meter: Meter | None = None,
 ) -> Pixels:
-    """Read the wanted pixels of a window.
+    """Read the selected pixels of a window.
 
     Parameters
     ----------
     place
-        Where the tile-year is.
+        Location of the tile-year.
     window
-        In pixels of the raster of ``level``, see :func:`overview`; None is all of it.
+        In pixels of the raster of ``level``, see :func:`overview`; None: all of it.
     bands
-        Which dimensions, from 0, in the order wanted; none, and only scales are read.
+        Dimensions, counted from 0, in the order of the result; if empty, only scales are read.
     mask
-        Which pixels are wanted of those that are given of the window, (rows, columns); None is all. The
-        others are without data, and are not read where that saves bytes.
+        Bool (rows, columns): the pixels of the window to read; None: all. The
+        others are returned as no data, and are not read where that saves bytes.
     level
-        0 is full resolution, n the n-th overview: one that :func:`overview` found.
+        0: full resolution; n: the n-th overview, as returned by :func:`overview`.
     meter
-        Counts reads and bytes: exactly for arrays, and estimated from the sizes of the files for COGs,
+        Counts reads and bytes: exactly for arrays, estimated from the file sizes for COGs,
         where GDAL reads.
 
     Returns
@@ -50,11 +50,11 @@ def read_window(
     Raises
     ------
     ArrayError
-        If a ``.npy`` is not the array that the tile must have.
+        If a ``.npy`` is not the array expected for the tile.
     StorageError
-        If a file cannot be read, or is not what its item says.
+        If a file cannot be read, or does not match its item.
     ValueError
-        If the raster does not have the window, or the mask is not the window's.
+        If the window is outside the raster, or the mask has another shape than the window.
     """
     found = overview(place, level)
     window = window or Window(0, 0, *found.raster.shape)
@@ -68,13 +68,13 @@ def read_window(
 
 
 def cost(place: Place, window: Window, mask: Mask | None = None) -> tuple[int, bool]:
-    """Return the bytes that :func:`read_window` takes, and whether that is exact or an estimate."""
+    """Return the number of bytes that :func:`read_window` reads, and whether that is exact."""
     wanted = np.ones(window.shape, np.bool_) if mask is None else mask
     return CONTAINERS[place.kind].cost(place, window, wanted)
 
 
 def overview(place: Place, level: int) -> Overview:
-    """Return the overview that there is, at most the one asked for.
+    """Return an existing overview, at most the requested one.
 
     Raises
     ------
@@ -85,10 +85,10 @@ def overview(place: Place, level: int) -> Overview:
 
 
 def is_quantized(place: Place) -> bool:
-    """Whether it holds codes and scales; if not, float32 values."""
+    """Whether it contains codes and scales; if not, float32 values."""
     return CONTAINERS[place.kind].is_quantized
 
 
 def is_drawable(place: Place) -> bool:
-    """Whether a small image of it takes a small part of its bytes."""
+    """Whether a small image of it requires only a small part of its bytes."""
     return CONTAINERS[place.kind].is_drawable(place)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from catalog_builder.pixels.window import Mask
 
 NODATA_CODE = -128
-"""Code of a pixel without data; its scale is NaN."""
+"""Code of a pixel without data, whose scale is NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class Quantized:
     """Pixels as codes and scales."""
 
     codes: npt.NDArray[np.int8]
-    """(height, width, bands), -128 where there is no data."""
+    """int8 (height, width, bands), -128 where there is no data."""
     scales: npt.NDArray[np.float32]
-    """(height, width), NaN where there is no data."""
+    """float32 (height, width), NaN where there is no data."""
 
     @classmethod
     def empty(cls, shape: tuple[int, int], bands: int) -> Quantized:
@@ -42,7 +42,7 @@ class Quantized:
         return picked.dequantized()[:, 0]
 
     def blank(self, hidden: Mask) -> None:
-        """Let pixels (height, width) be without data."""
+        """Set the pixels of a mask (height, width) to no data."""
         self.codes[hidden] = NODATA_CODE
         self.scales[hidden] = np.nan
 
@@ -52,7 +52,7 @@ class Values:
     """Pixels as float32 values."""
 
     values: npt.NDArray[np.float32]
-    """(height, width, bands), NaN where there is no data."""
+    """float32 (height, width, bands), NaN where there is no data."""
 
     @classmethod
     def empty(cls, shape: tuple[int, int], bands: int) -> Values:
@@ -69,7 +69,7 @@ class Values:
         return picked
 
     def blank(self, hidden: Mask) -> None:
-        """Let pixels (height, width) be without data."""
+        """Set the pixels of a mask (height, width) to no data."""
         self.values[hidden] = np.nan
 
 

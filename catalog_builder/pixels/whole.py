@@ -1,4 +1,4 @@
-"""A tile-year's files read whole, each byte once: hashed on the way, and refused if not as expected."""
+"""Reading a tile-year's complete files, each byte once: hashed on the way, rejected if not as expected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
     address
         Path, s3 or http(s) address.
     size, sha256
-        What the file must have, where that is known.
+        Expected size and SHA-256 of the file, if known.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
 
 @contextmanager
 def local_file(address: str, size: int | None = None, sha256: str = "") -> Iterator[tuple[Path, FileRead]]:
-    """Lend a file as a local path, hashed and checked; remote ones are fetched to a temporary file.
+    """Yield a local path of a file, hashed and verified; remote files are downloaded to a temporary file.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def local_file(address: str, size: int | None = None, sha256: str = "") -> Itera
 
 @contextmanager
 def open_raster(path: Path, address: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a GeoTIFF; anything else is refused with a reason.
+    """Open a GeoTIFF; anything else is rejected with a reason.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def read_blocks(ds: rasterio.DatasetReader, address: str) -> Iterator[tuple[Wind
 
 
 def gdal_reason(error: BaseException) -> str:
-    """Return what GDAL said, the innermost message, in one line."""
+    """Return GDAL's innermost error message, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

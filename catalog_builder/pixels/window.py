@@ -1,4 +1,4 @@
-"""Windows of a raster: which of their pixels are wanted, and which bytes and blocks hold those."""
+"""Windows of a raster: the selected pixels, and the bytes and blocks that contain them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_RANGE = 8 << 20
 """Bytes per request: what is lost when a connection breaks."""
 
 Mask = npt.NDArray[np.bool_]
-"""(height, width) of a window: the pixels that are wanted."""
+"""Bool (height, width) of a window: the selected pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Window:
     Raises
     ------
     ValueError
-        If it has no pixels, or begins before the raster does.
+        If it has no pixels, or starts before the raster.
     """
 
     row: int
@@ -34,22 +34,22 @@ class Window:
     width: int
 
     def __post_init__(self) -> None:
-        """Refuse what no raster has."""
+        """Reject windows that no raster has."""
         if min(self.row, self.col) < 0 or min(self.height, self.width) < 1:
             raise ValueError(f"a window starts at row and column 0 or more and is not empty, found {self}")
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns, to index an array with."""
+        """Slices of rows and columns, to index an array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns, how many."""
+        """Number of rows and columns."""
         return self.height, self.width
 
     def is_within(self, shape: tuple[int, int]) -> bool:
-        """Whether a raster of so many rows and columns has all of it."""
+        """Return whether it is entirely inside a raster with that many rows and columns."""
         return self.row + self.height <= shape[0] and self.col + self.width <= shape[1]
 
 
