@@ -23,7 +23,7 @@ numbers = [1, 2, 3]  # odc-stac counts bands from 1
 values = odc.stac.load(items, bands=[f"embeddings_f32.{n}" for n in numbers], bbox=small)
 print(f"{label}, float32: {dict(values.sizes)}, {values.nbytes:,} bytes, dates {values.time.dt.year.values}")
 
-converted = [item for item in items if "embeddings" in item.assets]
+converted = [item for item in items if item.properties["tessera:cog"]]
 if converted:
     codes = odc.stac.load(converted, bands=[*(f"embeddings.{n}" for n in numbers), "scales"], bbox=small)
     again = codes["embeddings.1"].astype("float32") * codes["scales"]

@@ -87,8 +87,6 @@ def test_readme_snippets(server: Server, tiles: Converted, tmp_path: Path) -> No
     results = []
     for name in ("odc-stac-int8", "odc-stac-float32"):
         text = localised(snippets()[name][1], server.url, BBOX)
-        if name == "odc-stac-int8":  # only converted tiles have codes; 2022 is not converted
-            text = text.replace(f"bbox={list(BBOX)})", f"bbox={list(BBOX)}, datetime='2023/2024')")
         save = "\nembeddings.rename('e').drop_attrs().to_netcdf('out.nc', engine='h5netcdf')\n"
         run_python(text + save, tmp_path)
         with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as ds:

@@ -87,7 +87,7 @@ print(json.dumps({
 
 
 def test_dask_geopandas_and_lonboard(folder: Path, tmp_path: Path) -> None:
-    python = environment(Path(__file__).with_name("tables.lock"))
+    python = environment(Path(__file__).parent / "readers" / "readers.lock")
     done = subprocess.run(
         [python, "-c", _OTHERS, folder],
         cwd=tmp_path,

@@ -437,5 +437,5 @@ def test_points_of_published_arrays_are_a_few_bytes_each(server: Server, tiles: 
 
 def test_points_snippet(server: Server, tmp_path: Path) -> None:
     text = localised(snippets()["sample-points"][1], server.url, BBOX)
-    text = text.replace("[0.11, 0.12]", "[15.65, 15.66]").replace("[52.2, 52.21]", "[78.25, 78.26]")
+    text = text.replace("[0.12, 0.13]", "[15.65, 15.66]").replace("[52.15, 52.16]", "[78.25, 78.26]")
     assert run_python(text, tmp_path).startswith("(2, 2, 128) ")
