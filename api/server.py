@@ -168,7 +168,7 @@ def application() -> Any:
 
 def _leave_with(sentinel: int, seconds: int) -> None:
     wait([sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)  # finish what is under way
+    os.kill(os.getpid(), signal.SIGTERM)  # finish requests in progress
     threading.Event().wait(seconds)
     os._exit(1)
 
@@ -188,14 +188,14 @@ class _Workers(Multiprocess):
 
 
 def run(sock: socket.socket, workers: int, settings: Settings) -> None:
-    """Serve the catalogue of the settings on a socket until told to stop."""
+    """Serve the catalogue of the settings on a socket until stopped."""
     raise_file_limit()
     config = uvicorn.Config(
         "api.server:application",
         factory=True,
         http=PatientProtocol,
         workers=workers,
-        # one line a request costs more than many a request: the access log is a setting of the app
+        # logging a line costs more than many requests: the access log is a setting of the app
         access_log=False,
         log_level="warning",
         proxy_headers=settings.trust_forwarded,

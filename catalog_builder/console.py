@@ -25,7 +25,7 @@ class Progress(Protocol):
 
 
 def no_progress(what: str, done: int, of: int) -> None:
-    """Report nothing: the default wherever progress is told."""
+    """Ignore progress: the default wherever progress is reported."""
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ class FolderStore:
             try:
                 identity = self._look()
             except (OSError, CatalogError) as exc:
-                self._refuse(exc)  # in the middle of a change, or gone: what is open stays good
+                self._refuse(exc)  # in the middle of a change, or gone: the open build stays in service
                 return self._snapshot
             opening = self._opening
             begun = opening is None and identity != self._identity
@@ -141,6 +141,6 @@ class FolderStore:
         index = self.folder.open_index()
         check_digest(index.path)
         found = index.path.stat()
-        # Not a time, if it can be: clocks go back, and copies on other servers keep their ETags.
+        # Not a time, if possible: clocks go back, and copies on other servers keep their ETags.
         digest = recorded_digest(index.path) or f"{found.st_mtime_ns:x}{found.st_size:x}"
         return IndexSnapshot(index, digest, found.st_mtime)

@@ -21,7 +21,7 @@ SETTINGS = {
     "MALLOC_ARENA_MAX": (-8, 2),
     # Blocks from this size on come from the system and go back when they are freed.
     "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 20),
-    # Bytes at the end of the heap that are kept: a few answers.
+    # Bytes at the end of the heap that are kept: a few responses.
     "MALLOC_TRIM_THRESHOLD_": (-1, 8 << 20),
 }
 """Values set by the operator are kept."""

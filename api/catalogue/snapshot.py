@@ -72,7 +72,7 @@ class Snapshot:
                 return found
         made = make()
         with self._lock:
-            # two may have made it at the same time: all go on with the same one
+            # two threads may have computed it at the same time: all continue with the same one
             return made if self._retired else self._made.setdefault(key, made)
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:

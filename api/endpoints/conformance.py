@@ -20,7 +20,7 @@ CONFORMANCE: list[str] = sorted(
         f"{_OAF1}/core",
         f"{_OAF1}/oas30",
         f"{_OAF1}/geojson",
-        # Clients look for the one or the other version of sort.
+        # Clients look for one or the other version of sort.
         *(f"{_STAC}/{v}/{c}#sort" for v in ("v1.0.0", "v1.1.0") for c in ("item-search", "ogcapi-features")),
         f"{_STAC}/v1.1.0/item-search#sortables",
         f"{_STAC}/v1.0.0/item-search#fields",

@@ -61,7 +61,7 @@ class TesseraClient(AsyncBaseCoreClient):
         return list(CONFORMANCE)
 
     async def landing_page(self, **kwargs: Any) -> Any:
-        """Answer ``GET /``."""
+        """Respond to ``GET /``."""
         return self._document(kwargs["request"], "landing", self._landing, JSON)
 
     def _landing(self, _snapshot: Snapshot, root: str, view: View) -> Any:
@@ -84,13 +84,13 @@ class TesseraClient(AsyncBaseCoreClient):
         return show_links(page, view, "search")
 
     async def conformance(self, **kwargs: Any) -> Any:
-        """Answer ``GET /conformance``."""
+        """Respond to ``GET /conformance``."""
         return self._document(
             kwargs["request"], "conformance", lambda *_: {"conformsTo": self.conformance_classes()}, JSON
         )
 
     async def all_collections(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections``: all, or those that a search asks for."""
+        """Respond to ``GET /collections``: all, or those that match a search."""
         request: Request = kwargs["request"]
         snapshot = self.store.current()
         root: str = request.scope["tessera.root"]
@@ -111,7 +111,7 @@ class TesseraClient(AsyncBaseCoreClient):
         return caching.respond(dumps(document), JSON)
 
     async def get_collection(self, *_: Any, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}``."""
+        """Respond to ``GET /collections/{collection_id}``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
         return self._document(
@@ -124,7 +124,7 @@ class TesseraClient(AsyncBaseCoreClient):
     # ------------------------------------------------------------------------------------ items
 
     async def get_item(self, *_: Any, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}/items/{item_id}``."""
+        """Respond to ``GET /collections/{collection_id}/items/{item_id}``."""
         request: Request = kwargs["request"]
         view = self._view(request)
         return await self._item(
@@ -132,7 +132,7 @@ class TesseraClient(AsyncBaseCoreClient):
         )
 
     async def item_collection(self, *_: Any, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}/items``."""
+        """Respond to ``GET /collections/{collection_id}/items``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
         if (asked := item_behind_view(request.scope["query_string"])) is not None:
@@ -143,13 +143,13 @@ class TesseraClient(AsyncBaseCoreClient):
         return await self._search(request, query, f"/collections/{cid}/items")
 
     async def get_search(self, *_: Any, **kwargs: Any) -> Any:
-        """Answer ``GET /search``."""
+        """Respond to ``GET /search``."""
         request: Request = kwargs["request"]
         query = from_text(request.scope["query_string"], parameters.SEARCH, self.settings)
         return await self._search(request, query, "/search")
 
     async def post_search(self, *_: Any, **kwargs: Any) -> Any:
-        """Answer ``POST /search``."""
+        """Respond to ``POST /search``."""
         request: Request = kwargs["request"]
         more = text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
         query = await self._posted(request, parameters.SEARCH, more)

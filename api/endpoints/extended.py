@@ -27,16 +27,16 @@ class ExtendedClient(TesseraClient):
     """Implements every endpoint; subclasses define how items are found and counted."""
 
     async def queryables(self, **kwargs: Any) -> Any:
-        """Answer ``GET /queryables`` and ``GET /collections/{collection_id}/queryables``."""
+        """Respond to ``GET /queryables`` and ``GET /collections/{collection_id}/queryables``."""
         return self._schema(kwargs["request"], "queryables", "Queryables", None)
 
     async def sortables(self, **kwargs: Any) -> Any:
-        """Answer ``GET /sortables`` and ``GET /collections/{collection_id}/sortables``."""
+        """Respond to ``GET /sortables`` and ``GET /collections/{collection_id}/sortables``."""
         names = {name: q for name, q in QUERYABLES.items() if q.sortable}
         return self._schema(kwargs["request"], "sortables", "Sortables", names)
 
     async def collections_queryables(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections-queryables``."""
+        """Respond to ``GET /collections-queryables``."""
 
         def make(_snapshot: Any, root: str, _view: Any) -> Any:
             address = f"{root}/collections-queryables"
@@ -57,7 +57,7 @@ class ExtendedClient(TesseraClient):
         )
 
     async def aggregations(self, **kwargs: Any) -> Any:
-        """Answer ``GET /aggregations`` and that of a collection."""
+        """Respond to ``GET /aggregations``, also of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
         here = f"/collections/{within}" if within else ""
@@ -75,14 +75,14 @@ class ExtendedClient(TesseraClient):
         )
 
     async def get_aggregate(self, **kwargs: Any) -> Any:
-        """Answer ``GET /aggregate`` and that of a collection."""
+        """Respond to ``GET /aggregate``, also of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
         query = from_text(request.scope["query_string"], parameters.AGGREGATE, self.settings, within)
         return await self._aggregate(request, query, within)
 
     async def post_aggregate(self, **kwargs: Any) -> Any:
-        """Answer ``POST /aggregate`` and that of a collection."""
+        """Respond to ``POST /aggregate``, also of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
         text_parameters(request.scope["query_string"], (), self.settings)
@@ -94,7 +94,7 @@ class ExtendedClient(TesseraClient):
         """Return counts of the items of a search, of all collections or within one."""
 
     async def children(self, **kwargs: Any) -> Any:
-        """Answer ``GET /children``."""
+        """Respond to ``GET /children``."""
         return self._document(
             kwargs["request"],
             "children",
@@ -108,7 +108,7 @@ class ExtendedClient(TesseraClient):
         )
 
     async def browse_root(self, **kwargs: Any) -> Any:
-        """Answer ``GET /browse``."""
+        """Respond to ``GET /browse``."""
         return self._document(
             kwargs["request"],
             "browse",
@@ -117,7 +117,7 @@ class ExtendedClient(TesseraClient):
         )
 
     async def browse_collection(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}/browse``."""
+        """Respond to ``GET /collections/{collection_id}/browse``."""
         request: Request = kwargs["request"]
         cid = self._known_collection(request)
         return self._document(
@@ -128,7 +128,7 @@ class ExtendedClient(TesseraClient):
         )
 
     async def browse_year(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}/browse/{year}``."""
+        """Respond to ``GET /collections/{collection_id}/browse/{year}``."""
         request: Request = kwargs["request"]
         cid, year = self._known_collection(request), _year(request)
         return self._document(
@@ -139,7 +139,7 @@ class ExtendedClient(TesseraClient):
         )
 
     async def browse_area(self, **kwargs: Any) -> Any:
-        """Answer ``GET /collections/{collection_id}/browse/{year}/{area}``."""
+        """Respond to ``GET /collections/{collection_id}/browse/{year}/{area}``."""
         request: Request = kwargs["request"]
         cid, year = self._known_collection(request), _year(request)
         area: str = request.path_params["area"]

@@ -72,7 +72,7 @@ class IndexClient(ExtendedClient):
             items = self._signed(render(snapshot, page.rows, root, view, query.fields), view)
             return feature_collection(items, links, page.matched)
 
-        # signing the addresses of an item takes as long as rendering several
+        # presigning the URLs of an item takes as long as rendering several
         items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
         body = await self._run(answer, inline=query.is_light and query.limit <= items_here)
         return caching.respond(body, GEOJSON)

@@ -58,7 +58,7 @@ class ObjectContent:
         """
         at, data = self._ahead
         if not at <= span.start <= span.stop <= at + len(data):
-            # what follows on the last read is part of a long answer: fetch it in long pieces
+            # a read that continues the last one is part of a long response: fetch it in large pieces
             reads_on = span.start == at + len(data) and at + len(data) > 0
             stop = min(max(span.stop, span.start + READ_AHEAD), self.size) if reads_on else span.stop
             try:
@@ -107,7 +107,7 @@ class BucketFiles:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
         address = f"{self._home}/{path}"
-        # A VRT is small and names its neighbours: it is answered where they are.
+        # A VRT is small and refers to its neighbours: it is served next to them.
         if scope["method"] == "GET" and self._access != "proxy" and not path.endswith(".vrt"):
             await self._redirect(address, scope, send)
             return
@@ -147,7 +147,7 @@ class BucketFiles:
         except StorageError as error:
             await self._unavailable(error, scope, send)
             return
-        # a second less: an answer must not be used when its address is not good any more
+        # a second less: a response must not be used when its URL has expired
         control = f"private, max-age={max(when.left - 1, 0)}"
         await send_redirect(send, location, control, permanent=False)
 

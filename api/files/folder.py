@@ -256,7 +256,7 @@ class RangedFiles:
                 await self.serve(path, scope, receive, send)
 
     async def _list(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a page that lists a folder's files, in the form of nginx's; 404 if it is not listed."""
+        """Return a page that lists a folder's files, in nginx's format; 404 if it is not listed."""
         lines = None
         if self._listed is not None and self._listed(path):
             lines = await anyio.to_thread.run_sync(_listing, self.root, path)
@@ -275,7 +275,7 @@ class RangedFiles:
         )
 
     async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a GET or HEAD with a file, given its path below the root; 404 if there is none."""
+        """Respond to a GET or HEAD with a file, given its path below the root; 404 if there is none."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(READ_THREADS)
         try:

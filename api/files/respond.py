@@ -11,7 +11,7 @@ Where the RFC leaves a choice:
 * Of several ranges those that cannot be satisfied are dropped, and overlapping ones are merged, so
   a response is never longer than the file plus its part headers. More than ``max_ranges`` is 416.
   GDAL asks for at most 250 at a time (``GDAL_HTTP_MULTIRANGE=SINGLE_GET``), but understands the
-  answer only with a capital ``Content-Type``, as nginx has it; uvicorn and HTTP/2 write names in
+  response only with a capital ``Content-Type``, as nginx sends it; uvicorn and HTTP/2 write names in
   small letters. It then falls back to one range per request.
 * ``Range`` on HEAD is ignored: the RFC defines it for GET only.
 """
@@ -112,7 +112,7 @@ async def respond(
     if head or not length:
         await send_whole(send, status, headers)
     elif length <= CHUNK:
-        # Read before answering: then a file that just shrank is a clean 503.
+        # Read before responding: then a file that just shrank is a clean 503.
         try:
             body = b"".join([await _bytes(piece, content, limiter) for piece in pieces])
         except ContentChangedError as error:

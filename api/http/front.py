@@ -100,13 +100,13 @@ class Front:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        # A copy: the server reads its own for the method, to know that a HEAD has no body.
+        # A copy: the server reads the method from its own, to know that a HEAD has no body.
         scope = dict(scope)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method: str = scope["method"]
         root, prefix = service_root(scope, self._settings.root_path, self._settings.trust_forwarded)
         scope["tessera.root"], scope["root_path"] = root, prefix
-        # Redirects of the framework are made of these, so they must be as sound as our links.
+        # The framework builds redirects from these, so they must be as valid as our links.
         scope["scheme"], _, host = root.removesuffix(prefix).partition("://")
         if headers.get(b"host") != host.encode():
             others = [(k, v) for k, v in scope["headers"] if k != b"host"]
@@ -123,7 +123,7 @@ class Front:
         try:
             await self._answer(scope, headers, receive, exchange)
         except asyncio.CancelledError:
-            # Nothing cancels a request but the server's end, when `stop_seconds` are over.
+            # Only the server's shutdown cancels a request, when `stop_seconds` are over.
             self._metrics.error("unavailable")
             if not exchange.started:
                 response = error(503, "the server is stopping, try again", {"retry-after": "1"})
@@ -176,7 +176,7 @@ class Front:
 
         async def limited() -> Message:
             nonlocal read, more
-            if not more:  # what comes now is only that the client left
+            if not more:  # the only message now is that the client has left
                 return await receive()
             try:
                 with anyio.fail_after(deadline - anyio.current_time()):
@@ -280,7 +280,7 @@ class _Exchange:
                 await self._send(message)
                 return
             message["headers"] += _CORS
-            self._start = message  # until the first part of the body is here
+            self._start = message  # until the first part of the body has arrived
             return
         if self.raw or message["type"] != "http.response.body":
             self.sent += len(message.get("body", b""))

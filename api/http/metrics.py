@@ -42,7 +42,7 @@ class Metrics:
     """The metrics of this worker, or of all that share :data:`FOLDER`."""
 
     def __init__(self) -> None:
-        # a second series for each of ours, which nobody reads
+        # a second series for each of ours, which is not needed
         disable_created_metrics()  # type: ignore[no-untyped-call]
         mine = self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -70,7 +70,7 @@ class Metrics:
             registry=mine,
         )
         for kind in ERRORS:
-            self._errors.labels(kind)  # zero is a figure too: an alert on the first failure needs it
+            self._errors.labels(kind)  # zero is a value too: an alert on the first failure needs it
         self._in_flight.set(0)
 
     def begin(self) -> None:
@@ -98,7 +98,7 @@ class Metrics:
         folder = os.environ.get(FOLDER)
         if folder:
             for worker in set(_workers(folder)) - set(_living(folder)):
-                # its requests in flight are gone with it; what it counted stays counted
+                # its requests in flight are gone with it; its counters are kept
                 multiprocess.mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
@@ -120,7 +120,7 @@ class _State(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("tessera_stac", "The program.", {"version": __version__})
-        with contextlib.suppress(UnavailableError):  # a database that is away: the figures of requests stay
+        with contextlib.suppress(UnavailableError):  # the database is unreachable: the request metrics remain
             yield from _of_catalogue(self.store.current())
         for name, text, is_so in (
             ("tessera_index_damaged", "Whether the index being served is damaged.", self.store.damage),

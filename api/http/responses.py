@@ -55,9 +55,9 @@ class _Validators:
         self._asked = request.headers.get("if-none-match") if self._readable else None
         seconds = settings.cache_seconds
         if period is not None:
-            # Who uses a copy at its very end must still find half of its addresses' time.
+            # A cached copy at the end of its life must still have half of its URLs' lifetime left.
             seconds = max(min(seconds, period.left - period.seconds // 2), 0)
-        # signed addresses are for who asked
+        # presigned URLs are only for the client that requested them
         who = "public" if period is None else "private"
         self._control = f"{who}, max-age={seconds}" if seconds else "no-cache"
 

@@ -31,7 +31,7 @@ DIST = Path(__file__).parents[1] / "browser_dist"
 PUBLIC_BROWSER = "https://radiantearth.github.io/stac-browser/#/external"
 """Loads any catalogue that the visitor's machine can reach."""
 
-# STAC Browser draws map tiles rather than COGs where an item links both. It reads a COG by ranges itself,
+# STAC Browser prefers map tiles to COGs where an item links both. It reads a COG by range requests itself,
 # sharper and at no cost to the server.
 _PREFER_COGS = """\
 window.STAC_BROWSER_CONFIG.preprocessSTAC = (stac) => {
@@ -73,7 +73,7 @@ class _File:
 
     @property
     def caching(self) -> str:
-        # webpack puts a digest of the content into the names of what is below these
+        # webpack puts a digest of the content into the names of files below these
         return IMMUTABLE if self.name.startswith(("js/", "css/", "img/", "fonts/")) else REVALIDATE
 
     def answer(self, request: Request, compress: bool) -> Response:
@@ -95,7 +95,7 @@ class _File:
 
 def _encodings(request: Request) -> set[str]:
     accepted = request.headers.get("accept-encoding", "").split(",")
-    return {part.strip() for part in accepted}  # one with a weight is not taken: it may be q=0
+    return {part.strip() for part in accepted}  # an encoding with a weight is not used: it may be q=0
 
 
 def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
@@ -129,7 +129,7 @@ def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
         return await anyio.to_thread.run_sync(file.answer, request, settings.compress)
 
     async def add_slash(request: Request) -> Response:
-        # Relative, so that it is right under any prefix that a proxy put in front.
+        # Relative, so that it is correct under any prefix that a proxy adds.
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"browser/{query}", 307)
 
@@ -156,7 +156,7 @@ def _config(request: Request, settings: Settings) -> Response:
             {"label": "API document", "url": f"{root}/api.html"},
         ],
     }
-    # JSON is JavaScript; not stored, because the address depends on how the client came here.
+    # JSON is JavaScript; not cached, because the URL depends on how the client reached the server.
     said = orjson.dumps(config, option=orjson.OPT_INDENT_2).decode()
     body = f"window.STAC_BROWSER_CONFIG = {said};\n{_PREFER_COGS}"
     return Response(body, 200, {"cache-control": "no-store"}, "text/javascript; charset=utf-8")
@@ -164,7 +164,7 @@ def _config(request: Request, settings: Settings) -> Response:
 
 def _how_to_get_it(request: Request) -> Response:
     root: str = request.scope["tessera.root"]
-    # As STAC Browser writes addresses of others in its own: one slash after the protocol.
+    # STAC Browser writes other URLs in its own in this form: one slash after the protocol.
     public = f"{PUBLIC_BROWSER}/{root.replace('://', ':/', 1)}/"
     body = f"""\
 <h1>STAC Browser is not installed on this server</h1>

@@ -84,16 +84,16 @@ class _Coverage:
         self._browser = browser
 
     async def page(self, request: Request) -> Response:
-        """Answer ``/coverage``."""
+        """Return the coverage page."""
         root: str = request.scope["tessera.root"]
 
         def make(snapshot: Snapshot) -> bytes:
-            # Real data first: it is what a visitor came for.
+            # Real data first: it is what visitors look for.
             records = sorted(snapshot.collections.values(), key=lambda r: r.dataset.is_synthetic)
             layers = [
                 {
                     **layer(record.id, record.dataset.title, _grid(snapshot, record)),
-                    # Relative to the page: right behind any prefix.
+                    # Relative to the page: correct behind any prefix.
                     "tiles": f"coverage/tiles/{record.id}/{{z}}/{{x}}/{{y}}.png?v={snapshot.generation}",
                     "at": f"coverage/at?collection={record.id}",
                 }
@@ -116,7 +116,7 @@ class _Coverage:
 
         found = await self._answer(request, make, MEDIA_PNG)
         if request.query_params.get("v") == self._store.current().generation:
-            # The address names the build: what it holds never changes.
+            # The URL contains the build: its content never changes.
             found.headers["cache-control"] = IMMUTABLE
         return found
 

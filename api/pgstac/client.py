@@ -167,13 +167,13 @@ _INLINE_ITEMS = 200
 def _plain(request: Request) -> Request:
     """Return a request without body and parameters, of which stac-fastapi-pgstac makes its links.
 
-    It would read a body again for them, and fail where there is none; ours are made anew anyway.
+    It would read a body again for them, and fail where there is none; our links replace them anyway.
     """
     return Request({**request.scope, "method": "GET", "query_string": b""})
 
 
 def _with_tokens(page: Json) -> Json:
-    """Put the token of each paging link beside it: stac-fastapi-pgstac writes it into an address."""
+    """Extract the token of each paging link: stac-fastapi-pgstac writes it into a URL."""
     links = []
     for one in page["links"]:
         rel, href = one.get("rel"), str(one.get("href", ""))

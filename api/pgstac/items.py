@@ -1,7 +1,7 @@
 """Stored items, presented like those of the index: links, images, views, fields, hrefs.
 
 An item of ours was made from the template of :mod:`catalog_builder.item.item`, without links and for the
-address it was loaded for. What a request adds is rendered from the same templates.
+root URL it was loaded for. What a request adds is rendered from the same templates.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def records_of(
 ) -> dict[str, CollectionRecord]:
     """Return the records of collections with the years and counts that were really loaded.
 
-    Ordinals are given anew: catalogues that were built apart may use one twice.
+    Ordinals are reassigned: catalogues that were built separately may use the same one.
     """
     found = {}
     for ordinal, cid in enumerate(sorted(c for c in stored if years.get(c)), 1):

@@ -75,7 +75,7 @@ class Pictures:
     """Draws items of one snapshot. Safe to share between threads."""
 
     def __init__(self, snapshot: AnySnapshot, home: str) -> None:
-        """Draw items of ``snapshot``, whose catalogue is the folder or the s3 address ``home``."""
+        """Draw items of ``snapshot``, whose catalogue is the folder or the s3 URL ``home``."""
         self._snapshot = snapshot
         self._home = home
         self._folder = Path(home).resolve()
@@ -204,7 +204,7 @@ class Pictures:
             yield reader
 
     def _kept(self, key: tuple[str, Style]) -> Reader | None:
-        """Open a picture in memory; once open it stays, whoever pushes it out."""
+        """Open an image in memory; once open it stays valid, even if it is evicted."""
         with self._lock:
             found = self._raw.get(key)
             if found is None:
@@ -213,7 +213,7 @@ class Pictures:
             return Reader(found.name)
 
     def _raw_picture(self, record: CollectionRecord, tile: TileId, year: int, style: Style) -> MemoryFile:
-        """Return an unconverted tile's picture as a GeoTIFF in memory."""
+        """Return an unconverted tile's image as a GeoTIFF in memory."""
         found = _read_raw(record, tile, year, style.bands or ALL_BANDS)
         if style.bands is None:
             basis = self._basis(record)
@@ -285,7 +285,7 @@ def _read_raw(
     try:
         return read_window(place, None, bands, mask=mask)
     except StorageError as error:
-        # a client is told the file, and not where this server has it
+        # the client learns the file's name, but not its location on the server
         reason = str(error).replace(f"{record.source_root.rstrip('/')}/", "")
         raise NotFoundError(f"{tile.name} of {year} cannot be read: {reason}") from error
 

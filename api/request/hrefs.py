@@ -72,7 +72,7 @@ def shown(addresses: Addresses, hrefs: Hrefs, home: str, access: Access) -> Addr
     )
     views = ""
     if data.startswith(SIGNED):
-        # A VRT names its neighbours without a signature: this server knows them by these names.
+        # A VRT refers to its neighbours without a signature: this server serves them under these names.
         inside = home and data.startswith(f"{SIGNED}{home.removeprefix('s3://')}/")
         below = data.removeprefix(SIGNED).removeprefix(home.removeprefix("s3://"))
         views = f"{{root}}/data{below}" if inside else address(addresses.data, "https")

@@ -1,4 +1,4 @@
-"""Search among collections. There are at most a few, so each is tested by itself.
+"""Search among collections. There are only a few, so each is tested individually.
 
 Filters are evaluated by the ``cql2`` package; the properties that may be named are checked first.
 """

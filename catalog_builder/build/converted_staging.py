@@ -45,7 +45,7 @@ class CogStaging:
         # Python's sqlite3 hands one prepared statement to two threads that run the same text at once.
         self._lock = threading.Lock()
         self.columns = tuple(columns)
-        # Of use to this process alone, and thrown away with it: nothing is journalled.
+        # Used only by this process, and discarded with it: nothing is journalled.
         self._db.executescript(
             "PRAGMA page_size=16384; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;"

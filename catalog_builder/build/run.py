@@ -109,7 +109,7 @@ def _build(
         _stage_cogs(cogs, home, options, old)
         roots = _read(sources, staging, options, problems, old, progress)
         for year in cogs.years():
-            # A tile-year that only the ledger knows is one too: it has COGs.
+            # A tile-year that is only in the ledger counts too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
             staging.add(ManifestPart(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         new = NewVersion(version.path, folder.current, home, old, staging, options, problems, progress, cogs)
@@ -125,7 +125,7 @@ def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLo
     try:
         index = folder.open_index()
         if options.update or set(index.collections) != {options.dataset.collection_id}:
-            check_digest(index.path)  # its rows are taken over: damage must not come with them
+            check_digest(index.path)  # its rows are copied: damage must not be copied with them
     except CatalogError as exc:
         if isinstance(exc, SchemaVersionError) and exc.newer:
             raise CatalogError(f"{exc}, or build into a new folder") from exc

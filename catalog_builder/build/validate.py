@@ -165,7 +165,7 @@ def _year(address: str, extract: Extract, year: int, n: int) -> Finding:
         in_index = extract.cells(year)
         page = next(extract.pages(year), [])
         texts = extract.texts(page[:: max(len(page) // _SAMPLE, 1)])
-    except Exception as exc:  # damaged rows can make anything fail
+    except Exception as exc:  # damaged rows can cause any error
         return Finding(what, (f"{extract.index.path}: cannot be read ({exc})",))
     if len(in_index) != n:
         problems.append(f"the index holds {len(in_index):,} tile-years, its record says {n:,}")

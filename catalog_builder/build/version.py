@@ -214,7 +214,7 @@ class NewVersion:
         path = self.current / STATE / collection / f"{year}.npz"
         try:
             return np.load(path)
-        except (OSError, ValueError, BadZipFile):  # not there, or damaged: then the year is written anew
+        except (OSError, ValueError, BadZipFile):  # missing or damaged: then the year is rewritten
             return None
 
     def _compare(

@@ -118,7 +118,7 @@ class YearRows:
             texts = self.table["geotiff"].to_pylist()
             parts.append(np.array([_hash_text(t) for t in texts], dtype=np.uint64))
         for words in parts:
-            # multiply-xorshift: every bit of every fact reaches the result
+            # multiply-xorshift: every bit of every value affects the result
             result = (result ^ words) * np.uint64(0x9E3779B97F4A7C15)
             result ^= result >> np.uint64(29)
         return result

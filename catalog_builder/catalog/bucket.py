@@ -301,7 +301,7 @@ class BucketCatalog:
                         cache_control=_CHANGING,
                     )
             self._remove({name for name in found.previous if name not in found.files})
-            # Somebody who was published meanwhile may have been faster, and was just overwritten.
+            # A build published in the meantime may have been faster, and was just overwritten.
             found = self.pointer(found.tag)
 
     def _remove(self, names: set[str]) -> None:

@@ -118,7 +118,7 @@ class CatalogFolder:
             finally:
                 if work.exists():
                     shutil.rmtree(work, ignore_errors=True)
-                # Closing is not enough: a process that another thread starts just now holds the file too.
+                # Closing is not enough: a process that another thread is just starting has the file open too.
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _number_in_force(self) -> int | None:

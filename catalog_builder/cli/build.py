@@ -120,7 +120,7 @@ def _build_text(done: BuildReport, out: str) -> str:
         f"  {s.source}: {s.rows:,} rows, {s.new:,} new, {s.identical:,} identical,"
         f" {s.completed:,} completed, {s.replaced:,} replaced"
         for s in done.merge.sources
-        if s.rows != s.new  # a merge is news only where sources overlap
+        if s.rows != s.new  # a merge is worth reporting only where sources overlap
     ]
     if done.problems.counts:
         lines.append(f"  {done.problems.summary()}")

@@ -45,7 +45,7 @@ def main() -> NoReturn:
         say("interrupted; finished work is kept")
         sys.exit(130)
     except BrokenPipeError:
-        # the reader of our output left (| head): not our failure
+        # the reader of our output has gone (| head): not our failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(0)

@@ -42,7 +42,7 @@ def serve(
     if catalog is None and not on_database:
         raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
-        check_digest(open_index(catalog).path)  # a clear error now, not in every worker
+        check_digest(open_index(catalog).path)  # one clear error now, instead of one in every worker
     sock = server.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
@@ -51,5 +51,7 @@ def serve(
     say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
-            os.environ.setdefault(FOLDER, shared)  # each counts there, any answers for all
+            os.environ.setdefault(
+                FOLDER, shared
+            )  # each worker counts there, and any of them can report for all
         server.run(sock, workers, Settings())

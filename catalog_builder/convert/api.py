@@ -234,7 +234,7 @@ def _workers(
     if free is not None and count * need > free:
         about += f"; together that may exceed the {size(free)} that are free: use fewer --workers"
     if dask is not None:
-        # A raster that is no tile may need more than a tile does: what is free is shared out.
+        # A raster that is not a tile may need more than a tile: the free memory is divided among the workers.
         local, where = start_local(count, max(need * 5 // 4, (free or 0) * 4 // 5 // count))
         return local, count, f"Dask on this machine: {about}; {where}"
     return processes.ProcessWorkers(count), count, about

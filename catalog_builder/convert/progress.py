@@ -16,7 +16,7 @@ _EVERY = 10.0
 
 
 class Reporter(Protocol):
-    """Told of everything that happens in a run."""
+    """Receives all events of a run."""
 
     def start(self, total: int) -> None:
         """Begin with a number of jobs."""

@@ -104,7 +104,7 @@ def run(
     label
         Part of the name of this run's ledger file (the shard).
     report
-        Told what happens.
+        Receives the events of the run.
     force
         Convert tiles again that are already done.
     convert
@@ -254,7 +254,7 @@ class _Loop:
         self._write(row)
 
     def _broken(self, job: Job) -> None:
-        """Find out with whose job in hand a worker died."""
+        """Find out which job was running when a worker died."""
         others = list(self.running.values())
         self.running.clear()
         self.workers.renew()

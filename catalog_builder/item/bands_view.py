@@ -127,7 +127,7 @@ def bands_template(
         "stac_extensions": [*extensions, RASTER],
         "properties": {**properties, "proj:epsg": Number("epsg")},
         "assets": {key: When(READABLE, asset) for key, asset in band_assets(lane, bands).items()},
-        # who follows a link stays in the view
+        # links preserve the view
         "links": [
             {
                 "rel": "self",

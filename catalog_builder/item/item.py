@@ -160,7 +160,7 @@ def item_template(
         "bbox": [Number("west"), Number("south"), Number("east"), Number("north")],
         "properties": {
             "title": Text(f"{dataset.title}, {{lon}} {{lat}}, {{year}}"),
-            # An instant that sorts and labels the year, and the interval it stands for. A null
+            # An instant that sorts and labels the year, and the interval it represents. A null
             # datetime is valid STAC, but pgSTAC and others lose it.
             "datetime": Instant("{year}-01-01T00:00:00Z"),
             "start_datetime": Instant("{year}-01-01T00:00:00Z"),
@@ -424,7 +424,7 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
     converted = (rows.has & int(Has.COG)) != 0
     on_source = np.where(converted, (rows.has & int(Has.COG_SOURCE_GRID)) != 0, grid_kind == "source")
     if (converted & (on_source != (grid_kind == "source"))).any():
-        # The transform as the file has it, whichever grid it was converted to.
+        # The transform of the file, whichever grid it was converted to.
         lattice = grid.rasters(row, col, "utm")
         raster = replace(
             raster,

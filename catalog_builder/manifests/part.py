@@ -63,7 +63,7 @@ class Subset:
             inside = np.zeros(len(lat_i), dtype=np.bool_)
             row, col = of_centres(np.asarray(lat_i), np.asarray(lon_i))
             for west, south, east, north in split_antimeridian(*self.bounds):
-                # cells whose open interval meets the open interval of the box
+                # cells whose open interval overlaps the open interval of the box
                 col_first = np.searchsorted(LON_EDGES, west, side="right") - 1
                 col_last = np.searchsorted(LON_EDGES, east, side="left") - 1
                 row_first = np.searchsorted(LAT_EDGES, south, side="right") - 1

@@ -71,7 +71,7 @@ def dataset_in(path: str) -> Dataset | None:
         if folder in _BY_DIRECTORY:
             return _BY_DIRECTORY[folder]
         if i and folders[i - 1] == "landmasks":
-            # landmasks are shared by the variants of a version: only a single one is named by it
+            # the variants of a version share landmasks: these name a dataset only if there is one variant
             sharing = [d for d in DATASETS if d.landmask_directory == folder]
             return sharing[0] if len(sharing) == 1 else None
     return None
@@ -101,7 +101,7 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
         length = 0
         try:
             while length < size:
-                # read1: what precedes a break must not be lost with it
+                # read1: data before a break must not be lost with it
                 block: bytes = cast(Any, file).read1(size - length)
                 if not block:
                     ended = True

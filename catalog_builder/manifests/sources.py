@@ -207,7 +207,7 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
-            # little enough that what it unpacks to is bounded
+            # small enough that the decompressed size is bounded
             packed = _read1(self._body, 1 << 16)
             if not packed:
                 if self._frame is not None:

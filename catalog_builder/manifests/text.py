@@ -95,7 +95,7 @@ def read_text(file: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
         Decompressed bytes.
     """
     promise = _Promise.of(reading.source)
-    # lines of a tile's own SHA256 file name the files only; the folder says which tile
+    # lines of a tile's own SHA256 file contain only file names; the folder identifies the tile
     folder = _FOLDER.search(reading.source.replace("!", "/"))
     pairers: dict[str, Pairer] = {}
     for first_line, chunk in text_chunks(file, reading):
@@ -116,7 +116,7 @@ def _split(chunk: bytes, first_line: int, reading: Reading) -> tuple[list[bytes]
     if len(words) == 2 * n_lines and chunk.isascii() and not words[0].startswith(b"#"):
         hash_first = len(words[0]) == 64 and b"." not in words[0]
         paths, hashes = (words[1::2], words[0::2]) if hash_first else (words[0::2], words[1::2])
-        # a hash is 64 long; were a line short of a word, paths would stand among the hashes
+        # a hash has 64 characters; if a line lacked a word, paths would appear among the hashes
         if set(map(len, hashes)) == {64}:
             if hash_first:  # sha256sum marks binary files with an asterisk
                 paths = [p.removeprefix(b"*") for p in paths]

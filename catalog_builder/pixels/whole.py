@@ -42,7 +42,7 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
     Parameters
     ----------
     address
-        Path, s3 or http(s) address.
+        Path, s3 or http(s) URL.
     size, sha256
         Expected size and SHA-256 of the file, if known.
 

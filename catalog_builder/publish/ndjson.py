@@ -41,7 +41,7 @@ def write_ndjson(out: str, parts: Sequence[Extract], report: Progress = no_progr
     with _target(out) as stream:
         for part in parts:
             for rows in part.pages():
-                # a template's texts hold no newline: JSON escapes it
+                # rendered texts contain no newline: JSON escapes it
                 stream.write("\n".join([*part.texts(rows), ""]).encode())
                 done += len(rows)
                 report("writing items", done, of)

@@ -53,7 +53,7 @@ def gdal_environment(*addresses: str) -> Iterator[None]:
             yield
         return
     said = storage.gdal_settings()
-    # The keys come from where boto3 has them, which may be a place that GDAL does not know.
+    # boto3 may find the credentials in a place that GDAL does not know.
     session = AWSSession(
         region_name=said.pop("AWS_REGION"),
         profile_name=storage.S3Settings.from_environment().profile,

@@ -135,7 +135,7 @@ def _raw_vrt(
     size = array.item_size
     pixel = array.bands * size
     order = "<ByteOrder>MSB</ByteOrder>" if array.big_endian else "<ByteOrder>LSB</ByteOrder>"
-    common = (  # what is the same in 128 bands
+    common = (  # what is the same for all 128 bands
         f"<PixelOffset>{pixel}</PixelOffset><LineOffset>{pixel * raster.width}</LineOffset>"
         + (order if size > 1 else "")
         + "</VRTRasterBand>"

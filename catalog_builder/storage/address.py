@@ -11,7 +11,7 @@ from catalog_builder import __version__
 from catalog_builder.errors import StorageError
 
 USER_AGENT = f"tessera-stac/{__version__}"
-"""Sent with every request: the CDN in front of the data answers 403 to some libraries' default
+"""Sent with every request: the CDN in front of the data returns 403 for some libraries' default
 (geotessera issue 213)."""
 CHUNK = 1 << 20
 """Bytes read and written at a time."""
@@ -78,7 +78,7 @@ def published_address(address: str) -> str | None:
     'https://data.source.coop/tessera/v1'
     """
     bucket, key = bucket_key(address)
-    if bucket == "tessera":  # the bucket that upstream's manifests name, at source.coop's own endpoint
+    if bucket == "tessera":  # the bucket named by upstream's manifests, at source.coop's own endpoint
         base = "https://data.source.coop/tessera"
     elif region := re.match(r"([a-z]{2}(?:-[a-z]+)+-[0-9])\.", bucket):
         base = f"https://s3.{region[1]}.amazonaws.com/{bucket}"  # source.coop puts the region in front

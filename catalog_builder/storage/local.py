@@ -79,7 +79,7 @@ def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> It
         As it comes.
     """
     token = "" if lone else f".{uuid.uuid4().hex[:12]}"
-    # keeps the suffix, by which some writers choose their format
+    # keeps the suffix, from which some writers choose their format
     path = target.with_name(f".{target.stem[:100]}{token}.partial{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> It
             _remove(path)
         raise
     if durable:
-        with suppress(OSError):  # some systems cannot open folders; there it is as good as it gets
+        with suppress(OSError):  # some systems cannot open folders; nothing more can be done there
             _sync(target.parent)
 
 
@@ -108,7 +108,7 @@ def write_atomic(target: Path, *, lone: bool = False) -> Iterator[Path]:
     try:
         with in_one_step(target, lone=lone) as path:
             yield path
-    except BrokenPipeError:  # not of this file: nobody reads the progress any more
+    except BrokenPipeError:  # not an error of this file: the reader of the progress output has gone
         raise
     except OSError as error:
         raise StorageError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -1,4 +1,4 @@
-"""Media types of everything that is published: what items say, what stores and the server answer.
+"""Media types of everything that is published, for items, object stores and the server.
 
 The one table: an asset's ``type``, the ``Content-Type`` of its object in S3 and that of ``/data`` are equal
 because all three are looked up here.

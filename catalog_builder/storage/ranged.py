@@ -144,7 +144,7 @@ class _Remote:
             data, problem = objects.read_range(target, start, stop), ""
         else:
             data, problem, url = web.read_range(target, start, stop)
-            if problem and target != self._asked:  # a presigned URL may have expired meanwhile
+            if problem and target != self._asked:  # a presigned URL may have expired in the meantime
                 data, problem, url = web.read_range(self._asked, start, stop)
             self._target = url or self._asked
         if not problem and len(data) != stop - start:

@@ -74,7 +74,7 @@ def read_range(address: str, start: int, stop: int) -> Range:
 
 @cache
 def _client_of(_pid: int) -> httpx.Client:
-    # 60 ms to import: only when an address asks for it
+    # 60 ms to import: only when an http(s) URL is used
     import httpx
 
     return httpx.Client(

@@ -165,7 +165,7 @@ def sample_set(
                 for future in as_completed([executor.submit(_make_and_write, *job) for job in jobs]):
                     finish(future.result())
     finally:
-        registries = _write_registries(root)  # of what is there, also after a failure
+        registries = _write_registries(root)  # for the existing tiles, even after a failure
     return SampleSet(root, embeddings, landmasks, registries, [written[key] for key in wanted])
 
 
@@ -193,7 +193,7 @@ def write_npy_tile(
     tile, year = sample.tile, sample.year
     size = None if sample.landmask.shape == tile.raster().shape else sample.landmask.shape
     npy, scales, sums, stamp, landmask = _paths(Path(embeddings), Path(landmasks), tile, year)
-    for path in (stamp, sums):  # while they are missing, the tile is not whole
+    for path in (stamp, sums):  # while they are missing, the tile is incomplete
         path.unlink(missing_ok=True)
     _write_landmask(landmask, sample)
     npy_sha256 = _write_npy(npy, sample.codes)
@@ -238,7 +238,7 @@ def _find(embeddings: Path, landmasks: Path, tile: TileId, year: int, wanted: st
         if stamp.read_text() != wanted or not landmask.is_file():
             return None
         digests = {name: digest for digest, name in map(str.split, sums.read_text().splitlines())}
-        # The header tells whether the file is as long as it should be; the stamp vouches for the rest.
+        # The header determines the expected length of the file; the stamp vouches for the rest.
         for path in (npy, scales):
             array = np.load(path, mmap_mode="r")
             if path.stat().st_size != 128 + array.nbytes:
@@ -360,7 +360,7 @@ def _write_metadata(root: Path, tiles_of: dict[int, int]) -> None:
         "format": "npy",
         "note": "Made up by tessera-stac sample. Not TESSERA data.",
         "tile_count": sum(tiles_of.values()),
-        # upstream has one year here; a list says that there are more
+        # upstream has one year here; a list states that there are more
         "year": next(iter(tiles_of)) if len(tiles_of) == 1 else sorted(tiles_of),
     }
     path = root / METADATA_FILE

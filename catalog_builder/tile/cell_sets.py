@@ -27,7 +27,7 @@ def at_least(sets: Sequence[Runs], n: int) -> Runs:
     n_starts = sum(map(len, firsts))
     step = np.ones(len(at), np.int64)
     step[n_starts:] = -1
-    order = np.lexsort((-step, at))  # starts first: runs that touch are joined
+    order = np.lexsort((-step, at))  # starts first: adjacent runs are joined
     at, depth = at[order], np.cumsum(step[order])
     before = np.concatenate([[0], depth[:-1]])
     opens = at[(before < n) & (depth >= n)]

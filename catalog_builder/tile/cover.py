@@ -195,7 +195,7 @@ def _simple_parts(geometry: BaseGeometry) -> Geometries:
     # Collections nest; the loop ends because every pass opens one layer.
     while (shapely.get_type_id(parts) > _POLYGON).any():
         parts = shapely.get_parts(parts)
-    parts = shapely.get_parts(parts)  # copies: preparing them leaves the caller's geometry alone
+    parts = shapely.get_parts(parts)  # copies: preparing them does not modify the caller's geometry
     return parts[~shapely.is_empty(parts)]
 
 

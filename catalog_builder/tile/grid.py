@@ -127,7 +127,7 @@ class TileId:
 
         The last column and row also own the edges 180 E and 90 N.
         """
-        if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # also refuses NaN
+        if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # also rejects NaN
             raise GridError(f"point ({lon}, {lat}) is not on the globe: expected lon -180..180, lat -90..90")
         return cls.from_row_col(
             min(bisect_right(LAT_EDGES, lat) - 1, N_ROWS - 1),
@@ -347,7 +347,7 @@ class _RasterTable(NamedTuple):
 @cache
 def _table() -> _RasterTable:
     """Project the planet's corners: 0.1 s, once per process."""
-    # pyproj costs 0.1 s to import: only when geometry is wanted
+    # pyproj takes 0.1 s to import: only when geometry is needed
     from pyproj import Transformer
 
     origin = np.empty((2, N_ROWS, COLS_PER_ZONE))

@@ -18,7 +18,7 @@ TILE_SCHEMA = pa.schema(
         pa.field("lat_i", pa.int16(), nullable=False),  # tile centre x 100
         pa.field("lon_i", pa.int16(), nullable=False),
         pa.field("year", pa.int16(), nullable=False),
-        # What the manifest says of the two source files; null where it says nothing.
+        # The manifest's metadata of the two source files; null where it has none.
         pa.field("npy_size", pa.int64()),  # bytes
         pa.field("npy_sha256", SHA256),
         pa.field("scales_size", pa.int64()),

@@ -79,7 +79,7 @@ def plan(sources: Iterable[TileYear], region: BaseGeometry, *, tiles: bool) -> l
         if wanted is None:
             continue
         part = Part(source, *wanted)
-        # tiles that were converted to upstream's published corners share no lattice
+        # tiles that were converted on upstream's published corners share no grid
         off = (source.place.raster.transform.c % PIXEL, source.place.raster.transform.f % PIXEL)
         key = (source.id,) if tiles else (source.year, source.place.raster.epsg, off)
         groups.setdefault(key, []).append(part)

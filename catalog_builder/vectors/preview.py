@@ -259,7 +259,7 @@ def _read(tile: TileYear, bounds: Bounds, factor: int) -> _Piece | None:
 
 
 def _window(raster: Raster, bounds: Bounds) -> Window | None:
-    """Return the pixels of a raster that a picture shows, a few more at its rim; None if there are none."""
+    """Return the window of a raster that an image shows, with a small margin; None if it is empty."""
     from rasterio.warp import transform_bounds
 
     left, bottom, right, top = transform_bounds("EPSG:3857", f"EPSG:{raster.epsg}", *bounds)

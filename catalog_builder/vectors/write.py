@@ -267,7 +267,7 @@ def _write_xarray(path: Path, kind: str, mosaic: Mosaic) -> None:
             }
         else:
             encoding[name] = {"chunks": shape}
-        # the values are as they are: no fill value that a reader would replace
+        # the values are kept unchanged: no fill value that a reader would replace
         encoding[name]["_FillValue"] = None
     if kind == "netcdf":
         ds.to_netcdf(path, engine="h5netcdf", encoding=encoding)

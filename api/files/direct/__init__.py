@@ -22,7 +22,7 @@ description, so one folder holds both, per tile-year::
 The grid is the tile's formula on the snapped 10 m lattice, where the pixels truly lie (decision 6).
 Whether the array has the formula's shape was checked by the builder, against the size that the
 manifest states; where the file is local its header is read as well, and what does not fit is
-answered with 409 and the reason.
+rejected with 409 and the reason.
 
 Of a dataset whose container (:mod:`catalog_builder.pixels.containers`) is not these files, they are
 computed from its pixels as they are asked for.

@@ -67,7 +67,7 @@ class DirectAccess:
         self._exists = exists
         every = [a for r in self._roots.values() for a in (_arrays_root(r), r.landmasks) if a is not None]
         self._files = {root: RangedFiles(root) for root in every if not scheme(root)}
-        # a root that no client could read is the operator's mistake: say so now, not at a request
+        # a root that no client could read is the operator's mistake: fail now, not at a request
         self._addresses = {root: public_address(root) for root in every if scheme(root)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +103,7 @@ class DirectAccess:
             await self._array(found, kind, scope, receive, send)
         elif kind == "index" and self._local(found) is None:
             # With an index GDAL would not ask for an array's size, and so not learn of the redirect: it
-            # would be redirected anew for every range.
+            # would be redirected again for every range.
             await send_not_found(scope, send, "folders of remote files have no index")
         elif kind == "index" and not route.endswith("/"):
             await send_redirect(send, f"{quote(named.grid)}/", VRT_CACHE_CONTROL)

@@ -141,7 +141,7 @@ class _Window:
         if span + 2 * margin >= N_COLS:
             return cls(low, high - low, 0, N_COLS)
         start = first - margin
-        if first + span <= N_COLS:  # no need to show what lies beyond the date line
+        if first + span <= N_COLS:  # no need to show anything beyond the antimeridian
             start = max(start, 0)
             return cls(low, high - low, start, min(first + span + margin, N_COLS) - start)
         return cls(low, high - low, start, span + 2 * margin)
@@ -177,7 +177,7 @@ class _Scale:
     def fitting(cls, window: _Window, width: int) -> _Scale:
         """Fit a window into a width."""
         stretch = 1.0
-        if window.is_regional:  # true to shape at its middle, as on a Mercator map
+        if window.is_regional:  # conformal at its centre, as on a Mercator map
             middle = math.radians((window.row0 + window.n_rows / 2) / 10 - 90)
             stretch = min(1 / math.cos(middle), 6.0)
         per_cell = min(width / window.n_cols, _MAX_SIDE / (window.n_rows * stretch), 60)
@@ -214,7 +214,7 @@ def _colored(codes: npt.NDArray[np.uint8], scale: _Scale) -> Image.Image:
     cells = Image.fromarray(palette[codes])
     size = (scale.width, scale.height)
     if scale.width < codes.shape[1]:
-        # Smaller than a pixel a cell: average, but let a lone tile be seen.
+        # Less than a pixel per cell: average, but keep a single tile visible.
         averaged = np.asarray(cells.resize(size, Image.Resampling.BOX), np.float32)
         tiles = Image.fromarray(np.where(codes < _OTHER, 255, 0).astype(np.uint8))
         share = np.asarray(tiles.resize(size, Image.Resampling.BOX), np.float32)[..., None] / 255
@@ -223,7 +223,7 @@ def _colored(codes: npt.NDArray[np.uint8], scale: _Scale) -> Image.Image:
         mixed = np.where(share > 0, ground + (pure - ground) * np.sqrt(share), averaged)
         return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
     picture = cells.resize(size, Image.Resampling.NEAREST)
-    if scale.across >= 60:  # 6 pixels a cell: part the cells by a hairline
+    if scale.across >= 60:  # 6 pixels per cell: separate the cells by a thin line
         pixels = np.asarray(picture).astype(np.float32)
         lines = np.zeros(pixels.shape[:2], bool)
         lines[np.floor(np.arange(1, codes.shape[0]) * scale.up / 10).astype(int)] = True

@@ -72,7 +72,7 @@ class LedgerWriter:
             raise StorageError(f"{self._path}: {error.strerror or error}") from error
         self._good += len(line)
         if self._remote and time.monotonic() - self._put_at > _PUT_EVERY:
-            # A failure now is no loss: the rows are here, and the next put takes all of them.
+            # A failure now loses nothing: the rows are stored locally, and the next upload has all of them.
             with suppress(StorageError):
                 self._put()
 

@@ -40,7 +40,7 @@ class Done:
         self._jobs = np.empty(0, np.uint64)
         self._prints = self._places = self._named = self._jobs
         self._times = np.empty(0, np.float64)
-        # A folder that is not there is no ledger yet; a store that does not answer may have one.
+        # A missing folder means that there is no ledger yet; a store that does not respond may have one.
         with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
             self._read(ledger_files(ledger))
 

@@ -88,7 +88,7 @@ def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, land
             else:
                 rows.append((i, FileKind.GEOTIFF))
         elif (kind == FileKind.OTHER and not address.endswith(".npy")) or (
-            # A lone file that is named like a landmask was meant.
+            # A single file that is named like a landmask is intended as a source.
             kind == FileKind.LANDMASK and landmasks and len(listed) == 1
         ):
             rows.append((i, FileKind.OTHER))
@@ -172,7 +172,7 @@ def _job_of(
     if kind == FileKind.NPY:
         scales = here.address.removesuffix(".npy") + "_scales.npy"
         pair = file(scales) or SourceFile(scales)
-        # .npy files say nothing of themselves: without any hint they are v1, the first dataset
+        # .npy files do not state their dataset: without any hint they are v1, the first dataset
         return Job("npy", main, pair, landmask, named or "v1", tile, its_year)
     return Job("geotiff", main, None, landmask, named, tile, its_year)
 

@@ -91,7 +91,7 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     if not remote and not Path(source).exists():
         raise ConvertError(f"{source}: no such file or folder, and no file matches it")
     if not remote and not _is_manifest_name(source):
-        # Let the reader say what is wrong with it: one failed tile, not a failed run.
+        # The reader will report the error: one failed tile, not a failed run.
         return plan_files([source], source, wanted)
     return _plan_manifest(source, wanted)
 

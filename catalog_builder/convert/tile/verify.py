@@ -79,7 +79,7 @@ def validate_results(
     Parameters
     ----------
     out
-        Folder or ``s3://`` address that was converted to.
+        Folder or ``s3://`` URL of the outputs.
     ledgers
         Its ledgers; by default ``<out>/ledger``.
     pixels

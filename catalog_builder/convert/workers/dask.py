@@ -146,7 +146,7 @@ class DaskWorkers(Workers):
         return news
 
     def withdraw(self) -> None:
-        """Take back what no worker has in hand."""
+        """Withdraw jobs that no worker has started."""
         if not self._given:
             return
         busy = {key for keys in self._ask(self._client.scheduler.processing, {}).values() for key in keys}
@@ -157,7 +157,7 @@ class DaskWorkers(Workers):
                     self._drop(ticket)
 
     def kill(self) -> None:
-        """Leave the cluster at once; tiles in hand are dropped."""
+        """Leave the cluster at once; tiles in progress are dropped."""
         self._end()
 
     def close(self) -> None:
@@ -347,7 +347,7 @@ class DaskWorkers(Workers):
             self._news.append(text)
 
     def _ask(self, call: Callable[..., Any], default: Any) -> Any:
-        """Ask the scheduler; the default if it does not answer."""
+        """Query the scheduler; returns the default if it does not respond."""
         try:
             return self._client.sync(call, workers=None, callback_timeout=ANSWER)
         except Exception:  # whatever a broken connection raises: the client's status will tell

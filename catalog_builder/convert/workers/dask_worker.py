@@ -20,7 +20,7 @@ from catalog_builder.version import full_version
 CODE = full_version()
 """The code that this process runs; taken as it is loaded, since files change under a long-running worker."""
 _PROBE = ".tessera-writable"
-"""Object that workers put below an S3 address before their first tile."""
+"""Object that workers put below an S3 prefix before their first tile."""
 
 
 class UnfitWorkerError(Exception):

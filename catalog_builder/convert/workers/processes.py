@@ -91,7 +91,7 @@ class ProcessWorkers(Workers):
 
     @property
     def window(self) -> int:
-        """One job in hand and one waiting for each process."""
+        """One running and one waiting job per process."""
         return self.count * 2
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:

@@ -134,7 +134,7 @@ class Rows:
             degrees = exact.astype(np.float64) if exact is not None else np.full(n, np.nan)
         with np.errstate(invalid="ignore"):
             rounded = np.where(np.isfinite(degrees), np.rint(degrees), 0)
-            # float noise is far smaller; a value between two hundredths is no tile's
+            # float noise is far smaller; a value between two hundredths is not a tile's
             off = (
                 ~(np.abs(degrees - rounded) < 1e-4)
                 | (np.abs(rounded) > limit)
@@ -233,7 +233,7 @@ def tile_slot(
 def open_parquet(path: Path, reading: Reading) -> pq.ParquetFile | None:
     """Open a Parquet file; report one that is truncated or damaged."""
     try:
-        # not pre-buffered: a row group of a registry is 100 MB, a batch of it is enough at a time
+        # not pre-buffered: a row group of a registry is 100 MB, and only a batch of it is needed at a time
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         reading.problems.add(

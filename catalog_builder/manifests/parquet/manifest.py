@@ -50,7 +50,7 @@ def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPa
         groups = list(_datasets(rows))
         npy_size, scales_size = rows.sizes("grid_size"), rows.sizes("scales_size")
         slot = tile_slot(lat_i, lon_i, year)
-        if len(groups) > 1:  # a tile-year's name is unique within its dataset only
+        if len(groups) > 1:  # a tile-year's name is unique only within its dataset
             for i, (_, mask) in enumerate(groups):
                 slot[mask] = slot[mask] * len(groups) + i
         rows.drop_repeats(slot, [c for c in (npy_size, scales_size) if c is not None])

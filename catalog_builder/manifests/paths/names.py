@@ -101,7 +101,7 @@ def parse_paths(paths: pa.Array) -> Names:
         deep_kind[named & valid] = what
     kind[deep], year[deep], cell[deep] = deep_kind, deep_year, deep_cell
 
-    # everything else is told by the file's name alone, and a GeoTIFF by its folders too
+    # everything else is determined by the file's name alone, a GeoTIFF also by its folders
     open_ = np.flatnonzero(kind == FileKind.OTHER)
     if len(open_):
         rest = file.take(pa.array(open_))

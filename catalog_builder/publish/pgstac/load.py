@@ -105,13 +105,13 @@ def load_pgstac(
         ) from exc
 
     try:
-        # The loader's pool would try for half a minute; this says at once what is wrong.
+        # The loader's pool would retry for half a minute; this reports at once what is wrong.
         psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS).close()
         db = PgstacDB(dsn=dsn)
         try:
             if migrate:
                 Migrate(db).run_migration()
-                db.connect().execute("RESET ROLE")  # it leaves its own role behind
+                db.connect().execute("RESET ROLE")  # it leaves its own role set
             _check_installed(db)
             loader = Loader(db)
             _check_version(loader)
@@ -203,7 +203,7 @@ class _Load:
                 self._write(part, year, batch)
                 batch = _Batch()
             self._tell("loading items", self._done.items, self._of)
-        for band, old in before.items():  # bands that have no tile any more
+        for band, old in before.items():  # bands that no longer have tiles
             self._replace(year, old, Band.empty(band), region, batch)
         self._write(part, year, batch)
 
@@ -213,7 +213,7 @@ class _Load:
         missing = ~np.isin(old.cells, new.cells, assume_unique=True)
         lost = missing
         if region is not None:
-            lost = missing & np.isin(old.cells, region)  # the rest is not this load's
+            lost = missing & np.isin(old.cells, region)  # the rest is not part of this load
         kept = missing & ~lost
         whole = new.with_rows(old.cells[kept], old.digests[kept])
         if lost.any() or not whole.equals(old):
@@ -225,7 +225,7 @@ class _Load:
 
         if batch.rows:
             self._loader.load_items(_items(part, batch.rows), Methods(self._method))
-        # Only now: killed before this, the next load does the batch again.
+        # Only now: if killed before this, the next load redoes the batch.
         self._state.write(part.id, year, batch.bands, batch.gone)
         self._done.loaded += len(batch.rows)
         self._done.removed += len(batch.gone)

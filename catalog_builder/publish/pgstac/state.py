@@ -139,7 +139,7 @@ def prepare(connection: Any) -> None:
                 " SELECT %s, %s WHERE NOT EXISTS (SELECT FROM pgstac.queryables WHERE name = %s)",
                 [name, _json(definition), name],
             )
-        # Servers and later loads may be other users, with pgSTAC's own roles.
+        # Servers and later loads may run as other users, with pgSTAC's own roles.
         for role, rights in (("pgstac_read", "SELECT"), ("pgstac_ingest", "ALL")):
             connection.execute(f"GRANT USAGE ON SCHEMA tessera_stac TO {role}")
             connection.execute(f"GRANT {rights} ON ALL TABLES IN SCHEMA tessera_stac TO {role}")
@@ -238,7 +238,7 @@ class LoadState:
         ).fetchone()
         if there == sum(len(b.cells) for b in known.values()):
             return known
-        # Loaded or removed by other hands: all of it is compared as unknown.
+        # Loaded or removed by somebody else: all of it is treated as unknown.
         ids = self._db.execute(f"SELECT id FROM pgstac.items WHERE {_OF_YEAR}", _of_year(collection, year))
         return _unknown([text for (text,) in ids], year)
 

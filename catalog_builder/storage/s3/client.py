@@ -99,7 +99,7 @@ def client(settings: S3Settings | None = None) -> S3Client:
 
 @cache
 def _made_session(_pid: int, settings: S3Settings) -> boto3.session.Session:
-    # 0.2 s to import: only when an address asks for it
+    # 0.2 s to import: only when an S3 URL is used
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -150,14 +150,14 @@ def made_client(_pid: int, settings: S3Settings) -> S3Client:
                 connect_timeout=min(15.0, settings.timeout),
                 read_timeout=settings.timeout,
                 max_pool_connections=32,
-                # other stores than Amazon's seldom have a host name per bucket
+                # stores other than Amazon's seldom have a host name per bucket
                 s3={"addressing_style": "virtual" if hosting else "path"},
             ),
         )
     except (BotoCoreError, ValueError) as error:
         raise StorageError(f"S3 settings: {error}") from error
     if settings.requester_pays:
-        # the stubs know no handler that answers
+        # the stubs do not know handlers that return a response
         made.meta.events.register("provide-client-params.s3", _pay)  # type: ignore[arg-type]
     return made
 
@@ -235,9 +235,9 @@ def bucket_url(bucket: str) -> str:
     parts = urlsplit(endpoint)
     host = parts.netloc
     if host.endswith(".amazonaws.com") and not _region():
-        # where the region is not said, the name that leads to all of them
+        # without a region, the host name that works for all of them
         host = "s3.amazonaws.com"
-    # a dot is outside of the certificate of *.s3.amazonaws.com
+    # a name with a dot does not match the certificate of *.s3.amazonaws.com
     if _is_path_style(found) or "." in bucket:
         return f"{parts.scheme}://{host}/{bucket}"
     return f"{parts.scheme}://{bucket}.{host}"
@@ -274,7 +274,7 @@ def _region() -> str | None:
 
 
 def _is_path_style(found: S3Client) -> bool:
-    config: Any = found.meta.config  # its stubs know no settings
+    config: Any = found.meta.config  # its stubs do not know the settings
     return (config.s3 or {}).get("addressing_style") == "path"
 
 

@@ -98,7 +98,7 @@ def _read(address: str, how: dict[str, Any]) -> Tagged:
             found = client().get_object(Bucket=bucket, Key=key, **how)
             return Tagged(found["Body"].read(), found["ETag"])
         except Exception as error:
-            # of a status, boto3 has asked again already
+            # boto3 has already retried error statuses
             if error_code(error) or attempt == retry.ATTEMPTS - 1:
                 fail(address, error)
         retry.pause(attempt)

@@ -81,7 +81,7 @@ class Presigner:
             "X-Amz-SignedHeaders": "host",
             **({"x-amz-request-payer": "requester"} if settings.requester_pays else {}),
         }
-        # in the order of their names, as the signature wants them
+        # sorted by name, as the signature requires
         self._query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in query.items())
         self._head = f"{ALGORITHM}\n{stamp}\n{self._scope}\n"
         self._buckets: dict[str, tuple[str, str, str]] = {}

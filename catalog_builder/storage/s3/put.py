@@ -71,7 +71,7 @@ def put(
     sha256 = _sha256(local)
     settings = S3Settings.from_environment()
     if replacing is not None and (not settings.conditional or local.stat().st_size >= PART_FROM):
-        # Before a long upload that would be refused; and where the store keeps to no condition, instead.
+        # Before a long upload that would be refused; and instead of a condition that the store ignores.
         present = head(address)
         if present is not None and present.sha256 == sha256:
             return present.tag
@@ -102,7 +102,7 @@ def copy(source: str, target: str, *, sha256: str, content_type: str, cache_cont
         "Metadata": {SHA256: sha256},
         "ContentType": content_type,
         "CacheControl": cache_control,
-        # of the whole, also where the source was put in parts and has a hash of hashes
+        # of the whole object, even if the source was uploaded in parts and has a hash of hashes
         **({} if _classic() else {"ChecksumAlgorithm": "SHA256"}),
     }
     try:
@@ -213,7 +213,7 @@ def _put_parts(local: Path, address: str, about: dict[str, Any], condition: dict
             parts += [future.result() for future in waiting]
         done = client().complete_multipart_upload(**of, MultipartUpload={"Parts": parts}, **condition)
     except BaseException:
-        # parts that nobody completes are kept, and paid for, until somebody removes them
+        # incomplete parts are kept, and paid for, until they are removed
         with suppress(Exception):
             client().abort_multipart_upload(**of)
         raise

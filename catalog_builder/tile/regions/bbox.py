@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from catalog_builder.errors import GridError
 from catalog_builder.tile.grid import Bounds, split_antimeridian
 
-# float() also reads 1_0, digits of other scripts, nan and inf: none of them is meant.
+# float() also accepts 1_0, digits of other scripts, nan and inf: none of them is wanted here.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 

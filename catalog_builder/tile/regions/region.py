@@ -139,6 +139,6 @@ def _geometry(where: str, geometry: Any) -> BaseGeometry:
             "longitude and latitude within 180 and 90"
         )
     if not shape.is_valid:
-        # make_valid would change what was asked for without saying so
+        # make_valid would silently change the requested region
         raise StorageError(f"{where}: invalid geometry: {shapely.is_valid_reason(shape)}")
     return shape

@@ -92,7 +92,7 @@ class Connections:
             except sqlite3.OperationalError as exc:
                 if "interrupted" in str(exc):
                     raise QueryTimeoutError(f"the search took longer than {seconds:g} s; narrow it") from exc
-                # Of a filter; what else is an "error" comes from a damaged schema.
+                # Of a filter; any other error comes from a damaged schema.
                 if selection.where and any(word in str(exc) for word in (" too ", "overflow")):
                     raise QueryError(f"filter: cannot be computed ({exc})") from exc
                 raise
