@@ -44,3 +44,22 @@ def test_every_lock_is_made_by_make_lock() -> None:
     assert made == {path.relative_to(ROOT).as_posix() for path in found}
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     assert all(f"--group {group}" in "\n".join(_recipe("lock")) for group in groups)
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = set(re.findall(r"`((?:catalog_builder|api|tests|deploy|docs)/[\w/.-]+)`", text))
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    for name, path in (
+        ("CONTAINERS", "catalog_builder/pixels/containers.py"),
+        ("CONTAINERS", "tests/pixels/conftest.py"),
+        ("DATASETS", "catalog_builder/tile/datasets.py"),
+        ("FORMATS", "catalog_builder/publish/export.py"),
+        ("QUERYABLES", "api/filter/queryables.py"),
+        ("item_template", "catalog_builder/item/item.py"),
+    ):
+        assert f"`{name}`" in text
+        assert re.search(rf"^(def )?{name}\b", (ROOT / path).read_text(), re.MULTILINE), name
+    for target in re.findall(r"make ([a-z-]+)", text):
+        _recipe(target)

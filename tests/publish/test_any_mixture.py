@@ -171,6 +171,7 @@ def parquet_items(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(catalogues, st.data())
 def test_every_output_says_the_same(found: dict[tuple[TileId, int], TileYear], data: st.DataObject) -> None:
