@@ -129,7 +129,7 @@ def test_sort_fields_query_and_free_text(client: Client, method: str) -> None:
         (["proj:code=EPSG:32631", "tessera:utm_zone=31", "tessera:year=2024"], lambda o: o.year == 2024),
         ({"tessera:year": {"in": ["2020", 2022]}}, lambda o: (o.year == 2020) | (o.year == 2022)),
     ],
-    ids=str,
+    ids=lambda value: "" if callable(value) else str(value),
 )
 def test_query_strings(client: Client, oracle: Oracle, method: str, texts: Any, where: Any) -> None:
     """pystac-client sends the values of a query that is written as text as texts."""
