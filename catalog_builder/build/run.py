@@ -27,9 +27,9 @@ from catalog_builder.catalog.folder import COGS, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.console import Progress, no_progress
-from catalog_builder.errors import CatalogError, DatasetError, SchemaVersionError, StorageError
+from catalog_builder.errors import CatalogError, SchemaVersionError, StorageError
 from catalog_builder.item.roles import LEDGER
-from catalog_builder.manifests import ManifestPart, ProblemLog, read_manifests
+from catalog_builder.manifests import ManifestPart, ProblemLog, read_dataset
 from catalog_builder.manifests.part import Subset
 
 
@@ -41,7 +41,7 @@ def build(
     Parameters
     ----------
     sources
-        Manifests, folders or URLs, see :func:`catalog_builder.manifests.read_manifests`. They
+        Manifests, folders or URLs, see :func:`catalog_builder.manifests.read_dataset`. They
         are merged in order; later wins. Without ``update`` they are complete: what they do
         not list is removed.
     out
@@ -170,15 +170,7 @@ def _read(
             staging.add(part)
     n = 0
     for source in sources:
-        for part in read_manifests(
-            source, problems=problems, years=options.years, bounds=options.bounds, dataset_hint=ds
-        ):
-            if part.dataset is not None and part.dataset != ds:
-                raise DatasetError(
-                    f"{part.source} holds dataset {part.dataset.directory} (version {part.dataset.version},"
-                    f" variant {part.dataset.variant}), not {ds.directory}: datasets are never mixed in one"
-                    " collection; build each with its own --dataset"
-                )
+        for part in read_dataset(source, ds, problems=problems, years=options.years, bounds=options.bounds):
             staging.add(part)
             if part.root is not None and part.tiles is not None:
                 roots.add(part.root)

@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from catalog_builder.errors import DatasetError
 from catalog_builder.manifests.part import ManifestPart, Subset
 from catalog_builder.manifests.problems import Problem, ProblemKind, ProblemLog
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Bounds
 
-__all__ = ["ManifestPart", "Problem", "ProblemKind", "ProblemLog", "read_manifests"]
+__all__ = ["ManifestPart", "Problem", "ProblemKind", "ProblemLog", "read_dataset", "read_manifests"]
 
 
 def read_manifests(
@@ -50,8 +51,9 @@ def read_manifests(
     bounds
         Keep tiles whose cell shares area with this box; west > east crosses the antimeridian.
     dataset_hint
-        The dataset according to the user, if the manifest does not state one: years are checked
-        year is checked against. It is not written into :attr:`ManifestPart.dataset`.
+        The dataset that the user wants. Where a manifest does not state one, years are checked against
+        its years; it is not written into :attr:`ManifestPart.dataset`. Rows of other datasets are neither
+        checked nor kept: their parts are empty.
 
     Yields
     ------
@@ -68,3 +70,50 @@ def read_manifests(
     from catalog_builder.manifests.sources import read_source
 
     yield from read_source(str(source), problems, Subset(years, bounds), dataset_hint)
+
+
+def read_dataset(
+    source: str | Path,
+    dataset: Dataset,
+    *,
+    problems: ProblemLog,
+    years: frozenset[int] | None = None,
+    bounds: Bounds | None = None,
+) -> Iterator[ManifestPart]:
+    """Read the rows of one dataset from a source that may hold several.
+
+    Parameters
+    ----------
+    source, problems, years, bounds
+        As of :func:`read_manifests`.
+    dataset
+        Which rows are wanted. What does not state its dataset is taken to be this one's. That rows of others
+        are left out is noted in ``problems``.
+
+    Raises
+    ------
+    DatasetError
+        If the source states datasets, and this is not among them.
+    ManifestError, StorageError
+        As :func:`read_manifests` does.
+    """
+    others: dict[Dataset, str] = {}
+    found = False
+    for part in read_manifests(source, problems=problems, years=years, bounds=bounds, dataset_hint=dataset):
+        if part.dataset is not None and part.dataset != dataset:
+            others.setdefault(part.dataset, part.source)
+            continue
+        found = True
+        yield part
+    if not others:
+        return
+    listed = ", ".join(f"{d.directory} (version {d.version}, variant {d.variant})" for d in others)
+    where = next(iter(others.values()))
+    if not found:
+        raise DatasetError(
+            f"{where} holds dataset {listed}, not {dataset.directory}: datasets are never mixed in one"
+            " collection; choose with --dataset, and build each with its own"
+        )
+    problems.note(
+        f"{source}: also holds dataset {listed}, left out: --dataset {dataset.directory} is what is read"
+    )

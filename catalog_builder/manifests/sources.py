@@ -52,11 +52,13 @@ def read_source(
     """Read a source of any kind; see :func:`catalog_builder.manifests.read_manifests`."""
     reading = Reading(address, problems, selection, hint, dataset_of_address(address))
     before, rows = problems.total, 0
+    others = False
     for part in _read_address(address, reading):
+        others |= hint is not None and part.dataset not in (None, hint)
         rows += part.tiles.num_rows if part.tiles is not None else 0
         rows += part.landmasks.num_rows if part.landmasks is not None else 0
         yield part
-    if not rows and problems.total == before:
+    if not rows and not others and problems.total == before:
         wanted = selection != Subset()
         problems.add(
             ProblemKind.EMPTY, address, f"no tile found{' in the requested years and bounding box' * wanted}"

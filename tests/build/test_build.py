@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import pystac.validation
 import pytest
@@ -164,9 +168,6 @@ def test_collections_live_side_by_side(manifests: Path, tmp_path: Path) -> None:
 
 
 def test_datasets_are_never_mixed(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     def manifest(name: str, version: str, variant: str) -> Path:
         path = tmp_path / f"{name}.parquet"
         columns = {
@@ -188,6 +189,50 @@ def test_datasets_are_never_mixed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"v1\.1-cam"):
         build_from(tmp_path / "catalog", cam)
     assert build_from(tmp_path / "catalog", cam, dataset="v1.1-cam").items == 1
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one file", "a folder of two"])
+def test_a_manifest_of_several_datasets_is_built_by_choosing_one(tmp_path: Path, split: bool) -> None:
+    """What is wrong in rows of another dataset is no problem of this one."""
+    tiles = [TileId.from_name(f"grid_{lon}_52.05") for lon in ("0.05", "0.15", "0.25")]
+    rows = [
+        ("1.0", "vultr", tiles[0], 52.05),
+        ("1.1", "cambridge", tiles[0], 52.05),
+        ("1.1", "cambridge", tiles[1], 52.05),
+        ("2.0", "2B-L~beta1", tiles[2], 52.07),  # off the grid
+    ]
+
+    def write(name: str, some: list[Any]) -> None:
+        columns = {
+            "version": [r[0] for r in some],
+            "variant": [r[1] for r in some],
+            "year": [2024] * len(some),
+            "lon": [r[2].lon for r in some],
+            "lat": [r[3] for r in some],
+            "grid_size": [128 * math.prod(r[2].raster().shape) + 128 for r in some],
+            "scales_size": [4 * math.prod(r[2].raster().shape) + 128 for r in some],
+        }
+        (tmp_path / "m").mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), tmp_path / "m" / name)
+
+    if split:
+        write("a.parquet", rows[:1])
+        write("b.parquet", rows[1:])
+    else:
+        write("a.parquet", rows)
+    source = tmp_path / "m" if split else tmp_path / "m" / "a.parquet"
+    for name, wanted in (("v1", {tiles[0]}), ("v1.1-cam", {tiles[0], tiles[1]})):
+        report = build_from(tmp_path / "catalog", source, dataset=name, strict=True)
+        index = CatalogFolder(tmp_path / "catalog").open_index()
+        record = index.collections[f"tessera-{name}"]
+        found = api_items(index, "", Selection([record.ordinal]))
+        assert set(found) == {f"{tile.name}_2024" for tile in wanted}
+        assert not report.problems.counts
+        (note,) = [n for n in report.problems.notes if "also holds" in n]
+        assert "v2-2B-L~beta1" in note
+        assert f"--dataset {name}" in note
+    with pytest.raises(DatasetError, match=r"holds dataset v1 .*v1\.1-cam .*not v2-2B-L~beta2"):
+        build_from(tmp_path / "catalog", source, dataset="v2-2B-L~beta2")
 
 
 def test_good_rows_are_kept_and_strict_fails(manifests: Path, tmp_path: Path) -> None:
@@ -263,9 +308,6 @@ def test_a_synthetic_dataset_needs_to_know_where_its_files_are(tmp_path: Path) -
 
 
 def test_misfitting_sizes_are_reported(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns = {
         "year": [2024, 2024],
         "lon": [0.15, 0.25],

@@ -6,6 +6,8 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 from affine import Affine
@@ -192,3 +194,32 @@ def test_options_that_matter_change_the_digest() -> None:
         ConvertOptions("a", level=2),
     ):
         assert other.digest_for("v1") != same
+
+
+def test_a_manifest_of_several_datasets_is_converted_by_choosing_one(tmp_path: Path) -> None:
+    """Without a choice all are planned, each to its own folder."""
+    columns = {
+        "version": ["1.0", "1.1", "1.1"],
+        "variant": ["vultr", "cambridge", "cambridge"],
+        "year": [2024] * 3,
+        "lon": [0.05, 0.05, 0.15],
+        "lat": [52.05] * 3,
+        "grid_size": [0] * 3,
+    }
+    path = tmp_path / "manifest.parquet"
+    pq.write_table(pa.table(columns), path)
+    jobs = {
+        name: sorted(job.id for job in plan([str(path)], Wanted(dataset=dataset(name))).jobs())
+        for name in ("v1", "v1.1-cam")
+    }
+    assert jobs == {
+        "v1": ["v1/2024/grid_0.05_52.05"],
+        "v1.1-cam": ["v1.1-cam/2024/grid_0.05_52.05", "v1.1-cam/2024/grid_0.15_52.05"],
+    }
+    assert sorted(job.id for job in plan([str(path)], Wanted()).jobs()) == sorted(
+        jobs["v1"] + jobs["v1.1-cam"]
+    )
+    (note,) = plan([str(path)], Wanted(dataset=dataset("v1"))).notes
+    assert "also holds dataset v1.1-cam" in note
+    with pytest.raises(DatasetError, match="not v2-2B-L~beta1"):
+        plan([str(path)], Wanted(dataset=dataset("v2-2B-L~beta1")))

@@ -119,14 +119,17 @@ def _joined(parts: Sequence[Plan], source: str) -> Plan:
 
 def _plan_manifest(source: str, wanted: Wanted) -> Plan:
     """Plan the tile-years that manifests list."""
-    from catalog_builder.manifests import ProblemLog, read_manifests
+    from catalog_builder.manifests import ProblemLog, read_dataset, read_manifests
 
     tables: list[tuple[pa.Table, Dataset, str]] = []
     masks: list[pa.Table] = []
     problems = ProblemLog()
-    for part in read_manifests(
-        source, problems=problems, years=wanted.years, bounds=wanted.bounds, dataset_hint=wanted.dataset
-    ):
+    years, bounds = wanted.years, wanted.bounds
+    if wanted.dataset is None:
+        parts = read_manifests(source, problems=problems, years=years, bounds=bounds)
+    else:
+        parts = read_dataset(source, wanted.dataset, problems=problems, years=years, bounds=bounds)
+    for part in parts:
         if part.landmasks is not None:
             masks.append(part.landmasks)
         if part.tiles is None:
@@ -136,8 +139,6 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             raise DatasetError(
                 f"{part.source}: does not state which dataset it lists; specify it with --dataset"
             )
-        if wanted.dataset is not None and ds != wanted.dataset:
-            raise DatasetError(f"{part.source}: lists dataset {ds.directory}, not {wanted.dataset.directory}")
         root = wanted.source_root or part.root or ds.published_root
         if root is None:
             raise DatasetError(
@@ -155,7 +156,7 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             where = wanted.landmask_root or _published_landmasks(ds, root)
             yield from _table_jobs(table, ds, root, where, landmasks)
 
-    return Plan(total, jobs, (problems.summary(),) if problems.summary() else ())
+    return Plan(total, jobs, tuple(note for note in (problems.summary(), *problems.notes) if note))
 
 
 def _published_landmasks(ds: Dataset, root: str) -> str | None:

@@ -7,7 +7,7 @@ the coordinates are missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -45,9 +45,10 @@ def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPa
     names = set(file.schema_arrow.names)
     located = {"lat", "lon"} <= names or {"lat_i", "lon_i"} <= names
     for rows in read_rows(file, _READ if located else (*_READ, "grid_path"), reading):
+        groups = list(_datasets(rows))
+        _leave_out_others(rows, groups)
         lat_i, lon_i = rows.centres() if located else rows.centres_of_paths("grid_path")
         year = rows.years()
-        groups = list(_datasets(rows))
         npy_size, scales_size = rows.sizes("grid_size"), rows.sizes("scales_size")
         slot = tile_slot(lat_i, lon_i, year)
         if len(groups) > 1:  # a tile-year's name is unique only within its dataset
@@ -67,6 +68,14 @@ def read_manifest(file: pq.ParquetFile, reading: Reading) -> Iterator[ManifestPa
         for dataset, mask in groups:
             mine = keep if mask is None else mask if keep is None else mask & keep
             yield ManifestPart(reading.source, dataset, tiles=table if mine is None else table.filter(mine))
+
+
+def _leave_out_others(rows: Rows, groups: Sequence[tuple[Dataset | None, BoolArray | None]]) -> None:
+    """Mark the rows of datasets that are not wanted as not good: what is wrong in them is not reported."""
+    hint = rows.reading.hint
+    for dataset, mask in groups:
+        if hint is not None and dataset not in (None, hint):
+            rows.good &= False if mask is None else ~mask
 
 
 def _datasets(rows: Rows) -> Iterator[tuple[Dataset | None, BoolArray | None]]:
