@@ -26,7 +26,7 @@ def build(
         str,
         typer.Option(help="Catalogue to create or update: a folder or an s3:// URL.", metavar="CATALOG"),
     ],
-    dataset: Annotated[str, typer.Option(help="Dataset that the sources describe.")] = "v1",
+    dataset: Annotated[str, typer.Option(help="Dataset to read; rows of others are left out.")] = "v1",
     years: Years = None,
     bbox: Bbox = None,
     update: Annotated[
@@ -169,7 +169,9 @@ def export(
     bbox: Annotated[
         str | None,
         typer.Option(
-            "--bbox", "--region", help="Export only this region: west,south,east,north, or a GeoJSON file."
+            "--bbox",
+            "--region",
+            help="Export only this region: west,south,east,north, or a GeoJSON file or shapefile.",
         ),
     ] = None,
     url: Annotated[
@@ -197,7 +199,7 @@ def export(
     from catalog_builder.catalog.open import open_index
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
-    from catalog_builder.tile.regions.region import region_from
+    from catalog_builder.tile.regions.region_file import region_of
 
     if (to is None) != pgstac:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
@@ -207,7 +209,7 @@ def export(
         url=url,
         collections=dataset,
         years=parse_years(years),
-        region=region_from(bbox) if bbox is not None else None,
+        region=region_of(bbox) if bbox is not None else None,
     )
     with console.progress("items", quiet=quiet) as report:
         done = run(

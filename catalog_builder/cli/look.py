@@ -79,7 +79,9 @@ def coverage(
     years: Years = None,
     region: Annotated[
         str | None,
-        typer.Option(help="Only this region: west,south,east,north in degrees, or a GeoJSON file or URL."),
+        typer.Option(
+            help="Only this region: west,south,east,north in degrees, or a GeoJSON file or shapefile or URL."
+        ),
     ] = None,
     width: Annotated[int, typer.Option(help="Width of the map in pixels.")] = 1800,
     quiet: Quiet = False,
@@ -93,7 +95,7 @@ def coverage(
     from catalog_builder.catalog.coverage.picture import coverage_png
     from catalog_builder.catalog.coverage.table import coverage_table, touching
     from catalog_builder.catalog.open import open_index
-    from catalog_builder.tile.regions.region import region_from
+    from catalog_builder.tile.regions.region_file import region_of
 
     index = open_index(catalog)
     record = _collection(index, dataset)
@@ -102,7 +104,7 @@ def coverage(
     if not shown:
         raise QueryError(f"--years: {record.id} has {', '.join(map(str, record.years))}")
     cell, mask = index.coverage(record.ordinal)
-    shape = region_from(region) if region is not None else None
+    shape = region_of(region) if region is not None else None
     if out is not None:
         title = record.dataset.title
         if out.suffix.lower() in (".html", ".htm"):

@@ -23,6 +23,8 @@ from tests.support.snippets import run_python, snippets
 
 BLOCKS = snippets()
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def region_from(argument: str | Path) -> BaseGeometry:
             f"'{text}' is neither a bbox (expected west,south,east,north, such as -5.5,49.9,1.8,55.8) "
             "nor a file that exists"
         )
-    return _from_geojson(text, read_bytes(text))
+    return from_geojson(text, read_bytes(text))
 
 
 def box_of(bounds: Bounds) -> BaseGeometry:
@@ -80,11 +81,21 @@ def _from_bbox(text: str) -> BaseGeometry:
     return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
 
 
-def _from_geojson(source: str, data: bytes) -> BaseGeometry:
+def from_geojson(source: str, data: bytes) -> BaseGeometry:
+    """Return the region that a GeoJSON text describes, as :func:`region_from` does.
+
+    Raises
+    ------
+    StorageError
+        If it is not GeoJSON in degrees with valid geometries; of another format, naming it.
+    """
+    if (other := _other_format(data)) is not None:
+        what, read = other
+        raise StorageError(not_read(source, what, source if read else None))
     try:
-        document = orjson.loads(data)
+        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
-        raise StorageError(f"{source}: not JSON: {error}") from error
+        raise StorageError(f"{source}: not JSON: {error}; {READ}") from error
     if not isinstance(document, dict):
         raise StorageError(f"{source}: expected a GeoJSON object, found {type(document).__name__}")
     _check_crs(source, document)
@@ -101,6 +112,50 @@ def _from_geojson(source: str, data: bytes) -> BaseGeometry:
     if not geometries:
         raise StorageError(f"{source}: holds no geometry")
     return geometries[0] if len(geometries) == 1 else shapely.union_all(geometries)
+
+
+READ = "a region is read from GeoJSON or a shapefile (.shp, or zipped)"
+
+
+def not_read(source: str, found: str, convertible: str | None) -> str:
+    """Return the message about a file that is not read: what it is, what is read, and how to get there.
+
+    Parameters
+    ----------
+    source
+        The file.
+    found
+        What it is, in words.
+    convertible
+        What GDAL opens it as; None if it does not.
+    """
+    message = f"{source}: {found}; {READ}"
+    if convertible is None:
+        return message
+    command = f"ogr2ogr -f GeoJSON -lco RFC7946=YES region.geojson {shlex.quote(convertible)}"
+    return f"{message}. To convert it: {command}"
+
+
+_FORMATS = (
+    (b"SQLite format 3\0", "an SQLite database, such as a GeoPackage", True),
+    (b"fgb", "a FlatGeobuf", True),
+    (b"PAR1", "a Parquet file", True),
+    (b"ARROW1", "an Arrow (Feather) file", True),
+    (b"\x00\x00\x27\x0a", "a shapefile whose name does not end in .shp", True),
+    (b"PK\x03\x04", "a zip archive, such as a KMZ", True),
+    (b"\x1f\x8b", "compressed by gzip, unpack it", False),
+    (b"\xff\xfe", "text in UTF-16, expected UTF-8", False),
+    (b"\xfe\xff", "text in UTF-16, expected UTF-8", False),
+)
+"""First bytes, what they are the first bytes of, and whether GDAL reads that."""
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?P<html>!doctype html|html)?", re.IGNORECASE)
+
+
+def _other_format(data: bytes) -> tuple[str, bool] | None:
+    """Return what a file is by its first bytes, and whether GDAL reads it; None if it may be JSON."""
+    if markup := _MARKUP.match(data[:1000]):
+        return ("a web page", False) if markup["html"] else ("XML, such as KML, GML or GPX", True)
+    return next(((name, read) for magic, name, read in _FORMATS if data.startswith(magic)), None)
 
 
 def _check_crs(source: str, document: dict[str, Any]) -> None:

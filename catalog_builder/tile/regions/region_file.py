@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.tile.regions.region import region_from
+from catalog_builder.tile.regions.region import from_geojson, not_read, region_from
 
 if TYPE_CHECKING:
     from pyproj import CRS
@@ -24,14 +25,19 @@ MAX_EDGE = 0.01
 line on one map is a curve on another."""
 
 
+_OTHERS = (".gpkg", ".fgb", ".kml", ".gml", ".gpx", ".parquet", ".tab", ".sqlite")
+"""Vectors that GDAL reads and we do not."""
+
+
 def region_of(argument: str | Path) -> BaseGeometry:
-    """Return the region given by a bbox, a GeoJSON file, or a shapefile (``.shp``, or zipped).
+    """Return the region given by a bbox, a GeoJSON file, or a shapefile; either file may be zipped.
 
     Parameters
     ----------
     argument
-        As accepted by :func:`catalog_builder.tile.regions.region.region_from`, or the path of a shapefile.
-        Its CRS is read from the ``.prj`` beside it; without one it must be in degrees.
+        As accepted by :func:`catalog_builder.tile.regions.region.region_from`, or the path of a shapefile
+        (``.shp``), or of a zip archive with one shapefile or one GeoJSON file in it. A shapefile's CRS is
+        read from the ``.prj`` beside it; without one it must be in degrees.
 
     Returns
     -------
@@ -43,18 +49,20 @@ def region_of(argument: str | Path) -> BaseGeometry:
     QueryError
         If a bbox is malformed.
     StorageError
-        If a file cannot be read, has no geometry, or has coordinates out of range.
+        If a file cannot be read, has no geometry, or has coordinates out of range. Of a format that is not
+        read it says which it is, what is read, and the command that converts it.
     """
     text = str(argument).strip()
-    if text.lower().endswith((".shp", ".zip")):
-        return _from_shapefile(text)
+    if text.lower().endswith(".shp"):
+        return _from_shapefile(text, _parts_beside(text))
+    if text.lower().endswith(".zip"):
+        return _from_zip(text, storage.read_bytes(text))
     return region_from(argument)
 
 
-def _from_shapefile(path: str) -> BaseGeometry:
+def _from_shapefile(path: str, parts: Mapping[str, bytes]) -> BaseGeometry:
     import shapefile  # type: ignore[import-untyped]
 
-    parts = _parts(path)
     try:
         with shapefile.Reader(**{k: io.BytesIO(v) for k, v in parts.items() if k != "prj"}) as reader:
             shapes = [
@@ -80,27 +88,48 @@ def _from_shapefile(path: str) -> BaseGeometry:
     return region
 
 
-def _parts(path: str) -> dict[str, bytes]:
+def _parts_beside(path: str) -> dict[str, bytes]:
     """Return the files of a shapefile by suffix: shp, and prj if there is one."""
-    if path.lower().endswith(".zip"):
-        try:
-            with zipfile.ZipFile(io.BytesIO(storage.read_bytes(path))) as archive:
-                names = [n for n in archive.namelist() if n.lower().endswith(".shp") and "__MACOSX" not in n]
-                if len(names) != 1:
-                    raise StorageError(f"{path}: expected one .shp in the archive, found {len(names)}")
-                stem = names[0][:-4]
-                wanted = {n.lower(): n for n in archive.namelist()}
-                found = {"shp": archive.read(names[0])}
-                if prj := wanted.get(f"{stem}.prj".lower()):
-                    found["prj"] = archive.read(prj)
-                return found
-        except zipfile.BadZipFile as error:
-            raise StorageError(f"{path}: not a zip archive: {error}") from error
     found = {"shp": storage.read_bytes(path)}
     prj = f"{path[:-4]}.prj"
     if storage.exists(prj):
         found["prj"] = storage.read_bytes(prj)
     return found
+
+
+def _from_zip(path: str, data: bytes) -> BaseGeometry:
+    """Return the region of the one shapefile in an archive, or else of the one GeoJSON file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # folders, and what macOS adds, are nobody's region
+            names = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX" not in n]
+            for suffixes in ((".shp",), (".geojson", ".json")):
+                found = [name for name in names if name.lower().endswith(suffixes)]
+                if len(found) > 1:
+                    raise StorageError(
+                        f"{path}: holds {len(found)} files that may be the region ({', '.join(found[:5])}):"
+                        " unpack it and name one"
+                    )
+                if found:
+                    return _from_member(path, archive, names, found[0])
+    except zipfile.BadZipFile as error:
+        raise StorageError(f"{path}: not a zip archive: {error}") from error
+    except (NotImplementedError, RuntimeError) as error:  # a compression of its own, or a password
+        raise StorageError(f"{path}: cannot be unpacked: {error}") from error
+    what = f"holds {', '.join(names[:5]) or 'nothing'}{', ...' if len(names) > 5 else ''}"
+    vectors = [name for name in names if name.lower().endswith(_OTHERS)]
+    raise StorageError(not_read(path, what, f"/vsizip/{path}/{vectors[0]}" if vectors else None))
+
+
+def _from_member(path: str, archive: zipfile.ZipFile, names: Sequence[str], name: str) -> BaseGeometry:
+    """Return the region of a shapefile or a GeoJSON file in an archive."""
+    if not name.lower().endswith(".shp"):
+        return from_geojson(f"{path}!{name}", archive.read(name))
+    parts = {"shp": archive.read(name)}
+    by_name = {n.lower(): n for n in names}
+    if prj := by_name.get(f"{name[:-4]}.prj".lower()):
+        parts["prj"] = archive.read(prj)
+    return _from_shapefile(path, parts)
 
 
 def _crs(path: str, prj: bytes | None) -> CRS | None:
