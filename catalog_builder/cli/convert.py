@@ -87,7 +87,7 @@ def convert(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Dataset to convert, of sources that hold several or do not state theirs.", rich_help_panel=_WHICH
+            help="Dataset to convert, of sources that hold several or state none.", rich_help_panel=_WHICH
         ),
     ] = None,
     years: Annotated[
