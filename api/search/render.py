@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
 from api.access import Hrefs
@@ -16,11 +15,11 @@ from api.request.hrefs import shown
 from api.request.view import View
 from api.search.map_links import MAP_SLOTS, with_map_links
 from catalog_builder.catalog.index.keys import ordinal_of
-from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.item_rows import item_texts
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.item.bands_view import bands_template, readable_flags
-from catalog_builder.item.item import item_columns, item_template
+from catalog_builder.item.item import item_template
 from catalog_builder.item.template import JsonRenderer
 
 
@@ -64,23 +63,16 @@ def render(
     texts = [""] * len(rows)
     for ordinal in set(ordinals):
         places = [i for i, o in enumerate(ordinals) if o == ordinal]
-        tiles = tile_rows(rows if len(places) == len(rows) else [rows[i] for i in places])
-        record = snapshot.tiles.by_ordinal[ordinal]
-        columns = item_columns(tiles, record.years, record.grid)
-        lists = {k: _texts(v) for k, v in columns.items()}
-        lists |= {slot: [text] * len(tiles.has) for slot, text in MAP_SLOTS.items()}
-        flags = tiles.has if view is None or view.bands is None else readable_flags(tiles.has)
-        found = _renderer(snapshot, ordinal, root, view, fields).render(lists, flags.tolist())
+        found = item_texts(
+            rows if len(places) == len(rows) else [rows[i] for i in places],
+            snapshot.tiles.by_ordinal[ordinal],
+            _renderer(snapshot, ordinal, root, view, fields),
+            flags=None if view is None or view.bands is None else readable_flags,
+            constants=MAP_SLOTS,
+        )
         for i, text in zip(places, found, strict=True):
             texts[i] = text
     return texts
-
-
-def _texts(column: Any) -> Any:
-    """Return a column as a list; floats as text, because most stand in several places of an item."""
-    if not isinstance(column, np.ndarray):
-        return column
-    return list(map(repr, column.tolist())) if column.dtype.kind == "f" else column.tolist()
 
 
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:

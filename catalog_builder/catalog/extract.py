@@ -19,11 +19,11 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.catalog.index.search.item_rows import tile_rows
+from catalog_builder.catalog.index.search.item_rows import item_texts, tile_rows
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.errors import DatasetError, QueryError
-from catalog_builder.item.item import TileRows, item_columns, item_template
+from catalog_builder.item.item import TileRows, item_template
 from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile import grid
 from catalog_builder.tile.cover import Runs, cover
@@ -84,10 +84,7 @@ class Extract:
 
     def texts(self, rows: Sequence[Row]) -> list[str]:
         """Return the items of some rows as JSON texts."""
-        tiles = tile_rows(rows)
-        columns = item_columns(tiles, self.record.years, self.record.grid)
-        lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in columns.items()}
-        return self._renderer.render(lists, tiles.has.tolist())
+        return item_texts(rows, self.record, self._renderer)
 
     def cells(self, year: int) -> npt.NDArray[np.int32]:
         """Return the cells of a year (row * 3600 + column), ascending."""

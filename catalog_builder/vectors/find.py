@@ -85,10 +85,10 @@ def _choose(names: Iterable[str], name: str | None) -> Dataset:
 def _from_catalog(
     catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
-    from catalog_builder.catalog.index.search.item_rows import tile_rows
+    from catalog_builder.catalog.index.search.item_rows import item_texts
     from catalog_builder.catalog.index.search.selection import Selection
     from catalog_builder.catalog.open import open_index
-    from catalog_builder.item.item import item_columns, item_template
+    from catalog_builder.item.item import item_template
     from catalog_builder.item.template import JsonRenderer
     from catalog_builder.tile.cover import cover
 
@@ -96,11 +96,6 @@ def _from_catalog(
     record = index.collections[_choose(index.collections, name).collection_id]
     wanted = sorted(set(record.years) & years) if years is not None else None
     selection = Selection([record.ordinal], years=wanted, runs=cover(region))
-    rows = tile_rows(index.page(selection, 10_000_000))
-    if not len(rows.row):
-        return []
-    columns = item_columns(rows, record.years, record.grid)
-    lists = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in columns.items()}
     renderer = JsonRenderer(item_template(record.dataset, record.addresses, _HERE, record.grid))
     lane = f"{_HERE}/source/{record.dataset.directory}/"
     root = record.source_root.rstrip("/")
@@ -112,8 +107,8 @@ def _from_catalog(
             return storage.join(catalog, href.removeprefix(f"{_HERE}/data/"))
         return href
 
-    items = (orjson.loads(text) for text in renderer.render(lists, rows.has.tolist()))
-    return _readable(items, record.dataset, address)
+    texts = item_texts(index.page(selection, 10_000_000), record, renderer)
+    return _readable(map(orjson.loads, texts), record.dataset, address)
 
 
 # ---------------------------------------------------------------------------------------------- API

@@ -1,18 +1,25 @@
-"""Rows of the index as the columns that items are rendered from."""
+"""Rows of the index as items: the columns that they are rendered from, and their JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog_builder.catalog.index.keys import ordinals_years, rows_cols
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
-from catalog_builder.item.item import Has, TileRows, url_path
+from catalog_builder.item.item import Has, TileRows, item_columns, url_path
+from catalog_builder.item.template import JsonRenderer
 from catalog_builder.tile import grid
 from catalog_builder.tile.files import npy_size, scales_size
+
+Flags = npt.NDArray[np.int32]
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def tile_rows(page: Sequence[Row]) -> TileRows:
@@ -49,6 +56,46 @@ def tile_rows(page: Sequence[Row]) -> TileRows:
             "landmask_sha256": [v.hex() if v else "" for v in l_sha],
         },
     )
+
+
+def item_texts(
+    page: Sequence[Row],
+    record: CollectionRecord,
+    renderer: JsonRenderer,
+    *,
+    flags: Callable[[Flags], Flags] | None = None,
+    constants: Mapping[str, str] = _NONE,
+) -> list[str]:
+    """Return rows of one collection as the JSON texts of their items, in order.
+
+    Parameters
+    ----------
+    page
+        Rows as ``Index.page`` returns them.
+    record
+        Of their collection.
+    renderer
+        Of the collection's :func:`~catalog_builder.item.item.item_template`, or of one over the same slots.
+    flags
+        From the rows' :class:`~catalog_builder.item.item.Has` flags, (n,), to those that the template knows.
+    constants
+        Further slots that are the same in every item.
+    """
+    if not page:
+        return []
+    tiles = tile_rows(page)
+    columns = item_columns(tiles, record.years, record.grid)
+    lists = {slot: _texts(column) for slot, column in columns.items()}
+    lists |= {slot: [text] * len(tiles.has) for slot, text in constants.items()}
+    has = tiles.has if flags is None else flags(tiles.has)
+    return renderer.render(lists, has.tolist())
+
+
+def _texts(column: Any) -> Any:
+    """Return a column as a list; floats as text, because most stand in several places of an item."""
+    if not isinstance(column, np.ndarray):
+        return column
+    return list(map(repr, column.tolist())) if column.dtype.kind == "f" else column.tolist()
 
 
 def rfc3339(seconds: Sequence[int | None]) -> list[str]:
