@@ -40,7 +40,7 @@ from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.direct.app import DirectAccess  # noqa: E402
 from api.files.direct.converted import find_cogs  # noqa: E402
 from api.files.direct.paths import SourceRoot  # noqa: E402
-from api.files.folder import REVALIDATE, RangedFiles, immutable_where  # noqa: E402
+from api.files.folder import RangedFiles, immutable_where  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
@@ -62,6 +62,7 @@ from catalog_builder.errors import (  # noqa: E402
 )
 from catalog_builder.item.roles import LEDGER  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
+from catalog_builder.storage.headers import REVALIDATE  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402
 
 

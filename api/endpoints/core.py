@@ -71,10 +71,7 @@ class TesseraClient(AsyncBaseCoreClient):
         page["links"] += [
             link("service-desc", f"{root}/api", OPENAPI, "OpenAPI service description"),
             link("service-doc", f"{root}/api.html", HTML, "OpenAPI service documentation"),
-            link(QUERYABLES_REL, f"{root}/queryables", SCHEMA, "Properties that items can be filtered by"),
-            link(SORTABLES_REL, f"{root}/sortables", SCHEMA, "Properties that items can be sorted by"),
-            link("aggregate", f"{root}/aggregate", JSON, "Counts of items"),
-            link("aggregations", f"{root}/aggregations", JSON, "Available aggregations"),
+            *_asking_links(root),
             link("children", f"{root}/children", JSON, "Collections, whole"),
             link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
             link("related", f"{root}/coverage", HTML, "Map of the tiles and their years"),
@@ -222,10 +219,7 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link("root", f"{root}/", JSON, "Landing page"),
         link("parent", f"{root}/", JSON, "Landing page"),
         link("items", f"{here}/items", GEOJSON, "Items"),
-        link(QUERYABLES_REL, f"{here}/queryables", SCHEMA, "Properties that items can be filtered by"),
-        link(SORTABLES_REL, f"{here}/sortables", SCHEMA, "Properties that items can be sorted by"),
-        link("aggregate", f"{here}/aggregate", JSON, "Counts of items"),
-        link("aggregations", f"{here}/aggregations", JSON, "Available aggregations"),
+        *_asking_links(here),
         *((tree_link(f"{here}/browse"), *collection_links(record, root)) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])
@@ -249,3 +243,13 @@ def feature_collection(items: Sequence[str], links: Sequence[Link], matched: Cou
     parts = [head + items[0], *items[1:]]
     parts[-1] += tail
     return ",".join(parts).encode()
+
+
+def _asking_links(of: str) -> list[Link]:
+    """Return where to learn what can be asked of the whole catalogue, or of a collection."""
+    return [
+        link(QUERYABLES_REL, f"{of}/queryables", SCHEMA, "Properties that items can be filtered by"),
+        link(SORTABLES_REL, f"{of}/sortables", SCHEMA, "Properties that items can be sorted by"),
+        link("aggregate", f"{of}/aggregate", JSON, "Counts of items"),
+        link("aggregations", f"{of}/aggregations", JSON, "Available aggregations"),
+    ]

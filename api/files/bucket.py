@@ -22,7 +22,7 @@ from api.files.sending import only_reading, route_path, send_error, send_not_fou
 from api.request.hrefs import presigned
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.storage.media_types import media_type
+from catalog_builder.storage.headers import media_type
 from catalog_builder.storage.s3.presign import period
 
 READ_AHEAD = 4 << 20

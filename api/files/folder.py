@@ -31,13 +31,7 @@ from starlette.types import Receive, Scope, Send
 from api.files.ranges import MAX_RANGES, ContentChangedError, Document, Span
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found
-from catalog_builder.storage.media_types import media_type
-
-REVALIDATE = "public, max-age=0, must-revalidate"
-"""Cache-Control of files that may change: cache, but revalidate with the ETag before each use. ``no-cache``
-would mean the same, but GDAL discards the size of a file that has it and requests it twice."""
-IMMUTABLE = "public, max-age=31536000, immutable"
-"""Cache-Control of versioned paths, which are never rewritten (design, decision 10)."""
+from catalog_builder.storage.headers import IMMUTABLE, REVALIDATE, media_type
 
 CacheControl = Callable[[str], str]
 """From a file's path below the root (``a/b.tif``) to its Cache-Control."""

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from starlette.types import Scope
 
-from catalog_builder.storage.media_types import MEDIA_GEOJSON, MEDIA_HTML, MEDIA_JSON
+from catalog_builder.storage.headers import MEDIA_GEOJSON, MEDIA_HTML, MEDIA_JSON
 
 JSON = MEDIA_JSON
 GEOJSON = MEDIA_GEOJSON

@@ -20,11 +20,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from api.files.folder import IMMUTABLE, REVALIDATE, visible
+from api.files.folder import visible
 from api.http.responses import error
 from api.pages.frame import not_modified, page, strong_etag
 from api.settings import Settings
-from catalog_builder.storage.media_types import media_type
+from catalog_builder.storage.headers import IMMUTABLE, REVALIDATE, media_type
 
 DIST = Path(__file__).parents[1] / "browser_dist"
 """Where ``deploy/browser/build.py`` puts the files."""

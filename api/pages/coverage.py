@@ -20,7 +20,6 @@ from starlette.responses import Response
 
 from api.catalogue.snapshot import Renewable, Snapshot
 from api.catalogue.store import Store
-from api.files.folder import IMMUTABLE
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
 from api.settings import Settings
@@ -28,7 +27,7 @@ from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
-from catalog_builder.storage.media_types import MEDIA_PNG
+from catalog_builder.storage.headers import IMMUTABLE, MEDIA_PNG
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.regions.bbox import read_number
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, years_of

@@ -38,7 +38,7 @@ from api.search.render import has_item
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
-from catalog_builder.storage.media_types import MEDIA_PNG
+from catalog_builder.storage.headers import MEDIA_PNG
 from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
 

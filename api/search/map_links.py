@@ -16,7 +16,7 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import Has
 from catalog_builder.item.template import Choice, Text
 from catalog_builder.storage import scheme
-from catalog_builder.storage.media_types import MEDIA_PNG
+from catalog_builder.storage.headers import MEDIA_PNG
 
 WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.json"
 TMS = "WebMercatorQuad"

@@ -42,7 +42,7 @@ from catalog_builder.catalog.folder import CATALOG_JSON, INDEX, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.console import Progress
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
-from catalog_builder.storage.media_types import MEDIA_JSON, media_type
+from catalog_builder.storage.headers import IMMUTABLE, MEDIA_JSON, REVALIDATE, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,6 @@ SCHEMA = 1
 CACHE = "TESSERA_STAC_CACHE"
 """Environment variable with the cache folder for indexes."""
 
-_IMMUTABLE = "public, max-age=31536000, immutable"
-_CHANGING = "public, max-age=0, must-revalidate"
 _KEPT_SECONDS = 86400
 """How long a replaced index stays in the cache: a process may have it open."""
 _AT_ONCE = 8
@@ -251,7 +249,7 @@ class BucketCatalog:
                 pointer,
                 storage.join(self.address, POINTER),
                 content_type=MEDIA_JSON,
-                cache_control=_CHANGING,
+                cache_control=REVALIDATE,
                 replacing=before.tag if before else storage.s3.put.NEW,
             )
         except ConflictError as error:
@@ -271,7 +269,7 @@ class BucketCatalog:
         storage.put_file(
             path,
             storage.join(self.address, file.key),
-            cache_control=_IMMUTABLE,
+            cache_control=IMMUTABLE,
             immutable=True,
         )
         return file
@@ -298,7 +296,7 @@ class BucketCatalog:
                         target,
                         sha256=file.sha256,
                         content_type=media_type(name),
-                        cache_control=_CHANGING,
+                        cache_control=REVALIDATE,
                     )
             self._remove({name for name in found.previous if name not in found.files})
             # A build published in the meantime may have been faster, and was just overwritten.

@@ -21,7 +21,7 @@ from catalog_builder.catalog.coverage.picture import coverage_png
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.item.item import item_template
 from catalog_builder.item.template import constant_part
-from catalog_builder.storage.media_types import MEDIA_JSON, MEDIA_PARQUET, MEDIA_PNG
+from catalog_builder.storage.headers import MEDIA_JSON, MEDIA_PARQUET, MEDIA_PNG
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS

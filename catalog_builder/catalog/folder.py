@@ -30,6 +30,7 @@ from pathlib import Path
 
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.errors import CatalogError
+from catalog_builder.storage.local import sync
 
 INDEX = "index.sqlite"
 CATALOG_JSON = "catalog.json"
@@ -129,7 +130,7 @@ class CatalogFolder:
         previous = self._number_in_force()
         for top in work.rglob("*"):
             if top.is_file():
-                _fsync(top)
+                sync(top)
         work.rename(version)
         # Links of new collections first: they point through .current and dangle until it is swapped.
         names = [p.name for p in version.iterdir() if not p.name.startswith(".")]
@@ -138,7 +139,7 @@ class CatalogFolder:
         if previous is not None:
             os.utime(version.parent / str(previous))  # when it was replaced: see GRACE
         _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{version.name}")
-        _fsync(self.path)
+        sync(self.path)
         for entry in self.path.iterdir():
             if entry.is_symlink() and entry.name != _CURRENT and entry.name not in names:
                 entry.unlink()
@@ -161,11 +162,3 @@ def _replace_link(link: Path, target: str) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     new.replace(link)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ from catalog_builder.convert.plan.done import Done
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.plan.sources import Plan
 from catalog_builder.convert.progress import Quiet, Reporter
-from catalog_builder.convert.tile.convert import Result, convert_tile
+from catalog_builder.convert.tile.convert import Result, begun, convert_tile
 from catalog_builder.convert.workers.processes import WorkerDiedError, Workers
 from catalog_builder.convert.workers.run_lock import staging_of
 from catalog_builder.errors import ClusterError, StorageError
@@ -281,18 +281,7 @@ class _Loop:
 
 def failure(job: Job, reason: str) -> LedgerRow:
     """Return the row of a job that its worker could not report."""
-    return LedgerRow(
-        job=job.id,
-        status="failed",
-        reason=" ".join(reason.split()),
-        dataset=job.dataset or "",
-        lat_i=job.tile.lat_i if job.tile else None,
-        lon_i=job.tile.lon_i if job.tile else None,
-        year=job.year,
-        kind=job.kind,
-        fingerprint=job.fingerprint,
-        finished=now(),
-    )
+    return replace(begun(job), reason=" ".join(reason.split()), finished=now())
 
 
 # --- stopping --------------------------------------------------------------------------------------

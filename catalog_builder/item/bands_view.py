@@ -24,7 +24,7 @@ from catalog_builder.errors import QueryError
 from catalog_builder.item.addresses import Addresses
 from catalog_builder.item.item import FILE, PROJECTION, Has, item_template
 from catalog_builder.item.template import Number, Text, When
-from catalog_builder.storage.media_types import MEDIA_BAND, MEDIA_GEOJSON, MEDIA_JSON
+from catalog_builder.storage.headers import MEDIA_BAND, MEDIA_GEOJSON, MEDIA_JSON
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from catalog_builder.item.addresses import Addresses, alternate
 from catalog_builder.item.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
-from catalog_builder.storage.media_types import (
+from catalog_builder.storage.headers import (
     MEDIA_COG,
     MEDIA_GEOJSON,
     MEDIA_GEOTIFF,

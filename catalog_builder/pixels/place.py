@@ -11,7 +11,7 @@ from affine import Affine
 from catalog_builder.errors import CatalogError
 from catalog_builder.pixels.window import Window
 from catalog_builder.storage import join
-from catalog_builder.storage.media_types import MEDIA_COG
+from catalog_builder.storage.headers import MEDIA_COG
 from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster, TileId

@@ -32,7 +32,7 @@ from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.item import STAC_VERSION
 from catalog_builder.publish.static_place import MARK, ROOT, TreePlace, tree_place
-from catalog_builder.storage.media_types import MEDIA_GEOJSON, MEDIA_JSON
+from catalog_builder.storage.headers import MEDIA_GEOJSON, MEDIA_JSON
 from catalog_builder.tile.grid import COLS_PER_ZONE
 
 MAX_ITEMS = 200_000

@@ -15,7 +15,7 @@ import orjson
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.storage.media_types import MEDIA_BYTES
+from catalog_builder.storage.headers import MEDIA_BYTES
 
 MARK = ".tessera-stac-tree"
 """Marker of an unfinished export, left behind if it is killed before the root was written."""

@@ -31,7 +31,7 @@ from catalog_builder.storage.address import (
     published_address,
     scheme,
 )
-from catalog_builder.storage.media_types import media_type
+from catalog_builder.storage.headers import media_type
 from catalog_builder.storage.ranged import Meter, RangedFile, open_ranged
 from catalog_builder.storage.s3.client import S3Settings, gdal_settings, https_address, platform
 from catalog_builder.storage.stream import stream
@@ -267,7 +267,7 @@ def put_file(
         Source and destination.
     content_type, cache_control
         What an object store says of it to clients; the type is by default that of the address' name, see
-        :func:`catalog_builder.storage.media_types.media_type`.
+        :func:`catalog_builder.storage.headers.media_type`.
     immutable
         In an object store, refuse to overwrite different bytes.
 

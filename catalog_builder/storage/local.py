@@ -89,7 +89,7 @@ def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> It
         if durable:
             for file in path.rglob("*") if path.is_dir() else [path]:
                 if file.is_file():
-                    _sync(file)
+                    sync(file)
         if path.is_dir() and target.is_dir():
             shutil.rmtree(target)
         path.replace(target)
@@ -99,7 +99,7 @@ def in_one_step(target: Path, *, lone: bool = False, durable: bool = True) -> It
         raise
     if durable:
         with suppress(OSError):  # some systems cannot open folders; nothing more can be done there
-            _sync(target.parent)
+            sync(target.parent)
 
 
 @contextmanager
@@ -120,7 +120,8 @@ def put(local: Path, target: Path) -> None:
         shutil.copyfile(local, temporary)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

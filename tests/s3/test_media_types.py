@@ -35,7 +35,6 @@ NATIVE, FLOAT, RAW = 2023, 2024, 2022
 """Years of the first tile by how they are converted; the last one is not."""
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 EXPECTED = {
-    "embeddings": COG,
     "scales": COG,
     "visual": COG,
     "thumbnail": "image/png",
@@ -100,7 +99,11 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
     item = http.get(f"/collections/{COLLECTION}/items/{FIRST.name}_{year}?hrefs=s3").json()
     looked_at = set()
     for key, asset in item["assets"].items():
-        expected = {**EXPECTED, "embeddings_f32": COG if year == FLOAT else "image/x.vrt"}[key]
+        expected = {
+            **EXPECTED,
+            "embeddings": COG if year == NATIVE else "application/x-npy",
+            "embeddings_f32": COG if year == FLOAT else "image/x.vrt",
+        }[key]
         assert asset["type"] == expected, key
         place = urlsplit(asset["href"])
         if place.scheme == "s3" and place.path.startswith("/cat/"):

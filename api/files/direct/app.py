@@ -14,7 +14,7 @@ from api.files.direct.converted import Cogs
 from api.files.direct.documents import codes_offset, document, index
 from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, public_address
 from api.files.direct.planes import Planes
-from api.files.folder import REVALIDATE, RangedFiles, open_below, visible
+from api.files.folder import RangedFiles, open_below, visible
 from api.files.ranges import ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
@@ -23,7 +23,7 @@ from catalog_builder.pixels.containers import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
 from catalog_builder.raster.vrt import tessera_metadata
 from catalog_builder.storage import scheme
-from catalog_builder.storage.media_types import MEDIA_BYTES, MEDIA_NPY, media_type
+from catalog_builder.storage.headers import MEDIA_BYTES, MEDIA_NPY, REVALIDATE, media_type
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
 

@@ -42,13 +42,9 @@ class Result:
         return self.row.ok
 
 
-def convert_tile(job: Job, options: ConvertOptions) -> Result:
-    """Convert one job; every failure becomes a row with its reason, none is raised.
-
-    Idempotent: the same sources and options give the same files under the same names.
-    """
-    started = time.perf_counter()
-    base = LedgerRow(
+def begun(job: Job) -> LedgerRow:
+    """Return the row of a job of which nothing is done yet: failed, until it is known better."""
+    return LedgerRow(
         job=job.id,
         status="failed",
         dataset=job.dataset or "",
@@ -57,9 +53,16 @@ def convert_tile(job: Job, options: ConvertOptions) -> Result:
         year=job.year,
         kind=job.kind,
         fingerprint=job.fingerprint,
-        options=options.digest_for(job.dataset or ""),
-        versions=versions(),
     )
+
+
+def convert_tile(job: Job, options: ConvertOptions) -> Result:
+    """Convert one job; every failure becomes a row with its reason, none is raised.
+
+    Idempotent: the same sources and options give the same files under the same names.
+    """
+    started = time.perf_counter()
+    base = replace(begun(job), options=options.digest_for(job.dataset or ""), versions=versions())
     try:
         import rasterio
 

@@ -78,9 +78,8 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         )
 
     content = _content(embeddings.sha256, scales.sha256, view(""))
-    name = f"{source.tile.name}_{source.year}_{content}"
-    base = f"{tile_folder(source.dataset.directory, source.year, source.tile)}/{name}_"
-    text = view(name).encode()
+    base = _base(source, content)
+    text = view(_stem(source, content)).encode()
     with staged_file(folder / "vrt", options) as stream:
         stream.write(text)
     row = replace(
@@ -117,8 +116,7 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     tags = _tags(source, options)
     embeddings = _cog(folder / "embeddings", levels, source, options, float("nan"), tags, source.descriptions)
     content = _content(embeddings.sha256)
-    name = f"{source.tile.name}_{source.year}_{content}"
-    base = f"{tile_folder(source.dataset.directory, source.year, source.tile)}/{name}_"
+    base = _base(source, content)
     row = replace(
         row,
         profile="float32",
@@ -163,8 +161,7 @@ def _write_visual(
     with staged_file(folder / "thumbnail", options) as stream:
         stream.write(picture)
     content = _content(visual.sha256, hashlib.sha256(picture).hexdigest())
-    folder_name = tile_folder(source.dataset.directory, source.year, source.tile)
-    base = f"{folder_name}/{source.tile.name}_{source.year}_{content}_"
+    base = _base(source, content)
     return replace(
         row,
         visual_content=content,
@@ -262,6 +259,17 @@ def _statistics(found: tuple[BandStatistics, ...]) -> dict[str, Any]:
 
 def _content(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _stem(source: Source, content: str) -> str:
+    """Return how the names of a tile-year's files begin."""
+    return f"{source.tile.name}_{source.year}_{content}"
+
+
+def _base(source: Source, content: str) -> str:
+    """Return how the paths of a tile-year's files begin, below the output."""
+    folder = tile_folder(source.dataset.directory, source.year, source.tile)
+    return f"{folder}/{_stem(source, content)}_"
 
 
 def _file(base: str, role: str, cog: CogFile) -> FileRow:

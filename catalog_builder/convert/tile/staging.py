@@ -13,10 +13,10 @@ from typing import BinaryIO
 from catalog_builder import storage
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import ConvertOptions
+from catalog_builder.storage.headers import IMMUTABLE
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""
-_IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def publish(folder: Path, row: LedgerRow, options: ConvertOptions) -> None:
         staged = folder / role
         target = storage.join(options.out, file.path)
         if storage.scheme(target):
-            storage.put_file(staged, target, cache_control=_IMMUTABLE, immutable=True)
+            storage.put_file(staged, target, cache_control=IMMUTABLE, immutable=True)
             continue
         final = storage.local_path(target)
         final.parent.mkdir(parents=True, exist_ok=True)

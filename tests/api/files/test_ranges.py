@@ -22,16 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.files import folder as folder_files
 from api.files import respond
-from api.files.folder import (
-    IMMUTABLE,
-    REVALIDATE,
-    FileContent,
-    RangedFiles,
-    immutable_where,
-    media_type,
-    visible,
-)
+from api.files.folder import FileContent, RangedFiles, immutable_where, media_type, visible
 from api.files.ranges import ContentChangedError, RangeError, Span, parse_range
+from catalog_builder.storage.headers import IMMUTABLE, REVALIDATE
 from tests.support.http_server import Server, serve
 
 SMALL = bytes(range(256)) * 4

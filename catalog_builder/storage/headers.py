@@ -1,13 +1,19 @@
-"""Media types of everything that is published, for items, object stores and the server.
+"""Media types and caching of what is published, for items, object stores and the server.
 
-The one table: an asset's ``type``, the ``Content-Type`` of its object in S3 and that of ``/data`` are equal
-because all three are looked up here.
+The one table of types: an asset's ``type``, the ``Content-Type`` of its object in S3 and that of ``/data``
+are equal because all three are looked up here.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""Cache-Control of versioned paths, which are never rewritten (design, decision 10)."""
+REVALIDATE = "public, max-age=0, must-revalidate"
+"""Cache-Control of files that may change: cache, but revalidate with the ETag before each use. ``no-cache``
+would mean the same, but GDAL discards the size of a file that has it and requests it twice."""
 
 MEDIA_NPY = "application/x-npy"
 """Not registered, but what tile servers use."""
