@@ -101,7 +101,7 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
     for key, asset in item["assets"].items():
         expected = {
             **EXPECTED,
-            "embeddings": COG if year == NATIVE else "application/x-npy",
+            "embeddings": "application/x-npy" if year == RAW else COG,
             "embeddings_f32": COG if year == FLOAT else "image/x.vrt",
         }[key]
         assert asset["type"] == expected, key
@@ -121,7 +121,7 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
         looked_at
         == {
             NATIVE: {"embeddings", "scales", "embeddings_f32", "visual", "thumbnail"},
-            FLOAT: {"embeddings_f32", "visual", "thumbnail"},
+            FLOAT: {"embeddings", "embeddings_f32", "visual", "thumbnail"},
             RAW: {"embeddings_f32"},
         }[year]
     )
