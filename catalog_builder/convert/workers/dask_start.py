@@ -31,7 +31,7 @@ def connect(address: str) -> tuple[DaskWorkers, str]:
     """
     Client: Any = _distributed().Client  # noqa: N806 - it ships no types
     if address.endswith(".json") and not Path(address).is_file():
-        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler can be reached")
+        raise ConvertError(f"{address}: no such scheduler file, so no Dask scheduler responds")
     where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     client: Any = Client.__new__(Client)
     with warnings.catch_warnings(record=True) as caught:
