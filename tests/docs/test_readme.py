@@ -36,7 +36,6 @@ def test_the_readme_has_snippets() -> None:
     assert len(BLOCKS) >= 3
 
 
-@pytest.mark.service
 @pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[t for t, _ in BLOCKS])
 def test_snippet(title: str, code: str, demo: tuple[str, Path]) -> None:
     url, catalog = demo
