@@ -43,6 +43,7 @@ def test_all_blocks_are_found() -> None:
             "sample-points"} <= set(BLOCKS)  # fmt: skip
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block(name: str, url: str, tmp_path: Path) -> None:
     language, text = BLOCKS[name]

@@ -23,6 +23,7 @@ FOLDERS = frozenset({"bench", "clients", "conformance", "deploy", "faults", "s3"
 FIXTURES = frozenset(
     {
         "any_gdal",
+        "demo",
         "endpoint",
         "gdal310",
         "gdal36",
@@ -30,10 +31,12 @@ FIXTURES = frozenset(
         "postgres",
         "running_store",
         "serve_on",
-        "server",
         "served",
+        "server",
+        "store",
+        "tab",
+        "web",
     }
-    | {"store", "tab", "web"}
 )
 """Fixtures that start something; who uses one, directly or through another fixture, is a service."""
 _STARTS = (
