@@ -19,6 +19,7 @@ from catalog_builder.errors import QueryError, StorageError, TesseraError
 from catalog_builder.pixels.read import cost, is_quantized, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values
 from catalog_builder.storage import Meter
+from catalog_builder.storage.local import in_one_step
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.vectors.find import find
@@ -207,13 +208,12 @@ def _read_all(
                 return Quantized(found["codes"], found["scales"])
         pixels = read_window(part.source.place, part.window, options.bands, mask=part.mask, meter=meter)
         if kept is not None:
-            new = kept.with_suffix(".new.npz")
-            match pixels:
-                case Values(values):
-                    np.savez(new, values=values)
-                case Quantized(codes, scales):
-                    np.savez(new, codes=codes, scales=scales)
-            new.replace(kept)
+            with in_one_step(kept, lone=True, durable=False) as new:
+                match pixels:
+                    case Values(values):
+                        np.savez(new, values=values)
+                    case Quantized(codes, scales):
+                        np.savez(new, codes=codes, scales=scales)
         return pixels
 
     pool = ThreadPoolExecutor(max(1, min(options.workers, len(parts))))
