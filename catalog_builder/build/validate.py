@@ -23,7 +23,12 @@ from catalog_builder.catalog.folder import CATALOG_JSON, COGS
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.open import open_index
-from catalog_builder.convert.tile.verify import TileCheck, ValidationReport, validate_results
+from catalog_builder.convert.tile.verify import (
+    MisreadFiles,
+    TileCheck,
+    ValidationReport,
+    validate_results,
+)
 from catalog_builder.errors import CatalogError, StorageError
 from catalog_builder.item.roles import LEDGER
 from catalog_builder.tile import grid
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 _SAMPLE = 10
 """Approximate number of items per collection and year that are validated as STAC."""
+_SHOWN = 20
+"""Number of notes, and of files with a warning, that are listed in the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +200,24 @@ def report_text(found: CatalogReport) -> str:
             f" checksum, {tiles.pixels:,} tiles by every pixel"
         )
         lines += [f"       {t.job}: {p}" for t in tiles.failed for p in t.problems]
-        lines += [f"       note: {t.job}: {t.note}" for t in tiles.notes[:20]]
+        lines += [f"       note: {t.job}: {t.note}" for t in tiles.notes[:_SHOWN]]
+        if tiles.misread is not None:
+            lines += _misread_lines(tiles.misread)
     return "\n".join(lines)
+
+
+def _misread_lines(found: MisreadFiles) -> Iterator[str]:
+    """Yield what is said of sound files that some readers misread."""
+    n = len(found.files)
+    yield (
+        f"warn {n:,} {'file has' if n == 1 else 'files have'} a predictor that some readers undo wrongly,"
+        f" without an error: {'; '.join(found.readers)}. GDAL (rasterio, QGIS) and tifffile read them exactly"
+    )
+    for each in found.files[:_SHOWN]:
+        yield f"       {each.file}: predictor {each.predictor}"
+    if n > _SHOWN:
+        yield f"       … and {n - _SHOWN:,} more, see --json"
+    yield f"       converts them again, with the sources and options of before: {found.command}"
 
 
 def report_data(found: CatalogReport) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -42,6 +42,12 @@ class Interleave(StrEnum):
     tile = "tile"
     band = "band"
     pixel = "pixel"
+
+
+class Redo(StrEnum):
+    """What to convert again."""
+
+    predictor = "predictor"
 
 
 class Compression(StrEnum):
@@ -157,6 +163,13 @@ def convert(
     force: Annotated[
         bool, typer.Option("--force", help="Convert tiles again that are already done.")
     ] = False,
+    redo: Annotated[
+        Redo | None,
+        typer.Option(
+            help="predictor: convert tiles again whose embeddings have a predictor, as in earlier versions:"
+            " async-geotiff and lazycogs read them wrongly. `validate` lists them."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -192,7 +205,8 @@ def convert(
     predictor: Annotated[
         int | None,
         typer.Option(
-            help="1: none (for async-geotiff), 2: for codes, 3: for floats. Default: by data type.",
+            help="1: none, 2: differences of integers, 3: of floats. Default: none for embeddings, 3 for"
+            " scales. async-geotiff and lazycogs read planar embeddings with 2 or 3 wrongly.",
             min=1,
             max=3,
             rich_help_panel=_ENCODING,
@@ -218,6 +232,9 @@ def convert(
     from catalog_builder.convert.plan.job import ConvertOptions, Wanted
     from catalog_builder.tile.datasets import dataset as find
 
+    if redo is not None and missing:
+        raise QueryError("--redo and --missing: give one of the two; what is missing was never converted")
+    again: Literal["predictor"] | None = "predictor" if redo is not None else None
     part = parse_shard(shard)
     options = ConvertOptions(
         out=target_of(sources, out),
@@ -246,11 +263,11 @@ def convert(
         sources, options, wanted, workers=workers, dask=dask, ledger=ledger, quiet=quiet
     ) as conversion:
         if dry_run:
-            found = conversion.estimate(force=force)
+            found = conversion.estimate(force=force, redo=again)
             count = conversion.workers
             console.result(_estimate_text(found, count), asdict(found) | {"workers": count}, as_json=as_json)
             return
-        done = conversion.run(visual=visual, fit_visual=fit_visual, force=force)
+        done = conversion.run(visual=visual, fit_visual=fit_visual, force=force, redo=again)
     console.result(conversion.text_of(done), conversion.data_of(done), as_json=as_json)
     raise typer.Exit(done.exit_code)
 
@@ -284,7 +301,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _estimate_text(found: Estimate, workers: int) -> str:
-    from catalog_builder.convert.progress import duration, size
+    from catalog_builder.convert.progress import duration, misread, size
 
     source = (
         "measured rates from this ledger"
@@ -295,4 +312,5 @@ def _estimate_text(found: Estimate, workers: int) -> str:
         f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} already done)\n"
         f"  {size(found.bytes_in)} to read, about {size(found.bytes_out)} to write\n"
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
+        + (f"\n  {misread(found.misread)}" if found.misread else "")
     )

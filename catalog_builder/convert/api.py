@@ -15,7 +15,7 @@ from catalog_builder.catalog.open import is_catalog
 from catalog_builder.convert import progress
 from catalog_builder.convert.fit_colours import fit_visual as fit_bases
 from catalog_builder.convert.plan.estimate import Estimate, estimate
-from catalog_builder.convert.plan.job import ConvertOptions, Plan, Wanted
+from catalog_builder.convert.plan.job import ConvertOptions, Plan, Redo, Wanted
 from catalog_builder.convert.plan.sources import plan as make_plan
 from catalog_builder.convert.progress import duration, size
 from catalog_builder.convert.run import RunReport, run
@@ -47,17 +47,26 @@ class Conversion:
     quiet: bool
     report: progress.Reporter
 
-    def estimate(self, *, force: bool = False) -> Estimate:
+    def estimate(self, *, force: bool = False, redo: Redo | None = None) -> Estimate:
         """Estimate the number of tiles and bytes and the time; nothing is converted.
 
         Parameters
         ----------
         force
             Include tiles that are already done.
+        redo
+            Which of them to include; see :meth:`run`.
         """
-        return estimate(self.plan, self.options, self.workers, self.ledger, force=force)
+        return estimate(self.plan, self.options, self.workers, self.ledger, force=force, redo=redo)
 
-    def run(self, *, visual: bool = True, fit_visual: bool = False, force: bool = False) -> RunReport:
+    def run(
+        self,
+        *,
+        visual: bool = True,
+        fit_visual: bool = False,
+        force: bool = False,
+        redo: Redo | None = None,
+    ) -> RunReport:
         """Run the conversion.
 
         Parameters
@@ -68,6 +77,9 @@ class Conversion:
             First fit the colours to a sample of the sources, and store them beside the COGs.
         force
             Convert tiles again that are already done.
+        redo
+            ``predictor``: of the tiles that are already done, convert those again whose embeddings have a
+            predictor that some readers undo wrongly.
 
         Raises
         ------
@@ -87,6 +99,7 @@ class Conversion:
             label=f"shard-{self.shard[0]}-of-{self.shard[1]}" if self.shard else "run",
             report=self.report,
             force=force,
+            redo=redo,
         )
 
     def _fit(self) -> None:
@@ -115,6 +128,8 @@ class Conversion:
                 f"  {profiles}; {size(done.bytes_in)} read, {size(done.bytes_out)} written"
                 f" in {duration(done.seconds)}"
             )
+        if done.misread:
+            lines.append(f"  {progress.misread(done.misread)}")
         lines += [f"  failed: {row.job}: {row.reason}" for row in done.failed[:_FAILURES_SHOWN]]
         if len(done.failed) > _FAILURES_SHOWN:
             lines.append(f"  … and {len(done.failed) - _FAILURES_SHOWN:,} more, see the ledger")
@@ -129,6 +144,7 @@ class Conversion:
             "total": done.total,
             "converted": done.converted,
             "skipped": done.skipped,
+            "misread": done.misread,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
             "profiles": done.profiles,
             "bytes_in": done.bytes_in,

@@ -200,3 +200,16 @@ def size(n: float) -> str:
             return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
         n /= 1000
     raise AssertionError("unreachable")
+
+
+def misread(n: int) -> str:
+    """Return a line about tiles that are done and that some readers misread.
+
+    >>> misread(1)
+    '1 of those done already has a predictor that async-geotiff and lazycogs undo wrongly: --redo predictor'
+    """
+    have = "has" if n == 1 else "have"
+    return (
+        f"{n:,} of those done already {have} a predictor that async-geotiff and lazycogs undo wrongly:"
+        " --redo predictor"
+    )

@@ -21,7 +21,7 @@ from catalog_builder import storage
 from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.done import Done
-from catalog_builder.convert.plan.job import ConvertOptions, Job
+from catalog_builder.convert.plan.job import ConvertOptions, Job, Redo
 from catalog_builder.convert.plan.sources import Plan
 from catalog_builder.convert.progress import Quiet, Reporter
 from catalog_builder.convert.tile.convert import Result, begun, convert_tile
@@ -42,6 +42,8 @@ class RunReport:
     converted: int
     skipped: int
     """Number done by an earlier run and unchanged since."""
+    misread: int
+    """Number of those whose embeddings have a predictor that some readers undo wrongly, by the ledger."""
     failed: tuple[LedgerRow, ...]
     bytes_in: int
     bytes_out: int
@@ -63,6 +65,7 @@ class _Tally:
 
     converted: int = 0
     skipped: int = 0
+    misread: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -87,6 +90,7 @@ def run(
     label: str = "run",
     report: Reporter | None = None,
     force: bool = False,
+    redo: Redo | None = None,
     convert: Callable[[Job, ConvertOptions], Result] = convert_tile,
 ) -> RunReport:
     """Convert the jobs of a plan.
@@ -107,6 +111,8 @@ def run(
         Receives the events of the run.
     force
         Convert tiles again that are already done.
+    redo
+        Which of them to convert again; see :class:`~catalog_builder.convert.plan.done.Done`.
     convert
         The job, replaced in tests.
 
@@ -124,7 +130,7 @@ def run(
     tally = _Tally()
     if storage.scheme(options.out) == "s3":
         storage.s3.put.check_conditions(options.out)
-    done = Done(ledger, options)
+    done = Done(ledger, options, redo)
     with staging_of(options) as options, LedgerWriter(ledger, label) as writer, _stopping(report) as stop:
         report.start(plan.total)
         loop = _Loop(options, workers, writer, report, tally, convert, stop, done.after)
@@ -148,6 +154,7 @@ def run(
         total=plan.total,
         converted=tally.converted,
         skipped=tally.skipped,
+        misread=tally.misread,
         failed=tuple(tally.failed),
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
@@ -161,6 +168,7 @@ def _remaining(plan: Plan, done: Done | None, tally: _Tally, report: Reporter) -
     for job in plan.jobs():
         if done is not None and job in done:
             tally.skipped += 1
+            tally.misread += done.is_misread(job)
             report.skipped(1)
         else:
             yield job

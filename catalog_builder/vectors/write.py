@@ -116,6 +116,8 @@ def _geotiff(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
     def to(path: Path) -> None:
         import rasterio
 
+        from catalog_builder.convert.encode.predictor import default_predictor
+
         cube = array if array.ndim == 3 else array[:, :, None]
         with rasterio.open(
             path,
@@ -134,7 +136,7 @@ def _geotiff(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
             interleave="band",
             compress="zstd",
             zstd_level=1,
-            predictor=3 if cube.dtype.kind == "f" else 2,
+            predictor=default_predictor(cube.dtype, cube.shape[2], "band"),
             bigtiff="IF_SAFER",
         ) as ds:
             for i, text in enumerate(names):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from catalog_builder.convert.encode.colours import Sample, fit_basis
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.convert import Result, convert_tile
+from catalog_builder.item.basis import Basis
 from catalog_builder.synthetic.sample import make_tile, write_npy_tile
 from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.grid import TileId
@@ -33,6 +35,14 @@ def sample(tile: TileId = POLAR, year: int = YEAR, seed: int = 0) -> SampleTile:
     made.scales[-5:-3] = 0
     made.codes[-5:-3] = 0
     return SampleTile(tile, year, made.codes, made.scales, landmask)
+
+
+def sample_basis() -> Basis:
+    """Return colours fitted on :func:`sample`."""
+    made = sample()
+    inside = (made.scales > 0) & (made.landmask == 1)
+    vectors = made.codes[inside].astype(np.float32) * made.scales[inside][:, None]
+    return fit_basis([Sample("a", "synthetic", vectors[::16])])
 
 
 def write_pair(root: Path, made: SampleTile | None = None, *, landmask: bool = True) -> Path:

@@ -249,10 +249,12 @@ def test_what_is_returned_is_what_is_there(tmp_path: Path, interleave: Any, bigt
         dtype="int8",
         block_size=32,
         interleave=interleave,
+        predictor=2 if interleave == "pixel" else 1,
         bigtiff=bigtiff,
     )
     with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff == bigtiff
+        assert {page.predictor for page in file.pages} == {result.predictor}
         pages = list(file.pages)
         # The first block's leader begins right behind the header, and is of the smallest overview.
         assert min(pages[-1].dataoffsets) == result.header_size + 4

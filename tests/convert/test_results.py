@@ -18,7 +18,7 @@ from PIL import Image
 from rio_cogeo import cog_info, cog_validate
 
 from catalog_builder.catalog.basis import load_basis, store_basis
-from catalog_builder.convert.encode.colours import Sample, colours, fit_basis, thumbnail
+from catalog_builder.convert.encode.colours import colours, thumbnail
 from catalog_builder.convert.fit_colours import fit_visual
 from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
@@ -28,17 +28,9 @@ from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.tile.verify import check_row, validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import ConvertError
-from catalog_builder.item.basis import Basis
 from catalog_builder.synthetic.sample import make_tile
 from tests.convert.conftest import VALIDATE
-from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
-
-
-def _basis() -> Basis:
-    made = sample()
-    inside = (made.scales > 0) & (made.landmask == 1)
-    vectors = made.codes[inside].astype(np.float32) * made.scales[inside][:, None]
-    return fit_basis([Sample("a", "synthetic", vectors[::16])])
+from tests.convert.making import POLAR, YEAR, convert_one, sample, sample_basis, write_pair
 
 
 @pytest.fixture(scope="module", params=["native", "float32"])
@@ -48,7 +40,7 @@ def converted(
     """Convert a tile to each profile, with colours."""
     root = tmp_path_factory.mktemp(request.param)
     row = convert_one(
-        write_pair(root / "src"), root / "out", profile=request.param, bases=(_basis(),), verify=True
+        write_pair(root / "src"), root / "out", profile=request.param, bases=(sample_basis(),), verify=True
     ).row
     assert row.ok, row.reason
     assert row.verified
@@ -131,7 +123,7 @@ def test_cog_info_of_the_native_pair(converted: tuple[Path, LedgerRow]) -> None:
 
 def test_colours_match_over_tiles_and_profiles() -> None:
     """A vector has the same colour wherever it lies, up to the rounding of float32."""
-    basis, made = _basis(), sample()
+    basis, made = sample_basis(), sample()
     whole = colours(basis, made.codes, made.scales)
     part = colours(basis, made.codes[100:300], made.scales[100:300])
     assert np.abs(whole[100:300].astype(int) - part).max() <= 1

@@ -21,6 +21,7 @@ from catalog_builder.build.run import build
 from catalog_builder.catalog.extract import extracts
 from catalog_builder.catalog.open import open_index
 from catalog_builder.cli.main import app
+from catalog_builder.convert.encode import cog
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
@@ -31,6 +32,7 @@ from catalog_builder.item.addresses import parse_mirrors
 from catalog_builder.publish.export import export
 from catalog_builder.publish.static_place import MARK
 from catalog_builder.tile.datasets import dataset
+from tests.convert.test_redo import earlier_default, forget_encoding
 from tests.s3.converted import built
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
 from tests.support.converted import FIRST, NEIGHBOUR, converted
@@ -146,9 +148,9 @@ def test_a_static_tree_in_a_bucket_is_that_of_a_folder(store: Store, tmp_path: P
 # ----------------------------------------------------------------------------------------- convert
 
 
-def _convert(out: str) -> RunReport:
-    wanted = Wanted(dataset=dataset("synthetic"), years=frozenset({2023}))
-    return run(plan([str(converted().embeddings)], wanted), ConvertOptions(out), ExecutorWorkers(Inline(), 1))
+def _convert(out: str, redo: Any = None, **options: Any) -> RunReport:
+    found = plan([str(converted().embeddings)], Wanted(dataset=dataset("synthetic"), years=frozenset({2023})))
+    return run(found, ConvertOptions(out, **options), ExecutorWorkers(Inline(), 1), redo=redo)
 
 
 @pytest.mark.parametrize("what", ["503", "500", "reset", "cut", "lost"])
@@ -218,6 +220,26 @@ def test_a_store_without_conditions_is_refused(store: Store, monkeypatch: pytest
         _convert(f"{store.root}/cogs")
     monkeypatch.setenv("TESSERA_S3_CONDITIONAL", "NO")
     assert _convert(f"{store.root}/cogs").converted == 1
+
+
+@pytest.mark.parametrize("is_misread", [True, False])
+def test_predictors_that_no_ledger_says_are_read_by_range(
+    store: Store, monkeypatch: pytest.MonkeyPatch, is_misread: bool
+) -> None:
+    """An earlier version's results, with options that were not its defaults: the headers say it."""
+    out = f"{store.root}/cogs"
+    with monkeypatch.context() as patched:
+        if is_misread:
+            patched.setattr(cog, "default_predictor", earlier_default)
+        assert _convert(out, block_size=256).converted == 1
+    (ledger,) = store.stored("cogs/ledger/")
+    text = store.client.get_object(Bucket=store.bucket, Key=ledger)["Body"].read()
+    store.client.put_object(Bucket=store.bucket, Key=ledger, Body=forget_encoding(text))
+    store.log.clear()
+    report = _convert(out, redo="predictor", block_size=256)
+    assert (report.converted, report.skipped) == (int(is_misread), int(not is_misread)), report.failed
+    read = [a.headers["range"] for a in store.log if a.method == "GET" and "_embeddings.tif" in a.path]
+    assert read == ["bytes=0-32767"]
 
 
 def test_a_catalogue_is_converted_into_its_own_cogs(store: Store, tmp_path: Path) -> None:

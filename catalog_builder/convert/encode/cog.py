@@ -14,21 +14,24 @@ The layout is that of GDAL's COG driver (https://gdal.org/drivers/raster/cog.htm
 3. the blocks, smallest overview first, each with a 4 byte size before it and its own last 4 bytes
    repeated after it.
 
-**Defaults.** ``interleave="tile"``, 128 pixel blocks, zstd level 1 with the predictor. GETs / MB measured
-with GDAL 3.12 ``/vsicurl/`` on a 1140 x 732 x 128 int8 tile of 94 MB with overviews, header included:
+**Defaults.** ``interleave="tile"``, 128 pixel blocks, zstd level 1, and no predictor in planar files of
+several bands (:func:`~catalog_builder.convert.encode.predictor.default_predictor`). Codes hardly compress:
+zstd levels 3 and 9 and deflate save less than 1 % for up to five times the CPU, no compression costs 27 %,
+no predictor up to 15 % on synthetic tiles (on real ones unknown). GETs / MB measured with GDAL 3.12
+``/vsicurl/`` on a synthetic 1139 x 728 x 128 int8 tile of 129 MB with overviews, header included:
 
 =============  =====================  ===================  ==================  ================
 layout         one pixel, all bands   256 window, bands    3 bands, whole      3 bands at 1/8
 =============  =====================  ===================  ==================  ================
-tile 64        4 / 0.61               8 / 8.2              651 / 1.9           20 / 0.08
-**tile 128**   3 / 1.6                5 / 11.6             164 / 1.9           8 / 0.08
-tile 256       2 / 5.7                3 / 19.4             46 / 1.8            4 / 0.07
-band 256       129 / 5.7              257 / 19.4           4 / 1.8             4 / 0.07
+tile 64        4 / 0.74               8 / 12.3             651 / 2.3           20 / 0.09
+**tile 128**   3 / 2.1                5 / 17.7             164 / 2.4           8 / 0.09
+tile 256       2 / 8.0                3 / 29.2             46 / 2.3            5 / 0.14
+band 128       130 / 2.1              386 / 17.7           5 / 2.4             5 / 0.09
 =============  =====================  ===================  ==================  ================
 
 (readers set ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, ``GDAL_INGESTED_BYTES_AT_OPEN=32768`` and
-``GDAL_MAX_RAW_BLOCK_CACHE_SIZE=268435456``; without the last one GDAL reads the 12 MB of an unaligned
-window in 76 requests, because they exceed its 10 MB.)
+``GDAL_MAX_RAW_BLOCK_CACHE_SIZE=268435456``; without the last one GDAL reads the 18 MB of an unaligned
+window in 446 requests, because they exceed its 10 MB.)
 
 In the file, ``interleave="tile"`` orders blocks by position, then band; ``"band"`` by band, then
 position; ``"pixel"`` has one block per position with the bands inside. The offset arrays are
@@ -49,6 +52,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import zstandard
 
+from catalog_builder.convert.encode.predictor import default_predictor
 from catalog_builder.convert.encode.tiff import (
     BandStatistics,
     Compression,
@@ -89,6 +93,8 @@ class CogFile:
     """Rows and columns of a block (TIFF tile)."""
     interleave: Interleave
     """Order of the samples in the file."""
+    predictor: Predictor
+    """TIFF tag 317; 1 is none."""
     bigtiff: bool
     """Whether offsets are 64 bit."""
 
@@ -169,16 +175,7 @@ def _compressor(layout: Layout) -> Callable[[NDArray[Any]], Iterable[bytes]]:
         return lambda blocks: (block.tobytes() for block in blocks)
     if layout.compression == "deflate":
         return lambda blocks: (zlib.compress(block.data, layout.level) for block in blocks)
-    if layout.level == 1 and layout.predictor == 2:
-        # Residuals of int8 codes hold next to no repeats, so the time goes into looking for them.
-        # Matches of 7 bytes and a small table find the constant runs (water) all the same: measured
-        # a tenth faster than level 1 as it comes, and 0.1 % smaller.
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            1, window_log=17, min_match=7, hash_log=10, chain_log=10, strategy=zstandard.STRATEGY_FAST
-        )
-        codec = zstandard.ZstdCompressor(compression_params=parameters)
-    else:
-        codec = zstandard.ZstdCompressor(level=layout.level)
+    codec = zstandard.ZstdCompressor(level=layout.level)
     if "multi_compress_to_buffer" not in zstandard.backend_features:
         return lambda blocks: (codec.compress(block.data) for block in blocks)
 
@@ -248,7 +245,8 @@ def write_cog(
     level
         Level of the codec: zstd 1 to 22, deflate 1 to 9.
     predictor
-        1 none, 2 difference of integers, 3 difference of floats; by default 2 or 3, 1 if uncompressed.
+        1 none, 2 difference of integers, 3 difference of floats; by default
+        :func:`~catalog_builder.convert.encode.predictor.default_predictor`.
     band_descriptions, band_statistics, band_scale_offset
         One item per band. 128 bands of statistics add 45 kB to the header that every reader fetches.
     tags
@@ -279,7 +277,7 @@ def write_cog(
     _check_pyramid(pixels)
     bands, dtype = pixels[0].shape[2], pixels[0].dtype
     if predictor is None:
-        predictor = 1 if compression == "none" else 3 if dtype.kind == "f" else 2
+        predictor = default_predictor(dtype, bands, interleave, compression)
     layout = Layout(bands, dtype, block_size, interleave, compression, level, predictor)
     first_tags = geo_tags(crs_epsg, transform) + metadata_tags(
         layout,
@@ -306,6 +304,7 @@ def write_cog(
         dtype=dtype.name,
         block_size=block_size,
         interleave=interleave,
+        predictor=predictor,
         bigtiff=header.bigtiff,
     )
 

@@ -91,6 +91,10 @@ class LedgerRow:
     empty if no pixel is valid."""
     dtype: str = ""
     bands: int | None = None
+    interleave: str = ""
+    """``tile``, ``band`` or ``pixel``: order of the embeddings' samples; empty in earlier versions' rows."""
+    predictor: int | None = None
+    """TIFF tag 317 of the embeddings, 1 is none; None in earlier versions' rows."""
     epsg: int | None = None
     transform: tuple[float, ...] = ()
     """Six affine coefficients (a, b, c, d, e, f)."""

@@ -55,6 +55,8 @@ LEDGER_SCHEMA = pa.schema(
         ("statistics", pa.binary()),
         ("dtype", pa.string()),
         ("bands", pa.int32()),
+        ("interleave", pa.string()),
+        ("predictor", pa.int32()),
         ("epsg", pa.int32()),
         ("transform", pa.list_(pa.float64())),
         ("height", pa.int32()),

@@ -15,30 +15,63 @@ from pathlib import Path
 import numpy as np
 
 from catalog_builder import storage
+from catalog_builder.convert.encode.predictor import is_misread
+from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.reader import ledger_files
 from catalog_builder.convert.ledger.rows import LedgerRow, said
-from catalog_builder.convert.plan.job import ConvertOptions, Job
-from catalog_builder.errors import StorageError
+from catalog_builder.convert.plan.job import ConvertOptions, Job, Profile, Redo
+from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.raster.gdal import gdal_environment, gdal_path
 
 _SAMPLE = 10_000
 """Number of latest successful rows that are kept in full, for their measurements."""
+_SOUND, _MISREAD, _UNKNOWN = range(3)
+"""Whether some readers misread a result, as far as its row tells."""
 
 
 class Done:
     """The jobs that are done according to a ledger, with these options.
 
+    A result of an earlier version is done as well where its defaults were others, so that no new version
+    converts everything again; ``redo`` asks for it.
+
     Of each job 64 bits of its name and of its fingerprint are kept, when its last row was written, and
     where in the ledger that is: it is read again when its files are looked for.
+
+    Parameters
+    ----------
+    ledger
+        Its folder: a path, or an s3:// URL.
+    options
+        What results are wanted.
+    redo
+        ``predictor``: jobs whose embeddings have a predictor that some readers undo wrongly
+        (:mod:`catalog_builder.convert.encode.predictor`) are not done.
+
+    Raises
+    ------
+    QueryError
+        If what is to be done again would come out as it is.
+    StorageError
+        If the ledger cannot be read.
     """
 
-    def __init__(self, ledger: str, options: ConvertOptions) -> None:
-        self._options = options
+    def __init__(self, ledger: str, options: ConvertOptions, redo: Redo | None = None) -> None:
+        self._wants_misread = is_misread(options.interleave, 2, options.predictor or 1)
+        if redo and self._wants_misread:
+            raise QueryError(
+                f"--redo predictor: with --predictor {options.predictor} files would be written as they are;"
+                " leave it out"
+            )
+        self._options, self._redo = options, redo
+        self._old_digests: dict[tuple[str, str, str], frozenset[str]] = {}
         self.measured: deque[LedgerRow] = deque(maxlen=_SAMPLE)
         self._looks = not storage.scheme(options.out)
         self._files: list[Path] = []
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self._jobs = np.empty(0, np.uint64)
         self._prints = self._places = self._named = self._jobs
+        self._encodings = np.empty(0, np.int8)
         self._times = np.empty(0, np.float64)
         # A missing folder means that there is no ledger yet; a store that does not respond may have one.
         with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
@@ -46,7 +79,7 @@ class Done:
 
     def _read(self, addresses: list[str]) -> None:
         jobs, prints, places = array("Q"), array("Q"), array("Q")
-        finished, good = array("d"), array("b")
+        finished, good, encodings = array("d"), array("b"), array("b")
         for number, address in enumerate(addresses):
             for start, row in self._rows(address):
                 jobs.append(_number(row.job))
@@ -54,6 +87,7 @@ class Done:
                 places.append(number << 40 | start)
                 finished.append(_seconds(row.finished))
                 good.append(self._is_good(row))
+                encodings.append(self._said_encoding(row))
                 if row.ok:
                     self.measured.append(row)
         # The last row of a job counts; of rows of one time the one that is read later.
@@ -64,11 +98,13 @@ class Done:
         self._named = sorted_jobs[last]
         self._times = np.asarray(finished)[order][last]
         keep = order[last & np.asarray(good, dtype=np.bool_)[order]]
-        self._jobs, self._prints, self._places = (np.asarray(a)[keep] for a in (jobs, prints, places))
+        self._jobs, self._prints, self._places, self._encodings = (
+            np.asarray(a)[keep] for a in (jobs, prints, places, encodings)
+        )
 
     def _rows(self, address: str) -> Iterator[tuple[int, LedgerRow]]:
         """Yield the rows of a file with their places; a remote file is kept if rows are read again."""
-        if storage.scheme(address) and self._looks:
+        if storage.scheme(address) and (self._looks or self._redo):
             self._fetched = self._fetched or tempfile.TemporaryDirectory(prefix="tessera-ledger-")
             path = Path(self._fetched.name) / str(len(self._files))
             storage.fetch_to(address, path)
@@ -86,19 +122,78 @@ class Done:
             return False
         return row.verified or not self._options.verify
 
+    def _said_encoding(self, row: LedgerRow) -> int:
+        """Return what a row says of its embeddings, itself or by options that were defaults before."""
+        if row.predictor is not None:
+            return _MISREAD if is_misread(row.interleave, row.bands or 1, row.predictor) else _SOUND
+        if row.tile is not None and row.options in self._digests_before(row):
+            return _MISREAD  # 2 for codes, 3 for floats, always planar
+        return _UNKNOWN
+
+    def _digests_before(self, row: LedgerRow) -> frozenset[str]:
+        """Return the digests of the defaults of versions whose rows do not say the predictor."""
+        key = (row.dataset, row.grid, row.overviews)
+        if key not in self._old_digests:
+            before = ConvertOptions(
+                "",
+                grid=row.grid,  # type: ignore[arg-type]
+                overviews=row.overviews,  # type: ignore[arg-type]
+                block_size=128,
+                interleave="tile",
+                compression="zstd",
+                level=1,
+                predictor=None,
+            )
+            asked: tuple[Profile, ...] = ("native", "float32")
+            old = [
+                replace(before, profile=profile, bases=bases)
+                for profile in asked
+                for bases in {(), self._options.bases}
+            ]
+            self._old_digests[key] = frozenset(options.digest_for(row.dataset) for options in old)
+        return self._old_digests[key]
+
     def __contains__(self, job: Job) -> bool:
         """Return whether a job is done, from these sources with these options, and its files exist."""
-        number = np.uint64(_number(job.id))
-        at = int(np.searchsorted(self._jobs, number))
-        if at == len(self._jobs) or self._jobs[at] != number:
+        at = self._at(job)
+        if at is None or self._prints[at] != np.uint64(_number(job.fingerprint)):
             return False
-        if self._prints[at] != np.uint64(_number(job.fingerprint)):
+        if self._redo and self._is_to_redo(at):
             return False
         if not self._looks:
             return True  # asking for five objects a tile-year costs more than it finds; `validate` does
         root = storage.local_path(self._options.out)
         row = self._row(int(self._places[at]))
         return row is not None and all(_size(root / file.path) == file.size for file in row.files.values())
+
+    def is_misread(self, job: Job) -> bool:
+        """Whether the ledger says of a job that is done that some readers misread its embeddings.
+
+        False where the options ask for just that.
+        """
+        at = self._at(job)
+        return at is not None and not self._wants_misread and bool(self._encodings[at] == _MISREAD)
+
+    def _at(self, job: Job) -> int | None:
+        number = np.uint64(_number(job.id))
+        at = int(np.searchsorted(self._jobs, number))
+        return at if at < len(self._jobs) and self._jobs[at] == number else None
+
+    def _is_to_redo(self, at: int) -> bool:
+        """Whether a result is misread; by its file's header where no row says it."""
+        if self._encodings[at] != _UNKNOWN:
+            return bool(self._encodings[at] == _MISREAD)
+        from rasterio.errors import RasterioIOError
+
+        row = self._row(int(self._places[at]))
+        if row is None or row.embeddings is None:
+            return True
+        address = storage.join(self._options.out, row.embeddings.path)
+        try:
+            with gdal_environment(address):
+                return encoding_of(gdal_path(address)).is_misread
+        except RasterioIOError:
+            return True  # what cannot be opened is done again
 
     def after(self, row: LedgerRow) -> LedgerRow:
         """Return a row with a time after the job's row before: the later wins, and clocks go back."""

@@ -7,7 +7,7 @@ from statistics import median
 
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.done import Done
-from catalog_builder.convert.plan.job import ConvertOptions
+from catalog_builder.convert.plan.job import ConvertOptions, Redo
 from catalog_builder.convert.plan.sources import Plan
 
 SECONDS_PER_MB = {
@@ -18,10 +18,10 @@ SECONDS_PER_MB = {
 }
 """Rates of one worker on a core of a 2024 server, from ``tests/bench``; used until the ledger has some."""
 OUT_PER_IN = {
-    ("npy", "native"): 0.9,
-    ("npy", "float32"): 4.5,
-    ("geotiff", "native"): 0.29,
-    ("geotiff", "float32"): 1.45,
+    ("npy", "native"): 1.23,
+    ("npy", "float32"): 4.7,
+    ("geotiff", "native"): 0.36,
+    ("geotiff", "float32"): 1.36,
 }
 """Bytes written per byte read, from the same measurements."""
 
@@ -35,6 +35,8 @@ class Estimate:
     to_do: int
     done: int
     """Converted already and unchanged."""
+    misread: int
+    """Of those done, how many have a predictor that some readers undo wrongly, by the ledger."""
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -43,17 +45,24 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, options: ConvertOptions, workers: int, ledger: str, *, force: bool = False
+    plan: Plan,
+    options: ConvertOptions,
+    workers: int,
+    ledger: str,
+    *,
+    force: bool = False,
+    redo: Redo | None = None,
 ) -> Estimate:
     """Estimate the conversion of a plan; only names, sizes and the ledger are read."""
-    done = Done(ledger, options)
+    done = Done(ledger, options, redo)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in ("npy", "geotiff")}
-    to_do = skipped = bytes_in = 0
+    to_do = skipped = misread = bytes_in = 0
     seconds = bytes_out = 0.0
     for job in plan.jobs():
         if not force and job in done:
             skipped += 1
+            misread += done.is_misread(job)
             continue
         to_do += 1
         n = job.bytes_in
@@ -62,7 +71,14 @@ def estimate(
         bytes_out += n * ratio
         seconds += n / 1e6 * per_mb
     return Estimate(
-        to_do + skipped, to_do, skipped, bytes_in, int(bytes_out), seconds / max(workers, 1), bool(rows)
+        total=to_do + skipped,
+        to_do=to_do,
+        done=skipped,
+        misread=misread,
+        bytes_in=bytes_in,
+        bytes_out=int(bytes_out),
+        seconds=seconds / max(workers, 1),
+        measured=bool(rows),
     )
 
 

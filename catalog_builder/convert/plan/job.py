@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 type JobKind = Literal["npy", "geotiff"]
 type Profile = Literal["native", "float32"]
+type Redo = Literal["predictor"]
+"""What of the results that are there is to be done again: those that some readers misread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class ConvertOptions:
     compression: Compression = "zstd"
     level: int = 1
     predictor: Predictor | None = None
-    """None: 2 for codes, 3 for floats."""
+    """None: none in planar files of several bands, else by data type; see
+    :func:`~catalog_builder.convert.encode.predictor.default_predictor`."""
     bases: tuple[Basis, ...] = ()
     """Colours, of one or several datasets; a dataset without gets no ``visual`` and no ``thumbnail``."""
     verify: bool = False

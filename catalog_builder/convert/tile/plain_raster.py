@@ -2,7 +2,7 @@
 
 rio-cogeo is right for what most people have: a few bands, any CRS, masks, colour tables. For dozens of
 bands (a mosaic of embeddings, a zone of them) its pixel interleaved files cost hundreds of megabytes for
-one pixel, so those are written as tiles are: planar, all bands of a block side by side.
+one pixel, so those are written as tiles are: planar, all bands of a block side by side, without a predictor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from catalog_builder.convert.encode import overviews
 from catalog_builder.convert.encode.cog import write_cog
+from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow, SourceRow
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.source import local_copy
@@ -61,6 +62,7 @@ def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> Ledger
         if options.verify:
             _compare(ds, target, job.main.address)
         sha, size = _hash(target)
+        stored = encoding_of(target)
         stem = re.sub(r"[^\w.~-]", "_", Path(job.main.address).stem)
         row = replace(
             base,
@@ -74,6 +76,8 @@ def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> Ledger
             sources=tuple(rows),
             dtype=ds.dtypes[0],
             bands=ds.count,
+            interleave=stored.interleave,
+            predictor=stored.predictor,
             epsg=epsg,
             transform=tuple(float(v) for v in tuple(ds.transform)[:6]),
             height=ds.height,

@@ -92,6 +92,8 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         vrt=FileRow(base + _SUFFIXES["vrt"], len(text), hashlib.sha256(text).hexdigest()),
         dtype="int8",
         bands=embeddings.bands,
+        interleave=embeddings.interleave,
+        predictor=embeddings.predictor,
         levels=len(embeddings.shapes) - 1,
         **_statistics(pyramid.statistics or ()),
     )
@@ -125,6 +127,8 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
         embeddings=_file(base, "embeddings", embeddings),
         dtype="float32",
         bands=embeddings.bands,
+        interleave=embeddings.interleave,
+        predictor=embeddings.predictor,
         levels=len(embeddings.shapes) - 1,
         **_statistics(found),
     )

@@ -6,6 +6,7 @@ GDAL decodes what our own writer encoded, so a mistake in the writer cannot hide
 from __future__ import annotations
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -19,6 +20,8 @@ import numpy as np
 
 from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
+from catalog_builder.convert.encode.predictor import MISREADERS
+from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
@@ -33,6 +36,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Misread:
+    """A sound file that some readers misread: planar, of several bands, with a predictor."""
+
+    file: str
+    """Path below the output folder."""
+    predictor: int
+    """TIFF tag 317: 2 or 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class MisreadFiles:
+    """Files that some readers misread; a warning, for they are sound."""
+
+    files: tuple[Misread, ...]
+    readers: tuple[str, ...]
+    """Programs that get their values wrong, without an error."""
+    command: str
+    """What converts them again; its sources and options are those of before."""
+
+
+@dataclass(frozen=True, slots=True)
 class TileCheck:
     """What a check of one ledger row found."""
 
@@ -44,6 +68,7 @@ class TileCheck:
     """Whether every pixel was compared with the source."""
     note: str = ""
     """Why pixels were not compared."""
+    misread: tuple[Misread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +84,8 @@ class ValidationReport:
     """Rows with problems."""
     notes: tuple[TileCheck, ...]
     """Rows whose pixels could not be compared."""
+    misread: MisreadFiles | None
+    """None if there is no such file."""
 
     @property
     def sound(self) -> bool:
@@ -105,18 +132,24 @@ def validate_results(
         checks.append(found)
         if progress is not None:
             progress(len(checks), len(rows), found)
+    misread = tuple(m for c in checks for m in c.misread)
+    command = f"tessera-stac convert SOURCE... --out {shlex.quote(out)} --redo predictor"
     return ValidationReport(
         checked=len(checks),
         files=sum(c.files for c in checks),
         pixels=sum(c.pixels for c in checks),
         failed=tuple(c for c in checks if c.problems),
         notes=tuple(c for c in checks if c.note and not c.problems),
+        misread=MisreadFiles(misread, MISREADERS, command) if misread else None,
     )
 
 
 def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
     """Check the files of one ledger row; nothing is raised."""
+    from rasterio.errors import RasterioIOError
+
     problems: list[str] = []
+    misread: list[Misread] = []
     note = ""
     compared = False
     with tempfile.TemporaryDirectory(prefix="tessera-check-") as folder:
@@ -132,6 +165,12 @@ def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
                     problems.append(f"{address}: {path.stat().st_size} bytes, the ledger says {file.size}")
                 elif sha256 != file.sha256:
                     problems.append(f"{address}: SHA-256 is {sha256}, the ledger says {file.sha256}")
+                elif file.header_size:
+                    stored = encoding_of(path)
+                    if stored.is_misread:
+                        misread.append(Misread(file.path, stored.predictor))
+            except RasterioIOError as error:
+                problems.append(f"{address}: cannot be opened: {gdal_reason(error)}")
             except FileNotFoundError:
                 problems.append(f"{address}: missing")
             except (OSError, TesseraError) as error:
@@ -145,7 +184,7 @@ def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
                 root = Path(folder) if storage.scheme(out) else storage.local_path(out)
                 problems += compare(root, row, source, staged=bool(storage.scheme(out)))
                 compared = True
-    return TileCheck(row.job, tuple(problems), len(row.files), compared, note)
+    return TileCheck(row.job, tuple(problems), len(row.files), compared, note, tuple(misread))
 
 
 def job_of(row: LedgerRow) -> Job:
