@@ -295,7 +295,9 @@ def test_mirrors_are_in_every_output(store: Store, tmp_path: Path) -> None:
     table = pq.ParquetFile(tmp_path / "cat/tessera-synthetic/items/year=2024/items.parquet").read()
     (row,) = (r for r in table.to_pylist() if r["id"] == item["id"])
     for key, asset in item["assets"].items():
-        assert row["assets"][key].get("alternate") == asset.get("alternate")
+        # a column of Parquet holds what any row has: null stands for a place that this asset does not have
+        places = {k: v for k, v in (row["assets"][key].get("alternate") or {}).items() if v is not None}
+        assert places == asset.get("alternate", {})
 
 
 @pytest.mark.parametrize("text", ["https://x", "lab", "lab=", "=https://x", "lab=/srv/x", "a=ftp://x"])

@@ -420,7 +420,7 @@ def test_points_equal_the_pixels_under_them(server: Server, tiles: Converted, by
             assert same(found.values[mine, i], wanted), (tile, year)
     with pytest.raises(QueryError, match="no tiles"):
         sample_points(str(tiles.catalog), [0.0], [0.0], [2024])
-    with pytest.raises(QueryError, match="of one length"):
+    with pytest.raises(QueryError, match="of equal length"):
         sample_points(str(tiles.catalog), [0.0, 1.0], [0.0], [2024])
 
 
