@@ -96,6 +96,7 @@ def test_mosaic_equals_the_tiles(server: Server, tiles: Converted, tmp_path: Pat
     assert "Not TESSERA" in sidecar["note"]
 
 
+@pytest.mark.service
 def test_every_format_holds_the_same(tiles: Converted, tmp_path: Path) -> None:
     bands = (0, 5, 127)
     found: dict[tuple[str, str], Any] = {}
