@@ -85,6 +85,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.service
 def test_the_command_checks_every_file_and_pixel_of_converted_tiles(tmp_path: Path) -> None:
     sound = _run(str(converted().catalog), "--quiet", "--json")
     report = json.loads(sound.stdout)
@@ -106,6 +107,7 @@ def test_the_command_checks_every_file_and_pixel_of_converted_tiles(tmp_path: Pa
         assert "Traceback" not in found.stderr
 
 
+@pytest.mark.service
 def test_a_folder_that_is_no_catalogue_is_an_error(tmp_path: Path) -> None:
     found = _run(str(tmp_path), "--quiet")
     assert (found.returncode, "not a catalogue" in found.stderr) == (1, True)
