@@ -263,7 +263,7 @@ def convert(
         sources, options, wanted, workers=workers, dask=dask, ledger=ledger, quiet=quiet
     ) as conversion:
         if dry_run:
-            found = conversion.estimate(force=force, redo=again)
+            found = conversion.estimate(visual=visual, force=force, redo=again)
             count = conversion.workers
             console.result(_estimate_text(found, count), asdict(found) | {"workers": count}, as_json=as_json)
             return

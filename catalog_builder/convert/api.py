@@ -47,17 +47,20 @@ class Conversion:
     quiet: bool
     report: progress.Reporter
 
-    def estimate(self, *, force: bool = False, redo: Redo | None = None) -> Estimate:
+    def estimate(self, *, visual: bool = True, force: bool = False, redo: Redo | None = None) -> Estimate:
         """Estimate the number of tiles and bytes and the time; nothing is converted.
 
         Parameters
         ----------
+        visual
+            Whether the stored colours are used: tiles without theirs are not done.
         force
             Include tiles that are already done.
         redo
             Which of them to include; see :meth:`run`.
         """
-        return estimate(self.plan, self.options, self.workers, self.ledger, force=force, redo=redo)
+        options = replace(self.options, bases=self._stored_bases() if visual else ())
+        return estimate(self.plan, options, self.workers, self.ledger, force=force, redo=redo)
 
     def run(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from catalog_builder.convert import run as run_module
+from catalog_builder.convert.api import prepare
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.ledger.writer import LedgerWriter
@@ -189,6 +190,15 @@ def test_estimate_from_defaults_and_from_the_ledger(tmp_path: Path) -> None:
     assert (after.to_do, after.done, after.measured, after.seconds) == (0, 3, True, 0)
     again = estimate(found, options, 1, ledger, force=True)
     assert again.bytes_out == pytest.approx(report.bytes_out, rel=0.01)
+
+
+def test_an_estimate_knows_the_stored_colours(tmp_path: Path) -> None:
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
+    with prepare([str(source)], ConvertOptions(str(out)), workers=0, quiet=True) as conversion:
+        assert conversion.run(fit_visual=True).converted == 3
+    with prepare([str(source)], ConvertOptions(str(out)), workers=0, quiet=True) as conversion:
+        assert conversion.estimate().to_do == 0
+        assert conversion.estimate(visual=False).to_do == 3, "as a run without colours would do"
 
 
 def _cli(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
