@@ -81,6 +81,15 @@ def test_landing_page_lists_the_collection(server: Server, tab: Tab) -> None:
     assert tab.page.title() == "TESSERA embeddings"
 
 
+def test_the_tree_is_browsed_down_to_an_item(server: Server, tab: Tab) -> None:
+    """Landing page and collections have no child links; the tree is there to browse by place."""
+    page = tab.page
+    page.goto(at(server, "browse"))
+    for name in (TITLE, f"{TITLE}, 2022", "10 to 20 E, 70 to 80 N", "15 to 16 E, 78 to 79 N"):
+        page.get_by_role("link", name=name, exact=False).first.click()
+    page.get_by_text(f"{FIRST.name}_{RAW_YEAR}").first.wait_for()
+
+
 def test_collection_shows_items_with_thumbnails(server: Server, tab: Tab) -> None:
     server.clear()
     tab.page.goto(at(server, f"collections/{COLLECTION}"))

@@ -236,7 +236,7 @@ def test_command_line(postgres: Mapping[str, str], database: str, tmp_path: Path
 
     dsn = dsn_of(postgres, database)
     assert "9 items to pgSTAC: 9 loaded" in run("--pgstac", "--migrate", "--dsn", dsn).stdout
-    assert "0 loaded, 9 as they were" in run("--to", "pgstac", "--dsn", dsn).stdout
+    assert "0 loaded, 9 unchanged" in run("--to", "pgstac", "--dsn", dsn).stdout
     for wrong in ([], ["--pgstac", "--to", "ndjson"], ["--pgstac", "--out", "x", "--dsn", dsn]):
         refused = run(*wrong)
         assert refused.returncode == 2
