@@ -115,6 +115,29 @@ def test_items_are_valid_stac_1_1_0(items: dict[str, Any]) -> None:
         pystac.validation.validate_dict(item, extensions=[])
 
 
+def test_the_embeddings_proposal(catalog: Path, items: dict[str, Any]) -> None:
+    """Its text and schema of 20 March 2026: which names there are, and where."""
+    for item in items.values():
+        assert "embeddings" in item["assets"]
+        properties = item["properties"]
+        assert {name for name in properties if name.startswith("emb:")} == {"emb:quantization"}
+        quantization = properties["emb:quantization"]
+        assert set(quantization) == {"method", "original_dtype", "quantized_dtype", "link"}
+        link = pystac.Link.from_dict(quantization["link"])
+        assert (link.rel, str(link.href)[:8]) == ("about", "https://")
+        for asset in item["assets"].values():
+            assert not [name for name in asset if name.startswith("emb:")]
+    document = json.loads((catalog / "tessera-v1" / "collection.json").read_text())
+    assert {name for name in document if name.startswith("emb:")} == {
+        "emb:type",
+        "emb:dimensions",
+        "emb:temporal_resolution",
+    }
+    assert {"data_type", "gsd"} <= set(document)
+    assert {"emb:model", "emb:source-data"} <= {link["rel"] for link in document["links"]}
+    assert len(document["item_assets"]["embeddings"]) >= 2
+
+
 def test_every_item_states_its_tile_and_raster(items: dict[str, Any]) -> None:
     """The raster holds the cell as GDAL projects it, and starts less than a pixel outside it."""
     for name, item in items.items():
