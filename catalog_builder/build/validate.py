@@ -24,6 +24,7 @@ from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.open import open_index
 from catalog_builder.convert.tile.verify import (
+    EarlierViews,
     MisreadFiles,
     TileCheck,
     ValidationReport,
@@ -203,6 +204,8 @@ def report_text(found: CatalogReport) -> str:
         lines += [f"       note: {t.job}: {t.note}" for t in tiles.notes[:_SHOWN]]
         if tiles.misread is not None:
             lines += _misread_lines(tiles.misread)
+        if tiles.earlier_views is not None:
+            lines += _earlier_view_lines(tiles.earlier_views)
     return "\n".join(lines)
 
 
@@ -218,6 +221,19 @@ def _misread_lines(found: MisreadFiles) -> Iterator[str]:
     if n > _SHOWN:
         yield f"       … and {n - _SHOWN:,} more, see --json"
     yield f"       converts them again, with the sources and options of before: {found.command}"
+
+
+def _earlier_view_lines(found: EarlierViews) -> Iterator[str]:
+    """Yield what is said of float32 views of an earlier form."""
+    n = len(found.files)
+    yield (
+        f"warn {n:,} {'float32 view is' if n == 1 else 'float32 views are'} read wrongly by GDAL before 3.7,"
+        " without an error: codes below zero come out as 128 to 255"
+    )
+    yield from (f"       {path}" for path in found.files[:_SHOWN])
+    if n > _SHOWN:
+        yield f"       … and {n - _SHOWN:,} more, see --json"
+    yield f"       writes them anew, no pixels; then build again: {found.command}"
 
 
 def report_data(found: CatalogReport) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Redo(StrEnum):
     """What to convert again."""
 
     predictor = "predictor"
+    view = "view"
 
 
 class Compression(StrEnum):
@@ -167,7 +168,8 @@ def convert(
         Redo | None,
         typer.Option(
             help="predictor: convert tiles again whose embeddings have a predictor, as in earlier versions:"
-            " async-geotiff and lazycogs read them wrongly. `validate` lists them."
+            " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of earlier"
+            " versions, which GDAL before 3.7 reads wrongly. `validate` lists them."
         ),
     ] = None,
     dry_run: Annotated[
@@ -234,7 +236,7 @@ def convert(
 
     if redo is not None and missing:
         raise QueryError("--redo and --missing: give one of the two; what is missing was never converted")
-    again: Literal["predictor"] | None = "predictor" if redo is not None else None
+    again: Literal["predictor", "view"] | None = None if redo is None else redo.value
     part = parse_shard(shard)
     options = ConvertOptions(
         out=target_of(sources, out),
@@ -301,7 +303,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _estimate_text(found: Estimate, workers: int) -> str:
-    from catalog_builder.convert.progress import duration, misread, size
+    from catalog_builder.convert.progress import duration, earlier_views, misread, size
 
     source = (
         "measured rates from this ledger"
@@ -312,5 +314,6 @@ def _estimate_text(found: Estimate, workers: int) -> str:
         f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} already done)\n"
         f"  {size(found.bytes_in)} to read, about {size(found.bytes_out)} to write\n"
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
+        + (f"\n  {earlier_views(found.earlier_views)}" if found.earlier_views else "")
         + (f"\n  {misread(found.misread)}" if found.misread else "")
     )

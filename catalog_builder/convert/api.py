@@ -82,7 +82,8 @@ class Conversion:
             Convert tiles again that are already done.
         redo
             ``predictor``: of the tiles that are already done, convert those again whose embeddings have a
-            predictor that some readers undo wrongly.
+            predictor that some readers undo wrongly. ``view``: rewrite those float32 views, and no pixels,
+            that GDAL before 3.7 reads wrongly.
 
         Raises
         ------
@@ -131,6 +132,10 @@ class Conversion:
                 f"  {profiles}; {size(done.bytes_in)} read, {size(done.bytes_out)} written"
                 f" in {duration(done.seconds)}"
             )
+        if done.renewed:
+            lines.append(f"  {done.renewed:,} float32 views written anew, beside second names of their COGs")
+        if done.earlier_views:
+            lines.append(f"  {progress.earlier_views(done.earlier_views)}")
         if done.misread:
             lines.append(f"  {progress.misread(done.misread)}")
         lines += [f"  failed: {row.job}: {row.reason}" for row in done.failed[:_FAILURES_SHOWN]]
@@ -148,6 +153,8 @@ class Conversion:
             "converted": done.converted,
             "skipped": done.skipped,
             "misread": done.misread,
+            "earlier_views": done.earlier_views,
+            "renewed": done.renewed,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
             "profiles": done.profiles,
             "bytes_in": done.bytes_in,

@@ -202,6 +202,18 @@ def size(n: float) -> str:
     raise AssertionError("unreachable")
 
 
+def earlier_views(n: int) -> str:
+    """Return a line about tiles that are done and whose float32 view some GDAL reads wrongly.
+
+    >>> earlier_views(1)
+    '1 of those done already has a float32 view that GDAL before 3.7 reads wrongly: --redo view'
+    """
+    have = "has" if n == 1 else "have"
+    return (
+        f"{n:,} of those done already {have} a float32 view that GDAL before 3.7 reads wrongly: --redo view"
+    )
+
+
 def misread(n: int) -> str:
     """Return a line about tiles that are done and that some readers misread.
 

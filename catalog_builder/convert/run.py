@@ -44,6 +44,10 @@ class RunReport:
     """Number done by an earlier run and unchanged since."""
     misread: int
     """Number of those whose embeddings have a predictor that some readers undo wrongly, by the ledger."""
+    earlier_views: int
+    """Number of those whose float32 view GDAL before 3.7 reads wrongly."""
+    renewed: int
+    """Number done by an earlier run whose float32 view alone was rewritten."""
     failed: tuple[LedgerRow, ...]
     bytes_in: int
     bytes_out: int
@@ -66,6 +70,8 @@ class _Tally:
     converted: int = 0
     skipped: int = 0
     misread: int = 0
+    earlier_views: int = 0
+    renewed: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -73,7 +79,10 @@ class _Tally:
 
     def add(self, row: LedgerRow) -> None:
         self.bytes_in += row.bytes_in
-        if row.ok:
+        if row.ok and row.only:
+            self.renewed += 1
+            self.bytes_out += row.bytes_out
+        elif row.ok:
             self.converted += 1
             self.bytes_out += row.bytes_out
             self.profiles[row.profile] = self.profiles.get(row.profile, 0) + 1
@@ -155,6 +164,8 @@ def run(
         converted=tally.converted,
         skipped=tally.skipped,
         misread=tally.misread,
+        earlier_views=tally.earlier_views,
+        renewed=tally.renewed,
         failed=tuple(tally.failed),
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
@@ -166,12 +177,15 @@ def run(
 
 def _remaining(plan: Plan, done: Done | None, tally: _Tally, report: Reporter) -> Iterator[Job]:
     for job in plan.jobs():
-        if done is not None and job in done:
+        if done is None or job not in done:
+            yield job
+        elif (renewal := done.to_renew(job)) is not None:
+            yield renewal
+        else:
             tally.skipped += 1
             tally.misread += done.is_misread(job)
+            tally.earlier_views += done.has_earlier_view(job)
             report.skipped(1)
-        else:
-            yield job
 
 
 class _Loop:

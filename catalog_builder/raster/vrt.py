@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Literal, Self
+from xml.etree import ElementTree
 
 from catalog_builder.raster.gdal import gdal_path
 from catalog_builder.raster.label import RawArray, placement
@@ -38,6 +39,9 @@ from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
+VIEW_FORM = 2
+"""Version of the document of :func:`cog_f32_vrt`, recorded for those that are kept beside COGs. Version 1 is
+read wrongly by GDAL before 3.7."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
@@ -238,6 +242,34 @@ def cog_f32_vrt(
         metadata,
         overviews=overviews,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CogView:
+    """What a document of :func:`cog_f32_vrt` says beside raster and sources; of any form there was."""
+
+    metadata: dict[str, str]
+    block: tuple[int, int] | None
+    overviews: tuple[int, ...]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read a document that this package wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is none.
+        """
+        try:
+            root = ElementTree.fromstring(text)  # noqa: S314 our own file, by its SHA-256
+        except ElementTree.ParseError as error:
+            raise ValueError(f"not a VRT: {error}") from None
+        tags = {e.get("key", ""): e.text or "" for e in root.iterfind("Metadata[MDI]/MDI")}
+        source = root.find("VRTRasterBand//SourceProperties")
+        size = None if source is None else (source.get("BlockYSize", ""), source.get("BlockXSize", ""))
+        levels = (root.findtext("OverviewList") or "").split()
+        return cls(tags, None if size is None else (int(size[0]), int(size[1])), tuple(map(int, levels)))
 
 
 def band_vrt(

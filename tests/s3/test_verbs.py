@@ -26,6 +26,7 @@ from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.convert.run import RunReport, run
+from catalog_builder.convert.tile import profiles
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import parse_mirrors
@@ -33,6 +34,7 @@ from catalog_builder.publish.export import export
 from catalog_builder.publish.static_place import MARK
 from catalog_builder.tile.datasets import dataset
 from tests.convert.test_redo import earlier_default, forget_encoding
+from tests.convert.test_redo_views import earlier_view, forget_view
 from tests.s3.converted import built
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
 from tests.support.converted import FIRST, NEIGHBOUR, converted
@@ -240,6 +242,34 @@ def test_predictors_that_no_ledger_says_are_read_by_range(
     assert (report.converted, report.skipped) == (int(is_misread), int(not is_misread)), report.failed
     read = [a.headers["range"] for a in store.log if a.method == "GET" and "_embeddings.tif" in a.path]
     assert read == ["bytes=0-32767"]
+
+
+def test_views_are_renewed_inside_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes and scales get their second names by copies there; no pixel travels."""
+    out = f"{store.root}/cogs"
+    with monkeypatch.context() as patched:
+        patched.setattr(profiles, "cog_f32_vrt", earlier_view)
+        assert _convert(out).converted == 1
+    (ledger,) = store.stored("cogs/ledger/")
+    text = store.client.get_object(Bucket=store.bucket, Key=ledger)["Body"].read()
+    store.client.put_object(Bucket=store.bucket, Key=ledger, Body=forget_view(text))
+    before = set(store.stored("cogs/synthetic"))
+    store.log.clear()
+    report = _convert(out, redo="view")
+    assert (report.renewed, report.converted, report.failed) == (1, 0, ())
+    assert not [a for a in store.log if a.method == "GET" and ".tif" in a.path]
+    (row,) = latest(read_rows(f"{out}/ledger")).values()
+    assert before < set(store.stored("cogs/synthetic"))
+    assert len(store.stored("cogs/synthetic")) == len(before) + 3
+    for file in row.files.values():
+        head = storage.s3.objects.head(f"{out}/{file.path}")
+        assert head is not None
+        assert (head.size, head.sha256) == (file.size, file.sha256)
+    key = f"cogs/{row.files['embeddings'].path}"
+    said = store.client.head_object(Bucket=store.bucket, Key=key)
+    assert said["ContentType"] == "image/tiff; application=geotiff; profile=cloud-optimized"
+    assert "immutable" in said["CacheControl"]
+    assert _convert(out, redo="view").skipped == 1
 
 
 def test_a_catalogue_is_converted_into_its_own_cogs(store: Store, tmp_path: Path) -> None:

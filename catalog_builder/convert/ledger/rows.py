@@ -9,6 +9,7 @@ from typing import Literal, Self
 import orjson
 
 from catalog_builder.item.roles import ROLES
+from catalog_builder.raster.vrt import VIEW_FORM
 from catalog_builder.tile.grid import TileId
 
 SUFFIX = ".jsonl"
@@ -95,6 +96,10 @@ class LedgerRow:
     """``tile``, ``band`` or ``pixel``: order of the embeddings' samples; empty in earlier versions' rows."""
     predictor: int | None = None
     """TIFF tag 317 of the embeddings, 1 is none; None in earlier versions' rows."""
+    view: int | None = None
+    """:data:`~catalog_builder.raster.vrt.VIEW_FORM` of the float32 view; None in earlier versions' rows."""
+    only: Literal["", "view"] = ""
+    """``view``: this attempt wrote the float32 view alone; what is said of pixels is of the one before."""
     epsg: int | None = None
     transform: tuple[float, ...] = ()
     """Six affine coefficients (a, b, c, d, e, f)."""
@@ -126,6 +131,11 @@ class LedgerRow:
         return TileId(lat_i=self.lat_i, lon_i=self.lon_i)
 
     @property
+    def has_earlier_view(self) -> bool:
+        """Whether the float32 view beside it is of an earlier form, which some GDAL reads wrongly."""
+        return self.ok and self.vrt is not None and self.view != VIEW_FORM
+
+    @property
     def files(self) -> dict[str, FileRow]:
         """The files that were written, by role."""
         found = {role: getattr(self, role) for role in ROLES}
@@ -134,11 +144,13 @@ class LedgerRow:
     @property
     def bytes_in(self) -> int:
         """Bytes read."""
-        return sum(s.size for s in self.sources)
+        return 0 if self.only else sum(s.size for s in self.sources)
 
     @property
     def bytes_out(self) -> int:
         """Bytes written."""
+        if self.only:
+            return self.vrt.size if self.vrt else 0
         return sum(f.size for f in self.files.values())
 
     def to_json(self) -> bytes:

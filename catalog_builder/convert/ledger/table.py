@@ -57,6 +57,8 @@ LEDGER_SCHEMA = pa.schema(
         ("bands", pa.int32()),
         ("interleave", pa.string()),
         ("predictor", pa.int32()),
+        ("view", pa.int32()),
+        ("only", pa.string()),
         ("epsg", pa.int32()),
         ("transform", pa.list_(pa.float64())),
         ("height", pa.int32()),

@@ -46,7 +46,8 @@ class Done:
         What results are wanted.
     redo
         ``predictor``: jobs whose embeddings have a predictor that some readers undo wrongly
-        (:mod:`catalog_builder.convert.encode.predictor`) are not done.
+        (:mod:`catalog_builder.convert.encode.predictor`) are not done. ``view``: of jobs that are done,
+        :meth:`to_renew` gives those whose float32 view is of an earlier form.
 
     Raises
     ------
@@ -58,7 +59,7 @@ class Done:
 
     def __init__(self, ledger: str, options: ConvertOptions, redo: Redo | None = None) -> None:
         self._wants_misread = is_misread(options.interleave, 2, options.predictor or 1)
-        if redo and self._wants_misread:
+        if redo == "predictor" and self._wants_misread:
             raise QueryError(
                 f"--redo predictor: with --predictor {options.predictor} files would be written as they are;"
                 " leave it out"
@@ -71,7 +72,7 @@ class Done:
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self._jobs = np.empty(0, np.uint64)
         self._prints = self._places = self._named = self._jobs
-        self._encodings = np.empty(0, np.int8)
+        self._encodings = self._views = np.empty(0, np.int8)
         self._times = np.empty(0, np.float64)
         # A missing folder means that there is no ledger yet; a store that does not respond may have one.
         with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
@@ -79,16 +80,19 @@ class Done:
 
     def _read(self, addresses: list[str]) -> None:
         jobs, prints, places = array("Q"), array("Q"), array("Q")
-        finished, good, encodings = array("d"), array("b"), array("b")
+        finished, good, encodings, views = array("d"), array("b"), array("b"), array("b")
         for number, address in enumerate(addresses):
             for start, row in self._rows(address):
+                if row.only and not row.ok:
+                    continue  # no view was written: the result of before is what it was
                 jobs.append(_number(row.job))
                 prints.append(_number(row.fingerprint))
                 places.append(number << 40 | start)
                 finished.append(_seconds(row.finished))
                 good.append(self._is_good(row))
                 encodings.append(self._said_encoding(row))
-                if row.ok:
+                views.append(row.has_earlier_view)
+                if row.ok and not row.only:
                     self.measured.append(row)
         # The last row of a job counts; of rows of one time the one that is read later.
         order = np.lexsort((np.arange(len(jobs)), np.asarray(finished), np.asarray(jobs)))
@@ -98,8 +102,8 @@ class Done:
         self._named = sorted_jobs[last]
         self._times = np.asarray(finished)[order][last]
         keep = order[last & np.asarray(good, dtype=np.bool_)[order]]
-        self._jobs, self._prints, self._places, self._encodings = (
-            np.asarray(a)[keep] for a in (jobs, prints, places, encodings)
+        self._jobs, self._prints, self._places, self._encodings, self._views = (
+            np.asarray(a)[keep] for a in (jobs, prints, places, encodings, views)
         )
 
     def _rows(self, address: str) -> Iterator[tuple[int, LedgerRow]]:
@@ -158,13 +162,26 @@ class Done:
         at = self._at(job)
         if at is None or self._prints[at] != np.uint64(_number(job.fingerprint)):
             return False
-        if self._redo and self._is_to_redo(at):
+        if self._redo == "predictor" and self._is_to_redo(at):
             return False
         if not self._looks:
             return True  # asking for five objects a tile-year costs more than it finds; `validate` does
         root = storage.local_path(self._options.out)
         row = self._row(int(self._places[at]))
         return row is not None and all(_size(root / file.path) == file.size for file in row.files.values())
+
+    def has_earlier_view(self, job: Job) -> bool:
+        """Whether a job that is done has a float32 view of an earlier form."""
+        at = self._at(job)
+        return at is not None and bool(self._views[at])
+
+    def to_renew(self, job: Job) -> Job | None:
+        """Return the job of writing the float32 view of one that is done anew, if that is asked for."""
+        at = self._at(job)
+        if self._redo != "view" or at is None or not self._views[at]:
+            return None
+        row = self._row(int(self._places[at]))
+        return None if row is None else replace(job, renews=row)
 
     def is_misread(self, job: Job) -> bool:
         """Whether the ledger says of a job that is done that some readers misread its embeddings.

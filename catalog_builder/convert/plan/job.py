@@ -13,13 +13,15 @@ from catalog_builder.tile.grid import Bounds, TileId
 if TYPE_CHECKING:
     from catalog_builder.convert.encode.overviews import Method
     from catalog_builder.convert.encode.tiff import Compression, Interleave, Predictor
+    from catalog_builder.convert.ledger.rows import LedgerRow
     from catalog_builder.item.basis import Basis
     from catalog_builder.tile.grid import Grid
 
 type JobKind = Literal["npy", "geotiff"]
 type Profile = Literal["native", "float32"]
-type Redo = Literal["predictor"]
-"""What of the results that are there is to be done again: those that some readers misread."""
+type Redo = Literal["predictor", "view"]
+"""What of the results that are there is to be done again where some readers misread it: the embeddings' COG,
+and with it everything, or the float32 view alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Job:
     tile: TileId | None = None
     """None: the GeoTIFF's tags decide, or it is not a tile at all."""
     year: int | None = None
+    renews: LedgerRow | None = None
+    """Only the float32 view of this result is to be written."""
 
     @property
     def id(self) -> str:

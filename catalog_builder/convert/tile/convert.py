@@ -24,6 +24,7 @@ from catalog_builder import __version__
 from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.profiles import write_float, write_native
+from catalog_builder.convert.tile.renew import renew_view
 from catalog_builder.convert.tile.source import NotATileError, Source, read_source
 from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError, TesseraError
@@ -53,6 +54,7 @@ def begun(job: Job) -> LedgerRow:
         year=job.year,
         kind=job.kind,
         fingerprint=job.fingerprint,
+        only="" if job.renews is None else "view",
     )
 
 
@@ -67,7 +69,7 @@ def convert_tile(job: Job, options: ConvertOptions) -> Result:
         import rasterio
 
         with rasterio.Env(**CONVERTING):
-            row = _convert(job, options, base)
+            row = _convert(job, options, base) if job.renews is None else renew_view(job.renews, options)
     except TesseraError as error:
         row = replace(base, reason=_one_line(error))
     except MemoryError:

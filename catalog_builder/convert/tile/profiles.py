@@ -20,7 +20,8 @@ from catalog_builder.convert.tile.staging import staged_file
 from catalog_builder.item.basis import BASIS_FILE
 from catalog_builder.item.item import STATISTICS
 from catalog_builder.item.statistics import encode_statistics
-from catalog_builder.raster.vrt import cog_f32_vrt, tessera_metadata
+from catalog_builder.raster.vrt import VIEW_FORM, CogView, cog_f32_vrt, tessera_metadata
+from catalog_builder.tile.grid import Raster, TileId
 
 VISUAL_BLOCK = 256
 _SUFFIXES = {
@@ -65,31 +66,15 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         ["scale"],
         [_scale_statistics(found_scales)],
     )
-    factors = [1 << i for i in range(1, len(pyramid.codes))]
-
-    def view(name: str) -> str:
-        return cog_f32_vrt(
-            source.raster,
-            f"{name}_{_SUFFIXES['embeddings']}",
-            f"{name}_{_SUFFIXES['scales']}",
-            _tags(source, options),
-            block=(options.block_size, options.block_size),
-            overviews=factors,
-        )
-
-    content = _content(embeddings.sha256, scales.sha256, view(""))
-    base = _base(source, content)
-    text = view(_stem(source, content)).encode()
-    with staged_file(folder / "vrt", options) as stream:
-        stream.write(text)
+    block = (options.block_size, options.block_size)
+    factors = tuple(1 << i for i in range(1, len(pyramid.codes)))
+    view = CogView(_tags(source, options), block, factors)
     row = replace(
         row,
         profile="native",
         lossless=True,
-        content=content,
-        embeddings=_file(base, "embeddings", embeddings),
-        scales=_file(base, "scales", scales),
-        vrt=FileRow(base + _SUFFIXES["vrt"], len(text), hashlib.sha256(text).hexdigest()),
+        embeddings=_file("", "embeddings", embeddings),
+        scales=_file("", "scales", scales),
         dtype="int8",
         bands=embeddings.bands,
         interleave=embeddings.interleave,
@@ -97,11 +82,57 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         levels=len(embeddings.shapes) - 1,
         **_statistics(pyramid.statistics or ()),
     )
+    row = write_view(folder, view, source.raster, options, row)
     basis = options.basis_for(source.dataset.directory)
     if basis is None:
         return row
     levels = tuple(colours(basis, c, s) for c, s in zip(pyramid.codes, pyramid.scales, strict=True))
     return _write_visual(folder, levels, source, options, row)
+
+
+def write_view(
+    folder: Path, view: CogView, raster: Raster, options: ConvertOptions, row: LedgerRow
+) -> LedgerRow:
+    """Write the float32 view of a pair; return its row with the names of all three.
+
+    Parameters
+    ----------
+    folder
+        Of staged files; the view is ``vrt`` there.
+    view, raster
+        What is in the view.
+    options
+        Whether it is flushed to disk.
+    row
+        A tile-year's, with ``embeddings`` and ``scales`` under whatever names.
+    """
+    tile, year, embeddings, scales = row.tile, row.year, row.embeddings, row.scales
+    if tile is None or year is None or embeddings is None or scales is None:
+        raise ValueError(f"{row.job} is no pair of codes and scales")
+
+    def text_of(name: str) -> str:
+        return cog_f32_vrt(
+            raster,
+            f"{name}_{_SUFFIXES['embeddings']}",
+            f"{name}_{_SUFFIXES['scales']}",
+            view.metadata,
+            block=view.block,
+            overviews=view.overviews,
+        )
+
+    content = _content(embeddings.sha256, scales.sha256, text_of(""))
+    base = _base(row.dataset, year, tile, content)
+    text = text_of(_stem(year, tile, content)).encode()
+    with staged_file(folder / "vrt", options) as stream:
+        stream.write(text)
+    return replace(
+        row,
+        content=content,
+        embeddings=replace(embeddings, path=base + _SUFFIXES["embeddings"]),
+        scales=replace(scales, path=base + _SUFFIXES["scales"]),
+        vrt=FileRow(base + _SUFFIXES["vrt"], len(text), hashlib.sha256(text).hexdigest()),
+        view=VIEW_FORM,
+    )
 
 
 def write_float(folder: Path, source: Source, options: ConvertOptions, row: LedgerRow) -> LedgerRow:
@@ -118,7 +149,7 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     tags = _tags(source, options)
     embeddings = _cog(folder / "embeddings", levels, source, options, float("nan"), tags, source.descriptions)
     content = _content(embeddings.sha256)
-    base = _base(source, content)
+    base = _base(source.dataset.directory, source.year, source.tile, content)
     row = replace(
         row,
         profile="float32",
@@ -165,7 +196,7 @@ def _write_visual(
     with staged_file(folder / "thumbnail", options) as stream:
         stream.write(picture)
     content = _content(visual.sha256, hashlib.sha256(picture).hexdigest())
-    base = _base(source, content)
+    base = _base(source.dataset.directory, source.year, source.tile, content)
     return replace(
         row,
         visual_content=content,
@@ -265,15 +296,14 @@ def _content(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def _stem(source: Source, content: str) -> str:
+def _stem(year: int, tile: TileId, content: str) -> str:
     """Return how the names of a tile-year's files begin."""
-    return f"{source.tile.name}_{source.year}_{content}"
+    return f"{tile.name}_{year}_{content}"
 
 
-def _base(source: Source, content: str) -> str:
+def _base(directory: str, year: int, tile: TileId, content: str) -> str:
     """Return how the paths of a tile-year's files begin, below the output."""
-    folder = tile_folder(source.dataset.directory, source.year, source.tile)
-    return f"{folder}/{_stem(source, content)}_"
+    return f"{tile_folder(directory, year, tile)}/{_stem(year, tile, content)}_"
 
 
 def _file(base: str, role: str, cog: CogFile) -> FileRow:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from catalog_builder import storage
-from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.convert.plan.job import ConvertOptions
-from catalog_builder.storage.headers import IMMUTABLE
+from catalog_builder.storage.headers import IMMUTABLE, media_type
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""
@@ -50,12 +50,42 @@ def staged_file(path: Path, options: ConvertOptions) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
 
 
+def stage_published(staged: Path, there: FileRow, wanted: FileRow, options: ConvertOptions) -> None:
+    """Stage a published file for a second name: by a hard link, or in S3 by a copy to its name at once.
+
+    Parameters
+    ----------
+    staged
+        Its name in the staging folder, for :func:`publish`.
+    there, wanted
+        The same file under the name that it has, and the one that it shall have too.
+    """
+    source, target = (storage.join(options.out, file.path) for file in (there, wanted))
+    if storage.scheme(target):
+        present = storage.s3.objects.head(target)
+        if present is None or present.sha256 != wanted.sha256:
+            kind = media_type(target)
+            storage.s3.put.copy(
+                source, target, sha256=wanted.sha256, content_type=kind, cache_control=IMMUTABLE
+            )
+        return
+    try:
+        os.link(storage.local_path(source), staged)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        with staged_file(staged, options) as stream, storage.local_path(source).open("rb") as file:
+            shutil.copyfileobj(file, stream)
+
+
 def publish(folder: Path, row: LedgerRow, options: ConvertOptions) -> None:
     """Give the staged files their names, in an order in which no file names one that is not there."""
     for role, file in row.files.items():
         staged = folder / role
         target = storage.join(options.out, file.path)
         if storage.scheme(target):
+            if not staged.exists():
+                continue  # copied inside the store
             storage.put_file(staged, target, cache_control=IMMUTABLE, immutable=True)
             continue
         final = storage.local_path(target)

@@ -57,6 +57,16 @@ class MisreadFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierViews:
+    """Float32 views that GDAL before 3.7 reads wrongly; a warning, for newer ones read them right."""
+
+    files: tuple[str, ...]
+    """Paths below the output folder."""
+    command: str
+    """What writes them anew; its sources and options are those of before."""
+
+
+@dataclass(frozen=True, slots=True)
 class TileCheck:
     """What a check of one ledger row found."""
 
@@ -85,6 +95,8 @@ class ValidationReport:
     notes: tuple[TileCheck, ...]
     """Rows whose pixels could not be compared."""
     misread: MisreadFiles | None
+    """None if there is no such file."""
+    earlier_views: EarlierViews | None
     """None if there is no such file."""
 
     @property
@@ -133,14 +145,16 @@ def validate_results(
         if progress is not None:
             progress(len(checks), len(rows), found)
     misread = tuple(m for c in checks for m in c.misread)
-    command = f"tessera-stac convert SOURCE... --out {shlex.quote(out)} --redo predictor"
+    command = f"tessera-stac convert SOURCE... --out {shlex.quote(out)} --redo"
+    views = tuple(row.vrt.path for row in rows if row.vrt is not None and row.has_earlier_view)
     return ValidationReport(
         checked=len(checks),
         files=sum(c.files for c in checks),
         pixels=sum(c.pixels for c in checks),
         failed=tuple(c for c in checks if c.problems),
         notes=tuple(c for c in checks if c.note and not c.problems),
-        misread=MisreadFiles(misread, MISREADERS, command) if misread else None,
+        misread=MisreadFiles(misread, MISREADERS, f"{command} predictor") if misread else None,
+        earlier_views=EarlierViews(views, f"{command} view") if views else None,
     )
 
 
