@@ -57,7 +57,7 @@ def test_other_formats_are_named_and_the_command_converts(tmp_path: Path, name: 
     ("content", "says"),
     [
         (b"PAR1....", "a Parquet file"),
-        (gzip.compress(b"{}"), "gzip, unpack it"),
+        (gzip.compress(b"{}", mtime=0), "gzip, unpack it"),
         ("{}".encode("utf-16"), "UTF-16"),
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"\x00\x00\x27\x0a" + bytes(96), r"does not end in \.shp"),
