@@ -6,6 +6,7 @@ GDAL 3.6 is Debian 12's, with its QGIS. It has no Int8: what it reads must be ri
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,9 @@ def test_qgis_of_the_distribution(
     """A window as it is, and the whole tile zoomed out: the overview of a COG."""
     require_qgis(gdal36)
     path, number, year = place(way, server, tiles)
+    if way.endswith("file"):  # QGIS writes statistics and histograms into a VRT that it may write
+        copied = shutil.copytree(Path(path).parent, tmp_path / "tile")
+        path = str(copied / Path(path).name)
     out = tmp_path / "out.npz"
     command = [str(c) for c in (gdal36, SUPPORT / "qgis_reader.py", path, out, number, *WINDOW, 2)]
     environment = plain_environment(QT_QPA_PLATFORM="offscreen", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
