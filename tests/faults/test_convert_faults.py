@@ -178,7 +178,8 @@ def test_nothing_to_store(tmp_path: Path, what: str) -> None:
     assert report.exit_code == 0
     row = latest(read_rows(tmp_path / "out" / "ledger"))[f"synthetic/{YEAR}/{POLAR.name}"]
     assert (row.valid_fraction, row.statistics, row.minimum) == (0.0, "", None)
-    assert row.bytes_out < 600_000
+    # without a predictor, rows of blocks over the raster's edge are -128 and then padding: 223 bytes, not 19
+    assert row.bytes_out < 650_000
     with rasterio.open(tmp_path / "out" / row.files["embeddings"].path) as ds:
         assert (ds.read(5) == -128).all()
     assert validate_results(str(tmp_path / "out")).sound
