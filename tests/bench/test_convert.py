@@ -163,9 +163,11 @@ def test_one_tile(memory: Path) -> None:
         rows,
     )
     written = int(from_npy[2][0])
-    assert from_npy[0] < 5 * zstd[0]
+    # Pixels that hardly compress cost zstd alone and LZW's decoder a sixth and a tenth less than those that
+    # the bounds were first made for (5 and 1.6); a conversion costs what it did.
+    assert from_npy[0] < 6 * zstd[0]
     assert from_npy[1] < 500
-    assert from_tiff[0] < 1.6 * decode[0]
+    assert from_tiff[0] < 1.7 * decode[0]
     assert from_tiff[1] < 1000
     assert cogeo[0] > 5 * from_tiff[0]
     assert driver is None or driver[0] > 40 * from_tiff[0]
