@@ -68,7 +68,7 @@ def test_each_is_found_and_none_is_a_500(copy: Path, role: str, damage: str) -> 
                 assert answer.status_code in (200, 404, 503), (path, answer.text)
                 if answer.status_code != 200:
                     reason = answer.json()["description"]
-                    assert "cannot be read" in reason or "not there" in reason
+                    assert "cannot be read" in reason or "does not exist" in reason
                     assert str(copy) not in answer.text
             other = f"/collections/{COLLECTION}/items/{NEIGHBOUR.name}_2024/preview.png"
             assert http.get(other).status_code == 200
