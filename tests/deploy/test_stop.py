@@ -193,8 +193,9 @@ def test_a_download_beyond_the_limit_is_cut(catalog: Path, workers: int) -> None
         cut = time.monotonic() - told
         took, said = server.wait(told)
     assert 0 < len(body) < LARGE, "less than the Content-Length: no client takes it for the file"
-    assert 2 <= took < 2 + CLOSING_SECONDS
-    assert 2 <= cut < 2 + CLOSING_SECONDS + 1  # what the kernel held still came
+    # What stops a server waits ten seconds longer than it: that is the promise, on a busy machine too.
+    assert 2 <= took < 2 + 10
+    assert 2 <= cut < 2 + 10
     assert "timeout graceful shutdown exceeded" in said
     assert "Traceback" not in said
 
@@ -223,7 +224,7 @@ def test_a_thread_that_waits_does_not_hold_the_end(catalog: Path, workers: int) 
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: 1\r\n" in answer
     assert b"the server is stopping, try again" in answer
-    assert 1 <= took < 1 + CLOSING_SECONDS
+    assert 1 <= took < 1 + 10
     assert "Traceback" not in said
 
 
@@ -237,7 +238,7 @@ def test_a_worker_whose_parent_was_killed_keeps_the_time(catalog: Path) -> None:
         _read(sock, body, 60)
         until(lambda: all(ended(pid) for pid in workers))
         assert 0 < len(body) < LARGE
-        assert 2 <= time.monotonic() - told < 2 + CLOSING_SECONDS
+        assert 2 <= time.monotonic() - told < 2 + 10
 
 
 def _children(pid: int) -> list[str]:
