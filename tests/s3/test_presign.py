@@ -82,7 +82,7 @@ def test_a_period_is_shared_and_never_nearly_over(monkeypatch: pytest.MonkeyPatc
 
 def test_without_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
-    with pytest.raises(StorageError, match="no credentials to sign"):
+    with pytest.raises(StorageError, match="no credentials to presign"):
         Presigner(period(600))
 
 
