@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,13 +190,15 @@ def test_a_download_beyond_the_limit_is_cut(catalog: Path, workers: int) -> None
     with _serving(catalog, workers, **{STOP: "2"}) as server, server.connect() as sock:
         body = _begin(sock, "/data/cogs/large.tif")
         told = server.stop()
-        _read(sock, body, 60)
-        cut = time.monotonic() - told
-        took, said = server.wait(told)
+        # Watched beside the reading: what the kernel holds still comes after the process has ended.
+        with ThreadPoolExecutor(1) as pool:
+            end = pool.submit(server.wait, told)
+            _read(sock, body, 60)
+            cut = time.monotonic() - told
+            took, said = end.result()
     assert 0 < len(body) < LARGE, "less than the Content-Length: no client takes it for the file"
-    # What stops a server waits ten seconds longer than it: that is the promise, on a busy machine too.
-    assert 2 <= took < 2 + 10
-    assert 2 <= cut < 2 + 10
+    assert 2 <= took < 2 + CLOSING_SECONDS
+    assert cut >= 2
     assert "timeout graceful shutdown exceeded" in said
     assert "Traceback" not in said
 
@@ -224,7 +227,7 @@ def test_a_thread_that_waits_does_not_hold_the_end(catalog: Path, workers: int) 
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: 1\r\n" in answer
     assert b"the server is stopping, try again" in answer
-    assert 1 <= took < 1 + 10
+    assert 1 <= took < 1 + CLOSING_SECONDS
     assert "Traceback" not in said
 
 
@@ -235,10 +238,16 @@ def test_a_worker_whose_parent_was_killed_keeps_the_time(catalog: Path) -> None:
         assert len(workers) >= 2
         os.kill(server.process.pid, signal.SIGKILL)
         told = time.monotonic()
-        _read(sock, body, 60)
-        until(lambda: all(ended(pid) for pid in workers))
-        assert 0 < len(body) < LARGE
-        assert 2 <= time.monotonic() - told < 2 + 10
+
+        def end() -> float:
+            until(lambda: all(ended(pid) for pid in workers))
+            return time.monotonic() - told
+
+        with ThreadPoolExecutor(1) as pool:
+            took = pool.submit(end)
+            _read(sock, body, 60)
+            assert 0 < len(body) < LARGE
+            assert 2 <= took.result() < 2 + CLOSING_SECONDS
 
 
 def _children(pid: int) -> list[str]:
