@@ -78,6 +78,8 @@ PAGES = (
 )
 # Names that are hosts as they stand: a proxy may call itself so.
 HOSTS = {"evil,", "evil;", ",evil"}
+IS_PATH = re.compile(r"[A-Za-z0-9_~%@+-][A-Za-z0-9_.~%@+-]*(/[A-Za-z0-9_.~%@+-]+)*/?")
+"""What a proxy may call a prefix; its slash in front may be missing."""
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +110,9 @@ def test_forwarded_headers_inject_nothing(server: Server, place: str) -> None:
         for path in PAGES if value == VALUES[0] else PAGES[:1]:
             answer = _ask(server.port, path, line)
             assert answer.startswith("HTTP/1.1 "), (line, path)
-            if "Prefix" in place:  # a path may be called so, with or without its slash: it stays on this host
-                answer = re.sub(r"//good\.org/[A-Za-z0-9_.~%@+/-]*", "//good.org", answer)
+            first = value.split(",")[0].strip()
+            if "Prefix" in place and IS_PATH.fullmatch(first):  # a path as it stands, on this host only
+                answer = answer.replace(f"//good.org/{first}", "//good.org")
             assert MARK not in answer, (line, path, answer[:300])
             assert "javascript:" not in answer.lower() or path == "/api.html"
 
