@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     compress: bool = Field(
         default=True, description="Compress responses (zstd, brotli, gzip) for clients that accept it."
     )
+    browser: Path | None = Field(
+        default=None,
+        description="Folder of the STAC Browser served at `/browser/`, as `make browser` builds it. By"
+        " default the one in the package; a folder without an `index.html` serves a page that says how to"
+        " get it.",
+    )
     access_log: bool = Field(default=False, description="Log one JSON line per request to standard output.")
     metrics: bool = Field(default=True, description="Serve Prometheus metrics at `/_mgmt/metrics`.")
 

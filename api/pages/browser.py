@@ -98,7 +98,7 @@ def _encodings(request: Request) -> set[str]:
     return {part.strip() for part in accepted}  # an encoding with a weight is not used: it may be q=0
 
 
-def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
+def add_browser(app: FastAPI, settings: Settings) -> bool:
     """Add the routes at ``/browser``; return whether the files exist.
 
     Parameters
@@ -106,10 +106,9 @@ def add_browser(app: FastAPI, settings: Settings, dist: Path = DIST) -> bool:
     app
         The application.
     settings
-        For the title, and whether responses are compressed.
-    dist
-        The built files; a folder without an ``index.html`` counts as none.
+        For the folder of the built files, the title, and whether responses are compressed.
     """
+    dist = settings.browser or DIST
     files: Mapping[str, _File] = {}
     if (dist / "index.html").is_file():
         found = (p for p in dist.rglob("*") if p.is_file())

@@ -72,6 +72,8 @@ def environment() -> dict[str, str]:
         # Counting stops after a tenth of a second otherwise, and a busy machine estimates.
         "TESSERA_STAC_COUNT_SECONDS": "60",
         "TESSERA_STAC_SEARCH_SECONDS": "60",
+        # None: whether one is built here changes the page, and links to it.
+        "TESSERA_STAC_BROWSER": "none",
         # To sign with; nothing is ever sent to the store.
         "AWS_ACCESS_KEY_ID": "unchanged",
         "AWS_SECRET_ACCESS_KEY": "unchanged",

@@ -15,8 +15,8 @@ from api.settings import Settings
 
 def client(dist: Path) -> TestClient:
     app = FastAPI()
-    settings = Settings()
-    assert add_browser(app, settings, dist) is (dist / "index.html").exists()
+    settings = Settings(browser=dist)
+    assert add_browser(app, settings) is (dist / "index.html").exists()
     app.add_middleware(Front, settings=settings, metrics=Metrics())
     return TestClient(app, base_url="https://tiles.example")
 
