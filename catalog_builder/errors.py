@@ -39,6 +39,14 @@ class ChecksumError(StorageError):
     """Bytes that differ from those that were sent, or from the expected checksum."""
 
 
+class FileChangedError(StorageError):
+    """A file that is another one now than when reading it began."""
+
+
+class StoreError(StorageError):
+    """A Zarr or Icechunk store that is not laid out as TESSERA's are."""
+
+
 class CatalogError(TesseraError):
     """A catalogue folder that is missing, incomplete or of another version."""
 

@@ -35,6 +35,7 @@ from catalog_builder.storage.headers import media_type
 from catalog_builder.storage.ranged import Meter, RangedFile, open_ranged
 from catalog_builder.storage.s3.client import S3Settings, gdal_settings, https_address, platform
 from catalog_builder.storage.stream import stream
+from catalog_builder.storage.versioned import read_tail, read_version
 
 __all__ = [
     "USER_AGENT",
@@ -58,6 +59,8 @@ __all__ = [
     "published_address",
     "put_file",
     "read_bytes",
+    "read_tail",
+    "read_version",
     "s3",
     "scheme",
     "size",

@@ -143,9 +143,9 @@ class _Remote:
         if target.startswith("s3://"):
             data, problem = objects.read_range(target, start, stop), ""
         else:
-            data, problem, url = web.read_range(target, start, stop)
+            data, problem, url = web.read_range(target, start, stop)[:3]
             if problem and target != self._asked:  # a presigned URL may have expired in the meantime
-                data, problem, url = web.read_range(self._asked, start, stop)
+                data, problem, url = web.read_range(self._asked, start, stop)[:3]
             self._target = url or self._asked
         if not problem and len(data) != stop - start:
             problem = f"the response has {len(data)} bytes"

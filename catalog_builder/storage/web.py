@@ -59,17 +59,31 @@ class Range(NamedTuple):
     """Why it is not the range; empty if it is."""
     url: str
     """URL of the file after redirects; empty if it was not found."""
+    status: int = 0
+    """Of the response; 0 if there was none."""
+    tag: str = ""
+    """Changes when the file does: its ETag, else the time of its last change, if the server says one."""
+    size: int | None = None
+    """Bytes of the whole file, if the server says so."""
 
 
-def read_range(address: str, start: int, stop: int) -> Range:
-    """Request bytes [start, stop) of a file, with retries after transient failures."""
+def read_range(address: str, start: int, stop: int | None) -> Range:
+    """Request bytes [start, stop) of a file, with retries after transient failures.
+
+    Without an end, ``start`` is negative: so many bytes at the end of the file.
+    """
+    wanted = f"bytes={start}" if stop is None else f"bytes={start}-{stop - 1}"
     try:
-        response = _request("GET", address, headers={"Range": f"bytes={start}-{stop - 1}"}, ranged=True)
+        response = _request("GET", address, headers={"Range": wanted}, ranged=True)
     except StorageError as error:
         return Range(b"", str(error.__cause__ or error) or type(error.__cause__).__name__, "")
-    if response.status_code != 206:
-        return Range(b"", f"HTTP {response.status_code} {response.reason_phrase} for a range".rstrip(), "")
-    return Range(response.content, "", str(response.url))
+    status = response.status_code
+    if status != 206:
+        return Range(b"", f"HTTP {status} {response.reason_phrase} for a range".rstrip(), "", status)
+    tag = response.headers.get("etag") or response.headers.get("last-modified") or ""
+    total = response.headers.get("content-range", "").rpartition("/")[2]
+    size = int(total) if total.isdecimal() else None
+    return Range(response.content, "", str(response.url), status, tag, size)
 
 
 @cache

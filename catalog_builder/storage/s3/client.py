@@ -181,7 +181,7 @@ def is_missing(error: BaseException) -> bool:
     return error_code(error) in ("404", "NoSuchKey", "NotFound")
 
 
-def is_refused_condition(error: Exception) -> bool:
+def is_refused_condition(error: BaseException) -> bool:
     """Return whether an error means that the precondition of a request failed."""
     return error_code(error) in ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 

@@ -78,6 +78,16 @@ def read_range(address: str, start: int, stop: int, tag: str = "") -> bytes:
     return _read(address, {"Range": f"bytes={start}-{stop - 1}", **version}).data
 
 
+def read_last(address: str, n: int) -> Tagged | None:
+    """Return the last ``n`` bytes of an object; None if it is missing."""
+    try:
+        return _read(address, {"Range": f"bytes=-{n}"})
+    except StorageError as error:
+        if is_missing(error.__cause__ or error):
+            return None
+        raise
+
+
 def read_tagged(address: str, known: str = "") -> Tagged | None:
     """Return a small object; None if it is missing, or if it still has the given version."""
     try:
