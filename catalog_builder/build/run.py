@@ -31,6 +31,7 @@ from catalog_builder.errors import CatalogError, SchemaVersionError, StorageErro
 from catalog_builder.item.roles import LEDGER
 from catalog_builder.manifests import ManifestPart, ProblemLog, read_dataset
 from catalog_builder.manifests.part import Subset
+from catalog_builder.tile.datasets import DATASETS
 
 
 def build(
@@ -100,6 +101,12 @@ def _build(
     out.mkdir(parents=True, exist_ok=True)
     folder = CatalogFolder(out)
     problems = ProblemLog(strict=options.strict)
+    if options.dataset.by_rule:
+        known = ", ".join(d.directory for d in DATASETS)
+        problems.note(
+            f"dataset {options.dataset.directory} is none of {known}: its files are looked for by upstream's"
+            " naming rule"
+        )
     old = _old_index(folder, options, problems)
     with (
         folder.new_version() as version,

@@ -93,6 +93,7 @@ def make_collection(
             "tessera:dataset_version": ds.version,
             "tessera:variant": ds.variant,
             "tessera:coverage": coverage_summary(record, masks),
+            **({"tessera:layout": "naming rule"} if ds.by_rule else {}),
             **({"tessera:synthetic": True} if ds.is_synthetic else {}),
         },
     )
@@ -184,6 +185,12 @@ def coverage_summary(record: CollectionRecord, masks: npt.NDArray[np.uint32]) ->
     }
 
 
+_BY_RULE = (
+    " This software does not know this dataset: the locations of its files follow upstream's naming rule"
+    " (directory `{}`), and were not checked."
+)
+
+
 def _description(ds: Dataset) -> str:
     if ds.is_synthetic:
         return (
@@ -195,7 +202,7 @@ def _description(ds: Dataset) -> str:
         " vector of 128 numbers that summarises one year of Sentinel-1 and Sentinel-2 observations. Each"
         " item is one 0.1 degree tile for one year. The vectors are stored as int8 codes with one float32"
         " scale per pixel: `embedding = code * scale`. Vectors of different dataset versions or variants"
-        " are not comparable."
+        " are not comparable." + (_BY_RULE.format(ds.directory) if ds.by_rule else "")
     )
 
 

@@ -26,7 +26,13 @@ def build(
         str,
         typer.Option(help="Catalogue to create or update: a folder or an s3:// URL.", metavar="CATALOG"),
     ],
-    dataset: Annotated[str, typer.Option(help="Dataset to read; rows of others are left out.")] = "v1",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Dataset to read; rows of others are left out. One that is not known is named as upstream"
+            " names its directory, v<version>-<variant>."
+        ),
+    ] = "v1",
     years: Years = None,
     bbox: Bbox = None,
     update: Annotated[

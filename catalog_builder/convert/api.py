@@ -117,7 +117,11 @@ class Conversion:
                 )
 
     def _stored_bases(self) -> tuple[Basis, ...]:
-        found = (load_basis(self.options.out, ds.directory) for ds in DATASETS)
+        first = next(self.plan.jobs(), None)  # its dataset may be one that is not in the table
+        names = {ds.directory: None for ds in DATASETS}
+        if first is not None and first.dataset is not None:
+            names[first.dataset] = None
+        found = (load_basis(self.options.out, name) for name in names)
         return tuple(b for b in found if b is not None)
 
     def text_of(self, done: RunReport) -> str:

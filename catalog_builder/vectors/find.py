@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder import storage
 from catalog_builder.errors import CatalogError, DatasetError, GridError
 from catalog_builder.pixels.place import Place, place_of
-from catalog_builder.tile.datasets import DATASETS, Dataset
+from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.datasets import dataset as dataset_named
 from catalog_builder.tile.grid import TileId
 
@@ -64,8 +64,7 @@ def find(
 
 def _choose(names: Iterable[str], name: str | None) -> Dataset:
     """Return the requested dataset, among those with collections."""
-    known = {d.collection_id: d for d in DATASETS}
-    found = [known[n] for n in names if n in known]
+    found = [ds for ds in map(_of_collection, names) if ds is not None]
     if name is not None:
         wanted = dataset_named(name)
         if wanted not in found:
@@ -77,6 +76,15 @@ def _choose(names: Iterable[str], name: str | None) -> Dataset:
     if not found:
         raise DatasetError("this catalogue has no collection of TESSERA embeddings")
     return ([d for d in found if not d.is_synthetic] or found)[0]
+
+
+def _of_collection(collection: str) -> Dataset | None:
+    """Return the dataset of a collection; None if it is not one of TESSERA embeddings."""
+    try:
+        found = dataset_named(collection)
+    except DatasetError:
+        return None
+    return found if found.collection_id == collection else None
 
 
 # ---------------------------------------------------------------------------------------- catalogue

@@ -64,7 +64,8 @@ class Sidecar:
         years = sorted({o["year"] for o in self._outputs.values()})
         ds = self._dataset
         facts = self._others | {
-            "dataset_path": ds.directory,
+            # as geotessera: of a dataset without .npy files there is no such directory
+            **({"dataset_path": ds.directory} if ds.npy is not None or ds.is_synthetic else {}),
             "dataset_variant": ds.variant,
             "dataset_version": ds.version,
             "dataset_version_path": ds.landmask_directory,

@@ -261,7 +261,10 @@ def test_z_order_is_the_interleaving_of_bits() -> None:
         assert z == int(bits, 2)
 
 
-@pytest.mark.parametrize("ds", DATASETS, ids=lambda d: d.directory)
+WITH_NPY = [*(d for d in DATASETS if d.npy or d.is_synthetic), dataset("v2-2B-L~beta9")]
+
+
+@pytest.mark.parametrize("ds", WITH_NPY, ids=lambda d: d.directory)
 def test_every_dataset_has_its_own_collection_and_layout(ds: Any, tmp_path: Path) -> None:
     tile = TileId.from_name("grid_0.15_52.05")
     write_manifest(tmp_path / "m", 2024, [tile])

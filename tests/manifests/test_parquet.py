@@ -98,15 +98,19 @@ def test_datasets_come_apart(tmp_path: Path) -> None:
         [
             manifest_table(TILES),
             manifest_table(TILES, "1.1", "cambridge"),
-            manifest_table(TILES[:2], "9.9", "x"),
+            manifest_table(TILES[:2], "9.9", "a/b"),
+            manifest_table(TILES[:3], "2.0", "2B-L~beta9"),
         ]
     )
     parts, problems = read(save(tmp_path, table))
     for name in ("v1", "v1.1-cam"):
         assert tiles_in(p for p in parts if p.dataset == dataset(name)) == sorted(TILES)
-    assert len(parts) == 2
+    by_rule = [p for p in parts if p.dataset is not None and p.dataset.by_rule]
+    assert {p.dataset.directory for p in by_rule if p.dataset} == {"v2-2B-L~beta9"}
+    assert tiles_in(by_rule) == sorted(TILES[:3])
+    assert len(parts) == 3
     assert kinds(problems) == {"UNKNOWN_DATASET": 2}
-    assert "row 11: unknown dataset version '9.9', variant 'x'" in str(problems.kept[0])
+    assert "row 11: unknown dataset version '9.9', variant 'a/b'" in str(problems.kept[0])
 
 
 def test_landmasks_of_both_kinds(tmp_path: Path) -> None:
