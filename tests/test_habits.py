@@ -52,7 +52,7 @@ def test_what_contributing_names_is_there() -> None:
     assert len(paths) > 10
     assert not [path for path in paths if not (ROOT / path).exists()]
     for name, path in (
-        ("CONTAINERS", "catalog_builder/pixels/containers.py"),
+        ("CONTAINERS", "catalog_builder/pixels/container/table.py"),
         ("CONTAINERS", "tests/pixels/conftest.py"),
         ("DATASETS", "catalog_builder/tile/datasets.py"),
         ("FORMATS", "catalog_builder/publish/export.py"),

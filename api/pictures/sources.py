@@ -51,7 +51,7 @@ from catalog_builder.convert.encode.colours import (
 )
 from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError, StorageError
 from catalog_builder.item.basis import Basis
-from catalog_builder.pixels.containers import CONTAINERS, place_below
+from catalog_builder.pixels.container.table import CONTAINERS, place_below
 from catalog_builder.pixels.place import place_of
 from catalog_builder.pixels.read import is_drawable, read_window
 from catalog_builder.pixels.values import Pixels, Quantized, Values

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from catalog_builder.pixels.containers import CONTAINERS
+from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window

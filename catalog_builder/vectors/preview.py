@@ -35,7 +35,7 @@ from catalog_builder.convert.encode.colours import (
 )
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.basis import BASIS_FILE, Basis
-from catalog_builder.pixels.cog import image_overview, read_image
+from catalog_builder.pixels.container.cog import image_overview, read_image
 from catalog_builder.pixels.read import is_drawable, overview, read_window
 from catalog_builder.pixels.values import Quantized, Values
 from catalog_builder.pixels.window import Window

@@ -17,7 +17,7 @@ from starlette.routing import Mount
 
 from api.files.direct.app import DirectAccess
 from api.files.direct.paths import SourceRoot
-from catalog_builder.pixels.containers import CONTAINERS, place_below
+from catalog_builder.pixels.container.table import CONTAINERS, place_below
 from catalog_builder.pixels.virtual import Role, VirtualArray
 from catalog_builder.tile.datasets import dataset
 from tests.conftest import plain_environment

@@ -24,6 +24,6 @@ Whether the array has the formula's shape was checked by the builder, against th
 manifest states; where the file is local its header is read as well, and what does not fit is
 rejected with 409 and the reason.
 
-Of a dataset whose container (:mod:`catalog_builder.pixels.containers`) is not these files, they are
+Of a dataset whose container (:mod:`catalog_builder.pixels.container.table`) is not these files, they are
 computed from its pixels as they are asked for.
 """

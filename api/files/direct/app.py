@@ -19,7 +19,7 @@ from api.files.ranges import ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
 from catalog_builder.errors import ArrayError, GridError, TesseraError
-from catalog_builder.pixels.containers import CONTAINERS
+from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
 from catalog_builder.raster.vrt import tessera_metadata
 from catalog_builder.storage import scheme

@@ -8,8 +8,8 @@ from api.catalogue.snapshot import AnySnapshot
 from api.request.view import Shown
 from api.search.render import item_documents
 from catalog_builder.convert.encode.overviews import level_shapes
-from catalog_builder.pixels.cog import BLOCK_PIXELS
-from catalog_builder.pixels.containers import CONTAINERS
+from catalog_builder.pixels.container.cog import BLOCK_PIXELS
+from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.place import place_of
 from catalog_builder.raster.vrt import Metadata, VrtSource, band_vrt, plain_band_vrt
 from catalog_builder.tile.datasets import Dataset

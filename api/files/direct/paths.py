@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog_builder.pixels.containers import place_below
+from catalog_builder.pixels.container.table import place_below
 from catalog_builder.pixels.place import ContainerKind, Place
 from catalog_builder.storage import https_address, scheme
 from catalog_builder.tile.datasets import Dataset, source_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from catalog_builder.pixels import cog, npy
+from catalog_builder.pixels.container import cog, npy
 from catalog_builder.pixels.place import ContainerKind, Overview, Place, published_arrays
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window

@@ -1,0 +1,1 @@
+"""The containers: one module each, and the table of them."""
