@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
+from itertools import chain
 
 import anyio
 import anyio.lowlevel
@@ -112,7 +113,7 @@ async def respond(
     if head or not length:
         await send_whole(send, status, headers)
     elif length <= CHUNK:
-        # Read before responding: then a file that just shrank is a clean 503.
+        # Read before responding: then a file that just shrank, or a store that is away, is a clean 503.
         try:
             body = b"".join([await _bytes(piece, content, limiter) for piece in pieces])
         except ContentChangedError as error:
@@ -120,8 +121,14 @@ async def respond(
             return
         await send_whole(send, status, headers, body)
     else:
+        parts = (part for piece in pieces for part in _chunks(piece))
+        try:
+            first = await _bytes(next(parts), content, limiter)
+        except ContentChangedError as error:
+            await send_error(scope, send, 503, "ContentChanged", str(error), [(b"retry-after", b"1")])
+            return
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await _stream(pieces, content, receive, send, limiter)
+        await _stream(chain((first,), parts), content, receive, send, limiter)
 
 
 async def _bytes(piece: bytes | Span, content: Content, limiter: anyio.CapacityLimiter | None) -> bytes:
@@ -135,13 +142,13 @@ async def _bytes(piece: bytes | Span, content: Content, limiter: anyio.CapacityL
 
 
 async def _stream(
-    pieces: Iterable[bytes | Span],
+    parts: Iterable[bytes | Span],
     content: Content,
     receive: Receive,
     send: Send,
     limiter: anyio.CapacityLimiter | None,
 ) -> None:
-    """Send pieces in chunks until they are sent or the client is gone."""
+    """Send parts until they are sent or the client is gone."""
     changed: ContentChangedError | None = None
     async with anyio.create_task_group() as tasks:
 
@@ -153,12 +160,11 @@ async def _stream(
 
         tasks.start_soon(watch)
         try:
-            for piece in pieces:
-                for part in _chunks(piece):
-                    body = await _bytes(part, content, limiter)
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                    # neither a read at hand nor a send() that is buffered lets others run
-                    await anyio.lowlevel.checkpoint()
+            for part in parts:
+                body = await _bytes(part, content, limiter)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                # neither a read at hand nor a send() that is buffered lets others run
+                await anyio.lowlevel.checkpoint()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ContentChangedError as error:
             changed = error  # raised below: inside the group it would come out as an ExceptionGroup

@@ -16,8 +16,21 @@ from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster, TileId
 
-ContainerKind = Literal["npy", "cog", "float"]
-"""A container: a pair of arrays as published, a pair of COGs, or one GeoTIFF of float32 values."""
+ContainerKind = Literal["npy", "cog", "float", "store"]
+"""A container: a pair of arrays as published, a pair of COGs, one GeoTIFF of float32 values, or a window of
+the arrays of a Zarr or Icechunk store."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWindow:
+    """Where a tile-year begins in the arrays of a store."""
+
+    group: str
+    """Name of the zone's group."""
+    time: int
+    """Index of the year."""
+    row: int
+    col: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,8 @@ class Place:
     """Changes when the files do: checksums, if the item has them."""
     visual: str | None = None
     """URL or path of its false-colour COG; None if it has none."""
+    inside: StoreWindow | None = None
+    """If ``main`` is a store, where in it."""
     is_converted: bool = False
     """Whether these are COGs made by tessera-stac, with their accompanying files."""
 
@@ -46,8 +61,9 @@ class Place:
     def whole_bytes(self) -> int:
         """Total size of its files in bytes."""
         height, width = self.raster.shape
-        main = self.size if self.size is not None else height * width * N_BANDS * (1 if self.scales else 4)
-        return main + (self.scales_size or (4 * height * width if self.scales else 0))
+        is_pair = self.scales or self.inside
+        main = self.size if self.size is not None else height * width * N_BANDS * (1 if is_pair else 4)
+        return main + (self.scales_size or (4 * height * width if is_pair else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,7 @@ def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda hre
             scales_size=other.get("file:size"),
             stamp=f"{own.get('file:checksum', '')} {other.get('file:checksum', '')}",
             visual=address(assets["visual"]["href"]) if "visual" in assets else None,
+            inside=_inside(own) if kind == "store" else None,
             is_converted=is_converted,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -130,4 +147,11 @@ def _best(assets: Mapping[str, Any]) -> tuple[ContainerKind, str, str | None, bo
         return "npy", "source_npy", "source_scales", False
     if "source_geotiff" in assets:
         return "float", "source_geotiff", None, False
+    if "source_zarr" in assets:
+        return "store", "source_zarr", None, False
     return None
+
+
+def _inside(asset: Mapping[str, Any]) -> StoreWindow:
+    row, col = asset["tessera:window"][:2]
+    return StoreWindow(str(asset["tessera:group"]), int(asset["tessera:time_index"]), int(row), int(col))

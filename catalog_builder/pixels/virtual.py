@@ -52,7 +52,8 @@ class VirtualArray:
     @property
     def stamp(self) -> str:
         """32 hex digits that change when the pixels' files do, as far as their places say it."""
-        said = f"{self.role} {self.place.main} {self.place.scales} {self.place.stamp} {self.place.size}"
+        place = self.place
+        said = f"{self.role} {place.main} {place.scales} {place.stamp} {place.size} {place.inside or ''}"
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
     def read(self, start: int, stop: int) -> bytes:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -29,6 +33,8 @@ ICECHUNK = ".icechunk"
 """How the address of an Icechunk repository ends; a local folder is also known by what is in it."""
 CONNECTIONS = 8
 """Requests at the same time while a store is opened."""
+FRESH = 60.0
+"""Seconds after which it is asked whether a repository has a newer snapshot."""
 GAP = 64 * 1024
 """Bytes between two chunks of a shard that are rather read than asked around."""
 PUBLIC_BUCKETS = {"tessera-embeddings": "us-west-2"}
@@ -63,6 +69,14 @@ class OpenStore:
     kept: Kept
     _keys: Callable[[Meter], Files | Repository]
     _session: Any = None
+    _remembered: dict[str, Any] = field(default_factory=dict)
+
+    def remembered[T](self, what: str, find: Callable[[], T]) -> T:
+        """Return what was found of this store before, or find it."""
+        if what not in self._remembered:
+            self._remembered[what] = find()
+        found: T = self._remembered[what]
+        return found
 
     def group_of(self, tile: Any) -> ZoneGroup | None:
         """Return the group with a tile's zone and hemisphere; None if the store has none."""
@@ -153,6 +167,30 @@ def open_store(address: str) -> OpenStore:
     )
 
 
+@cache
+def _opened() -> tuple[dict[tuple[int, str], tuple[OpenStore, float]], threading.Lock]:
+    return {}, threading.Lock()
+
+
+def opened(address: str) -> OpenStore:
+    """Return a store, opened once per process; of an Icechunk repository the newest snapshot, after a while.
+
+    Raises
+    ------
+    StorageError
+        As :func:`open_store`.
+    """
+    stores, lock = _opened()
+    key = os.getpid(), address
+    with lock:
+        found = stores.get(key)
+        if found is None or (found[0].kind == "icechunk" and time.monotonic() - found[1] > FRESH):
+            now = open_store(address)
+            same = found is not None and found[0].snapshot == now.snapshot
+            found = stores[key] = found[0] if found and same else now, time.monotonic()
+        return found[0]
+
+
 def _groups(root: zarr.Group, keys: Files | Repository) -> dict[str, ZoneGroup]:
     """Return the groups of zones, from consolidated metadata or else by asking for each name."""
     consolidated = root.metadata.consolidated_metadata
@@ -208,6 +246,7 @@ def _session(address: str) -> Any:
     import icechunk
 
     kind = storage.scheme(address)
+    icechunk.set_logs_filter("error")  # it warns of concurrent commits whenever a folder is opened
     try:
         if not kind:
             place = icechunk.local_filesystem_storage(str(storage.local_path(address)))

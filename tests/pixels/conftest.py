@@ -15,15 +15,20 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from catalog_builder.pixels.place import Place, published_arrays
+from catalog_builder.pixels.place import Place, StoreWindow, published_arrays
+from catalog_builder.stores.open import open_store
 from catalog_builder.tile.grid import TileId
 from tests.convert.making import YEAR, convert_one, sample, write_pair
 from tests.support.http_server import Server, serve
 from tests.support.s3_store import Store, s3_store
+from tests.support.stores import make_stores
 
 TILE = TileId.from_name("grid_0.05_83.65")
 """1121 x 180 pixels: nine rows of blocks, two columns, and rows too long to be read for a gap."""
-CONTAINERS = ("npy", "cog", "float", "geotiff")
+CONTAINERS = ("npy", "cog", "float", "geotiff", "zarr", "icechunk")
+QUANTIZED = ("npy", "cog", "zarr", "icechunk")
+ARRAYS = ("npy", "zarr", "icechunk")
+"""Those without overviews, of which every n-th pixel is given."""
 WHERE = ("local", *(pytest.param(where, marks=pytest.mark.service) for where in ("http", "s3")))
 
 
@@ -42,10 +47,15 @@ class Files:
         return np.isfinite(self.scales) & (self.scales > 0)
 
     def values(self, container: str) -> npt.NDArray[np.float32]:
-        """Return float32 (rows, columns, 128) as a container has them: converted ones are blanked."""
+        """Return float32 (rows, columns, 128) as a container has them: converted ones are blanked.
+
+        In stores, infinite scales are land that is not filled yet.
+        """
         values = self.codes.astype(np.float32) * self.scales[..., None]
-        if container != "npy":
+        if container not in ARRAYS:
             values[~self.valid] = np.nan
+        elif container != "npy":
+            values[~np.isfinite(self.scales)] = np.nan
         return values
 
 
@@ -101,6 +111,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         ),
         "geotiff": Place("float", "plain.tif", None, raster),
     }
+    made_stores = make_stores(root, {TILE: (made.codes, made.scales)})
+    for name, path in (("zarr", made_stores.a), ("icechunk", made_stores.b)):
+        group = open_store(str(path)).group_of(TILE)
+        assert group is not None
+        row, col = group.position(raster)
+        inside = StoreWindow(group.name, group.years.index(2024), row, col)
+        places[name] = Place("store", str(path.relative_to(root)), None, raster, inside=inside)
     return Files(root, places, made.codes, made.scales)
 
 
@@ -117,7 +134,10 @@ def store(files: Files) -> Iterator[Store]:
     with s3_store() as store:
         for place in files.places.values():
             for path in filter(None, (place.main, place.scales)):
-                store.client.upload_file(str(files.root / path), store.bucket, path)
+                below = [p for p in (files.root / path).rglob("*") if p.is_file()] or [files.root / path]
+                for file in below:
+                    key = file.relative_to(files.root).as_posix()
+                    store.client.upload_file(str(file), store.bucket, key)
         yield store
 
 

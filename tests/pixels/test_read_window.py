@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 import tifffile
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from catalog_builder.errors import ArrayError, StorageError
 from catalog_builder.pixels.place import Place
 from catalog_builder.pixels.read import cost, is_drawable, is_quantized, overview, read_window
 from catalog_builder.pixels.values import Quantized, Values
 from catalog_builder.pixels.window import Window
-from catalog_builder.storage import Meter
-from tests.pixels.conftest import CONTAINERS, WHERE, Files, Placed
-from tests.support.http_server import Server
+from catalog_builder.storage import Meter, retry
+from tests.pixels.conftest import ARRAYS, CONTAINERS, QUANTIZED, WHERE, Files, Placed
+from tests.support.http_server import Server, serve
 from tests.support.pixels import same
 from tests.support.s3_store import Store
 
@@ -44,7 +51,7 @@ def random_mask(window: Window, share: float = 0.02) -> np.ndarray:
 def test_windows(files: Files, placed: Placed, container: str, where: str, name: str) -> None:
     window, place = WINDOWS[name], placed(container, where)
     found = read_window(place, window)
-    assert isinstance(found, Quantized if container in ("npy", "cog") else Values)
+    assert isinstance(found, Quantized if container in QUANTIZED else Values)
     assert is_quantized(place) == isinstance(found, Quantized)
     assert same(found.dequantized(), files.values(container)[window.slices])
     if container == "npy":
@@ -76,7 +83,7 @@ def test_the_whole_raster(files: Files, placed: Placed, container: str) -> None:
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 @pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("container", ["npy", "cog", "float"])
+@pytest.mark.parametrize("container", ["npy", "cog", "float", "zarr", "icechunk"])
 def test_overviews(files: Files, placed: Placed, container: str, where: str, level: int) -> None:
     place = placed(container, where)
     found = overview(place, level)
@@ -91,9 +98,9 @@ def test_overviews(files: Files, placed: Placed, container: str, where: str, lev
     assert (rows, cols) == expected.shape[:2]
     window = Window(11, 3, 20, 15)
     mask = np.random.default_rng(level).random(found.shape(window)) < 0.3
-    given = (slice(11, 31, 1 << level), slice(3, 18, 1 << level)) if container == "npy" else window.slices
-    if container == "npy":
-        expected = files.values("npy")
+    given = (slice(11, 31, 1 << level), slice(3, 18, 1 << level)) if container in ARRAYS else window.slices
+    if container in ARRAYS:
+        expected = files.values(container)
     for wanted in (None, mask):
         pixels = read_window(place, window, (3, 90), mask=wanted, level=level)
         inside = np.ones_like(mask) if wanted is None else wanted
@@ -105,8 +112,8 @@ def test_overviews(files: Files, placed: Placed, container: str, where: str, lev
 
 def overview_by_gdal(files: Files, container: str, level: int) -> np.ndarray:
     """Return an overview by rasterio alone; of arrays every n-th pixel."""
-    if container == "npy":
-        return files.values("npy")[:: 1 << level, :: 1 << level]
+    if container in ARRAYS:
+        return files.values(container)[:: 1 << level, :: 1 << level]
     place, read = files.places[container], []
     for path in filter(None, (place.main, place.scales)):
         with rasterio.open(files.root / path, overview_level=level - 1) as ds:
@@ -201,6 +208,86 @@ def test_requests_for_cogs(files: Files, placed: Placed, web: Server, bands: tup
         assert len([r for r in log if r.method == "GET"]) <= 1 + requests, path
     assert meter.requests == 4
     assert 0 < meter.bytes < cost(place, window)[0] * 1.5
+
+
+STORES = {"zarr": 32, "icechunk": 128}
+"""Pixels of a chunk."""
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("container", STORES)
+def test_requests_for_stores(placed: Placed, web: Server, container: str) -> None:
+    """Once indexes are known: the chunks that a window touches, neighbours in one request; then nothing."""
+    place, chunk = placed(container, "http"), STORES[container]
+    assert place.inside is not None
+    rows, cols = (n + at for n, at in zip((300, 40), (place.inside.row, place.inside.col), strict=True))
+    # a pixel of the same shards, in another chunk
+    read_window(place, Window(400, 40, 1, 1))
+    pixel = chunk * chunk * (128 + 4)
+    web.clear()
+    meter = Meter()
+    read_window(place, Window(300, 40, 1, 1), meter=meter)
+    assert meter.requests == web.count("GET") == 2
+    assert meter.bytes == web.sent <= pixel * 1.05 + 1000
+    again = Meter()
+    read_window(place, Window(300, 40, 1, 1), meter=again)
+    assert (again.requests, web.count()) == (0, 2)
+    window = Window(300, 40, 60, 60)
+    down = (rows + 59) // chunk - rows // chunk + 1
+    across = (cols + 59) // chunk - cols // chunk + 1
+    assert cost(place, window) == (down * across * pixel, False)
+    web.clear()
+    read_window(place, window)
+    assert web.sent <= (down * across - 1) * pixel * 1.05 + 64 * 1024 * 2 * down
+    assert web.count("GET") <= 2 * down * 2  # at most two shards side by side
+
+
+@pytest.mark.service
+def test_a_chunk_is_read_once_by_many(placed: Placed, web: Server) -> None:
+    """Direct access asks for neighbouring rows at the same time."""
+    place = placed("zarr", "http")
+    read_window(place, Window(0, 0, 1, 1))
+    web.clear()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: read_window(place, Window(row, 64, 1, 30)), range(512, 532)))
+    paths = [(r.path, r.range) for r in web.log if r.method == "GET"]
+    assert len(set(paths)) == len(paths)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("status", [429, 503, 0])
+def test_a_store_that_is_out_of_order(
+    files: Files, placed: Placed, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It is asked again; if that does not help, the reason is said, and no pixels are given."""
+    monkeypatch.setattr(retry, "BACKOFF", 0.001)
+    place, failing = files.places["zarr"], [0]
+    inner = StaticFiles(directory=files.root)
+
+    async def sometimes(scope: Scope, receive: Receive, send: Send) -> None:
+        if not failing[0]:
+            await inner(scope, receive, send)
+            return
+        failing[0] -= 1
+        if status:
+            await PlainTextResponse("busy", status)(scope, receive, send)
+        else:
+            head = [(b"content-length", b"100000"), (b"content-range", b"bytes 0-99999/200000")]
+            await send({"type": "http.response.start", "status": 206, "headers": head})
+            await send({"type": "http.response.body", "body": b"xyz", "more_body": True})
+            raise ConnectionError("broken off")
+
+    with serve(Starlette(routes=[Mount("/", sometimes)])) as server:
+        there = replace(place, main=f"{server.url}/{place.main}")
+        read_window(there, Window(0, 0, 1, 1))
+        failing[0] = 2
+        window = Window(300, 40, 20, 20)
+        found = read_window(there, window)
+        assert failing[0] == 0
+        assert same(found.dequantized(), files.values("zarr")[window.slices])
+        failing[0] = 1000
+        with pytest.raises(StorageError, match=rf"{server.url}.*(HTTP {status}|incomplete|closed)"):
+            read_window(there, Window(900, 40, 20, 20))
 
 
 # ---------------------------------------------------------------------------------------------- refusals

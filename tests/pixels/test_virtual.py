@@ -25,11 +25,17 @@ from tests.pixels.conftest import TILE, WHERE, YEAR, Files, Placed
 from tests.support.http_server import Server, serve
 from tests.support.pixels import same
 
+COMPUTED = ("cog", "zarr", "icechunk")
+"""Containers whose published arrays are computed."""
 
-def written(files: Files, role: Role) -> bytes:
-    """Return the file as numpy writes it, of pixels as the converter blanks them."""
+
+def written(files: Files, role: Role, container: str = "cog") -> bytes:
+    """Return the file as numpy writes it, of pixels as the converter blanks them, or as a store has them."""
     array: np.ndarray = files.codes.copy() if role == "codes" else files.scales.copy()
-    array[~files.valid] = -128 if role == "codes" else np.nan
+    if container == "cog":
+        array[~files.valid] = -128 if role == "codes" else np.nan
+    elif role == "scales":
+        array[~np.isfinite(files.scales)] = np.nan
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
@@ -37,8 +43,9 @@ def written(files: Files, role: Role) -> bytes:
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("role", ["codes", "scales"])
-def test_any_range_is_numpys(files: Files, placed: Placed, role: Role, where: str) -> None:
-    array, whole = VirtualArray(placed("cog", where), role), written(files, role)
+@pytest.mark.parametrize("container", COMPUTED)
+def test_any_range_is_numpys(files: Files, placed: Placed, container: str, role: Role, where: str) -> None:
+    array, whole = VirtualArray(placed(container, where), role), written(files, role, container)
     assert array.size == len(whole)
     row = 180 * array.item_size
     rng = np.random.default_rng(5)
@@ -68,10 +75,17 @@ def test_the_stamp_is_that_of_the_files(placed: Placed) -> None:
     assert len(stamps) == 6
 
 
+@pytest.fixture(params=COMPUTED)
+def container(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def computed(files: Files, monkeypatch: pytest.MonkeyPatch) -> SourceRoot:
-    """Return a dataset whose tile-years lie in COGs at places that follow from its root."""
-    place = files.places["cog"]
+def computed(files: Files, container: str, monkeypatch: pytest.MonkeyPatch) -> SourceRoot:
+    """Return a dataset whose tile-years lie in a store, or in COGs at places that follow from its root."""
+    place = files.places[container]
+    if container != "cog":
+        return SourceRoot(dataset("v1"), str(files.root / place.main), container="store")
     monkeypatch.setitem(
         CONTAINERS,
         "cog",
@@ -102,7 +116,7 @@ with rasterio.open(sys.argv[1]) as ds:
 
 
 def test_gdal_reads_a_container_that_it_does_not_know(
-    files: Files, server: Server, tmp_path: Path, gdal_python: Path
+    files: Files, container: str, server: Server, tmp_path: Path, gdal_python: Path
 ) -> None:
     """A container needs no more than its row in the table: the views of today read it."""
     for suffix, bands in (("_f32", slice(None)), ("_b005", slice(5, 6))):
@@ -111,14 +125,14 @@ def test_gdal_reads_a_container_that_it_does_not_know(
         env = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        expected = files.values("cog")[600:640, 90:150, bands]
+        expected = files.values(container)[600:640, 90:150, bands]
         assert same(np.moveaxis(np.load(tmp_path / "o.npy"), 0, -1), expected)
 
 
-def test_its_files_over_http(files: Files, server: Server) -> None:
+def test_its_files_over_http(files: Files, container: str, server: Server) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         for suffix, role in ((".npy", "codes"), ("_scales.npy", "scales")):
-            whole = written(files, role)  # type: ignore[arg-type]
+            whole = written(files, role, container)  # type: ignore[arg-type]
             head = client.head(f"{FOLDER}{suffix}")
             assert head.headers["content-length"] == str(len(whole))
             part = client.get(f"{FOLDER}{suffix}", headers={"Range": "bytes=5000-299999"})

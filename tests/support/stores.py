@@ -36,16 +36,17 @@ class Stores:
     """Codes and scales of 2024 as a window of the store gives them: NaN is water."""
 
 
-def make_stores(folder: Path, seed: int = 14) -> Stores:
-    """Write both stores, tile after tile, so that of an overlap the later tile's pixels are there."""
+def make_stores(folder: Path, arrays: Mapping[TileId, Any] | None = None) -> Stores:
+    """Write both stores, tile after tile, so that of an overlap the later tile's pixels are there.
+
+    Without codes and scales of tiles, three random ones.
+    """
     import icechunk
     import zarr
 
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for tile in (NORTH, EAST, SOUTH):
-        codes, scales = _random(rng, tile.raster())
-        arrays[tile] = codes, scales
+    if arrays is None:
+        rng = np.random.default_rng(14)
+        arrays = {tile: _random(rng, tile.raster()) for tile in (NORTH, EAST, SOUTH)}
     a, b = folder / "zarr", folder / "store.icechunk"
     root = zarr.open_group(a, mode="w-", zarr_format=3)
     root.attrs.update({"geoemb:dimensions": 128})

@@ -143,11 +143,16 @@ class DirectAccess:
             path = found.path(".npy" if role == "codes" else "_scales.npy")
             await self._file(root, path, scope, receive, send)
             return
+        try:  # a store may have to be opened
+            place = await anyio.to_thread.run_sync(lambda: found.place)
+        except TesseraError as error:
+            await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"1")])
+            return
         await respond(
             scope,
             receive,
             send,
-            ComputedArray(VirtualArray(found.place, role)),
+            ComputedArray(VirtualArray(place, role)),
             media_type=MEDIA_NPY,
             cache_control=VRT_CACHE_CONTROL,
         )

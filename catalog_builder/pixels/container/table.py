@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from catalog_builder.pixels.container import cog, npy
+from catalog_builder.pixels.container import cog, npy, store
 from catalog_builder.pixels.place import ContainerKind, Overview, Place, published_arrays
 from catalog_builder.pixels.values import Pixels
 from catalog_builder.pixels.window import Mask, Window
@@ -44,6 +44,7 @@ CONTAINERS: dict[ContainerKind, Container] = {
     ),
     "cog": Container(cog.read_pair, cog.cost, cog.overview, True, sources=cog.sources),
     "float": Container(cog.read_values, cog.cost, cog.overview, False, sources=cog.sources),
+    "store": Container(store.read, store.cost, store.overview, True, store.is_drawable, below=store.below),
 }
 
 

@@ -1,0 +1,105 @@
+"""A window of the arrays of a Zarr or Icechunk store, read by chunk.
+
+The room :mod:`catalog_builder.stores` is only imported when a store is read: its packages are optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog_builder import storage
+from catalog_builder.errors import StoreError
+from catalog_builder.pixels.place import Overview, Place, StoreWindow
+from catalog_builder.pixels.values import Quantized
+from catalog_builder.pixels.window import Mask, Window
+from catalog_builder.storage import Meter
+from catalog_builder.tile.files import N_BANDS
+from catalog_builder.tile.grid import TileId
+
+if TYPE_CHECKING:
+    from catalog_builder.stores.open import OpenStore
+    from catalog_builder.stores.zones import ZoneGroup
+
+
+def read(
+    place: Place, window: Window, mask: Mask, bands: Sequence[int], level: int, meter: Meter
+) -> Quantized:
+    """Read a window; see :func:`catalog_builder.pixels.read.read_window`.
+
+    Scales that are NaN (water, or nothing embedded) and infinite (land that is not filled yet) become NaN;
+    so does what lies outside the group.
+    """
+    from catalog_builder.stores.chunks import read_array
+
+    opened, group, at = _found(place, window)
+    step = 1 << level
+    wanted = np.zeros(window.shape, np.bool_)
+    wanted[::step, ::step] = mask
+    pixels = Quantized.empty(window.shape, N_BANDS if bands else 0)
+    read_array(opened, group, "scales", at, wanted, pixels.scales, meter)
+    pixels.scales[~np.isfinite(pixels.scales)] = np.nan
+    if bands:
+        read_array(opened, group, "embeddings", at, wanted, pixels.codes, meter)
+    if step > 1:
+        pixels = Quantized(pixels.codes[::step, ::step].copy(), pixels.scales[::step, ::step].copy())
+    pixels.blank(~mask)
+    if not bands or list(bands) == list(range(N_BANDS)):
+        return pixels
+    return Quantized(pixels.codes[:, :, list(bands)], pixels.scales)
+
+
+def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
+    """Return the bytes of the chunks that a window takes, decoded: stored ones are about as many."""
+    from catalog_builder.stores.chunks import chunks_touched, layout_of
+
+    opened, group, at = _found(place, window)
+    total = 0
+    for name in ("embeddings", "scales"):
+        layout = layout_of(opened, group, name)
+        total += len(chunks_touched(layout, group, at, mask)) * layout.rows * layout.cols * layout.item
+    return total, False
+
+
+def overview(place: Place, level: int) -> Overview:
+    """Return every n-th pixel of every n-th row: the arrays have no overviews."""
+    return Overview(level, place.raster, 1 << level)
+
+
+def is_drawable(place: Place) -> bool:
+    """Whether a small image takes a small part of it: never, but a local store is near."""
+    return not storage.scheme(place.main)
+
+
+def below(root: str, tile: TileId, year: int) -> Place:
+    """Return where a tile-year is in a store.
+
+    Raises
+    ------
+    StorageError
+        If the store cannot be opened, or has no complete year of the tile's zone.
+    """
+    from catalog_builder.stores.open import opened
+
+    group = opened(root).group_of(tile)
+    time = None if group is None else group.time(year)
+    if group is None or time is None:
+        raise StoreError(f"{root}: has no complete {year} of zone {tile.utm_zone}")
+    raster = tile.raster()
+    return Place("store", root, None, raster, inside=StoreWindow(group.name, time, *group.position(raster)))
+
+
+def _found(place: Place, window: Window) -> tuple[OpenStore, ZoneGroup, tuple[int, int, int]]:
+    """Return the store, the group, and where the window begins in it."""
+    from catalog_builder.stores.open import opened
+
+    inside = place.inside or StoreWindow("", 0, 0, 0)
+    opened_store = opened(place.main)
+    group = opened_store.groups.get(inside.group)
+    if group is None:
+        raise StoreError(f"{place.main}: has no group '{inside.group}'")
+    if not 0 <= inside.time < len(group.years) or group.years[inside.time] not in group.complete:
+        raise StoreError(f"{place.main}: group {group.name} has no complete year with index {inside.time}")
+    return opened_store, group, (inside.time, inside.row + window.row, inside.col + window.col)
