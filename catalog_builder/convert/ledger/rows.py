@@ -31,7 +31,7 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One file that a conversion read."""
+    """One file that a conversion read, or the window of a store: then of its codes and scales, decoded."""
 
     role: Literal["main", "scales", "landmask"]
     address: str
@@ -57,7 +57,7 @@ class LedgerRow:
     lon_i: int | None = None
     year: int | None = None
     kind: str = ""
-    """``npy`` or ``geotiff``: the kind of source."""
+    """``npy``, ``geotiff`` or ``store``: the kind of source."""
     profile: str = ""
     """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
     grid: str = ""
