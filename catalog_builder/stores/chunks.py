@@ -54,6 +54,8 @@ class Layout(NamedTuple):
     bands: int
     item: int
     """Bytes of a pixel."""
+    unwritten: float
+    """Value of pixels in chunks that were never written."""
 
 
 class _Key(NamedTuple):
@@ -305,6 +307,7 @@ def _layout(store: OpenStore, group: ZoneGroup, name: str) -> Layout:
         None if band is None else band - 1,
         bands,
         bands * array.dtype.itemsize,
+        float(array.fill_value),
     )
 
 
