@@ -90,6 +90,10 @@ class LedgerRow:
     statistics: str = ""
     """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.item.item.STATISTICS`;
     empty if no pixel is valid."""
+    code_range: str = ""
+    """:func:`~catalog_builder.item.statistics.encode_code_range` of int8 (2, bands), minimum and maximum of
+    each band's codes over pixels with data; empty if there are no codes or no such pixel, and in earlier
+    versions' rows."""
     dtype: str = ""
     bands: int | None = None
     interleave: str = ""
