@@ -29,7 +29,7 @@ EXTRAS = {
     "pgstac": ["api/pgstac/", "catalog_builder/publish/pgstac/"],
     "formats": ["catalog_builder/vectors/"],
     "tiles": ["api/pictures/"],
-    "zarr": ["catalog_builder/synthetic/stores/"],
+    "zarr": ["catalog_builder/stores/", "catalog_builder/synthetic/stores/"],
 }
 """Where what an extra installs may be imported: beginnings of paths."""
 BY_NAME = {

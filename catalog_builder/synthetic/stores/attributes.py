@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from catalog_builder import __version__
-from catalog_builder.synthetic.stores.mosaic import Lattice
+from catalog_builder.stores.zones import ZoneGroup
+from catalog_builder.synthetic.stores.mosaic import bounds
 from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL
@@ -31,7 +32,7 @@ _PROJ = {
 }
 
 
-def grid(lattice: Lattice, dimensions: tuple[str, str]) -> dict[str, Any]:
+def grid(group: ZoneGroup, dimensions: tuple[str, str]) -> dict[str, Any]:
     """Return the attributes of a group by the conventions ``proj:`` and ``spatial:``.
 
     Parameters
@@ -41,12 +42,12 @@ def grid(lattice: Lattice, dimensions: tuple[str, str]) -> dict[str, Any]:
     """
     return {
         "spatial:dimensions": list(dimensions),
-        "spatial:bbox": lattice.bbox,
+        "spatial:bbox": list(bounds(group)),
         "spatial:transform_type": "affine",
-        "spatial:transform": lattice.transform,
-        "spatial:shape": [lattice.rows, lattice.cols],
+        "spatial:transform": [PIXEL, 0.0, float(group.west), 0.0, -PIXEL, float(group.top)],
+        "spatial:shape": [group.rows, group.cols],
         "spatial:registration": "pixel",
-        "proj:code": f"EPSG:{lattice.epsg}",
+        "proj:code": f"EPSG:{group.epsg}",
         "zarr_conventions": [_SPATIAL, _PROJ],
     }
 

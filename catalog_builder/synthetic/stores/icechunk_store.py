@@ -11,21 +11,21 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
 from catalog_builder.synthetic.stores import attributes
-from catalog_builder.synthetic.stores.mosaic import BLOCK, Lattice, Mosaic
+from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by, centres
 from catalog_builder.synthetic.stores.registry import (
     MIN_OBSERVATIONS,
     block_bounds,
@@ -108,49 +108,58 @@ def write_icechunk(
 
     odd = irregularities or Irregularities()
     icechunk.set_logs_filter("error")  # it warns of every repository on a disk
-    session = icechunk.Repository.create(icechunk.local_filesystem_storage(str(repository))).writable_session(
-        "main"
-    )
-    root = zarr.open_group(session.store, mode="w-", zarr_format=3)
-    about = attributes.root(_GEOEMB, _SOURCES, "NaN")
-    root.attrs.update({**about, "checkpoint_id": "synthetic", "optical_min_obs": MIN_OBSERVATIONS})
-    fills = []
+    place = icechunk.local_filesystem_storage(str(repository))
+    session = icechunk.Repository.create(place).writable_session("main")
     with _pcodec_allowed():
-        for epsg, of_zone in groupby(
-            sorted(tiles, key=lambda w: (w.tile.epsg, w.year)), lambda w: w.tile.epsg
-        ):
-            zone, lattice = zone_name(epsg), zone_lattice(epsg)
-            some = [(y, list(of_year)) for y, of_year in groupby(of_zone, lambda w: w.year)]
-            complete = [year for year, _ in some if ZoneYear(zone, year) not in odd.incomplete]
-            group = _create_group(root, zone, lattice, sorted(years), complete)
-            fills += [
-                (group, lattice, ZoneYear(zone, year), Mosaic(lattice, of_year)) for year, of_year in some
-            ]
-        total = sum(len(mosaic.squares(SHARD)) for *_, mosaic in fills)
-        done = 0
-        for group, lattice, fill, mosaic in fills:
+        root = zarr.open_group(session.store, mode="w-", zarr_format=3)
+        about = attributes.root(_GEOEMB, _SOURCES, "NaN")
+        root.attrs.update({**about, "checkpoint_id": "synthetic", "optical_min_obs": MIN_OBSERVATIONS})
+        fills = [fill for epsg, some in by(tiles, _epsg) for fill in _fills(root, epsg, some, years, odd)]
+        done, total = 0, sum(len(fill.mosaic.squares(SHARD)) for fill in fills)
+        for fill in fills:
             rows = []
-            for row, col in mosaic.squares(SHARD):
-                share = odd.refused.get((fill, block_name(row, col)), 0)
-                shard = _Shard(mosaic, row, col, share)
-                shard.write(group, sorted(years).index(fill.year), session.store)
-                rows.append(shard.record(lattice))
+            for row, col in fill.mosaic.squares(SHARD):
+                refused = odd.refused.get((fill.of, block_name(row, col)), 0)
+                shard = _Shard(fill.mosaic, row, col, refused)
+                shard.write(fill.group, fill.place.years.index(fill.of.year), session.store)
+                rows.append(shard.record(fill.place))
                 done += 1
                 report(done, total)
-            if fill not in odd.incomplete:
-                _register(registry, fill, rows, refilled=fill in odd.refilled)
-    session.commit("synthetic tiles, not TESSERA data")
+            if fill.of not in odd.incomplete:
+                _register(registry, fill.of, rows, refilled=fill.of in odd.refilled)
+        session.commit("synthetic tiles, not TESSERA data")
 
 
-def zone_name(epsg: int) -> str:
-    """Return the name of a UTM zone's group: ``33N`` of 32633."""
-    return f"{epsg % 100:02d}{'N' if epsg < 32700 else 'S'}"
+class _Fill(NamedTuple):
+    """The tiles of a year in a group."""
+
+    group: zarr.Group
+    place: ZoneGroup
+    of: ZoneYear
+    mosaic: Mosaic
 
 
-def zone_lattice(epsg: int) -> Lattice:
-    """Return the pixels of a UTM zone's group: the whole zone, in whole shards."""
+def _epsg(written: Written) -> int:
+    return written.tile.epsg
+
+
+def _fills(
+    root: zarr.Group, epsg: int, tiles: Sequence[Written], years: Iterable[int], odd: Irregularities
+) -> list[_Fill]:
+    """Create the group of a zone, and return what there is to fill in it."""
+    by_year = list(by(tiles, lambda w: w.year))
+    place = zone_group(epsg, years)
+    complete = tuple(year for year, _ in by_year if ZoneYear(place.name, year) not in odd.incomplete)
+    place = replace(place, complete=complete)
+    group = _create_group(root, place)
+    return [_Fill(group, place, ZoneYear(place.name, y), Mosaic(place, some)) for y, some in by_year]
+
+
+def zone_group(epsg: int, years: Iterable[int]) -> ZoneGroup:
+    """Return the group of a UTM zone: its pixels are the whole zone's, in whole shards."""
     top, bottom = _NORTH if epsg < 32700 else _SOUTH
-    return Lattice(epsg, _WEST, top, (top - bottom) // 10, (_EAST - _WEST) // 10)
+    name, axis = f"{epsg % 100:02d}{'N' if epsg < 32700 else 'S'}", tuple(sorted(years))
+    return ZoneGroup(name, epsg, _WEST, top, (top - bottom) // 10, (_EAST - _WEST) // 10, axis, axis)
 
 
 @contextmanager
@@ -161,15 +170,15 @@ def _pcodec_allowed() -> Iterator[None]:
         yield
 
 
-def _create_group(
-    root: zarr.Group, name: str, lattice: Lattice, years: list[int], complete: list[int]
-) -> zarr.Group:
+def _create_group(root: zarr.Group, place: ZoneGroup) -> zarr.Group:
     """Create a group with its coordinates and arrays without data."""
     from pyproj import CRS
     from zarr.codecs.numcodecs import PCodec
 
-    group = root.create_group(name)
-    pixels = {"time": len(years), "northing": lattice.rows, "easting": lattice.cols}
+    years = place.years
+    group = root.create_group(place.name)
+    easting, northing = centres(place)
+    pixels = {"time": len(years), "northing": place.rows, "easting": place.cols}
     chunk, shard = (1, CHUNK, CHUNK), (1, SHARD, SHARD)
 
     def create(
@@ -197,8 +206,8 @@ def _create_group(
     end = [np.datetime64(f"{year + 1}-01-01", "ns").astype(np.int64) for year in years]
     coordinates: dict[str, npt.NDArray[Any]] = {
         "time": np.array(begin),
-        "northing": lattice.y,
-        "easting": lattice.x,
+        "northing": northing,
+        "easting": easting,
         "band": np.arange(N_BANDS),
         "month": np.arange(1, MONTHS + 1, dtype=np.int16),
         "time_bnds": np.stack([begin, end], axis=1),
@@ -212,15 +221,15 @@ def _create_group(
     for coordinate, axis in (("northing", "Y"), ("easting", "X")):
         standard = f"projection_{axis.lower()}_coordinate"
         group[coordinate].attrs.update({"standard_name": standard, "units": "m", "axis": axis})
-    crs = CRS.from_epsg(lattice.epsg)
+    crs = CRS.from_epsg(place.epsg)
     group.attrs.update(
         {
-            "crs": f"EPSG:{lattice.epsg}",
-            "years_complete": complete,
+            "crs": f"EPSG:{place.epsg}",
+            "years_complete": list(place.complete),
             "zone_scheme": "utm_6deg_nominal",
             "time_convention": "calendar_year",
             "layout": "global",
-            **attributes.grid(lattice, ("northing", "easting")),
+            **attributes.grid(place, ("northing", "easting")),
             "proj:wkt2": crs.to_wkt("WKT2_2019"),
             "proj:projjson": crs.to_json_dict(),
         }
@@ -293,14 +302,14 @@ class _Shard:
         block = self._blocks.get((r, c))
         return None if block is None else block.array(name)[None]
 
-    def record(self, lattice: Lattice) -> dict[str, Any]:
+    def record(self, place: ZoneGroup) -> dict[str, Any]:
         """Return the row of the registry."""
         blocks = self._blocks.values()
         optical = np.concatenate([b.counts["s2"][b.covered] for b in blocks])
         radar = np.concatenate([b.counts["s1_asc"][b.covered] for b in blocks])
         refused = np.concatenate([b.refused[b.covered] for b in blocks])
         unseen = optical == 0
-        bounds = block_bounds(lattice, self.row, self.col, SHARD)
+        bounds = block_bounds(place, self.row, self.col, SHARD)
         return {
             "tile": block_name(self.row, self.col),
             "embedded": bool((~refused).any()),

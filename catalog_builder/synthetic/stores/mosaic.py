@@ -1,70 +1,46 @@
-"""The tiles of a year on the lattice of a zone, read by window from their ``.npy`` files."""
+"""The tiles of a year among the pixels of a zone, read by window from their ``.npy`` files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.errors import GridError
+from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, TileId
 
 BLOCK = 256
 """Side in pixels of what is read and written at a time: 8.4 MB of codes."""
-FALSE_NORTHING = 10_000_000
-"""Northing of the equator in southern UTM zones, in metres."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lattice:
-    """The pixels of a group of a store: north-up, 10 m, in one UTM zone."""
+def bounds(group: ZoneGroup) -> tuple[float, float, float, float]:
+    """Return west, south, east and north of a group's pixels in metres."""
+    east, south = group.west + PIXEL * group.cols, group.top - PIXEL * group.rows
+    return float(group.west), south, east, float(group.top)
 
-    epsg: int
-    """326zz, also where southern tiles lie on it with negative northings; or 327zz."""
-    west: int
-    """Left edge in metres, a multiple of 10."""
-    top: int
-    """Upper edge in metres, a multiple of 10."""
-    rows: int
-    cols: int
 
-    @property
-    def transform(self) -> list[float]:
-        """Pixel (column, row) to metres, in the order of rasterio."""
-        return [PIXEL, 0.0, float(self.west), 0.0, -PIXEL, float(self.top)]
+def centres(group: ZoneGroup) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the centres of a group's columns (ascending) and of its rows (descending) in metres."""
+    x = group.west + (np.arange(group.cols, dtype=np.float64) + 0.5) * PIXEL
+    y = group.top - (np.arange(group.rows, dtype=np.float64) + 0.5) * PIXEL
+    return x, y
 
-    @property
-    def bbox(self) -> list[float]:
-        """West, south, east, north in metres."""
-        east, south = self.west + PIXEL * self.cols, self.top - PIXEL * self.rows
-        return [float(self.west), south, east, float(self.top)]
 
-    @property
-    def x(self) -> npt.NDArray[np.float64]:
-        """Centres of the columns in metres, ascending."""
-        return self.west + (np.arange(self.cols, dtype=np.float64) + 0.5) * PIXEL
-
-    @property
-    def y(self) -> npt.NDArray[np.float64]:
-        """Centres of the rows in metres, descending."""
-        return self.top - (np.arange(self.rows, dtype=np.float64) + 0.5) * PIXEL
-
-    def position(self, tile: TileId) -> Window:
-        """Return the window of a tile's raster."""
-        raster = tile.raster("utm")
-        top = raster.transform.f
-        if raster.epsg != self.epsg:
-            top -= FALSE_NORTHING
-        row, col = round((self.top - top) / PIXEL), round((raster.transform.c - self.west) / PIXEL)
-        return Window(row, col, raster.height, raster.width)
+def by[K: int](tiles: Iterable[Written], key: Callable[[Written], K]) -> Iterator[tuple[K, list[Written]]]:
+    """Yield tiles in groups, by a number and in its order."""
+    for found, some in groupby(sorted(tiles, key=key), key):
+        yield found, list(some)
 
 
 class Window(NamedTuple):
-    """Part of a lattice, in pixels."""
+    """Part of a group's pixels."""
 
     row: int
     col: int
@@ -110,10 +86,16 @@ class Pixels:
 
 
 class Mosaic:
-    """The tiles of one year in one group of a store."""
+    """The tiles of one year in one group of a store.
 
-    def __init__(self, lattice: Lattice, tiles: Iterable[Written]) -> None:
-        self.tiles = [(lattice.position(w.tile), w) for w in tiles]
+    Raises
+    ------
+    GridError
+        If a tile is not within the group.
+    """
+
+    def __init__(self, group: ZoneGroup, tiles: Iterable[Written]) -> None:
+        self.tiles = [(_window(group, w.tile), w) for w in tiles]
 
     def squares(self, side: int) -> list[tuple[int, int]]:
         """Return row and column of the squares of some pixels that tiles touch, sorted."""
@@ -142,3 +124,11 @@ class Mosaic:
                 land[into] = mask.read(1, window=RasterWindow.from_slices(*of)) != 0
             covered[into] = True
         return Pixels(codes, scales, land, covered)
+
+
+def _window(group: ZoneGroup, tile: TileId) -> Window:
+    raster = tile.raster()
+    row, col = group.position(raster)
+    if not (0 <= row <= group.rows - raster.height and 0 <= col <= group.cols - raster.width):
+        raise GridError(f"{tile.name} is not within {group.name}, which is {bounds(group)} in metres")
+    return Window(row, col, raster.height, raster.width)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog_builder import __version__
-from catalog_builder.synthetic.stores.mosaic import Lattice
+from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.tile.grid import PIXEL, Bounds
 
 MIN_OBSERVATIONS = 15
@@ -57,7 +57,7 @@ def block_name(row: int, col: int) -> str:
     return f"chunk_{row}_{col}"
 
 
-def block_bounds(lattice: Lattice, row: int, col: int, side: int) -> Bounds:
+def block_bounds(zone: ZoneGroup, row: int, col: int, side: int) -> Bounds:
     """Return the box of a block in degrees; west > east if it crosses the antimeridian.
 
     Parameters
@@ -69,12 +69,12 @@ def block_bounds(lattice: Lattice, row: int, col: int, side: int) -> Bounds:
     """
     from pyproj import Transformer
 
-    west, top = lattice.west + col * side * PIXEL, lattice.top - row * side * PIXEL
+    west, top = zone.west + col * side * PIXEL, zone.top - row * side * PIXEL
     # Edges are curved in degrees: the extreme may lie between two corners.
     along = np.linspace(0, side * PIXEL, 65)
     near, far = np.zeros_like(along), np.full_like(along, side * PIXEL)
     x, y = west + np.concatenate([along, along, near, far]), top - np.concatenate([near, far, along, along])
-    lon, lat = Transformer.from_crs(lattice.epsg, 4326, always_xy=True).transform(x, y)
+    lon, lat = Transformer.from_crs(zone.epsg, 4326, always_xy=True).transform(x, y)
     if np.ptp(lon) > 180:
         lon = np.where(lon < 0, lon + 360, lon)
     west, east = ((edge + 180) % 360 - 180 for edge in (lon.min(), lon.max()))

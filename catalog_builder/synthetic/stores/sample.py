@@ -141,7 +141,7 @@ def sample_store(
             making = SampleStore(Path(temporary) / container, container, wanted, kept=False)
             making.folder.mkdir()
             first, last = dataset(SYNTHETIC).years
-            years = range(first, last + 1)
+            years = sorted({*range(first, last + 1), *(year for _, year in wanted)})
             report = lambda done, of: progress("writing shards", done, of)  # noqa: E731
             if container == "zarr":
                 write_zarr(making.store, tiles.written, years, report)

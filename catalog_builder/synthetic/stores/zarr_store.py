@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
 from catalog_builder.synthetic.stores import attributes
-from catalog_builder.synthetic.stores.mosaic import BLOCK, Lattice, Mosaic
+from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by, centres
 from catalog_builder.synthetic.stores.shard import ShardWriter
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL, TileId
@@ -54,11 +54,11 @@ def write_zarr(
     root.attrs.update(attributes.root("refs/tags/v1", _SOURCES, "+inf"))
     axis = sorted(years)
     jobs = []
-    for zone, of_zone in _by(tiles, lambda w: w.tile.utm_zone):
-        lattice = zone_lattice(zone, [w.tile for w in of_zone])
-        group = _create_group(root, f"utm{zone:02d}", lattice, axis)
-        for year, of_year in _by(of_zone, lambda w: w.year):
-            mosaic = Mosaic(lattice, of_year)
+    for zone, of_zone in by(tiles, lambda w: w.tile.utm_zone):
+        place = zone_group(zone, [w.tile for w in of_zone], axis)
+        group = _create_group(root, place)
+        for year, of_year in by(of_zone, lambda w: w.year):
+            mosaic = Mosaic(place, of_year)
             jobs += [(group, mosaic, axis.index(year), shard) for shard in mosaic.squares(SHARD)]
     for done, (group, mosaic, time, shard) in enumerate(jobs, 1):
         _write_shard(store / group.path, group, mosaic, time, shard)
@@ -68,8 +68,8 @@ def write_zarr(
         zarr.consolidate_metadata(store)
 
 
-def zone_lattice(zone: int, land: Iterable[TileId]) -> Lattice:
-    """Return how far a zone of the store reaches: around all land, in whole shards from the upper left."""
+def zone_group(zone: int, land: Iterable[TileId], years: Iterable[int]) -> ZoneGroup:
+    """Return the group of a UTM zone: its pixels are around all land, in whole shards from the upper left."""
     from pyproj import Transformer
 
     epsg = 32600 + zone
@@ -79,21 +79,18 @@ def zone_lattice(zone: int, land: Iterable[TileId]) -> Lattice:
     west, top = math.floor(x.min() / PIXEL) * PIXEL, math.ceil(y.max() / PIXEL) * PIXEL
     east, bottom = math.ceil(x.max() / PIXEL) * PIXEL, math.floor(y.min() / PIXEL) * PIXEL
     rows, cols = (math.ceil(size / PIXEL / SHARD) * SHARD for size in (top - bottom, east - west))
-    return Lattice(epsg, round(west), round(top), rows, cols)
+    axis = tuple(years)
+    return ZoneGroup(f"utm{zone:02d}", epsg, round(west), round(top), rows, cols, axis, axis)
 
 
-def _by[K: int](tiles: Iterable[Written], key: Callable[[Written], K]) -> Iterator[tuple[K, list[Written]]]:
-    for found, some in groupby(sorted(tiles, key=key), key):
-        yield found, list(some)
-
-
-def _create_group(root: zarr.Group, name: str, lattice: Lattice, years: list[int]) -> zarr.Group:
+def _create_group(root: zarr.Group, place: ZoneGroup) -> zarr.Group:
     """Create a zone's group with its coordinates and arrays without data."""
     from zarr.codecs import BloscCodec
 
-    group = root.create_group(name)
+    group = root.create_group(place.name)
     blosc = BloscCodec(cname="zstd", clevel=3)
-    size = (len(years), lattice.rows, lattice.cols)
+    size = (len(place.years), *place.shape)
+    x, y = centres(place)
     group.create_array(
         "embeddings",
         shape=(size[0], N_BANDS, *size[1:]),
@@ -115,9 +112,9 @@ def _create_group(root: zarr.Group, name: str, lattice: Lattice, years: list[int
         dimension_names=["time", "y", "x"],
     )
     coordinates: dict[str, npt.NDArray[Any]] = {
-        "x": lattice.x,
-        "y": lattice.y,
-        "time": np.array(years, np.int32),
+        "x": x,
+        "y": y,
+        "time": np.array(place.years, np.int32),
         "band": np.arange(N_BANDS, dtype=np.int32),
     }
     for dimension, values in coordinates.items():
@@ -130,7 +127,7 @@ def _create_group(root: zarr.Group, name: str, lattice: Lattice, years: list[int
             dimension_names=[dimension],
         )
         array[:] = values
-    group.attrs.update(attributes.grid(lattice, ("y", "x")))
+    group.attrs.update(attributes.grid(place, ("y", "x")))
     return group
 
 
