@@ -271,7 +271,8 @@ class _Loop:
         except WorkerDiedError as error:
             row = failure(job, str(error))
         except Exception as error:  # the executor's own: a lost worker, a result that cannot travel
-            row = failure(job, f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            row = failure(job, f"{job.main.address}: its worker could not report the result ({said})")
         self._alone = False
         self._write(row)
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from lzma import LZMAError
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from catalog_builder.errors import DatasetError
 from catalog_builder.manifests.part import Subset
 from catalog_builder.manifests.problems import ProblemKind, ProblemLog
-from catalog_builder.tile.datasets import DATASETS, Dataset, dataset, dataset_of
+from catalog_builder.tile.datasets import DATASETS, Dataset, dataset_in
 
 CHUNK = 8 << 20
 """Bytes of text read at a time."""
 
 DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, LZMAError)
 """Errors that the decompressors raise for a truncated or damaged stream."""
-
-_DATASET_FOLDER = re.compile(r"v\d[^/]*-[^/]+", re.ASCII)
-"""Folders that may be named by upstream's rule; collection ids and ``version/variant`` are no folders."""
-_EMBEDDINGS = "global_0.1_degree_representation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +48,6 @@ class Reading:
     def dataset_of_path(self, prefix: str) -> Dataset | None:
         """Return the dataset named by a path's folders, otherwise that of the source."""
         return dataset_in(prefix) or self.dataset
-
-
-def dataset_in(path: str) -> Dataset | None:
-    """Return the dataset named by a path's folders, ``npy/v1.1-cam/…``; None if there is none.
-
-    Folders named by upstream's rule are of datasets that are not in the table. geotessera 0.9 appended the
-    variant to the embeddings folder instead: ``v1.1/global_0.1_degree_representation.cambridge/…``.
-    """
-    folders = path.split("/")
-    for i in range(len(folders) - 1, -1, -1):
-        folder = folders[i]
-        variant = folder.removeprefix(f"{_EMBEDDINGS}.")
-        if variant != folder and i and (found := _known(dataset_of, folders[i - 1], variant)):
-            return found
-        if i and folders[i - 1] == "landmasks":
-            # the variants of a version share landmasks: these name a dataset only if there is one variant
-            sharing = [d for d in DATASETS if d.landmask_directory == folder]
-            return sharing[0] if len(sharing) == 1 else None
-        if i and folders[i - 1] == "zarr":  # their names are not all those of the .npy files: v1.1
-            stores = [d for d in DATASETS if d.zarr == folder]
-            return stores[0] if stores else _by_folder(folder)
-        if found := _by_folder(folder):
-            return found
-    return None
-
-
-def _by_folder(folder: str) -> Dataset | None:
-    """Return the dataset with a directory name; None if it is no such name."""
-    for ds in DATASETS:
-        if folder == ds.directory:
-            return ds
-    return _known(dataset, folder) if _DATASET_FOLDER.fullmatch(folder) else None
-
-
-def _known(find: Callable[..., Dataset], *names: str) -> Dataset | None:
-    """Return the dataset that names mean; None if they mean none."""
-    try:
-        return find(*names)
-    except DatasetError:
-        return None
 
 
 def dataset_of_address(address: str) -> Dataset | None:

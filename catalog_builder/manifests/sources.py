@@ -32,13 +32,12 @@ from catalog_builder.manifests.problems import ProblemKind, ProblemLog
 from catalog_builder.manifests.reading import (
     DECOMPRESSION_ERRORS,
     Reading,
-    dataset_in,
     dataset_of_address,
 )
 from catalog_builder.manifests.sniff import HEAD, Form, sniff
 from catalog_builder.manifests.text import read_master, read_text
 from catalog_builder.storage import Entry
-from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.datasets import Dataset, dataset_in
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
 """Files with these names in a folder are intended as manifests; others may be anything."""

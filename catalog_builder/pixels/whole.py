@@ -87,13 +87,12 @@ def local_file(address: str, size: int | None = None, sha256: str = "") -> Itera
             path = storage.local_path(address)
         digest, done = hashlib.sha256(), 0
         try:
-            with path.open("rb") as stream:
+            with storage.local.open_file(path) as stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
                     done += len(chunk)
         except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
-            raise StorageError(f"{address}: {reason}") from error
+            raise StorageError(f"{address}: {error.strerror or error}") from error
         _check_size(address, done, size)
         file = FileRead(address, done, digest.hexdigest())
         _check_hash(file, sha256)
@@ -173,7 +172,12 @@ def _read_bytes(address: str, size: int | None) -> tuple[npt.NDArray[np.uint8], 
     # Not zeroed first, and hashed while it is still in the cache.
     data = np.empty(size if size is not None else 1 << 20, np.uint8)
     done = 0
-    with storage.open_binary(address) as stream:
+    opened = (
+        storage.open_binary(address)
+        if storage.scheme(address)
+        else storage.local.open_file(storage.local_path(address))
+    )
+    with opened as stream:
         try:
             while True:
                 if done == len(data):  # all that was announced, or nothing was

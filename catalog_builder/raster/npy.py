@@ -123,8 +123,7 @@ def read_header(start: bytes, name: str) -> ArrayHeader:
         shape, fortran, dtype = read(stream)
     # the header is a Python literal: these are all that its parser raises
     except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
-        reason = "it is empty" if not start else _first_line(error)
-        raise ArrayError(f"{name}: not a .npy file: {reason}") from None
+        raise ArrayError(f"{name}: not a .npy file: {_flaw(start, error)}") from None
     if dtype.hasobject:
         raise ArrayError(f"{name}: holds Python objects, which are never unpickled")
     if dtype.kind not in "biufc" or any(isinstance(n, bool) or n < 0 for n in shape):
@@ -132,5 +131,15 @@ def read_header(start: bytes, name: str) -> ArrayHeader:
     return ArrayHeader(name, dtype, tuple(shape), stream.tell(), fortran)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _flaw(start: bytes, error: Exception) -> str:
+    """Return why a header was not parsed; what Python says of a literal is no help by itself."""
+    if not start:
+        return "it is empty"
+    if start[:6] != _MAGIC:
+        return f"it begins with {start[:6]!r}, not with {_MAGIC!r}"
+    size = header_size(start)
+    if len(start) < (size or 12):
+        return "it ends within its header"
+    if not size and len(start) >= LONGEST_HEADER:
+        return f"its header is longer than the {LONGEST_HEADER} bytes that are read"
+    return f"its header does not describe an array ({(str(error).strip().splitlines() or [''])[0][:120]})"

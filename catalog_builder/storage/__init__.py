@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -194,11 +194,20 @@ def _copy(address: str | Path, path: Path, sha256: str) -> None:
         raise ChecksumError(f"{address}: SHA-256 is {digest.hexdigest()}, expected {sha256}")
 
 
-def list_files(address: str | Path) -> Iterator[Entry]:
+def list_files(address: str | Path, odd: Callable[[local.Oddity], None] | None = None) -> Iterator[Entry]:
     """List every file below a local folder or an S3 prefix, in a stable order.
 
     Names that start with a dot are left out: such files are being written, or internal to a catalogue.
-    Symbolic links to folders are followed unless they form a loop.
+    Symbolic links to folders are followed unless they form a loop. Pipes, sockets, devices and links that
+    lead nowhere are not files.
+
+    Parameters
+    ----------
+    address
+        The folder or prefix.
+    odd
+        Receives every local entry that is neither a file nor a folder that can be listed, and the listing
+        goes on; without it, the first folder that cannot be listed is an error.
 
     Raises
     ------
@@ -207,7 +216,7 @@ def list_files(address: str | Path) -> Iterator[Entry]:
     """
     kind = scheme(address)
     if not kind:
-        yield from local.list_files(local_path(address))
+        yield from local.list_files(local_path(address), odd)
     elif kind == "s3":
         yield from s3.objects.list_files(str(address))
     else:

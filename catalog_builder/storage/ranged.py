@@ -17,6 +17,7 @@ from typing import Protocol
 from catalog_builder.errors import StorageError
 from catalog_builder.storage import web
 from catalog_builder.storage.address import fail, local_path, published_address, scheme
+from catalog_builder.storage.local import open_file
 from catalog_builder.storage.s3 import objects
 
 
@@ -92,14 +93,9 @@ def open_ranged(address: str | Path, meter: Meter | None = None) -> Iterator[Ran
         yield _Remote(str(address), meter)
         return
     path = local_path(address)
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError as error:
-        fail(path, error)
-    try:
+    with open_file(path) as file:
+        fd = file.fileno()
         yield _Local(path, fd, os.fstat(fd).st_size, meter)
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import numpy as np
 
 from catalog_builder.storage import write_atomic
 from catalog_builder.synthetic.world import SampleTile
-from catalog_builder.tile.datasets import SYNTHETIC, Dataset, dataset
+from catalog_builder.tile.datasets import EMBEDDINGS_FOLDER, SYNTHETIC, Dataset, dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import TileId
 
-EMBEDDINGS_DIR = "global_0.1_degree_representation"
+EMBEDDINGS_DIR = EMBEDDINGS_FOLDER
 """Folder of the embeddings in upstream's layouts."""
 SYNTHETIC_TAG = "TESSERA_SYNTHETIC"
 """GeoTIFF tag, ``YES``, of every raster with synthetic pixels."""

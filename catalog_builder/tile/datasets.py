@@ -8,6 +8,7 @@ Source of the table and of the naming rule: geotessera 0.11, ``registry.py``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog_builder.errors import DatasetError
@@ -214,6 +215,87 @@ def _found(version: str, variant: str) -> Dataset | None:
         zarr=directory,
         by_rule=True,
     )
+
+
+EMBEDDINGS_FOLDER = "global_0.1_degree_representation"
+"""Folder of the embeddings below a dataset's; geotessera 0.9 appended the variant, ``….cambridge``."""
+_LIKE_A_DATASET = re.compile(r"v\d+(?:\.\d+)*(?:[-~.].*)?", re.ASCII)
+
+
+def dataset_in(path: str) -> Dataset | None:
+    """Return the dataset named by a path's folders, ``npy/v1.1-cam/…``; None if there is none.
+
+    The last folder that names one decides; one that is named like a dataset, and is none, hides those above
+    it: :func:`unknown_dataset_in` returns it.
+
+    >>> dataset_in("npy/v1.1-cam/2024").directory
+    'v1.1-cam'
+    >>> dataset_in("v1/v9/2024") is None
+    True
+    """
+    return _named_in(path)[0]
+
+
+def unknown_dataset_in(path: str) -> str:
+    """Return the folder of a path that is named like a dataset and is none that is known; empty if none is.
+
+    >>> unknown_dataset_in("npy/v2/2024")
+    'v2'
+    """
+    return _named_in(path)[1]
+
+
+def unknown_dataset(folder: str) -> str:
+    """Return what to say of a folder that :func:`unknown_dataset_in` found."""
+    known = ", ".join(d.directory for d in DATASETS)
+    return f"the folder '{folder}' is named like a dataset, but is none of those known: {known}, or {RULE}"
+
+
+def _named_in(path: str) -> tuple[Dataset | None, str]:
+    folders = path.split("/")
+    for i in range(len(folders) - 1, -1, -1):
+        found = folder_says(folders[i], folders[i - 1] if i else "")
+        if found is not None:
+            return found
+    return None, ""
+
+
+def folder_says(folder: str, above: str) -> tuple[Dataset | None, str] | None:
+    """Return the dataset that a folder's name states, or the name that states one that is not known.
+
+    Parameters
+    ----------
+    folder, above
+        Name of the folder, and of the one that it is in.
+
+    Returns
+    -------
+    dataset, unknown
+        One of the two, or neither of a folder of landmasks that several datasets share. None if the name
+        states nothing.
+    """
+    variant = folder.removeprefix(f"{EMBEDDINGS_FOLDER}.")
+    if variant != folder:
+        found = _known(dataset_of, above, variant)
+        return found, "" if found else f"{above}/{folder}".lstrip("/")
+    if above == "landmasks" and (sharing := [d for d in DATASETS if d.landmask_directory == folder]):
+        # the variants of a version share landmasks: these name a dataset only if there is one variant
+        return (sharing[0] if len(sharing) == 1 else None), ""
+    if above == "zarr" and (stores := [d for d in DATASETS if d.zarr == folder]):
+        return stores[0], ""  # their names are not all those of the .npy files: v1.1
+    named = next((d for d in DATASETS if folder in (d.directory, d.collection_id)), None)
+    if named is None and _LIKE_A_DATASET.fullmatch(folder):
+        named = _known(dataset, folder)
+        return named, "" if named else folder
+    return None if named is None else (named, "")
+
+
+def _known(find: Callable[..., Dataset], *names: str) -> Dataset | None:
+    """Return the dataset that names mean; None if they mean none."""
+    try:
+        return find(*names)
+    except DatasetError:
+        return None
 
 
 def source_path(year: int, grid_name: str, suffix: str = ".npy") -> str:

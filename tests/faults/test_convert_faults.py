@@ -213,9 +213,12 @@ def test_geotiffs_that_are_no_tiles(tmp_path: Path) -> None:
     cut.write_bytes(good.read_bytes()[:-200_000])
     report = _run(folder, tmp_path / "out")
     reasons = {r.year: r.reason for r in report.failed}
-    assert report.converted == 1
-    assert "3 bands, but a TESSERA tile has 128" in reasons[YEAR]
-    assert "its corner is" in reasons[2023]
+    assert report.converted == 3
+    assert report.profiles == {"native": 1, "raster": 2}
+    notes = [r.note for r in read_rows(tmp_path / "out" / "ledger") if r.profile == "raster"]
+    assert all(f"an ordinary raster, not the tile {POLAR.name} of its name: " in note for note in notes)
+    assert "3 bands, but a TESSERA tile has 128" in "".join(notes)
+    assert "its corner is" in "".join(notes)
     assert "not a TIFF" in reasons[2022]
     assert "damaged TIFF" in reasons[2021]
     assert reasons[2020]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import filecmp
+import os
+import stat
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,18 +15,24 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_builder import storage
+from catalog_builder.convert.plan.identify import DEFAULT_DATASET
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
+from catalog_builder.convert.plan.peek import is_landmask
+from catalog_builder.convert.plan.stated import Statement, Statements
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
+from catalog_builder.manifests.listing.listing import SIDECAR
 from catalog_builder.manifests.part import Subset
-from catalog_builder.manifests.paths.names import FileKind, parse_paths
+from catalog_builder.manifests.paths.names import FileKind, Names, parse_paths
+from catalog_builder.storage.local import Oddity
 from catalog_builder.tile import grid
-from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
+from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
 
 RASTER_SUFFIXES = (".tif", ".tiff")
-SIDECAR = "tessera_metadata.json"
 LANDMASK_FOLDERS = ("global_0.1_degree_tiff_all", "landmasks")
 """Folders of landmasks in a download, beside or above the embeddings."""
+SUMS = ("SHA256", "SHA256SUM")
+"""Files with the SHA-256 of those beside them, of a tile and of all landmasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +43,48 @@ class _Listed:
     size: int | None
     version: str
 
+    @property
+    def file(self) -> SourceFile:
+        return SourceFile(self.address, self.size, self.version)
+
 
 def plan_files(paths: Sequence[str], source: str, wanted: Wanted) -> Plan:
     """Plan files given individually."""
-    return _plan_listed([look(p) for p in paths], source, wanted, landmasks=True)
+    kept = [p for p in paths if len(paths) == 1 or Path(p).name not in (SIDECAR, *SUMS)]
+    return _Listing([look(p) for p in kept], [], source, wanted).plan()
 
 
 def plan_folder(address: str, wanted: Wanted) -> Plan:
-    """Plan the files below a folder or prefix."""
+    """Plan the files below a folder or prefix.
+
+    What is no file or folder but may be meant as one, such as a pipe that is named like a GeoTIFF, a link
+    that leads nowhere or a folder that cannot be read, is a job that fails with the reason.
+    """
     remote = bool(storage.scheme(address))
     root = address.rstrip("/") if remote else str(storage.local_path(address).absolute())
-    listed = []
-    for entry in storage.list_files(address):
+    listed: list[_Listed] = []
+    sidecars: list[str] = []
+    odd: list[Oddity] = []
+    for entry in storage.list_files(root if not remote else address, odd.append):
         if entry.path.lower().endswith((".npy", *RASTER_SUFFIXES)):
             where = storage.join(root, entry.path)
             listed.append(_Listed(where, entry.size, str(entry.mtime)) if remote else look(where))
-    return _plan_listed(listed, address, wanted, landmasks=False)
+        elif entry.path.rpartition("/")[2] == SIDECAR and not remote:
+            sidecars.append(storage.join(root, entry.path))
+    faults: list[Job] = []
+    for one in odd:
+        if one.path.lower().endswith((".npy", *RASTER_SUFFIXES)):
+            listed.append(_Listed(one.path, None, one.reason))  # its worker says why
+        elif one.is_folder or Path(one.path).is_symlink():
+            faults.append(_fault(one.path, one.reason))
+    listed.sort(key=lambda file: file.address)
+    plan = _Listing(listed, sidecars, address, wanted).plan()
+    return replace(plan, faults=(*plan.faults, *faults))
 
 
 def look(address: str) -> _Listed:
     """Return a file's size and version; a file that is not there fails in its worker, with a reason."""
-    kind = storage.scheme(address)
-    if kind:
+    if storage.scheme(address):
         try:
             return _Listed(address, storage.size(address), "")
         except TesseraError:
@@ -64,125 +93,219 @@ def look(address: str) -> _Listed:
     try:
         info = path.stat()
     except OSError:
-        return _Listed(str(path), None, "missing")
+        info = None
+    if info is None or not stat.S_ISREG(info.st_mode):
+        return _Listed(str(path), None, storage.local.oddity(path))
     return _Listed(str(path), info.st_size, str(info.st_mtime_ns))
 
 
-def _plan_listed(listed: Sequence[_Listed], source: str, wanted: Wanted, *, landmasks: bool) -> Plan:
-    names = parse_paths(pa.array([f.address for f in listed], pa.string()))
-    by_address = {f.address: i for i, f in enumerate(listed)}
-    masks = {int(names.cell[i]): i for i in np.flatnonzero(names.kind == FileKind.LANDMASK).tolist()}
-    rows: list[tuple[int, FileKind]] = []
-    notes: list[str] = []
-    pairs: set[tuple[int, int]] = set()
-    for i, kind in enumerate(names.kind.tolist()):
-        if kind == FileKind.NPY or (kind == FileKind.OTHER and _loose_npy(listed[i].address, wanted)):
-            rows.append((i, FileKind.NPY))
-            pairs.add((int(names.cell[i]), int(names.year[i])))
-    twice = 0
-    for i, kind in enumerate(names.kind.tolist()):
-        address = listed[i].address
-        if kind == FileKind.GEOTIFF:
-            if (int(names.cell[i]), int(names.year[i])) in pairs:
-                twice += 1
-            else:
+def _fault(path: str, reason: str) -> Job:
+    return Job("geotiff", SourceFile(path), fault=f"{path}: {reason}")
+
+
+class _Listing:
+    """The files of one source, and what each is."""
+
+    def __init__(
+        self, listed: Sequence[_Listed], sidecars: Sequence[str], source: str, wanted: Wanted
+    ) -> None:
+        self._listed, self._sidecars, self._source, self._wanted = listed, sidecars, source, wanted
+        self._names: Names = parse_paths(pa.array([f.address for f in listed], pa.string()))
+        self._by_address = {f.address: f for f in listed}
+        remote = bool(storage.scheme(source))
+        root = source if remote else str(storage.local_path(source).absolute())
+        self._statements = Statements(root)
+        self._masks: dict[int, list[_Listed]] = defaultdict(list)
+        self._notes: list[str] = []
+
+    def plan(self) -> Plan:
+        """Return the jobs.
+
+        Raises
+        ------
+        ConvertError
+            If the only file is the scales of a pair.
+        DatasetError
+            If there are only files of other datasets than the wanted one.
+        """
+        rows = self._of_dataset(self._rows())
+        kept = [r for r in rows if self._is_wanted(*r)]
+        tiles = [i for i, kind in kept if kind != FileKind.OTHER]
+        keys = {(int(self._names.cell[i]), int(self._names.year[i])) for i in tiles}
+
+        def jobs() -> Iterator[Job]:
+            for i, kind in kept:
+                yield self._job(i, kind)
+
+        # A tile-year twice, or files that only their tags tell apart: the plan of all sources looks at them.
+        distinct = len(keys) == len(kept) and all(year >= 0 for _, year in keys)
+        return Plan(len(kept), jobs, tuple(self._notes), tuple(self._faults(kept)), distinct=distinct)
+
+    def _rows(self) -> list[tuple[int, FileKind]]:
+        """Return what is a source of its own, in the order of the addresses."""
+        rows: list[tuple[int, FileKind]] = []
+        alone = len(self._listed) == 1
+        for i, kind in enumerate(self._names.kind.tolist()):
+            address = self._listed[i].address
+            if kind == FileKind.LANDMASK and not alone and self._is_landmask(i):
+                self._masks[int(self._names.cell[i])].append(self._listed[i])
+            elif kind == FileKind.NPY or (kind == FileKind.OTHER and _is_loose_npy(address)):
+                rows.append((i, FileKind.NPY))
+            elif kind == FileKind.GEOTIFF:
                 rows.append((i, FileKind.GEOTIFF))
-        elif (kind == FileKind.OTHER and not address.endswith(".npy")) or (
-            # A single file that is named like a landmask is intended as a source.
-            kind == FileKind.LANDMASK and landmasks and len(listed) == 1
-        ):
-            rows.append((i, FileKind.OTHER))
-        elif address.endswith("_scales.npy") and len(listed) == 1:
-            raise ConvertError(
-                f"{address}: this is the scales file; give the embedding, the .npy file beside it"
+            elif kind == FileKind.LANDMASK or (kind == FileKind.OTHER and not address.endswith(".npy")):
+                # A single file that is named like a landmask is intended as a source.
+                rows.append((i, FileKind.OTHER))
+            elif address.endswith("_scales.npy") and alone:
+                raise ConvertError(
+                    f"{address}: this is the scales file; give the embedding, the .npy file beside it"
+                )
+        rows.sort(key=lambda r: self._listed[r[0]].address)
+        return rows
+
+    def _is_landmask(self, i: int) -> bool:
+        """Whether a file that is named like a landmask, ``grid_X_Y.tiff``, is one and not an export."""
+        file = self._listed[i]
+        folders = Path(file.address).parent.parts[-2:]
+        among = any(name in folders for name in LANDMASK_FOLDERS)
+        return is_landmask(file.address, file.size, is_among_landmasks=among)
+
+    def _of_dataset(self, rows: list[tuple[int, FileKind]]) -> list[tuple[int, FileKind]]:
+        """Return the rows without those that are said to be of another dataset than the wanted one."""
+        wanted = self._wanted.dataset
+        if wanted is None:
+            unsaid = sum(k == FileKind.NPY and self._statement(i) == Statement() for i, k in rows)
+            if unsaid:
+                self._notes.append(
+                    f"{self._source}: {unsaid} .npy pairs do not state their dataset; assumed to be v1, the"
+                    " only one before geotessera 0.9 (--dataset names another)"
+                )
+            return rows
+        kept, others = [], dict[Dataset, str]()
+        for i, kind in rows:
+            said = self._statement(i)
+            if said.is_firm and said.dataset not in (None, wanted) and kind != FileKind.OTHER:
+                others.setdefault(said.dataset, said.place)
+            else:
+                kept.append((i, kind))
+        if others:
+            listed = ", ".join(f"{d.directory} (by {place})" for d, place in others.items())
+            if not kept:
+                raise DatasetError(
+                    f"{self._source}: holds dataset {listed}, not {wanted.directory}: datasets are never"
+                    " mixed; choose with --dataset"
+                )
+            self._notes.append(
+                f"{self._source}: also holds dataset {listed}, left out: --dataset {wanted.directory} is"
+                " what is read"
             )
-    if twice:
-        notes.append(f"{source}: {twice} GeoTIFFs skipped, because their .npy pairs are present too")
-    if wanted.dataset is None:
-        unsaid = sum(k == FileKind.NPY and _dataset_near(listed[i].address) is None for i, k in rows)
-        if unsaid:
-            notes.append(
-                f"{source}: {unsaid} .npy pairs do not state their dataset; assumed to be v1, the only one"
-                " before geotessera 0.9 (--dataset names another)"
+        return kept
+
+    def _statement(self, i: int) -> Statement:
+        return self._statements.of(self._listed[i].address)
+
+    def _is_wanted(self, i: int, kind: FileKind) -> bool:
+        year = int(self._names.year[i])
+        if kind == FileKind.OTHER or year < 0:
+            return True
+        where = grid.centres(*grid.rows_cols(np.array([self._names.cell[i]])))
+        keeps = Subset(self._wanted.years, self._wanted.bounds).keeps(*where, np.array([year]))
+        return keeps is None or bool(keeps[0])
+
+    def _faults(self, kept: Sequence[tuple[int, FileKind]]) -> Iterator[Job]:
+        """Yield what is broken and belongs to no job, which would say so."""
+        cells = {int(self._names.cell[i]) for i, kind in kept if kind != FileKind.OTHER}
+        for cell, masks in self._masks.items():
+            for mask in masks:
+                if cell not in cells and mask.size is None and mask.version:
+                    yield _fault(mask.address, mask.version)
+        if self._sidecars and self._wanted.dataset is None:
+            said = {self._statement(i).place for i, kind in kept if kind != FileKind.OTHER}
+            for path in self._sidecars:
+                statement = self._statements.sidecar(path.rpartition("/")[0])
+                if statement is not None and statement.doubt and path not in said:
+                    yield Job("geotiff", SourceFile(path), fault=statement.doubt)
+
+    def _job(self, i: int, kind: FileKind) -> Job:
+        here, cell, year = self._listed[i], self._names.cell[i], self._names.year[i]
+        said = self._statement(i)
+        named = self._wanted.dataset or said.dataset
+        doubt = said.doubt if self._wanted.dataset is None else ""
+        tile: TileId | None = None
+        its_year: int | None = None
+        if kind == FileKind.GEOTIFF or (kind == FileKind.NPY and year >= 0):
+            tile, its_year = TileId.from_cell(int(cell)), int(year)
+        elif kind == FileKind.NPY:
+            # A loose file: its name must be a tile's; anything else is refused by the worker.
+            name = here.address.rpartition("/")[2].removesuffix(".npy")
+            try:
+                tile, its_year = TileId.from_name(name), self._wanted.year
+            except TesseraError:
+                tile = None
+        landmask, problem = self._landmask(here.address, tile, named) if tile is not None else (None, "")
+        directory = named.directory if named is not None else None
+        if kind != FileKind.NPY:
+            return Job(
+                "geotiff", here.file, None, landmask, directory, tile, its_year, doubt=doubt, fault=problem
             )
-    rows.sort(key=lambda r: listed[r[0]].address)
-    kept = [r for r in rows if _is_wanted(names.cell[r[0]], names.year[r[0]], r[1], wanted)]
+        scales = here.address.removesuffix(".npy") + "_scales.npy"
+        pair = self._file(scales) or SourceFile(scales)
+        if not doubt:
+            # .npy files do not state their dataset: without any hint they are v1, the first dataset
+            directory = directory or DEFAULT_DATASET
+        fault = problem or (doubt and f"{here.address}: {doubt}")
+        return Job("npy", here.file, pair, landmask, directory, tile, its_year, fault=fault)
 
-    def jobs() -> Iterator[Job]:
-        for i, kind in kept:
-            yield _job_of(listed, i, kind, names.cell[i], names.year[i], by_address, masks, wanted)
+    def _file(self, address: str) -> SourceFile | None:
+        found = self._by_address.get(address) or look(address)
+        if found.size is None and not (self._by_address.get(address) or os.path.lexists(address)):
+            return None
+        return found.file
 
-    return Plan(len(kept), jobs, tuple(notes))
+    def _landmask(self, address: str, tile: TileId, named: Dataset | None) -> tuple[SourceFile | None, str]:
+        """Return a tile's landmask, the nearest one; or why it cannot be told which of several it is."""
+        masks = [m for m in self._masks.get(tile.cell, []) if _is_landmask_of(m.address, named)]
+        if not masks:
+            near = (self._file(p) for p in _landmask_places(address, tile, self._wanted))
+            return next(filter(None, near), None), ""
+        shared = [len(os.path.commonpath([address, m.address])) for m in masks]
+        first, *others = [m for m, n in zip(masks, shared, strict=True) if n == max(shared)]
+        for other in others:
+            if not _are_alike(first, other):
+                both = f"{first.address} and {other.address}"
+                return None, f"{both} are both the landmask of {tile.name}, with different content: keep one"
+        return first.file, ""
 
 
-def _loose_npy(address: str, wanted: Wanted) -> bool:
+def _is_landmask_of(address: str, named: Dataset | None) -> bool:
+    """Whether a landmask may be of a dataset, by upstream's folders ``landmasks/v1``, ``landmasks/v1.1``."""
+    above, folder = ("", *address.split("/"))[-3:-1]
+    return named is None or above != "landmasks" or folder == named.landmask_directory
+
+
+def _are_alike(one: _Listed, other: _Listed) -> bool:
+    if one.size is None or one.size != other.size:
+        return False
+    if storage.scheme(one.address):
+        return True
+    try:
+        return filecmp.cmp(one.address, other.address, shallow=False)
+    except OSError:
+        return False
+
+
+def _is_loose_npy(address: str) -> bool:
     """Whether a file is an embedding outside of upstream's folders."""
     name = address.rpartition("/")[2]
     return name.endswith(".npy") and not name.endswith("_scales.npy")
-
-
-def _is_wanted(cell: np.integer, year: np.integer, kind: FileKind, wanted: Wanted) -> bool:
-    if kind == FileKind.OTHER or year < 0:
-        return True
-    where = grid.centres(*grid.rows_cols(np.array([cell])))
-    keeps = Subset(wanted.years, wanted.bounds).keeps(*where, np.array([int(year)]))
-    return keeps is None or bool(keeps[0])
-
-
-def _job_of(
-    listed: Sequence[_Listed],
-    i: int,
-    kind: FileKind,
-    cell: np.integer,
-    year: np.integer,
-    by_address: dict[str, int],
-    masks: dict[int, int],
-    wanted: Wanted,
-) -> Job:
-    def file(address: str) -> SourceFile | None:
-        at = by_address.get(address)
-        found = listed[at] if at is not None else look(address)
-        if at is None and found.size is None:
-            return None
-        return SourceFile(found.address, found.size, found.version)
-
-    here = listed[i]
-    main = SourceFile(here.address, here.size, here.version)
-    directory = wanted.dataset or _dataset_near(here.address)
-    tile: TileId | None = None
-    its_year: int | None = None
-    if kind == FileKind.GEOTIFF or (kind == FileKind.NPY and year >= 0):
-        tile, its_year = TileId.from_cell(int(cell)), int(year)
-    elif kind == FileKind.NPY:
-        # A loose file: its name must be a tile's; anything else is refused by the worker.
-        name = here.address.rpartition("/")[2].removesuffix(".npy")
-        try:
-            tile, its_year = TileId.from_name(name), wanted.year
-        except TesseraError:
-            tile = None
-    landmask: SourceFile | None = None
-    if tile is not None:
-        at = masks.get(tile.cell)
-        landmask = (
-            SourceFile(listed[at].address, listed[at].size, listed[at].version)
-            if at is not None
-            else next(filter(None, map(file, _landmask_places(here.address, tile, wanted))), None)
-        )
-    named = directory.directory if directory is not None else None
-    if kind == FileKind.NPY:
-        scales = here.address.removesuffix(".npy") + "_scales.npy"
-        pair = file(scales) or SourceFile(scales)
-        # .npy files do not state their dataset: without any hint they are v1, the first dataset
-        return Job("npy", main, pair, landmask, named or "v1", tile, its_year)
-    return Job("geotiff", main, None, landmask, named, tile, its_year)
 
 
 def nearby_landmask(address: str, tile: TileId) -> SourceFile | None:
     """Return the landmask that lies where a download has it, beside or above a local file."""
     for place in _landmask_places(address, tile, Wanted()):
         found = look(place)
-        if found.size is not None:
-            return SourceFile(found.address, found.size, found.version)
+        if found.size is not None or os.path.lexists(place):
+            return found.file
     return None
 
 
@@ -194,7 +317,9 @@ def _landmask_places(address: str, tile: TileId, wanted: Wanted) -> Iterator[str
     if storage.scheme(address):
         return  # guessing would cost requests; listings and --landmask-root tell
     folder = Path(address).parent
-    yield str(folder / f"{tile.name}.tiff")
+    beside = folder / f"{tile.name}.tiff"
+    if is_landmask(str(beside), look(str(beside)).size, is_among_landmasks=False):
+        yield str(beside)
     for up in (folder, *list(folder.parents)[:4]):
         for name in LANDMASK_FOLDERS:
             if _is_folder(str(up / name)):
@@ -204,49 +329,3 @@ def _landmask_places(address: str, tile: TileId, wanted: Wanted) -> Iterator[str
 @lru_cache(maxsize=4096)
 def _is_folder(path: str) -> bool:
     return Path(path).is_dir()
-
-
-def _dataset_near(address: str) -> Dataset | None:
-    """Return the dataset that a download's sidecar names, or that is a folder of the path."""
-    if not storage.scheme(address):
-        for folder in list(Path(address).parents)[:6]:
-            found = _sidecar(str(folder))
-            if found is not None:
-                return found
-    return _dataset_in_path(address.rpartition("/")[0])
-
-
-@lru_cache(maxsize=65536)
-def _sidecar(folder: str) -> Dataset | None:
-    """Read ``tessera_metadata.json`` (geotessera 0.9 and later)."""
-    path = Path(folder) / SIDECAR
-    if not path.is_file():
-        return None
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConvertError(f"{path}: {error}") from error
-    return _dataset_named(
-        str(facts.get("dataset_path") or ""), facts.get("dataset_version"), facts.get("dataset_variant")
-    )
-
-
-@lru_cache(maxsize=65536)
-def _dataset_in_path(folder: str) -> Dataset | None:
-    for part in reversed(folder.split("/")):
-        try:
-            return dataset(part)
-        except DatasetError:
-            continue
-    return None
-
-
-def _dataset_named(directory: str, version: str | None, variant: str | None) -> Dataset | None:
-    try:
-        return dataset(directory)
-    except DatasetError:
-        pass
-    try:
-        return dataset_of(str(version), variant)
-    except DatasetError:
-        return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from catalog_builder.item.basis import Basis
     from catalog_builder.tile.grid import Grid
 
-type JobKind = Literal["npy", "geotiff", "store"]
+type JobKind = Literal["npy", "geotiff"]
 type Profile = Literal["native", "float32"]
 type Redo = Literal["predictor", "view"]
 """What of the results that are there is to be done again where some readers misread it: the embeddings' COG,
@@ -49,7 +49,7 @@ class Job:
 
     kind: JobKind
     main: SourceFile
-    """The embedding ``.npy``, the GeoTIFF, or the root of a Zarr or Icechunk store."""
+    """The embedding ``.npy``, or the GeoTIFF."""
     scales: SourceFile | None = None
     """The ``_scales.npy`` of a pair."""
     landmask: SourceFile | None = None
@@ -60,6 +60,12 @@ class Job:
     year: int | None = None
     renews: LedgerRow | None = None
     """Only the float32 view of this result is to be written."""
+    rivals: tuple[Job, ...] = ()
+    """Other places of the same tile-year, which must have the same content."""
+    doubt: str = ""
+    """Why the plan does not know the dataset although something says one; tags of a GeoTIFF may."""
+    fault: str = ""
+    """Why this cannot be converted, where the plan found that already: nothing is read."""
 
     @property
     def id(self) -> str:
@@ -79,6 +85,7 @@ class Job:
         parts = [
             self.kind,
             *(("" if f is None else f.stamp) for f in (self.main, self.scales, self.landmask)),
+            *(rival.fingerprint for rival in self.rivals),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -90,7 +97,7 @@ class Job:
             return known
         raster = self.tile.raster()
         pixels = raster.height * raster.width
-        return pixels * (450 if self.kind == "geotiff" else 132)
+        return pixels * (132 if self.kind == "npy" else 450)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +182,12 @@ class Plan:
     """The jobs of some sources."""
 
     total: int
-    """Number of tile-years and files, including completed ones."""
+    """Number of tile-years and files, including completed ones; without ``faults``."""
     jobs: Callable[[], Iterator[Job]]
-    """Returns the jobs in a stable order; can be called repeatedly."""
+    """Returns the jobs in a stable order, those with a fault last; can be called repeatedly."""
     notes: tuple[str, ...] = ()
     """What was skipped, and why."""
+    faults: tuple[Job, ...] = ()
+    """What is broken and no job of its own; of a whole plan they are among the jobs."""
+    distinct: bool = False
+    """Whether no two jobs can be of one tile-year."""

@@ -8,8 +8,10 @@ fetched once.
 from __future__ import annotations
 
 import glob
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,12 @@ import pyarrow as pa
 from catalog_builder import storage
 from catalog_builder.convert.plan.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
-from catalog_builder.errors import ConvertError, DatasetError
+from catalog_builder.convert.plan.twice import Distinct
+from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.manifests.part import Subset
 from catalog_builder.tile.datasets import Dataset, source_path
-from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.grid import N_CELLS, TileId
+from catalog_builder.tile.table import cells
 
 __all__ = ["Plan", "Wanted", "in_shard", "plan"]
 
@@ -45,21 +49,13 @@ def plan(sources: Sequence[str], wanted: Wanted) -> Plan:
         If a source cannot be read.
     """
     parts = [_plan_one(source, wanted) for source in sources]
+    distinct = Distinct(parts)
 
     def jobs() -> Iterator[Job]:
-        seen: set[int] = set()
-        for part in parts:
-            for job in part.jobs():
-                # 64 bits of a name instead of the name: a set of 1.4 million stays small
-                key = hash(job.id)
-                if key not in seen and in_shard(job.id, wanted.shard):
-                    seen.add(key)
-                    yield job
+        return (job for job in distinct.jobs() if in_shard(job.id, wanted.shard))
 
-    total = sum(p.total for p in parts)
-    if wanted.shard is not None or len(parts) > 1:
-        total = sum(1 for _ in jobs())
-    return Plan(total, jobs, tuple(note for p in parts for note in p.notes))
+    total = distinct.total if wanted.shard is None else sum(1 for _ in jobs())
+    return Plan(total, jobs, (*(note for p in parts for note in p.notes), *distinct.notes))
 
 
 def in_shard(job: str, shard: tuple[int, int] | None) -> bool:
@@ -78,22 +74,35 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     if not remote and glob.has_magic(source) and not Path(source).exists():
         # pathlib has no pattern that may be absolute
         found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
-        files = [p for p in found if Path(p).is_file()]
+        files = [p for p in found if not Path(p).is_dir()]  # or pipes and broken links, which fail
         folders = [p for p in found if Path(p).is_dir() and not any(f.startswith(f"{p}/") for f in found)]
         return _joined(
             [plan_files(files, source, wanted), *(plan_folder(f, wanted) for f in folders)], source
         )
-    if source.lower().endswith((".npy", *RASTER_SUFFIXES)):
+    if source.lower().endswith((".npy", *RASTER_SUFFIXES)) and (remote or not Path(source).is_dir()):
         return plan_files([source], source, wanted)
     if storage.is_dir(source):
-        data = plan_folder(source, wanted)
-        return data if data.total else _plan_manifest(source, wanted)
-    if not remote and not Path(source).exists():
+        return _plan_folder(source, wanted)
+    if not remote and not os.path.lexists(source):
         raise ConvertError(f"{source}: no such file or folder, and no file matches it")
     if not remote and not _is_manifest_name(source):
         # The reader will report the error: one failed tile, not a failed run.
         return plan_files([source], source, wanted)
     return _plan_manifest(source, wanted)
+
+
+def _plan_folder(source: str, wanted: Wanted) -> Plan:
+    """Plan a folder of data, or, if it holds none, of manifests."""
+    data = plan_folder(source, wanted)
+    if data.total:
+        return data
+    try:
+        listed = _plan_manifest(source, wanted)
+    except TesseraError:
+        if not data.faults:
+            raise
+        return data
+    return replace(listed, faults=data.faults)
 
 
 def _is_manifest_name(source: str) -> bool:
@@ -104,14 +113,15 @@ def _is_manifest_name(source: str) -> bool:
 
 def _joined(parts: Sequence[Plan], source: str) -> Plan:
     total = sum(p.total for p in parts)
-    if not total:
+    faults = tuple(fault for p in parts for fault in p.faults)
+    if not total and not faults:
         raise ConvertError(f"{source}: nothing to convert: expected .npy pairs or GeoTIFFs")
 
     def jobs() -> Iterator[Job]:
         for part in parts:
             yield from part.jobs()
 
-    return Plan(total, jobs, tuple(n for p in parts for n in p.notes))
+    return Plan(total, jobs, tuple(n for p in parts for n in p.notes), faults)
 
 
 # --- manifests and catalogues -----------------------------------------------------------------------
@@ -156,7 +166,18 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             where = wanted.landmask_root or _published_landmasks(ds, root)
             yield from _table_jobs(table, ds, root, where, landmasks)
 
-    return Plan(total, jobs, tuple(note for note in (problems.summary(), *problems.notes) if note))
+    notes = tuple(note for note in (problems.summary(), *problems.notes) if note)
+    return Plan(total, jobs, notes, distinct=_are_distinct(tables))
+
+
+def _are_distinct(tables: Sequence[tuple[pa.Table, Dataset, str]]) -> bool:
+    """Whether no tile-year is in two rows of some tables."""
+    numbers = {ds: n for n, ds in enumerate({ds for _, ds, _ in tables})}
+    keys = []
+    for table, ds, _ in tables:
+        year = table["year"].to_numpy().astype(np.int64)
+        keys.append((numbers[ds] << 48) + year * N_CELLS + cells(table))
+    return len(np.unique(np.concatenate(keys))) == sum(map(len, keys))
 
 
 def _published_landmasks(ds: Dataset, root: str) -> str | None:
@@ -191,7 +212,7 @@ def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
         for table, ds, root, mask_root, landmasks in parts:
             yield from _table_jobs(table, ds, root, mask_root, landmasks)
 
-    return Plan(sum(p[0].num_rows for p in parts), jobs)
+    return Plan(sum(p[0].num_rows for p in parts), jobs, distinct=True)
 
 
 class _Landmasks:

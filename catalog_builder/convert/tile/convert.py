@@ -15,8 +15,10 @@ converted is said by its ledger row, which is written after all of its files are
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -25,9 +27,10 @@ from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.profiles import write_float, write_native
 from catalog_builder.convert.tile.renew import renew_view
-from catalog_builder.convert.tile.source import NotATileError, Source, read_source
+from catalog_builder.convert.tile.source import NotATileError, Source, compare_rivals, read_source
 from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError, TesseraError
+from catalog_builder.pixels.whole import gdal_reason
 from catalog_builder.raster.gdal import CONVERTING
 
 
@@ -70,33 +73,64 @@ def convert_tile(job: Job, options: ConvertOptions) -> Result:
 
         with rasterio.Env(**CONVERTING):
             row = _convert(job, options, base) if job.renews is None else renew_view(job.renews, options)
-    except TesseraError as error:
-        row = replace(base, reason=_one_line(error))
-    except MemoryError:
-        row = replace(base, reason="not enough memory")
-    except OSError as error:
-        row = replace(base, reason=_os_reason(error))
     except Exception as error:  # a bug or a library's own error must not stop the other tiles
-        row = replace(base, reason=f"{type(error).__name__}: {_one_line(error)}")
+        row = replace(base, reason=reason_of(error, job.main.address))
     return Result(replace(row, finished=now(), seconds=round(time.perf_counter() - started, 3)))
 
 
+def reason_of(error: BaseException, address: str) -> str:
+    """Return why a job failed, in one line that names a file.
+
+    An error that nobody foresaw is a fault of this program and not of the file. Its text is Python's or a
+    library's and no help by itself, so the reason says what it is, and where in the code it happened.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    address
+        The job's main file.
+
+    Examples
+    --------
+    >>> reason_of(PermissionError(13, "Permission denied", "a.npy"), "a.npy")
+    'a.npy: Permission denied'
+    """
+    if isinstance(error, TesseraError):
+        return _one_line(error) or f"{address}: cannot be converted"
+    if isinstance(error, MemoryError):
+        return f"{address}: not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__module__.partition(".")[0] == "rasterio":
+        return f"{address}: GDAL: {gdal_reason(error)}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return (
+        f"{address}: an error in tessera-stac, please report it with this file:"
+        f" {type(error).__name__}{where}: {_one_line(error)}"
+    )
+
+
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _os_reason(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    return " ".join(str(error).split())
 
 
 def _convert(job: Job, options: ConvertOptions, base: LedgerRow) -> LedgerRow:
     try:
         source = read_source(job, options)
-    except NotATileError:
+    except NotATileError as what:
         from catalog_builder.convert.tile.plain_raster import convert_raster
 
-        return convert_raster(job, options, base)
+        if job.rivals:
+            raise ConvertError(
+                f"{job.main.address} and {job.rivals[0].main.address} have the name of one tile-year, but the"
+                f" first is {what}: give each a name of its own"
+            ) from None
+        # Whatever its name says, this is no tile-year: a catalogue must not take it for one.
+        row = convert_raster(job, options, replace(base, lat_i=None, lon_i=None, year=None))
+        return replace(row, note="; ".join(filter(None, (str(what), row.note))))
+    source.notes += compare_rivals(job, source.rows)
     row = replace(
         base,
         dataset=source.dataset.directory,

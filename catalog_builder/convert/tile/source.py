@@ -6,8 +6,7 @@ is not the manifest's, a truncated file, a shape that is not the tile's, tags th
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.rows import SourceRow
+from catalog_builder.convert.plan.identify import DEFAULT_DATASET, identify, misplaced, tags_of
 from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
-from catalog_builder.convert.tile.staging import shared_folder
-from catalog_builder.errors import ConvertError, DatasetError, GridError
-from catalog_builder.pixels.container.table import place_below
-from catalog_builder.pixels.read import read_window
-from catalog_builder.pixels.values import Quantized
+from catalog_builder.errors import ConvertError
 from catalog_builder.pixels.whole import (
     FileRead,
     gdal_reason,
@@ -33,15 +28,12 @@ from catalog_builder.pixels.whole import (
     read_array,
     read_blocks,
 )
-from catalog_builder.tile.datasets import Dataset, dataset, dataset_of
+from catalog_builder.tile.datasets import Dataset, dataset
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import PIXEL, Raster, TileId
+from catalog_builder.tile.grid import Raster, TileId
 
 if TYPE_CHECKING:
     import rasterio
-
-DEFAULT_DATASET = "v1"
-"""Of GeoTIFFs without a dataset tag: geotessera had no other before 0.9."""
 
 
 @dataclass(slots=True)
@@ -83,7 +75,10 @@ class Source:
 
 
 class NotATileError(Exception):
-    """Raised for a GeoTIFF that is no TESSERA tile, to convert it as an ordinary raster."""
+    """Raised for a GeoTIFF that is no whole TESSERA tile, to convert it as an ordinary raster.
+
+    Its text is a note on what its name or tags say it is; empty if they say nothing.
+    """
 
 
 def read_source(job: Job, options: ConvertOptions) -> Source:
@@ -98,9 +93,49 @@ def read_source(job: Job, options: ConvertOptions) -> Source:
     NotATileError
         If the job is a GeoTIFF of something else.
     """
-    if job.kind == "store":
-        return _read_store(job, options)
+    if job.fault:
+        raise ConvertError(job.fault)
     return _read_pair(job, options) if job.kind == "npy" else _read_geotiff(job, options)
+
+
+def compare_rivals(job: Job, rows: Sequence[SourceRow]) -> list[str]:
+    """Compare the other places of a job's tile-year with what was read; return notes.
+
+    Parameters
+    ----------
+    job
+        The job.
+    rows
+        The files that were read.
+
+    Raises
+    ------
+    ConvertError
+        If one has other content: nothing says which of them is right.
+    StorageError
+        If one cannot be read.
+    """
+    read: dict[str, SourceRow] = {row.role: row for row in rows}
+    for rival in job.rivals:
+        for role, file in (("main", rival.main), ("scales", rival.scales)):
+            if file is not None and not _is_alike(file, read[role]):
+                raise ConvertError(
+                    f"{read[role].address} and {file.address} are the same tile-year with different content:"
+                    " keep one of them, or convert each into a folder of its own"
+                )
+    if not job.rivals:
+        return []
+    which = ", ".join(rival.main.address for rival in job.rivals[:3])
+    return [f"{read['main'].address} is used; the same content is also at {which}"]
+
+
+def _is_alike(file: SourceFile, read: SourceRow) -> bool:
+    if file.size is not None and file.size != read.size:
+        return False
+    if file.sha256:
+        return file.sha256 == read.sha256
+    with local_file(file.address, file.size) as (_, found):
+        return found.sha256 == read.sha256
 
 
 # --- .npy pairs -------------------------------------------------------------------------------------
@@ -188,58 +223,16 @@ def _finish_codes(found: Source) -> None:
     quantize.blank(codes, scales, found.valid)
 
 
-# --- stores -----------------------------------------------------------------------------------------
-
-
-def _read_store(job: Job, options: ConvertOptions) -> Source:
-    """Read a tile's window of a store; chunks that neighbours have in common are fetched once in a run."""
-    from catalog_builder.stores.chunks import CHUNKS
-
-    if job.tile is None or job.year is None or job.dataset is None:
-        raise ConvertError(f"{job.main.address}: a store's tile-years are found by a manifest or catalogue")
-    is_far = storage.scheme(job.main.address) and not storage.scheme(options.out)
-    CHUNKS.share(shared_folder(options) / "chunks" if is_far and options.run else None)
-    found = read_window(place_below(job.main.address, job.tile, job.year, "store"))
-    if not isinstance(found, Quantized):
-        raise ConvertError(f"{job.main.address}: holds no codes and scales")
-    digest = hashlib.sha256(found.codes.data)
-    digest.update(found.scales.data)
-    size = found.codes.nbytes + found.scales.nbytes
-    rows = [SourceRow("main", job.main.address, size, digest.hexdigest(), False)]
-    landmask = read_landmask(job.landmask, job.tile, rows)
-    valid = quantize.valid_mask(found.scales, landmask)
-    source = Source(
-        dataset(job.dataset),
-        job.tile,
-        job.year,
-        job.tile.raster(options.grid),
-        valid,
-        found.codes,
-        found.scales,
-        land_fraction=_land(landmask),
-        rows=rows,
-    )
-    _finish_codes(source)
-    return source
-
-
 # --- GeoTIFFs ---------------------------------------------------------------------------------------
 
 
 def _read_geotiff(job: Job, options: ConvertOptions) -> Source:
     rows: list[SourceRow] = []
     with local_copy(job.main, "main", rows) as path, open_raster(path, job.main.address) as ds:
-        tags = {k: v for k, v in ds.tags().items() if k != "AREA_OR_POINT"}
-        known = identify(job, tags)
+        known, note = identify(job, ds)
         if known is None:
-            raise NotATileError
+            raise NotATileError(note)
         its_dataset, tile, year = known
-        if ds.count != N_BANDS:
-            raise ConvertError(f"{job.main.address}: {ds.count} bands, but a TESSERA tile has {N_BANDS}")
-        if ds.dtypes[0] != "float32":
-            raise ConvertError(f"{job.main.address}: {ds.dtypes[0]} samples, expected float32")
-        _check_shape(job.main.address, (ds.height, ds.width), tile)
-        _check_place(job.main.address, ds, tile)
         landmask = read_landmask(job.landmask, tile, rows)
         found = Source(
             its_dataset,
@@ -248,85 +241,15 @@ def _read_geotiff(job: Job, options: ConvertOptions) -> Source:
             tile.raster(options.grid),
             valid=np.empty(0, np.bool_),
             land_fraction=_land(landmask),
-            tags=tags,
+            tags=tags_of(ds),
             descriptions=[d or f"Tessera_Band_{i}" for i, d in enumerate(ds.descriptions)],
             rows=rows,
+            notes=[note] if note else [],
         )
         if options.profile == "native" and _recover(ds, job.main.address, found, landmask):
             return found
         _read_values(ds, job.main.address, found, landmask)
         return found
-
-
-def identify(job: Job, tags: Mapping[str, str]) -> tuple[Dataset, TileId, int] | None:
-    """Say which tile-year a GeoTIFF is: its tags, else the name and folder that the plan saw.
-
-    Returns None for a raster that neither names.
-
-    Raises
-    ------
-    ConvertError
-        If tags and name contradict each other, or name what there is not.
-    """
-    where = job.main.address
-    try:
-        tile, year = job.tile, job.year
-        lat, lon = tags.get("TESSERA_TILE_LAT"), tags.get("TESSERA_TILE_LON")
-        if lat is not None and lon is not None:
-            tagged = TileId(lat_i=round(float(lat) * 100), lon_i=round(float(lon) * 100))
-            if tile is not None and tagged != tile:
-                raise ConvertError(f"{where}: its tags say {tagged.name}, but its name {tile.name}")
-            tile = tagged
-        if "TESSERA_YEAR" in tags:
-            if year is not None and int(tags["TESSERA_YEAR"]) != year:
-                raise ConvertError(f"{where}: its tags say year {tags['TESSERA_YEAR']}, but its name {year}")
-            year = int(tags["TESSERA_YEAR"])
-        if tile is None or year is None:
-            return None
-        tagged_dataset = _tagged_dataset(tags)
-        given = dataset(job.dataset) if job.dataset is not None else None
-    except (GridError, DatasetError, ValueError) as error:
-        raise ConvertError(f"{where}: {error}") from None
-    if tagged_dataset is not None and given is not None and tagged_dataset != given:
-        raise ConvertError(
-            f"{where}: its tags say dataset {tagged_dataset.directory}, not {given.directory}:"
-            " datasets are never mixed"
-        )
-    return tagged_dataset or given or dataset(DEFAULT_DATASET), tile, year
-
-
-def _tagged_dataset(tags: Mapping[str, str]) -> Dataset | None:
-    """Return the dataset of the tags: up to 0.7.5 a directory's name, later version and variant."""
-    version, variant = tags.get("TESSERA_DATASET_VERSION"), tags.get("TESSERA_DATASET_VARIANT")
-    if version is None:
-        return None
-    if variant is None:
-        try:
-            return dataset(version)
-        except DatasetError:
-            pass
-    return dataset_of(version, variant)
-
-
-def _check_place(address: str, ds: rasterio.DatasetReader, tile: TileId) -> None:
-    """Refuse a raster that is not where the tile is.
-
-    The published corner is off the pixels by less than a pixel (geotessera issue 429), so anything
-    nearer than that is the tile's; which origin is written is the options' choice.
-    """
-    expected = tile.raster("source")
-    epsg = ds.crs.to_epsg() if ds.crs else None
-    if epsg != expected.epsg:
-        raise ConvertError(
-            f"{address}: CRS is {f'EPSG:{epsg}' if epsg else ds.crs or 'missing'},"
-            f" expected EPSG:{expected.epsg}"
-        )
-    t, e = ds.transform, expected.transform
-    if (t.a, t.b, t.d, t.e) != (PIXEL, 0, 0, -PIXEL) or abs(t.c - e.c) >= PIXEL or abs(t.f - e.f) >= PIXEL:
-        raise ConvertError(
-            f"{address}: its corner is ({t.c:.1f}, {t.f:.1f}) at {t.a:g} m,"
-            f" {tile.name} is at ({e.c:.1f}, {e.f:.1f})"
-        )
 
 
 def _recover(
@@ -381,8 +304,8 @@ def read_landmask(
     with local_copy(file, "landmask", rows) as path, open_raster(path, file.address) as ds:
         if ds.count != 1:
             raise ConvertError(f"{file.address}: {ds.count} bands, a landmask has 1")
-        _check_shape(file.address, (ds.height, ds.width), tile)
-        _check_place(file.address, ds, tile)
+        if why := misplaced(ds, tile):
+            raise ConvertError(f"{file.address}: {why}")
         import rasterio
 
         try:

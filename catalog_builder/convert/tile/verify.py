@@ -173,6 +173,9 @@ def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
             try:
                 if storage.scheme(address):
                     storage.fetch_to(address, path)
+                elif path.exists() and (why := storage.local.oddity(path)):
+                    problems.append(f"{address}: {why}")
+                    continue
                 with path.open("rb") as stream:
                     sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
                 if path.stat().st_size != file.size:

@@ -257,9 +257,30 @@ class _Listing:
 def read_sidecar(address: str, reading: Reading) -> Dataset | None:
     """Return the dataset stated in a ``tessera_metadata.json``; report one that states none."""
     try:
-        content = json.loads(storage.read_bytes(address))
-        return dataset_of(str(content["dataset_version"]), content.get("dataset_variant"))
-    except (ValueError, KeyError, TypeError, AttributeError, DatasetError, StorageError) as error:
-        why = str(error) if isinstance(error, DatasetError) else f"states no dataset ({error!r})"
-        reading.problems.add(ProblemKind.UNKNOWN_DATASET, address, why)
+        return sidecar_dataset(address)
+    except DatasetError as error:
+        reading.problems.add(ProblemKind.UNKNOWN_DATASET, address, str(error))
         return None
+
+
+def sidecar_dataset(address: str) -> Dataset:
+    """Return the dataset that a ``tessera_metadata.json`` states.
+
+    Raises
+    ------
+    DatasetError
+        If it states none that is known; the message does not repeat the address.
+    """
+    try:
+        content = json.loads(storage.read_bytes(address))
+    except StorageError as error:
+        raise DatasetError(f"cannot be read ({str(error).removeprefix(f'{address}: ')})") from None
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"is not JSON (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):  # not UTF-8; nested too deeply
+        raise DatasetError("is not JSON") from None
+    version = content.get("dataset_version") if isinstance(content, dict) else None
+    if not isinstance(version, str | int | float) or isinstance(version, bool):
+        raise DatasetError("states no dataset: it has no dataset_version")
+    variant = content.get("dataset_variant")
+    return dataset_of(str(version), None if variant is None else str(variant))
