@@ -18,6 +18,7 @@ from tests.support.needs import (
     pytest_make_collect_report,
     pytest_runtest_makereport,
 )
+from tests.support.sample_stores import irregular_repository, sample_stores
 from tests.support.tiers import (
     pytest_ignore_collect,
     pytest_itemcollected,
@@ -27,6 +28,7 @@ from tests.support.tiers import (
 
 __all__ = [
     "backend",
+    "irregular_repository",
     "postgres",
     "pytest_ignore_collect",
     "pytest_itemcollected",
@@ -34,6 +36,7 @@ __all__ = [
     "pytest_runtest_call",
     "pytest_runtest_makereport",
     "pytest_runtest_setup",
+    "sample_stores",
     "serve_on",
 ]
 
@@ -89,6 +92,12 @@ def loopback_only() -> Iterator[None]:
 def gdal310() -> Path:
     """Return the Python of an environment with GDAL 3.10, made once from ``gdal310.lock``."""
     return environment(SUPPORT / "gdal310.lock")
+
+
+@pytest.fixture(scope="session")
+def geotessera11() -> Path:
+    """Return the Python of an environment with geotessera 0.11, made once from ``geotessera11.lock``."""
+    return environment(SUPPORT / "geotessera11.lock")
 
 
 @pytest.fixture(params=["GDAL 3.12", "GDAL 3.10"])

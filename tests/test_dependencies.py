@@ -29,6 +29,7 @@ EXTRAS = {
     "pgstac": ["api/pgstac/", "catalog_builder/publish/pgstac/"],
     "formats": ["catalog_builder/vectors/"],
     "tiles": ["api/pictures/"],
+    "zarr": ["catalog_builder/stores/", "catalog_builder/synthetic/stores/"],
 }
 """Where what an extra installs may be imported: beginnings of paths."""
 BY_NAME = {
@@ -36,7 +37,7 @@ BY_NAME = {
     "uvloop": None,  # uvicorn takes it where it is installed
     "h5netcdf": "catalog_builder/vectors/write.py",  # xarray's engine of this name
     "h5py": None,  # what h5netcdf writes with
-    "zarr": "catalog_builder/vectors/write.py",  # xarray's to_zarr
+    "numcodecs": None,  # PCodec, which zarr wraps
 }
 """Declared and used without an import of ours, and the file that names it."""
 

@@ -36,7 +36,13 @@ FACTS = ("flags", "valid_fraction", *COG_COLUMNS)
 """Stored metadata of a converted tile-year: :class:`Has` flags, valid fraction, the index's columns."""
 
 COG_FLAGS = int(
-    Has.COG | Has.COG_NATIVE | Has.COG_FLOAT | Has.COG_VISUAL | Has.COG_STATISTICS | Has.COG_SOURCE_GRID
+    Has.COG
+    | Has.COG_NATIVE
+    | Has.COG_FLOAT
+    | Has.COG_VISUAL
+    | Has.COG_STATISTICS
+    | Has.COG_SOURCE_GRID
+    | Has.COG_CODE_RANGE
 )
 
 
@@ -99,6 +105,8 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
         flags |= Has.COG_VISUAL
     if row.statistics:
         flags |= Has.COG_STATISTICS
+    if row.code_range:
+        flags |= Has.COG_CODE_RANGE
     if row.grid == "source":
         flags |= Has.COG_SOURCE_GRID
     files: list[Any] = []
@@ -116,6 +124,7 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
         *files,
         bytes.fromhex(main.sha256)[:8] if main is not None and row.kind == "npy" else None,
         base64.b64decode(row.statistics) or None,
+        base64.b64decode(row.code_range) or None,
     )
 
 

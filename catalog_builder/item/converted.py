@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.item.item import STATISTICS, Has
+from catalog_builder.item.item import RANGE, STATISTICS, Has
 from catalog_builder.item.roles import ROLES
-from catalog_builder.item.statistics import decode_statistics
+from catalog_builder.item.statistics import decode_code_range, decode_statistics
 from catalog_builder.item.template import BandNumbers
 from catalog_builder.tile.table import SHA256
 
@@ -26,6 +26,7 @@ COG_COLUMNS = (
     "thumbnail_sha256",
     "source",
     "statistics",
+    "code_range",
 )
 """Columns of the table ``cog``, in order; see :data:`catalog_builder.build.converted.FACTS`."""
 
@@ -52,11 +53,14 @@ def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.intege
         "visual": _hex(columns["visual_content"]),
         "valid_fraction": [np.nan if v is None else v for v in columns["valid_fraction"]],
         "band_statistics": [_statistics(v) for v in columns["statistics"]],
+        "code_range": [_code_range(v) for v in columns["code_range"]],
     }
     for name, kind in _FILE_FACTS:
         slots[f"cog_{name}"] = _hex(columns[name]) if kind == SHA256 else [v or 0 for v in columns[name]]
     # The float32 view is a VRT beside a native pair, and the COG itself in the float32 profile.
     floats = (flags & int(Has.COG_FLOAT)) != 0
+    of_floats = zip(columns["statistics"], floats.tolist(), strict=True)
+    slots["value_range"] = [_value_range(v) if is_float else None for v, is_float in of_floats]
     for fact in ("size", "sha256"):
         pairs = zip(floats.tolist(), slots[f"cog_embeddings_{fact}"], slots[f"cog_vrt_{fact}"], strict=True)
         slots[f"cog_f32_{fact}"] = [own if is_float else view for is_float, own, view in pairs]
@@ -79,3 +83,11 @@ def _hex(values: Sequence[bytes | None]) -> list[str]:
 
 def _statistics(blob: bytes | None) -> BandNumbers | None:
     return None if blob is None else BandNumbers(STATISTICS, lambda: decode_statistics(blob))
+
+
+def _value_range(blob: bytes | None) -> BandNumbers | None:
+    return None if blob is None else BandNumbers(RANGE, lambda: decode_statistics(blob)[: len(RANGE)])
+
+
+def _code_range(blob: bytes | None) -> BandNumbers | None:
+    return None if blob is None else BandNumbers(RANGE, lambda: decode_code_range(blob))

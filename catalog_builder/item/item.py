@@ -53,11 +53,14 @@ QUANTIZATION = {
 """Quantization Object of the STAC embeddings proposal, of 20 March 2026; its ``scale`` is one number, so the
 scales are an asset of their own."""
 
-BANDS: list[dict[str, str]] = [{"name": f"b{i:03d}"} for i in range(N_BANDS)]
+BAND_NAMES = tuple(f"b{i:03d}" for i in range(N_BANDS))
 """The embedding's dimensions; they have no individual meaning."""
+BANDS: list[dict[str, str]] = [{"name": name} for name in BAND_NAMES]
 
 STATISTICS = ("minimum", "maximum", "mean", "stddev")
 """Statistics of a band, in the order in which they are stored."""
+RANGE = STATISTICS[:2]
+"""Statistics of a band of the asset ``embeddings``."""
 _GRID_NAMES = np.array(["utm", "source"], dtype=object)
 
 
@@ -93,9 +96,11 @@ class Has(enum.IntFlag):
     COG_VISUAL = 8192
     """With false colour and thumbnail."""
     COG_STATISTICS = 16384
-    """With statistics per band."""
+    """With statistics of the values, per band."""
     COG_SOURCE_GRID = 32768
     """On upstream's published corner, not on the 10 m grid."""
+    COG_CODE_RANGE = 65536
+    """With minimum and maximum of the codes, per band."""
 
 
 def item_template(
@@ -321,7 +326,8 @@ def _cog_assets(
                 "roles": ["data"],
                 "data_type": "int8",
                 "nodata": -128,
-                "bands": BANDS,
+                # Of the stored codes: what the file holds, and rio-tiler wants of bands that have names.
+                "bands": Statistics(Has.COG_CODE_RANGE, "code_range", BAND_NAMES, RANGE),
                 # STAC's raster:scale is one number; here every pixel has its own.
                 "tessera:scales": "scales",
             },
@@ -332,7 +338,7 @@ def _cog_assets(
                     "title": "Embeddings as float32 values",
                     "roles": ["data"],
                     "data_type": "float32",
-                    "bands": BANDS,
+                    "bands": Statistics(Has.COG_STATISTICS, "value_range", BAND_NAMES, RANGE),
                 },
                 published,
             ),
@@ -357,9 +363,7 @@ def _cog_assets(
                 "href": view(views, data, raw_view["href"]),
                 **{k: When(Has.COG, v) for k, v in elsewhere.items()},
                 "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
-                "bands": Statistics(
-                    Has.COG_STATISTICS, "band_statistics", tuple(b["name"] for b in BANDS), STATISTICS
-                ),
+                "bands": Statistics(Has.COG_STATISTICS, "band_statistics", BAND_NAMES, STATISTICS),
                 "file:size": When(Has.COG, Number("cog_f32_size")),
                 "file:checksum": When(Has.COG, Text("1220{cog_f32_sha256}")),
                 "file:header_size": When(Has.COG_FLOAT, Number("cog_f32_header")),

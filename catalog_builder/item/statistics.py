@@ -8,7 +8,17 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.item.item import STATISTICS
+from catalog_builder.item.item import RANGE, STATISTICS
+
+
+def encode_code_range(values: npt.NDArray[np.int8] | None) -> str:
+    """Pack minima and maxima of codes, int8 (2, bands), into base64 text of their bytes; empty for None."""
+    return "" if values is None else base64.b64encode(values.tobytes()).decode()
+
+
+def decode_code_range(blob: bytes) -> npt.NDArray[np.int8]:
+    """Return int8 (2, bands), rows as :data:`RANGE`, from the raw bytes, as stored in index and table."""
+    return np.frombuffer(blob, np.int8).reshape(len(RANGE), -1)
 
 
 def encode_statistics(values: npt.NDArray[np.float32]) -> str:

@@ -100,7 +100,9 @@ class BandNumbers:
 
     __slots__ = ("_decode", "names")
 
-    def __init__(self, names: tuple[str, ...], decode: Callable[[], npt.NDArray[np.float32]]) -> None:
+    def __init__(
+        self, names: tuple[str, ...], decode: Callable[[], npt.NDArray[np.float32 | np.int8]]
+    ) -> None:
         self.names = names
         self._decode = decode
 
@@ -137,7 +139,11 @@ class Statistics:
 
     def json(self, value: BandNumbers | None) -> str:
         """Return one row's list."""
-        return "null" if value is None else _statistics_format(self.bands, self.names) % tuple(value.text())
+        if value is None:
+            return "null"
+        pieces = list(_statistics_pieces(self.bands, self.names))
+        pieces[1::2] = value.text()  # and joined: half the time of a %-format with as many fields
+        return "".join(pieces)
 
 
 class JsonRenderer:
@@ -246,9 +252,14 @@ def _json_object(node: Mapping[str, Any], flags: int, slots: list[str]) -> Itera
 
 
 @lru_cache(maxsize=16)
-def _statistics_format(bands: tuple[str, ...], names: tuple[str, ...]) -> str:
-    fields = ",".join(f"{_escape(name)}:%s" for name in names)
-    return "[" + ",".join(f'{{"name":{_escape(band)},"statistics":{{{fields}}}}}' for band in bands) + "]"
+def _statistics_pieces(bands: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the JSON of a list of bands in pieces, of which every second one is empty, for a number."""
+    fields = ",".join(f"{orjson.dumps(name).decode()}:\0" for name in names)
+    objects = (f'{{"name":{orjson.dumps(band).decode()},"statistics":{{{fields}}}}}' for band in bands)
+    constants = f"[{','.join(objects)}]".split("\0")
+    pieces = [""] * (2 * len(constants) - 1)
+    pieces[::2] = constants
+    return tuple(pieces)
 
 
 def _nodes(node: Any) -> Iterable[Any]:

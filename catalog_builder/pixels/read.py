@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.place import Overview, Place
-from catalog_builder.pixels.values import Pixels
+from catalog_builder.pixels.values import Pixels, Quantized, Status
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import ALL_BANDS
@@ -65,6 +66,39 @@ def read_window(
     elif mask.shape != found.shape(window):
         raise ValueError(f"the mask is {mask.shape}, the window {found.shape(window)}")
     return CONTAINERS[place.kind].read(place, window, mask, bands, level, meter or Meter())
+
+
+def read_status(
+    place: Place, window: Window | None = None, *, meter: Meter | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return why pixels of a window have no data, at full resolution.
+
+    Parameters
+    ----------
+    place, window, meter
+        As of :func:`read_window`.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (rows, columns) of :class:`~catalog_builder.pixels.values.Status`. Arrays and COGs say
+        only that there is no data.
+
+    Raises
+    ------
+    StorageError
+        As :func:`read_window`.
+    """
+    window = window or Window(0, 0, *place.raster.shape)
+    status = CONTAINERS[place.kind].status
+    if status is not None:
+        return status(place, window, meter or Meter())
+    found = read_window(place, window, () if is_quantized(place) else (0,), meter=meter)
+    if isinstance(found, Quantized):
+        has_data = np.isfinite(found.scales) & (found.scales > 0)
+    else:
+        has_data = np.isfinite(found.values[:, :, 0])
+    return np.where(has_data, Status.DATA, Status.NODATA).astype(np.uint8)
 
 
 def cost(place: Place, window: Window, mask: Mask | None = None) -> tuple[int, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,20 @@ from catalog_builder.pixels.window import Mask
 
 NODATA_CODE = -128
 """Code of a pixel without data, whose scale is NaN."""
+
+
+class Status(IntEnum):
+    """Why a pixel has no data, as far as its container says it."""
+
+    DATA = 0
+    NODATA = 1
+    """No data, for a reason that the container does not say: water, or nothing could be computed."""
+    WATER = 2
+    """Water, by the landmask."""
+    UNFILLED = 3
+    """Land whose pixels are not in the store yet."""
+    OUTSIDE = 4
+    """Not within the array: past the edge of a zone's group."""
 
 
 @dataclass(frozen=True, slots=True)

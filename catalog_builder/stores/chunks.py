@@ -7,11 +7,19 @@ zarr-python then reads those that are neighbours in a shard in one request.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
+import tempfile
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +34,8 @@ BUDGET = 256 << 20
 """Bytes of decoded chunks that a process keeps: a tile of either layout."""
 FRESH = 60.0
 """Seconds after which a chunk is read again: the store may have been filled meanwhile."""
+FOLDER_BUDGET = 4 << 30
+"""Bytes of chunks that the processes of a run keep on a disk: three rows of tiles across a zone."""
 AT_ONCE = 128 << 20
 """Bytes of chunks that are read together, at most, unless one row of chunks is more."""
 
@@ -44,6 +54,8 @@ class Layout(NamedTuple):
     bands: int
     item: int
     """Bytes of a pixel."""
+    unwritten: float
+    """Value of pixels in chunks that were never written."""
 
 
 class _Key(NamedTuple):
@@ -56,8 +68,74 @@ class _Key(NamedTuple):
     col: int
 
 
+class ChunkFolder:
+    """Chunks that the processes of a run share on a disk, so that none fetches what another has fetched.
+
+    Neighbouring tiles have chunks in common, and lie in different processes.
+    """
+
+    def __init__(self, path: Path, budget: int = FOLDER_BUDGET) -> None:
+        self.path, self._budget, self._written = path, budget, 0
+
+    def get(self, key: _Key) -> npt.NDArray[Any] | None:
+        """Return a chunk; None if it is not there, or not any more."""
+        try:
+            found: npt.NDArray[Any] = np.load(self._file(key), allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def put(self, key: _Key, chunk: npt.NDArray[Any]) -> None:
+        """Write a chunk; a disk that is full costs speed and nothing else."""
+        path = self._file(key)
+        with suppress(OSError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.path, suffix=".part", delete=False) as file:
+                np.save(file, chunk)
+            Path(file.name).replace(path)
+        self._written += chunk.nbytes
+        if self._written > self._budget // 8:
+            self._written = 0
+            self._make_room()
+
+    @contextmanager
+    def reading(self, key: _Key) -> Iterator[None]:
+        """Wait for other processes that read the same row of chunks."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._file(key._replace(col=-1)).with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError:
+            yield
+            return
+        try:
+            with suppress(OSError):  # a file system without locks: a chunk may be fetched twice
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _file(self, key: _Key) -> Path:
+        return self.path / f"{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.npy"
+
+    def _make_room(self) -> None:
+        found = []
+        for path in self.path.glob("*.npy"):
+            with suppress(OSError):
+                about = path.stat()
+                found.append((about.st_mtime, about.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= self._budget:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+
 class Chunks:
     """The chunks decoded last, for all threads of a process."""
+
+    folder: ChunkFolder | None = None
+    """Where processes of a run share chunks, while one converts."""
 
     def __init__(self, budget: int = BUDGET) -> None:
         self._budget, self._bytes = budget, 0
@@ -65,6 +143,11 @@ class Chunks:
         self._lock = threading.Lock()
         # who asks for a chunk that is being read waits for it, instead of reading it as well
         self._reading = [threading.Lock() for _ in range(64)]
+
+    def share(self, path: Path | None) -> None:
+        """Share chunks with other processes in a folder from now on; None: no more."""
+        if path is None or self.folder is None or self.folder.path != path:
+            self.folder = None if path is None else ChunkFolder(path)
 
     @property
     def nbytes(self) -> int:
@@ -75,13 +158,22 @@ class Chunks:
         """Return a chunk; None if it is not kept, or was read too long ago."""
         with self._lock:
             found = self._found.get(key)
-            if found is None or time.monotonic() - found[1] > FRESH:
-                return None
-            self._found.move_to_end(key)
-            return found[0]
+            if found is not None and time.monotonic() - found[1] <= FRESH:
+                self._found.move_to_end(key)
+                return found[0]
+        chunk = None if self.folder is None else self.folder.get(key)
+        if chunk is not None:
+            self._keep(key, chunk)
+        return chunk
 
     def put(self, key: _Key, chunk: npt.NDArray[Any]) -> None:
-        """Keep a chunk, and drop those that were not used for longest."""
+        """Keep a chunk that was read."""
+        self._keep(key, chunk)
+        if self.folder is not None:
+            self.folder.put(key, chunk)
+
+    def _keep(self, key: _Key, chunk: npt.NDArray[Any]) -> None:
+        """Keep a chunk in memory, and drop those that were not used for longest."""
         with self._lock:
             before = self._found.pop(key, None)
             self._bytes += chunk.nbytes - (before[0].nbytes if before else 0)
@@ -170,20 +262,22 @@ def _read_array(
 ) -> None:
     layout = layout_of(store, group, name)
     touched = chunks_touched(layout, group, at, wanted)
-    if not touched:
-        return
-    first = _key(store, group, name, at[0], touched[0])
-    with CHUNKS.reading(first):
-        missing = []
-        for place in touched:
-            chunk = CHUNKS.get(_key(store, group, name, at[0], place))
-            if chunk is None:
-                missing.append(place)
-            else:
-                _paste(out, at, layout, place, chunk)
-        for part in _rectangles(missing, AT_ONCE // (layout.rows * layout.cols * layout.item)):
-            for place, chunk in _read(store, group, name, at[0], layout, part, meter):
-                _paste(out, at, layout, place, chunk)
+    folder = CHUNKS.folder
+    # among processes a row of chunks at a time, so that none waits for one that waits for it
+    rows = [list(row) for _, row in groupby(touched, key=itemgetter(0))] if folder else [touched]
+    for row in filter(None, rows):
+        first = _key(store, group, name, at[0], row[0])
+        with CHUNKS.reading(first), folder.reading(first) if folder else nullcontext():
+            missing = []
+            for place in row:
+                chunk = CHUNKS.get(_key(store, group, name, at[0], place))
+                if chunk is None:
+                    missing.append(place)
+                else:
+                    _paste(out, at, layout, place, chunk)
+            for part in _rectangles(missing, AT_ONCE // (layout.rows * layout.cols * layout.item)):
+                for place, chunk in _read(store, group, name, at[0], layout, part, meter):
+                    _paste(out, at, layout, place, chunk)
 
 
 def _key(store: OpenStore, group: ZoneGroup, name: str, time: int, place: tuple[int, int]) -> _Key:
@@ -213,6 +307,7 @@ def _layout(store: OpenStore, group: ZoneGroup, name: str) -> Layout:
         None if band is None else band - 1,
         bands,
         bands * array.dtype.itemsize,
+        float(array.fill_value),
     )
 
 

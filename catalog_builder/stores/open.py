@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError, StoreError
+from catalog_builder.extras import install_line
 from catalog_builder.storage import Meter
 from catalog_builder.stores.zones import ZoneGroup, is_zone, zone_names
 
@@ -39,9 +40,6 @@ GAP = 64 * 1024
 """Bytes between two chunks of a shard that are rather read than asked around."""
 PUBLIC_BUCKETS = {"tessera-embeddings": "us-west-2"}
 """Buckets that are read without credentials, and their regions (geotessera 0.11, ``icechunk.py``)."""
-NEEDED = (
-    "reading Zarr and Icechunk stores needs optional packages: install tessera-stac with the extra 'zarr'"
-)
 
 
 class Shard(NamedTuple):
@@ -138,7 +136,9 @@ def open_store(address: str) -> OpenStore:
         if kind == "icechunk":
             import icechunk  # noqa: F401
     except ImportError as error:
-        raise StoreError(f"{address}: {NEEDED} ({error})") from error
+        raise StoreError(
+            f"{address}: packages that read stores are missing ({error}): {install_line('zarr')}"
+        ) from error
     kept, session, snapshot = Kept(), None, ""
     keys: Callable[[Meter], Files | Repository]
     if kind == "icechunk":

@@ -65,7 +65,7 @@ DEFAULT_SET: tuple[TileOfYear, ...] = (
 )
 """Four neighbouring tiles around Cambridge in 2024, and one of them in two more years: 660 MB."""
 
-_README = """# Synthetic TESSERA tiles
+README = """# Synthetic TESSERA tiles
 
 **These pixels are made up.** They were written by `tessera-stac sample` in the file formats of TESSERA
 (https://github.com/ucam-eo/geotessera), for trying out and testing software. They hold no information
@@ -138,7 +138,7 @@ def sample_set(
     """
     root = Path(root)
     _check_dataset(root)
-    _write_text(root / "README.md", _README)
+    _write_text(root / "README.md", README)
     embeddings, landmasks = root / EMBEDDINGS_DIR, root / LANDMASKS_DIR
     written: dict[TileOfYear, Written] = {}
 

@@ -24,7 +24,7 @@ from catalog_builder.convert.ledger.table import read_table
 from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.convert.plan.sources import Wanted, plan
 from catalog_builder.errors import ConvertError
-from catalog_builder.item.statistics import decode_statistics
+from catalog_builder.item.statistics import decode_code_range, decode_statistics
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
@@ -123,6 +123,18 @@ def test_statistics_are_those_of_the_values(catalogue: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
+def test_statistics_of_the_codes_are_those_of_the_published_array(catalogue: Path) -> None:
+    item = api_items(_index(catalogue), "http://cat")[f"{POLAR.name}_{YEAR}"]
+    folder = catalogue / "src" / "global_0.1_degree_representation" / f"{YEAR}" / POLAR.name
+    codes, scales = (np.load(folder / f"{POLAR.name}{end}.npy") for end in ("", "_scales"))
+    inside = np.isfinite(scales) & (scales > 0) & (sample().landmask == 1)
+    assert not inside.all()
+    assert item["assets"]["embeddings"]["bands"] == [
+        {"name": f"b{i:03d}", "statistics": {"minimum": int(low), "maximum": int(high)}}
+        for i, (low, high) in enumerate(zip(codes[inside].min(0), codes[inside].max(0), strict=True))
+    ]
+
+
 def test_float32_item_on_the_source_grid(catalogue: Path) -> None:
     item = api_items(_index(catalogue), "http://cat")[f"{NEIGHBOUR.name}_{YEAR}"]
     row = latest(read_rows(catalogue / "catalog" / "cogs" / "ledger"))[f"synthetic/{YEAR}/{NEIGHBOUR.name}"]
@@ -134,6 +146,9 @@ def test_float32_item_on_the_source_grid(catalogue: Path) -> None:
     assert asset["type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
     assert "nodata" not in asset
     assert asset["href"] == embeddings["href"]
+    for band, full in zip(embeddings["bands"], asset["bands"], strict=True):
+        wanted = {name: full["statistics"][name] for name in ("minimum", "maximum")}
+        assert band == {"name": full["name"], "statistics": wanted}
     assert asset["href"].endswith(row.files["embeddings"].path)
     with rasterio.open(catalogue / "catalog" / "cogs" / row.files["embeddings"].path) as ds:
         assert list(ds.transform) == item["properties"]["proj:transform"]
@@ -217,6 +232,8 @@ def test_ledger_as_a_table(catalogue: Path) -> None:
     assert row["embeddings"]["path"].endswith("_embeddings.tif")
     assert len(row["embeddings"]["sha256"]) == 32
     assert decode_statistics(row["statistics"]).shape == (4, 128)
+    assert decode_code_range(row["code_range"]).shape == (2, 128)
+    assert [r["code_range"] for r in table.to_pylist() if r["profile"] == "float32"] == [None]
     assert dict(row["versions"])["gdal"] == rasterio.__gdal_version__
     assert row["sources"][0]["verified"] is False
 

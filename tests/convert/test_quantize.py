@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from catalog_builder.convert.encode.quantize import (
     blank,
+    code_range,
     count_nodata_codes,
     dequantize,
     per_pixel_scales,
@@ -67,6 +68,24 @@ def test_nodata_codes_are_counted() -> None:
     valid = np.ones((3, 4), bool)
     valid[1, 1] = False
     assert count_nodata_codes(codes, valid) == 2
+
+
+@given(
+    codes=hnp.arrays(np.int8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)),
+    seed=st.integers(0, 99),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_ranges_are_of_pixels_with_data(codes: np.ndarray, seed: int, share: float) -> None:
+    """-128 counts in a pixel with data, which its scale decides, and nowhere else."""
+    valid = np.random.default_rng(seed).random(codes.shape[:2]) < share
+    blank(codes, np.ones(codes.shape[:2], np.float32), valid)
+    found = code_range(codes, valid)
+    if not valid.any():
+        assert found is None
+        return
+    assert found is not None
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, [codes[valid].min(axis=0), codes[valid].max(axis=0)])
 
 
 def test_scales_per_band() -> None:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 AT_THE_TOP = {"__init__.py", "py.typed"}
 """Of a package; beside what the page names."""
-EVERYBODYS = {"console.py", "errors.py", "version.py"}
+EVERYBODYS = {"console.py", "errors.py", "extras.py", "version.py"}
 """Of ``catalog_builder``: the lowest layer, which is no room."""
 
 

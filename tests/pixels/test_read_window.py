@@ -18,8 +18,15 @@ from starlette.types import Receive, Scope, Send
 
 from catalog_builder.errors import ArrayError, StorageError
 from catalog_builder.pixels.place import Place
-from catalog_builder.pixels.read import cost, is_drawable, is_quantized, overview, read_window
-from catalog_builder.pixels.values import Quantized, Values
+from catalog_builder.pixels.read import (
+    cost,
+    is_drawable,
+    is_quantized,
+    overview,
+    read_status,
+    read_window,
+)
+from catalog_builder.pixels.values import Quantized, Status, Values
 from catalog_builder.pixels.window import Window
 from catalog_builder.storage import Meter, retry
 from tests.pixels.conftest import ARRAYS, CONTAINERS, QUANTIZED, WHERE, Files, Placed
@@ -28,6 +35,8 @@ from tests.support.pixels import same
 from tests.support.s3_store import Store
 
 HEIGHT, WIDTH = 1121, 180
+STORES = {"zarr": 32, "icechunk": 128}
+"""Pixels of a chunk."""
 WINDOWS = {
     "a block": Window(128, 0, 128, 128),
     "unaligned": Window(37, 11, 60, 40),
@@ -137,6 +146,31 @@ def test_overviews_that_are_not_there(placed: Placed) -> None:
     ]
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_why_there_is_no_data(files: Files, placed: Placed, container: str) -> None:
+    place = placed(container, "local")
+    found, scales = read_status(place), files.scales
+    expected = np.where(files.valid, Status.DATA, Status.NODATA)
+    if container == "zarr":
+        expected[np.isnan(scales)] = Status.WATER
+    if container in STORES:
+        expected[np.isinf(scales)] = Status.UNFILLED
+        inside = place.inside
+        assert inside is not None
+        # over the edges of the zone's array
+        moved = replace(place, inside=replace(inside, row=-3, col=-2))
+        edge = read_status(moved, Window(0, 0, 5, 4))
+        assert (edge[:3] == Status.OUTSIDE).all()
+        assert (edge[:, :2] == Status.OUTSIDE).all()
+        unfilled = Status.UNFILLED if container == "zarr" else Status.NODATA
+        assert (edge[3:, 2:] == unfilled).all()
+        assert np.isnan(read_window(moved, Window(0, 0, 5, 4)).dequantized()).all()
+    assert (expected != Status.DATA).any()
+    assert np.array_equal(found, expected)
+    window = WINDOWS["unaligned"]
+    assert np.array_equal(read_status(place, window), expected[window.slices])
+
+
 # ------------------------------------------------------------------------------------ bytes and requests
 
 
@@ -208,10 +242,6 @@ def test_requests_for_cogs(files: Files, placed: Placed, web: Server, bands: tup
         assert len([r for r in log if r.method == "GET"]) <= 1 + requests, path
     assert meter.requests == 4
     assert 0 < meter.bytes < cost(place, window)[0] * 1.5
-
-
-STORES = {"zarr": 32, "icechunk": 128}
-"""Pixels of a chunk."""
 
 
 @pytest.mark.service

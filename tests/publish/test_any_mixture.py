@@ -32,7 +32,7 @@ from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
-from catalog_builder.item.statistics import encode_statistics
+from catalog_builder.item.statistics import encode_code_range, encode_statistics
 from catalog_builder.manifests import ManifestPart
 from catalog_builder.publish.geoparquet_export import write_geoparquet
 from catalog_builder.publish.ndjson import write_ndjson
@@ -57,6 +57,7 @@ tile_year = st.fixed_dictionaries(
         "cog": st.sampled_from(["", "", "native", "float32"]),
         "visual": st.booleans(),
         "statistics": st.booleans(),
+        "code_range": st.booleans(),
         "grid": st.sampled_from(["utm", "source"]),
     }
 ).filter(lambda t: t["source"] != "ledger" or t["cog"])
@@ -73,6 +74,7 @@ def _ledger_row(tile: TileId, year: int, has: TileYear) -> LedgerRow:
         return FileRow(f"{stem}_{content}_{name}", size, digest(f"{name}{tile.name}{year}").hex(), header)
 
     statistics = np.arange(512, dtype=np.float32).reshape(4, 128) / 7
+    codes = np.stack([-np.arange(128), np.arange(128)]).astype(np.int8)
     return LedgerRow(
         f"v1/{year}/{tile.name}",
         "ok",
@@ -92,6 +94,7 @@ def _ledger_row(tile: TileId, year: int, has: TileYear) -> LedgerRow:
         thumbnail=file("thumbnail.png", 5000) if has["visual"] else None,
         valid_fraction=0.25,
         statistics=encode_statistics(statistics) if has["statistics"] else "",
+        code_range=encode_code_range(codes) if has["code_range"] and native else "",
         finished="2025-01-01T00:00:00Z",
     )
 

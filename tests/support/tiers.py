@@ -28,6 +28,7 @@ FIXTURES = frozenset(
         "gdal310",
         "gdal36",
         "gdal_python",
+        "geotessera11",
         "postgres",
         "running_store",
         "serve_on",

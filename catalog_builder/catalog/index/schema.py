@@ -10,7 +10,7 @@ from catalog_builder.errors import (
     SchemaVersionError,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Incremented whenever the tables change; an index of another version is rejected with a message."""
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -26,6 +26,7 @@ CREATE TABLE source(key INTEGER PRIMARY KEY, npy_size INTEGER, npy_sha256 BLOB, 
 -- key without the year
 CREATE TABLE landmask(key INTEGER PRIMARY KEY, size INTEGER, sha256 BLOB);
 -- converted tile-years: parts of the names, sizes and hashes of their files, packed statistics
+-- of the values, minima and maxima of the codes
 CREATE TABLE cog(key INTEGER PRIMARY KEY, {cog});
 -- tile-years per 1 degree block: key with row and column divided by 10
 CREATE TABLE block(key INTEGER PRIMARY KEY, n INTEGER NOT NULL);

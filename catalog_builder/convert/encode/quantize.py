@@ -105,6 +105,30 @@ def count_nodata_codes(codes: NDArray[np.int8], valid: NDArray[np.bool_]) -> int
     return found
 
 
+def code_range(codes: NDArray[np.int8], valid: NDArray[np.bool_]) -> NDArray[np.int8] | None:
+    """Return the smallest and the largest code of each band, over pixels with data.
+
+    Parameters
+    ----------
+    codes
+        int8 (rows, cols, bands).
+    valid
+        (rows, cols): which pixels hold data.
+
+    Returns
+    -------
+    numpy.ndarray
+        int8 (2, bands): minima, maxima. None if no pixel holds data.
+    """
+    low = np.full(codes.shape[2], 127, np.int8)
+    high = np.full(codes.shape[2], -128, np.int8)
+    for row, mask in zip(codes, valid, strict=True):  # a row at a time stays in the cache
+        part = row if mask.all() else row[mask]
+        np.minimum(low, part.min(axis=0, initial=127), out=low)
+        np.maximum(high, part.max(axis=0, initial=-128), out=high)
+    return np.stack([low, high]) if valid.any() else None
+
+
 def per_pixel_scales(scales: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return one scale per pixel, (rows, cols) float32, from either form that upstream's code accepts.
 

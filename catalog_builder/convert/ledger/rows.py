@@ -31,7 +31,7 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One file that a conversion read."""
+    """One file that a conversion read, or the window of a store: then of its codes and scales, decoded."""
 
     role: Literal["main", "scales", "landmask"]
     address: str
@@ -57,7 +57,7 @@ class LedgerRow:
     lon_i: int | None = None
     year: int | None = None
     kind: str = ""
-    """``npy`` or ``geotiff``: the kind of source."""
+    """``npy``, ``geotiff`` or ``store``: the kind of source."""
     profile: str = ""
     """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
     grid: str = ""
@@ -90,6 +90,10 @@ class LedgerRow:
     statistics: str = ""
     """:func:`encode_statistics` of float32 (4, bands), rows as :data:`~catalog_builder.item.item.STATISTICS`;
     empty if no pixel is valid."""
+    code_range: str = ""
+    """:func:`~catalog_builder.item.statistics.encode_code_range` of int8 (2, bands), minimum and maximum of
+    each band's codes over pixels with data; empty if there are no codes or no such pixel, and in earlier
+    versions' rows."""
     dtype: str = ""
     bands: int | None = None
     interleave: str = ""

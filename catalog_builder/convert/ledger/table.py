@@ -53,6 +53,8 @@ LEDGER_SCHEMA = pa.schema(
         ("maximum", pa.float64()),
         # encoded as in the index: decode_statistics() gives float32 (4, bands)
         ("statistics", pa.binary()),
+        # int8 (2, bands): minima and maxima of the codes
+        ("code_range", pa.binary()),
         ("dtype", pa.string()),
         ("bands", pa.int32()),
         ("interleave", pa.string()),
@@ -100,7 +102,7 @@ def _file_struct(file: FileRow | None) -> dict[str, Any] | None:
 _ARROW: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(ROLES, _file_struct),
     "sources": lambda sources: [{**asdict(s), "sha256": bytes.fromhex(s.sha256) or None} for s in sources],
-    "statistics": lambda text: base64.b64decode(text) if text else None,
+    **dict.fromkeys(("statistics", "code_range"), lambda text: base64.b64decode(text) if text else None),
     "finished": lambda text: datetime.fromisoformat(text) if text else None,
     "transform": list,
     "versions": list,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
+from typing import get_args
 
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.done import Done
-from catalog_builder.convert.plan.job import ConvertOptions, Redo
+from catalog_builder.convert.plan.job import ConvertOptions, JobKind, Redo
 from catalog_builder.convert.plan.sources import Plan
 
 SECONDS_PER_MB = {
@@ -15,6 +16,8 @@ SECONDS_PER_MB = {
     ("npy", "float32"): 0.03,
     ("geotiff", "native"): 0.012,
     ("geotiff", "float32"): 0.017,
+    ("store", "native"): 0.012,
+    ("store", "float32"): 0.033,
 }
 """Rates of one worker on a core of a 2024 server, from ``tests/bench``; used until the ledger has some."""
 OUT_PER_IN = {
@@ -22,6 +25,8 @@ OUT_PER_IN = {
     ("npy", "float32"): 4.7,
     ("geotiff", "native"): 0.36,
     ("geotiff", "float32"): 1.36,
+    ("store", "native"): 1.23,
+    ("store", "float32"): 4.7,
 }
 """Bytes written per byte read, from the same measurements."""
 
@@ -58,7 +63,7 @@ def estimate(
     """Estimate the conversion of a plan; only names, sizes and the ledger are read."""
     done = Done(ledger, options, redo)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
-    rates = {kind: _rates(rows, kind, options.profile) for kind in ("npy", "geotiff")}
+    rates = {kind: _rates(rows, kind, options.profile) for kind in get_args(JobKind.__value__)}
     to_do = skipped = misread = earlier_views = bytes_in = 0
     seconds = bytes_out = 0.0
     for job in plan.jobs():

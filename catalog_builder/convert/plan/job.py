@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from catalog_builder.item.basis import Basis
     from catalog_builder.tile.grid import Grid
 
-type JobKind = Literal["npy", "geotiff"]
+type JobKind = Literal["npy", "geotiff", "store"]
 type Profile = Literal["native", "float32"]
 type Redo = Literal["predictor", "view"]
 """What of the results that are there is to be done again where some readers misread it: the embeddings' COG,
@@ -49,7 +49,7 @@ class Job:
 
     kind: JobKind
     main: SourceFile
-    """The embedding ``.npy``, or the GeoTIFF."""
+    """The embedding ``.npy``, the GeoTIFF, or the root of a Zarr or Icechunk store."""
     scales: SourceFile | None = None
     """The ``_scales.npy`` of a pair."""
     landmask: SourceFile | None = None
@@ -97,7 +97,7 @@ class Job:
             return known
         raster = self.tile.raster()
         pixels = raster.height * raster.width
-        return pixels * (132 if self.kind == "npy" else 450)
+        return pixels * (450 if self.kind == "geotiff" else 132)
 
 
 @dataclass(frozen=True, slots=True)

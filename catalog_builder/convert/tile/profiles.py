@@ -19,7 +19,7 @@ from catalog_builder.convert.tile.source import Source
 from catalog_builder.convert.tile.staging import staged_file
 from catalog_builder.item.basis import BASIS_FILE
 from catalog_builder.item.item import STATISTICS
-from catalog_builder.item.statistics import encode_statistics
+from catalog_builder.item.statistics import encode_code_range, encode_statistics
 from catalog_builder.raster.vrt import VIEW_FORM, CogView, cog_f32_vrt, tessera_metadata
 from catalog_builder.tile.grid import Raster, TileId
 
@@ -80,6 +80,7 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         interleave=embeddings.interleave,
         predictor=embeddings.predictor,
         levels=len(embeddings.shapes) - 1,
+        code_range=encode_code_range(quantize.code_range(codes, source.valid)),
         **_statistics(pyramid.statistics or ()),
     )
     row = write_view(folder, view, source.raster, options, row)

@@ -6,6 +6,7 @@ is not the manifest's, a truncated file, a shape that is not the tile's, tags th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder import storage
 from catalog_builder.convert.encode import quantize
 from catalog_builder.convert.ledger.rows import SourceRow
 from catalog_builder.convert.plan.identify import DEFAULT_DATASET, identify, misplaced, tags_of
 from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
+from catalog_builder.convert.tile.staging import shared_folder
 from catalog_builder.errors import ConvertError
+from catalog_builder.pixels.container.table import place_below
+from catalog_builder.pixels.read import read_window
+from catalog_builder.pixels.values import Quantized
 from catalog_builder.pixels.whole import (
     FileRead,
     gdal_reason,
@@ -95,6 +101,8 @@ def read_source(job: Job, options: ConvertOptions) -> Source:
     """
     if job.fault:
         raise ConvertError(job.fault)
+    if job.kind == "store":
+        return _read_store(job, options)
     return _read_pair(job, options) if job.kind == "npy" else _read_geotiff(job, options)
 
 
@@ -221,6 +229,41 @@ def _finish_codes(found: Source) -> None:
             f"{odd} codes of pixels with data are -128: the scale decides which pixels have data"
         )
     quantize.blank(codes, scales, found.valid)
+
+
+# --- stores -----------------------------------------------------------------------------------------
+
+
+def _read_store(job: Job, options: ConvertOptions) -> Source:
+    """Read a tile's window of a store; chunks that neighbours have in common are fetched once in a run."""
+    from catalog_builder.stores.chunks import CHUNKS
+
+    if job.tile is None or job.year is None or job.dataset is None:
+        raise ConvertError(f"{job.main.address}: a store's tile-years are found by a manifest or catalogue")
+    is_far = storage.scheme(job.main.address) and not storage.scheme(options.out)
+    CHUNKS.share(shared_folder(options) / "chunks" if is_far and options.run else None)
+    found = read_window(place_below(job.main.address, job.tile, job.year, "store"))
+    if not isinstance(found, Quantized):
+        raise ConvertError(f"{job.main.address}: holds no codes and scales")
+    digest = hashlib.sha256(found.codes.data)
+    digest.update(found.scales.data)
+    size = found.codes.nbytes + found.scales.nbytes
+    rows = [SourceRow("main", job.main.address, size, digest.hexdigest(), False)]
+    landmask = read_landmask(job.landmask, job.tile, rows)
+    valid = quantize.valid_mask(found.scales, landmask)
+    source = Source(
+        dataset(job.dataset),
+        job.tile,
+        job.year,
+        job.tile.raster(options.grid),
+        valid,
+        found.codes,
+        found.scales,
+        land_fraction=_land(landmask),
+        rows=rows,
+    )
+    _finish_codes(source)
+    return source
 
 
 # --- GeoTIFFs ---------------------------------------------------------------------------------------

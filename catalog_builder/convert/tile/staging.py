@@ -40,6 +40,11 @@ def staging(options: ConvertOptions) -> Iterator[Path]:
                     empty.rmdir()
 
 
+def shared_folder(options: ConvertOptions) -> Path:
+    """Return the folder of a run on the output's own disk, removed with it; it may not exist yet."""
+    return storage.local_path(options.out) / STAGING / options.run
+
+
 @contextmanager
 def staged_file(path: Path, options: ConvertOptions) -> Iterator[BinaryIO]:
     """Lend a new staged file to write to; when the block ends it is flushed to disk, if that is wanted."""

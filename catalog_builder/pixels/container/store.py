@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.errors import StoreError
 from catalog_builder.pixels.place import Overview, Place, StoreWindow
-from catalog_builder.pixels.values import Quantized
+from catalog_builder.pixels.values import Quantized, Status
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import N_BANDS
@@ -49,6 +50,29 @@ def read(
     if not bands or list(bands) == list(range(N_BANDS)):
         return pixels
     return Quantized(pixels.codes[:, :, list(bands)], pixels.scales)
+
+
+def status(place: Place, window: Window, meter: Meter) -> npt.NDArray[np.uint8]:
+    """Return a :class:`Status` for each pixel; see :func:`catalog_builder.pixels.read.read_status`.
+
+    Where a scale that was never written is infinite, NaN is water by the landmask, unless the store says that
+    no landmask was used (geotessera 0.11, ``zarr.py``). Otherwise NaN is what was not embedded.
+    """
+    from catalog_builder.stores.chunks import layout_of, read_array
+
+    opened, group, at = _found(place, window)
+    scales = np.full(window.shape, np.nan, np.float32)
+    read_array(opened, group, "scales", at, np.ones(window.shape, np.bool_), scales, meter)
+    is_masked = layout_of(opened, group, "scales").unwritten == np.inf
+    is_masked &= bool(opened.attributes.get("geoemb:landmask", True))
+    found = np.full(window.shape, Status.DATA, np.uint8)
+    found[scales <= 0] = Status.NODATA
+    found[np.isnan(scales)] = Status.WATER if is_masked else Status.NODATA
+    found[np.isinf(scales)] = Status.UNFILLED
+    rows, cols = np.arange(window.height) + at[1], np.arange(window.width) + at[2]
+    found[(rows < 0) | (rows >= group.rows)] = Status.OUTSIDE
+    found[:, (cols < 0) | (cols >= group.cols)] = Status.OUTSIDE
+    return found
 
 
 def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:

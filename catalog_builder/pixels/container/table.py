@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from catalog_builder.pixels.container import cog, npy, store
 from catalog_builder.pixels.place import ContainerKind, Overview, Place, published_arrays
 from catalog_builder.pixels.values import Pixels
@@ -33,6 +36,8 @@ class Container:
     below: Callable[[str, TileId, int], Place] | None = None
     """``below(root, tile, year)``: where a tile-year is below the root of its dataset; None if only items
     say where."""
+    status: Callable[[Place, Window, Meter], npt.NDArray[np.uint8]] | None = None
+    """``status(place, window, meter)``: why pixels have no data, of a container that tells reasons apart."""
     is_arrays: bool = False
     """Whether its two files are the published arrays themselves, byte by byte: direct access then gives
     the files, where it computes arrays from pixels of other containers."""
@@ -44,7 +49,15 @@ CONTAINERS: dict[ContainerKind, Container] = {
     ),
     "cog": Container(cog.read_pair, cog.cost, cog.overview, True, sources=cog.sources),
     "float": Container(cog.read_values, cog.cost, cog.overview, False, sources=cog.sources),
-    "store": Container(store.read, store.cost, store.overview, True, store.is_drawable, below=store.below),
+    "store": Container(
+        store.read,
+        store.cost,
+        store.overview,
+        True,
+        store.is_drawable,
+        below=store.below,
+        status=store.status,
+    ),
 }
 
 

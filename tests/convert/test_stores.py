@@ -1,0 +1,105 @@
+"""Tile-years of Zarr and Icechunk stores are converted bit for bit; a run fetches no chunk twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from catalog_builder.convert.plan.job import ConvertOptions, Job, Plan, SourceFile
+from catalog_builder.convert.run import run
+from catalog_builder.convert.workers.processes import ProcessWorkers
+from catalog_builder.tile.grid import TileId
+from tests.support.http_server import Server, serve
+from tests.support.pixels import same
+from tests.support.stores import EAST, NORTH, SOUTH, Stores, make_stores
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    return make_stores(tmp_path_factory.mktemp("stores"))
+
+
+@pytest.fixture(scope="module")
+def server(stores: Stores) -> Iterator[Server]:
+    with serve(Starlette(routes=[Mount("/", StaticFiles(directory=stores.a.parent))])) as running:
+        yield running
+
+
+def job(address: str, tile: TileId, year: int = 2024) -> Job:
+    return Job("store", SourceFile(address), dataset="v1.1-dclimate", tile=tile, year=year)
+
+
+@pytest.mark.parametrize("layout", ["a", "b"])
+@pytest.mark.parametrize("where", ["local", "http"])
+def test_bit_exact_and_each_chunk_once(
+    stores: Stores, server: Server, tmp_path: Path, layout: str, where: str
+) -> None:
+    path: Path = getattr(stores, layout)
+    address = str(path) if where == "local" else f"{server.url}/{path.name}"
+    jobs = [job(address, tile) for tile in (NORTH, EAST, SOUTH)]
+    server.clear()
+    options = ConvertOptions(str(tmp_path), verify=True)
+    report = run(Plan(len(jobs), lambda: iter(jobs)), options, ProcessWorkers(2))
+    assert report.exit_code == 0, report.failed
+    for tile, (codes, scales) in stores.tiles.items():
+        folder = tmp_path / "v1.1-dclimate" / "2024" / tile.name
+        valid = np.isfinite(scales) & (scales > 0)
+        (file,) = folder.glob("*_embeddings.tif")
+        with rasterio.open(file) as ds:
+            assert ds.crs.to_epsg() == tile.epsg
+            assert ds.transform == tile.raster().transform
+            assert same(np.moveaxis(ds.read(), 0, -1)[valid], codes[valid])
+        (file,) = folder.glob("*_scales.tif")
+        with rasterio.open(file) as ds:
+            assert same(ds.read(1), np.where(valid, scales, np.float32("nan")))
+    # of Icechunk's files no name says of which array they are: scales are smaller
+    large = [r for r in server.log if r.method == "GET" and r.sent > 100_000]
+    asked = Counter((r.path, r.range) for r in large if layout == "b" or "/embeddings/" in r.path)
+    assert (sum(asked.values()) > 3) == (where == "http")
+    assert max(asked.values(), default=1) == 1
+    assert not overlapping(asked)
+    assert not (tmp_path / ".staging").exists()
+    again = run(Plan(len(jobs), lambda: iter(jobs)), options, ProcessWorkers(2))
+    assert (again.converted, again.skipped) == (0, 3)
+
+
+def overlapping(asked: Counter[tuple[str, str | None]]) -> list[object]:
+    """Return ranges of one file that share more than is rather read than asked around."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for path, said in asked:
+        start, _, last = (said or "").removeprefix("bytes=").partition("-")
+        if start:
+            spans.setdefault(path, []).append((int(start), int(last)))
+    return [
+        (path, one, other)
+        for path, ranges in spans.items()
+        for one, other in zip(sorted(ranges), sorted(ranges)[1:], strict=False)
+        if one[1] >= other[0] + 64 * 1024
+    ]
+
+
+def test_what_is_not_there_is_a_reason(stores: Stores, tmp_path: Path) -> None:
+    jobs = [
+        job(str(stores.b), NORTH, 2023),
+        job(str(stores.b), TileId.from_name("grid_100.05_10.05")),
+        job(str(tmp_path / "none"), NORTH),
+    ]
+    options = ConvertOptions(str(tmp_path / "out"))
+    report = run(Plan(len(jobs), lambda: iter(jobs)), options, ProcessWorkers(1))
+    reasons = sorted(row.reason.rpartition(": ")[2] for row in report.failed)
+    assert report.exit_code == 1
+    assert reasons == [
+        "has no complete 2023 of zone 31",
+        "has no complete 2024 of zone 47",
+        "it has no root group",
+    ]
