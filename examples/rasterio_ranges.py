@@ -19,7 +19,7 @@ SETTINGS = {
 }
 
 item = next(Client.open(API).search(collections=[COLLECTION], bbox=BBOX).items())
-with rasterio.Env(**SETTINGS), rasterio.open(item.assets["embeddings_f32"].href) as src:
+with rasterio.Env(**SETTINGS), rasterio.open(item.assets["embeddings_f32_window"].href) as src:
     label = "SYNTHETIC pixels" if src.tags().get("TESSERA_SYNTHETIC") else "TESSERA"
     print(f"{label}: {item.id}, {src.count} bands of {src.dtypes[0]}, {src.crs}, {src.shape}")
     window = Window(src.width // 2, src.height // 2, 8, 8)

@@ -20,8 +20,8 @@ BBOX = [float(v) for v in os.environ.get("TESSERA_BBOX", "0.0,52.1,0.2,52.3").sp
 
 item = next(Client.open(API).search(collections=[COLLECTION], bbox=BBOX).items())
 label = "SYNTHETIC pixels" if item.properties.get("tessera:synthetic") else "TESSERA"
-tile = rioxarray.open_rasterio(item.assets["embeddings_f32"].href, chunks={"x": 128, "y": 128})
-window = tile.isel(x=slice(64, 80), y=slice(64, 80), band=slice(0, 4)).compute()
+tile = rioxarray.open_rasterio(item.assets["embeddings_f32_window"].href, chunks={"x": 128, "y": 128})
+window = tile.isel(x=slice(64, 80), y=slice(64, 80)).compute()
 print(
     f"{label}: {item.id} is {dict(tile.sizes)}, lazy; a window of it is {dict(window.sizes)}, {tile.rio.crs}"
 )

@@ -22,10 +22,10 @@ from catalog_builder.build.converted_staging import BATCH, CogStaging
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.convert.ledger.reader import read_rows
-from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
-from catalog_builder.item.roles import ROLES
+from catalog_builder.item.roles import ASSET_FACTS
 from catalog_builder.manifests.part import Subset
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
@@ -43,6 +43,7 @@ COG_FLAGS = int(
     | Has.COG_STATISTICS
     | Has.COG_SOURCE_GRID
     | Has.COG_CODE_RANGE
+    | Has.COG_WINDOW
 )
 
 
@@ -103,29 +104,34 @@ def _facts(row: LedgerRow) -> tuple[Any, ...]:
     flags = Has.COG | (Has.COG_NATIVE if row.profile == "native" else Has.COG_FLOAT)
     if row.visual is not None and row.thumbnail is not None:
         flags |= Has.COG_VISUAL
+    if row.window is not None and row.gain is not None:
+        flags |= Has.COG_WINDOW
     if row.statistics:
         flags |= Has.COG_STATISTICS
     if row.code_range:
         flags |= Has.COG_CODE_RANGE
     if row.grid == "source":
         flags |= Has.COG_SOURCE_GRID
-    files: list[Any] = []
-    for role in ROLES:
-        file = row.files.get(role)
-        files += [file.size, bytes.fromhex(file.sha256)] if file is not None else [None, None]
-        if role not in ("vrt", "thumbnail"):
-            files.append(file.header_size if file is not None else None)
+    files = row.files
     main = next((s for s in row.sources if s.role == "main"), None)
     return (
         int(flags),
         row.valid_fraction,
         bytes.fromhex(row.content),
         bytes.fromhex(row.visual_content) or None,
-        *files,
+        *(_fact(files.get(role), fact) for role, fact in ASSET_FACTS),
         bytes.fromhex(main.sha256)[:8] if main is not None and row.kind == "npy" else None,
         base64.b64decode(row.statistics) or None,
         base64.b64decode(row.code_range) or None,
     )
+
+
+def _fact(file: FileRow | None, fact: str) -> int | bytes | None:
+    if file is None:
+        return None
+    if fact == "sha256":
+        return bytes.fromhex(file.sha256)
+    return file.size if fact == "size" else file.header_size
 
 
 def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:

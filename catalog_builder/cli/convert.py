@@ -168,8 +168,9 @@ def convert(
         Redo | None,
         typer.Option(
             help="predictor: convert tiles again whose embeddings have a predictor, as in earlier versions:"
-            " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of earlier"
-            " versions, which GDAL before 3.7 reads wrongly. `validate` lists them."
+            " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of an"
+            " earlier form: they lack the one for windows, and GDAL before 3.7 reads those of 0.1 wrongly."
+            " `validate` lists them."
         ),
     ] = None,
     dry_run: Annotated[

@@ -203,14 +203,15 @@ def size(n: float) -> str:
 
 
 def earlier_views(n: int) -> str:
-    """Return a line about tiles that are done and whose float32 view some GDAL reads wrongly.
+    """Return a line about tiles that are done and whose float32 views are of an earlier form.
 
     >>> earlier_views(1)
-    '1 of those done already has a float32 view that GDAL before 3.7 reads wrongly: --redo view'
+    '1 of those done already has float32 views of an earlier form, without the one for windows: --redo view'
     """
     have = "has" if n == 1 else "have"
     return (
-        f"{n:,} of those done already {have} a float32 view that GDAL before 3.7 reads wrongly: --redo view"
+        f"{n:,} of those done already {have} float32 views of an earlier form, without the one for windows:"
+        " --redo view"
     )
 
 

@@ -7,35 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from catalog_builder.item.item import RANGE, STATISTICS, Has
-from catalog_builder.item.roles import ROLES
+from catalog_builder.item.roles import ASSET_FACTS
 from catalog_builder.item.statistics import decode_code_range, decode_statistics
 from catalog_builder.item.template import BandNumbers
-from catalog_builder.tile.table import SHA256
 
 COG_COLUMNS = (
     "content",
     "visual_content",
-    *(f"{role}_{fact}" for role in ("embeddings", "scales") for fact in ("size", "sha256", "header")),
-    "vrt_size",
-    "vrt_sha256",
-    *(f"visual_{fact}" for fact in ("size", "sha256", "header")),
-    "thumbnail_size",
-    "thumbnail_sha256",
+    *(f"{role}_{fact}" for role, fact in ASSET_FACTS),
     "source",
     "statistics",
     "code_range",
 )
 """Columns of the table ``cog``, in order; see :data:`catalog_builder.build.converted.FACTS`."""
-
-_FILE_FACTS = tuple(
-    (f"{role}_{fact}", kind)
-    for role in ROLES
-    for fact, kind in (("size", pa.int64()), ("sha256", SHA256), ("header", pa.int32()))
-    if fact != "header" or role not in ("vrt", "thumbnail")
-)
 
 
 def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.integer]) -> dict[str, Any]:
@@ -55,15 +41,18 @@ def cog_slots(columns: Mapping[str, Sequence[Any]], flags: npt.NDArray[np.intege
         "band_statistics": [_statistics(v) for v in columns["statistics"]],
         "code_range": [_code_range(v) for v in columns["code_range"]],
     }
-    for name, kind in _FILE_FACTS:
-        slots[f"cog_{name}"] = _hex(columns[name]) if kind == SHA256 else [v or 0 for v in columns[name]]
-    # The float32 view is a VRT beside a native pair, and the COG itself in the float32 profile.
-    floats = (flags & int(Has.COG_FLOAT)) != 0
+    for role, fact in ASSET_FACTS:
+        values = columns[f"{role}_{fact}"]
+        slots[f"cog_{role}_{fact}"] = _hex(values) if fact == "sha256" else [v or 0 for v in values]
+    # The float32 views are VRTs beside a native pair, and the COG itself in the float32 profile. Where the
+    # view for windows was not written yet, the other one is used for both.
+    floats, windows = ((flags & int(bit)) != 0 for bit in (Has.COG_FLOAT, Has.COG_WINDOW))
     of_floats = zip(columns["statistics"], floats.tolist(), strict=True)
     slots["value_range"] = [_value_range(v) if is_float else None for v, is_float in of_floats]
     for fact in ("size", "sha256"):
-        pairs = zip(floats.tolist(), slots[f"cog_embeddings_{fact}"], slots[f"cog_vrt_{fact}"], strict=True)
-        slots[f"cog_f32_{fact}"] = [own if is_float else view for is_float, own, view in pairs]
+        own, view = slots[f"cog_embeddings_{fact}"], slots[f"cog_vrt_{fact}"]
+        f32 = slots[f"cog_f32_{fact}"] = _where(floats, own, view)
+        slots[f"cog_f32_window_{fact}"] = _where(windows, slots[f"cog_window_{fact}"], f32)
     slots["cog_f32_header"] = slots["cog_embeddings_header"]
     return slots
 
@@ -75,6 +64,10 @@ def unconverted_slots(n: int) -> dict[str, Any]:
     """
     nothing = dict.fromkeys((*COG_COLUMNS, "valid_fraction"), (None,) * n)
     return cog_slots(nothing, np.zeros(n, np.int32))
+
+
+def _where(chosen: npt.NDArray[np.bool_], values: Sequence[Any], otherwise: Sequence[Any]) -> list[Any]:
+    return [a if yes else b for yes, a, b in zip(chosen.tolist(), values, otherwise, strict=True)]
 
 
 def _hex(values: Sequence[bytes | None]) -> list[str]:

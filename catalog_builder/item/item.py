@@ -64,6 +64,10 @@ RANGE = STATISTICS[:2]
 _GRID_NAMES = np.array(["utm", "source"], dtype=object)
 
 
+_WINDOW_TITLE = (
+    "Embeddings as float32, for windows and points: all bands at once, GDAL 3.9 or newer;"
+    " for single bands or older GDAL: the asset 'embeddings_f32'"
+)
 _NPY = "{year}/grid_{lon}_{lat}/grid_{lon}_{lat}.npy"
 _GEOTIFF = "{geotiff}"
 
@@ -101,6 +105,8 @@ class Has(enum.IntFlag):
     """On upstream's published corner, not on the 10 m grid."""
     COG_CODE_RANGE = 65536
     """With minimum and maximum of the codes, per band."""
+    COG_WINDOW = 131072
+    """With a float32 view for windows."""
 
 
 def item_template(
@@ -133,6 +139,8 @@ def item_template(
         "data_type": "float32",
         "bands": BANDS,
     }
+    # Without the names of its bands, which are those of the other: they are half of an item's bytes.
+    raw_window = {k: v for k, v in raw_view.items() if k != "bands"} | {"title": _WINDOW_TITLE}
 
     def source_file(path: str) -> dict[str, Any]:
         return {
@@ -142,7 +150,8 @@ def item_template(
         }
 
     published = _published_embeddings(source_file)
-    cogs = _cog_assets(addresses, root, raw_view, published) if addresses.cogs else {}
+    cogs = _cog_assets(addresses, root, raw_view, raw_window, published) if addresses.cogs else {}
+    in_place = Has.NPY | Has.RAW_LANE
 
     return {
         "type": "Feature",
@@ -195,7 +204,11 @@ def item_template(
         "assets": {
             **(
                 cogs
-                or {"embeddings": published, "embeddings_f32": When(Has.NPY | Has.RAW_LANE, raw_view)}
+                or {
+                    "embeddings": published,
+                    "embeddings_f32": When(in_place, raw_view),
+                    "embeddings_f32_window": When(in_place, raw_window),
+                }
             ),
             "source_npy": When(
                 Has.NPY,
@@ -286,7 +299,11 @@ def _published_embeddings(source_file: Callable[[str], dict[str, Any]]) -> Choic
 
 
 def _cog_assets(
-    addresses: Addresses, root: str, raw_view: dict[str, Any], published: Choice
+    addresses: Addresses,
+    root: str,
+    raw_view: dict[str, Any],
+    raw_window: dict[str, Any],
+    published: Choice,
 ) -> dict[str, Any]:
     """Return the assets of converted tile-years; their paths come from the converter."""
     data, views = (a.replace("{root}", root) for a in (addresses.data, addresses.views or addresses.data))
@@ -299,6 +316,28 @@ def _cog_assets(
         """Return the VRT beside a native pair, or the COG itself in the float32 profile."""
         floats = Choice(Has.COG_FLOAT, at(values, "cog", "embeddings.tif"), otherwise)
         return Choice(Has.COG_NATIVE, at(place, "cog", "f32.vrt"), floats)
+
+    def window(place: str, values: str, otherwise: Any) -> Choice:
+        """Return the VRT for windows; where there is none, what is read band by band."""
+        return Choice(Has.COG_WINDOW, at(place, "cog", "f32_window.vrt"), view(place, values, otherwise))
+
+    def asset(raw: dict[str, Any], href: Callable[[str, str, Any], Choice], slot: str) -> dict[str, Any]:
+        """Return a view of the converted pair, or the COG itself, or a view of the source."""
+        elsewhere = {
+            **addresses.stored(data),
+            **alternate(
+                addresses.mirrors, lambda place: href(place, place, at(place, "cog", "embeddings.tif"))
+            ),
+        }
+        return {
+            **raw,
+            "href": href(views, data, raw["href"]),
+            **{k: When(Has.COG, v) for k, v in elsewhere.items()},
+            "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
+            "file:size": When(Has.COG, Number(f"{slot}_size")),
+            "file:checksum": When(Has.COG, Text(f"1220{{{slot}_sha256}}")),
+            "file:header_size": When(Has.COG_FLOAT, Number("cog_f32_header")),
+        }
 
     def file(name: str, suffix: str, media: str, *, header: bool = True) -> dict[str, Any]:
         content = "visual" if name in ("visual", "thumbnail") else "cog"
@@ -313,10 +352,8 @@ def _cog_assets(
         return found | ({"file:header_size": Number(f"cog_{name}_header")} if header else {})
 
     embeddings = file("embeddings", "embeddings.tif", MEDIA_COG)
-    elsewhere = {
-        **addresses.stored(data),
-        **alternate(addresses.mirrors, lambda place: view(place, place, at(place, "cog", "embeddings.tif"))),
-    }
+    statistics = Statistics(Has.COG_STATISTICS, "band_statistics", BAND_NAMES, STATISTICS)
+    in_place = Has.NPY | Has.RAW_LANE
     return {
         "embeddings": Choice(
             Has.COG_NATIVE,
@@ -355,21 +392,10 @@ def _cog_assets(
                 # has one band or colours: rio-tiler takes bands without statistics for damaged ones.
             },
         ),
-        # A view of the converted pair, or the COG itself in the float32 profile, or a view of the source.
         "embeddings_f32": When(
-            Has.COG,
-            {
-                **raw_view,
-                "href": view(views, data, raw_view["href"]),
-                **{k: When(Has.COG, v) for k, v in elsewhere.items()},
-                "type": Choice(Has.COG_FLOAT, MEDIA_COG, MEDIA_VRT),
-                "bands": Statistics(Has.COG_STATISTICS, "band_statistics", BAND_NAMES, STATISTICS),
-                "file:size": When(Has.COG, Number("cog_f32_size")),
-                "file:checksum": When(Has.COG, Text("1220{cog_f32_sha256}")),
-                "file:header_size": When(Has.COG_FLOAT, Number("cog_f32_header")),
-            },
-            or_bits=Has.NPY | Has.RAW_LANE,
+            Has.COG, {**asset(raw_view, view, "cog_f32"), "bands": statistics}, or_bits=in_place
         ),
+        "embeddings_f32_window": When(Has.COG, asset(raw_window, window, "cog_f32_window"), or_bits=in_place),
         "visual": When(
             Has.COG_VISUAL,
             {

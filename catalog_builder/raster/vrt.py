@@ -1,12 +1,13 @@
 """VRT documents: float32 embeddings and raw arrays as views, so no pixel is stored twice.
 
-Three kinds of document, all pure functions from a description to XML:
+Four kinds of document, all pure functions from a description to XML:
 
 * :func:`raw_codes_vrt` and :func:`raw_scales_vrt` describe upstream's ``.npy`` files as they are on
   disk (an uncompressed array after a short header), so GDAL reads any window of them by range;
   :func:`raw_bytes_vrt` is what the float32 view reads of the codes.
 * :func:`f32_vrt` multiplies codes by scales with GDAL's built-in ``mul`` pixel function, whatever
   the two are: raw views, or COGs (:func:`cog_f32_vrt`).
+* :func:`cog_window_vrt` multiplies all bands of a COG pair at once, for GDAL 3.9 or newer.
 * :func:`band_vrt` is the same for one band, for clients that read one band per asset. It reads
   raw arrays through labels: see :mod:`catalog_builder.raster.label` for why.
 
@@ -39,9 +40,9 @@ from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
-VIEW_FORM = 2
-"""Version of the document of :func:`cog_f32_vrt`, recorded for those that are kept beside COGs. Version 1 is
-read wrongly by GDAL before 3.7."""
+VIEW_FORM = 3
+"""Version of the documents that are kept beside COGs, recorded with them. Version 1 of :func:`cog_f32_vrt` is
+read wrongly by GDAL before 3.7; up to version 2 there is no :func:`cog_window_vrt`."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
@@ -52,6 +53,9 @@ CODES_LUT = "-128:-128,127:127,128:-128,255:-1"
 """GDAL's look-up table from a code, or from the same byte read as unsigned, to the code: straight lines of
 slope 1, so every code is met exactly."""
 _LUT_ELEMENT = f"<LUT>{CODES_LUT}</LUT>"
+
+_NO_CODE = 128
+"""A number that no int8 code is."""
 
 _PIXEL_INTERLEAVED = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="INTERLEAVE">PIXEL</MDI></Metadata>\n'
 
@@ -244,6 +248,72 @@ def cog_f32_vrt(
     )
 
 
+def cog_window_vrt(raster: Raster, codes: str, gain: str, metadata: Metadata | None = None) -> str:
+    """Return the float32 view of a COG pair for windows and points: the ``embeddings_f32_window`` asset.
+
+    It reads all 128 bands of the codes in one call, so that GDAL 3.12 and newer merge the ranges of
+    neighbouring blocks; :func:`cog_f32_vrt` reads a band after the other, which takes a request per band and
+    block. It always reads all bands, and GDAL before 3.9 refuses it (``unrecognized subclass
+    'VRTProcessedRasterBand'``).
+
+    Parameters
+    ----------
+    raster
+        The grid of both COGs.
+    codes
+        The COG of codes, beside the view. Its overviews are the view's.
+    gain
+        The document of :func:`gain_vrt` over the scales, beside the view.
+    metadata
+        Dataset tags.
+
+    Notes
+    -----
+    Bands are declared, since GDAL 3.10 makes them int8 otherwise, and have no NoDataValue, as those of
+    :func:`f32_vrt`. The step has a nodata that no code is: the scale alone says where there is no data, so
+    that a code of -128 with a scale is a value, as there.
+    """
+    bands = "\n".join(
+        f'<VRTRasterBand dataType="Float32" band="{b + 1}" subClass="VRTProcessedRasterBand">'
+        f"<Description>{band_name(b)}</Description></VRTRasterBand>"
+        for b in range(N_BANDS)
+    )
+    name = escape(gain)
+    arguments = "\n".join(
+        f'<Argument name="{role}_dataset_filename_{b}">{name}</Argument>'
+        f'<Argument name="{role}_dataset_band_{b}">{band}</Argument>'
+        for b in range(1, N_BANDS + 1)
+        for role, band in (("gain", 1), ("offset", 2))
+    )
+    body = (
+        f'{bands}\n<Input><SourceFilename relativeToVRT="1">{escape(codes)}</SourceFilename></Input>\n'
+        "<ProcessingSteps><Step><Algorithm>LocalScaleOffset</Algorithm>\n"
+        '<Argument name="relativeToVRT">true</Argument>'
+        f'<Argument name="nodata">{_NO_CODE}</Argument>\n{arguments}\n</Step></ProcessingSteps>'
+    )
+    return _document(raster, metadata, body, subclass="VRTProcessedDataset")
+
+
+def gain_vrt(raster: Raster, scales: str) -> str:
+    """Return what :func:`cog_window_vrt` multiplies by, and what it subtracts: two bands, scales and zeros.
+
+    Parameters
+    ----------
+    raster
+        The grid of the scales.
+    scales
+        Their COG, beside this document. GDAL would resample it bilinearly at overviews, and pixels beside one
+        without data would become NaN: the source says nearest.
+    """
+    body = (
+        '<VRTRasterBand dataType="Float32" band="1"><SimpleSource resampling="nearest">'
+        f'<SourceFilename relativeToVRT="1">{escape(scales)}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand>\n"
+        '<VRTRasterBand dataType="Float32" band="2"/>'
+    )
+    return _document(raster, None, body)
+
+
 @dataclass(frozen=True, slots=True)
 class CogView:
     """What a document of :func:`cog_f32_vrt` says beside raster and sources; of any form there was."""
@@ -324,14 +394,20 @@ def _source(raster: Raster, source: VrtSource, band: int) -> str:
 
 
 def _document(
-    raster: Raster, metadata: Metadata | None, body: str, *, pixel_interleaved: bool = False
+    raster: Raster,
+    metadata: Metadata | None,
+    body: str,
+    *,
+    pixel_interleaved: bool = False,
+    subclass: str = "",
 ) -> str:
     """Wrap bands in a VRTDataset with the raster's size, CRS and transform."""
     tags = "".join(
         f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in (metadata or {}).items()
     )
+    kind = f' subClass="{subclass}"' if subclass else ""
     return (
-        f'<VRTDataset rasterXSize="{raster.width}" rasterYSize="{raster.height}">\n'
+        f'<VRTDataset rasterXSize="{raster.width}" rasterYSize="{raster.height}"{kind}>\n'
         + placement(raster)
         + (f"<Metadata>{tags}</Metadata>\n" if tags else "")
         + (_PIXEL_INTERLEAVED if pixel_interleaved else "")

@@ -42,8 +42,8 @@ WINDOW = (90, 500, 64, 48)
 GDALS = ("GDAL 3.6", "GDAL 3.10", "GDAL 3.12")
 TIFF_READERS = ("tifffile", "async-geotiff", "virtual-tiff")
 PIXEL_READERS = (*GDALS, "rioxarray", *TIFF_READERS, "geotiff.js")
-ASSETS = ("embeddings", "scales", "embeddings_f32", "unconverted")
-"""Of the converted tile, and the float32 view of the unconverted one."""
+ASSETS = ("embeddings", "scales", "embeddings_f32", "embeddings_f32_window", "unconverted")
+"""Of the converted tile, and the float32 view of the unconverted one, which is one for both keys."""
 ITEM_READERS = {
     "pystac": "items of the API",
     "pystac-client": "search of the API",
@@ -64,6 +64,10 @@ REFUSALS = {
         for asset in ASSETS[2:]
     },
     **{("geotiff.js", asset): ("Invalid byte order value", _NOT_A_TIFF) for asset in ASSETS[2:]},
+    ("GDAL 3.6", "embeddings_f32_window"): (
+        "unrecognized subclass 'VRTProcessedRasterBand'",
+        "no: needs GDAL 3.9",
+    ),
 }
 """What is refused, by which error, and what the table says of it."""
 WRONG = {
@@ -158,8 +162,10 @@ def _urls(server: Server) -> dict[str, str]:
     ids = f"{FIRST.name}_2024,{FIRST.name}_{RAW_YEAR}"
     found = httpx.get(f"{server.url}/search", params={"ids": ids}).json()["features"]
     assets = {item["properties"]["tessera:year"]: item["assets"] for item in found}
-    urls = {name: assets[2024][name]["href"] for name in ASSETS[:3]}
-    return {**urls, "unconverted": assets[RAW_YEAR]["embeddings_f32"]["href"]}
+    urls = {name: assets[2024][name]["href"] for name in ASSETS[:4]}
+    raw = {assets[RAW_YEAR][name]["href"] for name in ASSETS[2:4]}
+    assert len(raw) == 1
+    return {**urls, "unconverted": raw.pop()}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +182,7 @@ def wanted(server: Server, tiles: Converted) -> Mapping[str, Any]:
     return {
         "embeddings": stored("embeddings.tif"),
         "scales": stored("scales.tif"),
-        "embeddings_f32": tile_values(tiles, FIRST, 2024)[:, rows, columns],
+        **dict.fromkeys(ASSETS[2:4], tile_values(tiles, FIRST, 2024)[:, rows, columns]),
         "unconverted": tile_values(tiles, FIRST, RAW_YEAR)[:, rows, columns],
         "items": {f["id"]: [*shape(f["geometry"]).bounds, f["properties"]["tessera:year"]] for f in features},
     }
@@ -240,13 +246,16 @@ def _version(outcomes: dict[Key, Outcome], reader: str, lock: str) -> str:
 def test_the_table(outcomes: dict[Key, Outcome], wanted: Mapping[str, Any]) -> None:
     lock = (HERE / "readers.lock").read_text()
     lines = [
-        "| reader | version | `embeddings`, `scales` | `embeddings_f32`, converted | the same, unconverted |",
-        "|---|---|---|---|---|",
+        "| reader | version | `embeddings`, `scales` | `embeddings_f32`, converted"
+        " | `embeddings_f32_window`, converted | both, unconverted |",
+        "|---|---|---|---|---|---|",
     ]
     for reader in PIXEL_READERS:
-        codes, scales, floats, raw = (_cell(outcomes, wanted, (reader, asset)) for asset in ASSETS)
+        codes, scales, floats, windows, raw = (_cell(outcomes, wanted, (reader, asset)) for asset in ASSETS)
         pair = codes if codes == scales else f"{codes}; scales {scales}"
-        lines.append(f"| {reader} | {_version(outcomes, reader, lock)} | {pair} | {floats} | {raw} |")
+        lines.append(
+            f"| {reader} | {_version(outcomes, reader, lock)} | {pair} | {floats} | {windows} | {raw} |"
+        )
     lines += ["", "| reader | version | reads | items |", "|---|---|---|---|"]
     for reader, what in ITEM_READERS.items():
         cell = _cell(outcomes, wanted, (reader, "items"))

@@ -75,6 +75,9 @@ def _index(root: Path) -> Index:
     return CatalogFolder(root / "catalog").open_index()
 
 
+OF_A_PAIR = ["embeddings", "scales", "embeddings_f32", "embeddings_f32_window", "visual", "thumbnail"]
+
+
 def test_native_item(catalogue: Path) -> None:
     item = api_items(_index(catalogue), "http://cat")[f"{POLAR.name}_{YEAR}"]
     rows = latest(read_rows(catalogue / "catalog" / "cogs" / "ledger"))
@@ -82,11 +85,12 @@ def test_native_item(catalogue: Path) -> None:
     assert item["properties"]["tessera:cog"] is True
     assert item["properties"]["tessera:grid"] == "utm"
     assert item["properties"]["tessera:valid_fraction"] == row.valid_fraction
-    assert list(item["assets"])[:5] == ["embeddings", "scales", "embeddings_f32", "visual", "thumbnail"]
+    assert list(item["assets"])[:6] == OF_A_PAIR
     for key, role in (
         ("embeddings", "embeddings"),
         ("scales", "scales"),
         ("embeddings_f32", "vrt"),
+        ("embeddings_f32_window", "window"),
         ("visual", "visual"),
         ("thumbnail", "thumbnail"),
     ):
@@ -142,14 +146,16 @@ def test_float32_item_on_the_source_grid(catalogue: Path) -> None:
     embeddings = item["assets"]["embeddings"]
     assert (embeddings["data_type"], len(embeddings["bands"])) == ("float32", 128)
     assert "nodata" not in embeddings
-    asset = item["assets"]["embeddings_f32"]
-    assert asset["type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
-    assert "nodata" not in asset
-    assert asset["href"] == embeddings["href"]
-    for band, full in zip(embeddings["bands"], asset["bands"], strict=True):
+    for key in ("embeddings_f32", "embeddings_f32_window"):  # nothing to multiply: the COG itself
+        asset = item["assets"][key]
+        assert asset["type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
+        assert "nodata" not in asset
+        for fact in ("href", "file:size", "file:checksum", "file:header_size"):
+            assert asset[fact] == embeddings[fact]
+        assert asset["href"].endswith(row.files["embeddings"].path)
+    for band, full in zip(embeddings["bands"], item["assets"]["embeddings_f32"]["bands"], strict=True):
         wanted = {name: full["statistics"][name] for name in ("minimum", "maximum")}
         assert band == {"name": full["name"], "statistics": wanted}
-    assert asset["href"].endswith(row.files["embeddings"].path)
     with rasterio.open(catalogue / "catalog" / "cogs" / row.files["embeddings"].path) as ds:
         assert list(ds.transform) == item["properties"]["proj:transform"]
 
@@ -264,7 +270,7 @@ def test_ledger_alone_is_a_catalogue(tmp_path: Path) -> None:
     options = BuildOptions(dataset=dataset("synthetic"), source_root=str(tmp_path))
     assert build([], tmp_path / "catalog", options).items == 1
     (item,) = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "").values()
-    assert list(item["assets"]) == ["embeddings", "scales", "embeddings_f32"]
+    assert list(item["assets"]) == OF_A_PAIR[:4]
 
 
 def test_items_and_collection_are_valid_stac(catalogue: Path) -> None:
@@ -278,7 +284,7 @@ def test_items_and_collection_are_valid_stac(catalogue: Path) -> None:
         pystac.Item.from_dict(core, migrate=False).validate()
     (document,) = index.documents.values()
     assets = json.loads(document)["item_assets"]
-    assert list(assets)[:5] == ["embeddings", "scales", "embeddings_f32", "visual", "thumbnail"]
+    assert list(assets)[:6] == OF_A_PAIR
     assert assets["embeddings"]["nodata"] == -128
     assert assets["embeddings_f32"]["bands"][5] == {"name": "b005"}
 

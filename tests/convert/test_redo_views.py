@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import rasterio
 
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.run import build
+from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.estimate import estimate
@@ -25,8 +29,11 @@ from catalog_builder.convert.tile import profiles
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.raster.vrt import cog_f32_vrt
+from catalog_builder.tile.datasets import dataset
 from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import sample_basis, write_column
+from tests.support.arrays import same_bits
+from tests.support.catalogs import api_items
 
 
 def _run(source: Path, out: Path | str, redo: Any = None, **options: Any) -> RunReport:
@@ -43,8 +50,9 @@ def earlier_view(*args: Any, **kwargs: Any) -> str:
 
 def forget_view(text: bytes) -> bytes:
     """Return a ledger's lines without what version 0.1 did not write down."""
+    since = ("view", "window", "gain")
     rows = [orjson.loads(line) for line in text.splitlines()]
-    return b"".join(orjson.dumps({k: v for k, v in row.items() if k != "view"}) + b"\n" for row in rows)
+    return b"".join(orjson.dumps({k: v for k, v in row.items() if k not in since}) + b"\n" for row in rows)
 
 
 def _earlier(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, **options: Any) -> RunReport:
@@ -84,10 +92,11 @@ def test_renewed_views_are_those_of_a_conversion_of_today(
     assert (done.converted, done.renewed, done.skipped, done.failed) == (0, 3, 0, ())
     after, wanted = _rows(out), _rows(fresh)
     assert done.bytes_in == 0
-    assert done.bytes_out == sum(row.files["vrt"].size for row in after.values())
+    views = ("vrt", "window", "gain")
+    assert done.bytes_out == sum(row.files[view].size for row in after.values() for view in views)
     for job, row in after.items():
         assert row.files == wanted[job].files, "names, sizes and hashes"
-        assert (row.view, row.content, row.statistics) == (2, wanted[job].content, wanted[job].statistics)
+        assert (row.view, row.content, row.statistics) == (3, wanted[job].content, wanted[job].statistics)
         for role in ("embeddings", "scales"):
             one, two = (out / found[job].files[role].path for found in (before, after))
             assert one != two
@@ -126,6 +135,35 @@ def test_a_view_that_changed_is_left_and_said(tmp_path: Path, monkeypatch: pytes
     assert "SHA-256" in problem.problems[0]
 
 
+def test_an_item_without_a_view_for_windows_names_the_other(tmp_path: Path) -> None:
+    """The key is in every item; what it names is made by ``--redo view``, and then by a build."""
+    source, home = write_column(tmp_path / "src"), tmp_path / "catalog"
+    out = home / "cogs"
+    assert _run(source, out).converted == 3
+    for path in (out / "ledger").iterdir():
+        path.write_bytes(forget_view(path.read_bytes()))
+
+    def items() -> list[tuple[LedgerRow, dict[str, Any]]]:
+        build([], home, BuildOptions(dataset=dataset("synthetic"), source_root=str(source)))
+        found = api_items(CatalogFolder(home).open_index(), "http://cat")
+        return [
+            (row, found[f"{row.tile.name}_{row.year}"]["assets"]) for row in _rows(out).values() if row.tile
+        ]
+
+    for _, assets in items():
+        one, other = assets["embeddings_f32_window"], assets["embeddings_f32"]
+        for fact in ("href", "type", "file:size", "file:checksum"):
+            assert one[fact] == other[fact]
+    assert _run(source, out, redo="view").renewed == 3
+    for row, assets in items():
+        asset, file = assets["embeddings_f32_window"], row.files["window"]
+        assert asset["href"] == f"http://cat/data/cogs/{file.path}"
+        assert (asset["file:size"], asset["file:checksum"]) == (file.size, f"1220{file.sha256}")
+        assert (out / row.files["gain"].path).is_file()
+        with rasterio.open(out / file.path) as ds, rasterio.open(out / row.files["vrt"].path) as other_ds:
+            assert same_bits(ds.read(), other_ds.read())
+
+
 @pytest.mark.service
 def test_the_commands_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_column(tmp_path / "src"), tmp_path / "out"
@@ -141,10 +179,11 @@ def test_the_commands_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     views = found["tiles"]["earlier_views"]
     assert views["files"] == [row.files["vrt"].path for _, row in sorted(_rows(out).items())]
     text = command("validate", str(out), "--no-pixels")
-    assert "warn 3 float32 views are read wrongly by GDAL before 3.7" in text
+    assert "warn 3 float32 views are of an earlier form" in text
+    assert "read wrongly by GDAL before 3.7" in text
     assert all(path in text for path in views["files"])
-    assert "3 of those done already have a float32 view that GDAL before 3.7" in command(*convert)
-    assert "3 of those done already have a float32 view" in command(*convert, "--dry-run")
+    for more in ((), ("--dry-run",)):
+        assert "3 of those done already have float32 views of an earlier form" in command(*convert, *more)
     told = views["command"].split()[1:]
     at = told.index("SOURCE...")
     told[at : at + 1] = [str(source)]

@@ -191,7 +191,8 @@ def test_only_what_the_manifest_knows_is_said(tmp_path: Path, monkeypatch: pytes
     }
     bare = tile_table([(tile, 2024)], npy_sha256=[None], scales_sha256=[None])
     item = _one(tmp_path / "1", monkeypatch, ManifestPart("m", None, bare))
-    assert set(item["assets"]) == {"embeddings", "embeddings_f32", "source_npy", "source_scales"}
+    views = {"embeddings_f32", "embeddings_f32_window"}
+    assert set(item["assets"]) == {"embeddings", *views, "source_npy", "source_scales"}
     embeddings, npy = item["assets"]["embeddings"], item["assets"]["source_npy"]
     assert (embeddings["href"], embeddings["type"]) == (npy["href"], npy["type"])
     assert (embeddings["data_type"], embeddings["tessera:scales"]) == ("int8", "source_scales")

@@ -139,7 +139,7 @@ def expected_assets(tile: TileId, has: TileYear) -> set[str]:
     npy, geotiff = has["source"] in ("npy", "both"), has["source"] in ("geotiff", "both")
     keys = {"embeddings"}
     if has["cog"] or (npy and has["sizes"] != "odd"):
-        keys.add("embeddings_f32")
+        keys |= {"embeddings_f32", "embeddings_f32_window"}
     if has["cog"] == "native":
         keys.add("scales")
     if has["cog"] and has["visual"]:

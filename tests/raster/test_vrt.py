@@ -22,7 +22,9 @@ from catalog_builder.raster.vrt import (
     band_name,
     band_vrt,
     cog_f32_vrt,
+    cog_window_vrt,
     f32_vrt,
+    gain_vrt,
     raw_bytes_vrt,
     raw_codes_vrt,
     raw_scales_vrt,
@@ -32,6 +34,7 @@ from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Raster, TileId
 from tests.conftest import SUPPORT, plain_environment
 from tests.support.arrays import POLAR, RawTile, same_bits, write_raw_tile
+from tests.support.pixels import same
 
 Arrays = list[npt.NDArray[Any]]
 Codes = npt.NDArray[np.int8]
@@ -244,6 +247,109 @@ def test_cog_view(pair: tuple[Path, Raster], block: tuple[int, int] | None, gdal
         wanted = _level(folder, "q", level).astype(np.float32) * _level(folder, "s", level)
         assert same_bits(array, wanted), level
     assert np.isnan(full[0, 0]).all()
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a view for windows over a pair of odd size, with its overviews: data and none side by side.
+
+    Overviews are other pixels, so that no level passes for another one's means.
+    """
+    folder = tmp_path_factory.mktemp("windows")
+    raster = Raster(32631, Affine(10, 0, 300000, 0, -10, 5800000), 409, 299)
+    rng = np.random.default_rng(3)
+    for name, count in (("q", 128), ("s", 1)):
+        profile = {"width": raster.width, "height": raster.height, "count": count}
+        tiles = {"tiled": True, "blockxsize": 48, "blockysize": 48, "interleave": "band"}
+        place = {
+            "crs": "EPSG:32631",
+            "transform": raster.transform,
+            "nodata": -128 if name == "q" else np.nan,
+        }
+        dtype = "int8" if name == "q" else "float32"
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", dtype=dtype, **place, **profile, **tiles
+        ):
+            pass
+        with rasterio.open(folder / f"{name}.tif", "r+") as ds:
+            ds.build_overviews([2, 4, 8], rasterio.enums.Resampling.nearest)
+    for level in (None, 0, 1, 2):
+        options = {} if level is None else {"OVERVIEW_LEVEL": level}
+        with (
+            rasterio.open(folder / "q.tif", "r+", **options) as q,
+            rasterio.open(folder / "s.tif", "r+", **options) as s,
+        ):
+            codes = rng.integers(-127, 128, (128, *q.shape)).astype(np.int8)
+            scales = rng.uniform(0.01, 0.1, q.shape).astype(np.float32)
+            scales.ravel()[:8] = 0, -0.0, 1e-42, 3e38, np.inf, -np.inf, -0.5, 1
+            codes[:, 1, 7] = -128  # with a scale: a value
+            none = rng.random(q.shape) < 0.2
+            codes[:, none], scales[none] = -128, np.nan
+            q.write(codes)
+            s.write(scales, 1)
+    tags = tessera_metadata(dataset("v1"), TileId.from_name("grid_0.15_52.05"), 2024)
+    (folder / "window.vrt").write_text(cog_window_vrt(raster, "q.tif", "gain.vrt", tags))
+    (folder / "gain.vrt").write_text(gain_vrt(raster, "s.tif"))
+    return folder
+
+
+def _product(folder: Path, level: int | None) -> npt.NDArray[np.float32]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        values: Floats = _level(folder, "q", level).astype(np.float32) * _level(folder, "s", level)
+    return values
+
+
+def test_window_view(windows: Path, gdal_python: Path) -> None:
+    """Any window of any level: numpy's product of the two files' own pixels of that level."""
+    levels = {level: _product(windows, level) for level in (None, 0, 1, 2)}
+    assert all(0.7 < np.isfinite(values).mean() < 0.9 for values in levels.values())
+    rng = np.random.default_rng(4)
+    reads: list[dict[str, Any]] = []
+    for level, values in levels.items():
+        height, width = values.shape[:2]
+        for _ in range(25):
+            x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+            size = int(rng.integers(1, width - x + 1)), int(rng.integers(1, height - y + 1))
+            reads.append({"window": [x, y, *size], "overview": level})
+        reads.append({"overview": level})
+    arrays, about = read(gdal_python, windows / "window.vrt", *reads)
+    for asked, array in zip(reads, arrays, strict=True):
+        values = levels[asked["overview"]]
+        x, y, width, height = asked.get("window", (0, 0, *values.shape[1::-1]))
+        assert same(array, values[y : y + height, x : x + width]), asked
+    full = levels[None]
+    assert np.isnan(full).all(axis=2).sum() > 1000, "no data, which is NaN in every band"
+    assert (full[1, 7] == -128 * _level(windows, "s", None)[1, 7]).all(), "a code of -128 with a scale"
+    assert (about["count"], about["dtypes"], about["nodata"]) == (128, ["float32"], None)
+    assert (about["overviews"], about["epsg"]) == ([2, 4, 8], 32631)
+    assert about["descriptions"] == [f"Tessera_Band_{i}" for i in range(128)]
+    assert about["tags"]["TESSERA_YEAR"] == "2024"
+
+
+def test_window_view_reduced(windows: Path, gdal_python: Path) -> None:
+    """Fewer pixels than there are come from the stored level, not from full resolution."""
+    sizes = [_level(windows, "s", level).shape[:2] for level in (0, 1, 2)]
+    arrays, _ = read(gdal_python, windows / "window.vrt", *[{"out": list(size)} for size in sizes])
+    for level, array in enumerate(arrays):
+        assert same(array, _product(windows, level)), level
+
+
+def test_window_view_in_any_buffer(windows: Path, gdal_python: Path) -> None:
+    reads = [{"window": [60, 33, 50, 70], "dtype": dtype} for dtype in ("float32", "float64", "complex64")]
+    arrays, _ = read(gdal_python, windows / "window.vrt", *reads)
+    wanted = _product(windows, None)[33:103, 60:110]
+    for array in arrays:
+        assert same(array.real.astype(np.float32), wanted)
+
+
+def test_window_view_is_refused_by_gdal_36(windows: Path, gdal36: Path) -> None:
+    """With a reason, and without a value: docs/clients.md quotes it."""
+    command = [gdal36, SUPPORT / "gdal_reader.py", windows / "window.vrt", "out.npz", "[{}]"]
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    reason = "VRTRasterBand of unrecognized subclass 'VRTProcessedRasterBand'"
+    assert reason in done.stderr
+    assert reason in (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 
 
 def test_cog_view_on_gdal_36(pair: tuple[Path, Raster], gdal36: Path) -> None:

@@ -254,14 +254,17 @@ def test_a_long_proxied_answer_is_fetched_in_long_pieces(home: tuple[Store, str]
         assert (away.status_code, away.headers["retry-after"]) == (503, "5")
 
 
-@pytest.mark.parametrize("how", ["vsis3", "presigned", "data redirected", "data proxied", "view", "bands"])
+@pytest.mark.parametrize(
+    "how", ["vsis3", "presigned", "data redirected", "data proxied", "view", "window", "bands"]
+)
 def test_gdal_reads_the_pixels(
     home: tuple[Store, str], private: httpx.Client, gdal_python: Path, how: str, tmp_path: Path
 ) -> None:
     store, address = home
-    expected = _pixels(str(_local("f32.vrt" if how in ("view", "bands") else "embeddings.tif")))
-    item = private.get(f"{ITEM}?hrefs={'presigned' if how in ('presigned', 'view') else 's3'}").json()
-    href = item["assets"]["embeddings_f32" if how == "view" else "embeddings"]["href"]
+    views = {"view": "embeddings_f32", "window": "embeddings_f32_window"}
+    expected = _pixels(str(_local("f32.vrt" if how in (*views, "bands") else "embeddings.tif")))
+    item = private.get(f"{ITEM}?hrefs={'presigned' if how in ('presigned', *views) else 's3'}").json()
+    href = item["assets"][views.get(how, "embeddings")]["href"]
     below = (
         urlsplit(href).path.removeprefix(f"/{store.bucket}")
         if how == "presigned"
@@ -273,7 +276,7 @@ def test_gdal_reads_the_pixels(
             "presigned": f"/vsicurl/{href}",
             "data redirected": f"/vsicurl/{private.base_url}/data{below.removeprefix('/cat')}",
             "data proxied": f"/vsicurl/{proxy.url}/data{below.removeprefix('/cat')}",
-            "view": f"/vsicurl/{href}",
+            **dict.fromkeys(views, f"/vsicurl/{href}"),
             "bands": f"/vsicurl/{private.base_url}/source/synthetic/2024/{FIRST.name}/{FIRST.name}_b005.vrt",
         }[how]
         extra = {**environment(store), "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}

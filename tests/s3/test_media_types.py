@@ -93,6 +93,9 @@ def _served(http: httpx.Client, path: str) -> str:
     return str(found.headers["content-type"])
 
 
+VIEWS = {"embeddings_f32", "embeddings_f32_window"}
+
+
 @pytest.mark.parametrize("year", [NATIVE, FLOAT, RAW])
 def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> None:
     store, _ = home
@@ -102,7 +105,7 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
         expected = {
             **EXPECTED,
             "embeddings": "application/x-npy" if year == RAW else COG,
-            "embeddings_f32": COG if year == FLOAT else "image/x.vrt",
+            **dict.fromkeys(VIEWS, COG if year == FLOAT else "image/x.vrt"),
         }[key]
         assert asset["type"] == expected, key
         place = urlsplit(asset["href"])
@@ -114,15 +117,15 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
             assert _stored(store, f"cat/{place.path.removeprefix('/data/')}") == expected, key
             assert _served(http, place.path) == expected, key
             looked_at.add(key)
-        elif key == "embeddings_f32":  # made as it is asked for
+        elif key in VIEWS:  # made as it is asked for
             assert _served(http, place.path) == expected, key
             looked_at.add(key)
     assert (
         looked_at
         == {
-            NATIVE: {"embeddings", "scales", "embeddings_f32", "visual", "thumbnail"},
-            FLOAT: {"embeddings", "embeddings_f32", "visual", "thumbnail"},
-            RAW: {"embeddings_f32"},
+            NATIVE: {"embeddings", "scales", *VIEWS, "visual", "thumbnail"},
+            FLOAT: {"embeddings", *VIEWS, "visual", "thumbnail"},
+            RAW: VIEWS,
         }[year]
     )
 

@@ -260,7 +260,7 @@ def test_views_are_renewed_inside_the_store(store: Store, monkeypatch: pytest.Mo
     assert not [a for a in store.log if a.method == "GET" and ".tif" in a.path]
     (row,) = latest(read_rows(f"{out}/ledger")).values()
     assert before < set(store.stored("cogs/synthetic"))
-    assert len(store.stored("cogs/synthetic")) == len(before) + 3
+    assert len(store.stored("cogs/synthetic")) == len(before) + 5  # codes, scales and the three documents
     for file in row.files.values():
         head = storage.s3.objects.head(f"{out}/{file.path}")
         assert head is not None

@@ -10,7 +10,7 @@ from catalog_builder.errors import (
     SchemaVersionError,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Incremented whenever the tables change; an index of another version is rejected with a message."""
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -67,12 +67,17 @@ class LedgerRow:
     note: str = ""
     """Anomalies: why codes could not be recovered, garbage scales, codes of -128."""
     content: str = ""
-    """8 hex digits of embeddings, scales and VRT together: part of their names."""
+    """8 hex digits of embeddings, scales and views together: part of their names."""
     visual_content: str = ""
     """8 hex digits of visual and thumbnail: part of their names."""
     embeddings: FileRow | None = None
     scales: FileRow | None = None
+    gain: FileRow | None = None
+    """What the float32 view for windows multiplies by: the scales, by a VRT."""
     vrt: FileRow | None = None
+    """The float32 view."""
+    window: FileRow | None = None
+    """The float32 view for windows."""
     visual: FileRow | None = None
     thumbnail: FileRow | None = None
     sources: tuple[SourceRow, ...] = ()
@@ -101,9 +106,9 @@ class LedgerRow:
     predictor: int | None = None
     """TIFF tag 317 of the embeddings, 1 is none; None in earlier versions' rows."""
     view: int | None = None
-    """:data:`~catalog_builder.raster.vrt.VIEW_FORM` of the float32 view; None in earlier versions' rows."""
+    """:data:`~catalog_builder.raster.vrt.VIEW_FORM` of the float32 views; None in earlier versions' rows."""
     only: Literal["", "view"] = ""
-    """``view``: this attempt wrote the float32 view alone; what is said of pixels is of the one before."""
+    """``view``: this attempt wrote the float32 views alone; what is said of pixels is of the one before."""
     epsg: int | None = None
     transform: tuple[float, ...] = ()
     """Six affine coefficients (a, b, c, d, e, f)."""
@@ -136,7 +141,7 @@ class LedgerRow:
 
     @property
     def has_earlier_view(self) -> bool:
-        """Whether the float32 view beside it is of an earlier form, which some GDAL reads wrongly."""
+        """Whether the float32 views are of an earlier form: read wrongly by some GDAL, or one missing."""
         return self.ok and self.vrt is not None and self.view != VIEW_FORM
 
     @property
@@ -154,7 +159,7 @@ class LedgerRow:
     def bytes_out(self) -> int:
         """Bytes written."""
         if self.only:
-            return self.vrt.size if self.vrt else 0
+            return sum(file.size for file in (self.gain, self.vrt, self.window) if file)
         return sum(f.size for f in self.files.values())
 
     def to_json(self) -> bytes:

@@ -5,6 +5,8 @@ Files are written to a hidden staging folder and renamed to names that contain t
     <out>/<dataset>/<year>/<grid>/<grid>_<year>_<content>_embeddings.tif    int8 (128 bands), or float32
                                                         _scales.tif        float32, native profile only
                                                         _f32.vrt           the two multiplied, native only
+                                                        _f32_window.vrt    the same, all bands at once
+                                                        _gain.vrt          the scales, for the view before
                                   <grid>_<year>_<colour>_visual.tif        uint8, 3 bands
                                                         _thumbnail.png
 

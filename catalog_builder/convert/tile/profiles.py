@@ -20,14 +20,23 @@ from catalog_builder.convert.tile.staging import staged_file
 from catalog_builder.item.basis import BASIS_FILE
 from catalog_builder.item.item import STATISTICS
 from catalog_builder.item.statistics import encode_code_range, encode_statistics
-from catalog_builder.raster.vrt import VIEW_FORM, CogView, cog_f32_vrt, tessera_metadata
+from catalog_builder.raster.vrt import (
+    VIEW_FORM,
+    CogView,
+    cog_f32_vrt,
+    cog_window_vrt,
+    gain_vrt,
+    tessera_metadata,
+)
 from catalog_builder.tile.grid import Raster, TileId
 
 VISUAL_BLOCK = 256
 _SUFFIXES = {
     "embeddings": "embeddings.tif",
     "scales": "scales.tif",
+    "gain": "gain.vrt",
     "vrt": "f32.vrt",
+    "window": "f32_window.vrt",
     "visual": "visual.tif",
     "thumbnail": "thumbnail.png",
 }
@@ -94,46 +103,48 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
 def write_view(
     folder: Path, view: CogView, raster: Raster, options: ConvertOptions, row: LedgerRow
 ) -> LedgerRow:
-    """Write the float32 view of a pair; return its row with the names of all three.
+    """Write the float32 views of a pair; return its row with the names of all files.
 
     Parameters
     ----------
     folder
-        Of staged files; the view is ``vrt`` there.
+        Of staged files; the views are ``vrt``, ``window`` and its ``gain`` there.
     view, raster
-        What is in the view.
+        What is in the views.
     options
-        Whether it is flushed to disk.
+        Whether they are flushed to disk.
     row
         A tile-year's, with ``embeddings`` and ``scales`` under whatever names.
     """
     tile, year, embeddings, scales = row.tile, row.year, row.embeddings, row.scales
     if tile is None or year is None or embeddings is None or scales is None:
         raise ValueError(f"{row.job} is no pair of codes and scales")
-
-    def text_of(name: str) -> str:
-        return cog_f32_vrt(
-            raster,
-            f"{name}_{_SUFFIXES['embeddings']}",
-            f"{name}_{_SUFFIXES['scales']}",
-            view.metadata,
-            block=view.block,
-            overviews=view.overviews,
-        )
-
-    content = _content(embeddings.sha256, scales.sha256, text_of(""))
+    content = _content(embeddings.sha256, scales.sha256, *_views("", view, raster).values())
     base = _base(row.dataset, year, tile, content)
-    text = text_of(_stem(year, tile, content)).encode()
-    with staged_file(folder / "vrt", options) as stream:
-        stream.write(text)
+    files: dict[str, Any] = {}
+    for role, text in _views(_stem(year, tile, content), view, raster).items():
+        data = text.encode()
+        with staged_file(folder / role, options) as stream:
+            stream.write(data)
+        files[role] = FileRow(base + _SUFFIXES[role], len(data), hashlib.sha256(data).hexdigest())
     return replace(
         row,
         content=content,
         embeddings=replace(embeddings, path=base + _SUFFIXES["embeddings"]),
         scales=replace(scales, path=base + _SUFFIXES["scales"]),
-        vrt=FileRow(base + _SUFFIXES["vrt"], len(text), hashlib.sha256(text).hexdigest()),
+        **files,
         view=VIEW_FORM,
     )
+
+
+def _views(stem: str, view: CogView, raster: Raster) -> dict[str, str]:
+    """Return the documents of the float32 views by role, for a pair whose names begin with ``stem``."""
+    codes, scales, gain = (f"{stem}_{_SUFFIXES[role]}" for role in ("embeddings", "scales", "gain"))
+    return {
+        "gain": gain_vrt(raster, scales),
+        "vrt": cog_f32_vrt(raster, codes, scales, view.metadata, block=view.block, overviews=view.overviews),
+        "window": cog_window_vrt(raster, codes, gain, view.metadata),
+    }
 
 
 def write_float(folder: Path, source: Source, options: ConvertOptions, row: LedgerRow) -> LedgerRow:

@@ -1,7 +1,7 @@
-"""Write the float32 view of a converted tile-year anew, where its form is an earlier one. No pixel is read.
+"""Write the float32 views of a converted tile-year anew, if they are of an earlier form. No pixel is read.
 
-The names of the three files hold a hash of all of them, and are never given to other bytes. So codes and
-scales get a second name beside the new view: by a hard link where the disk has them, by a copy inside the
+The names of a tile-year's files hold a hash of all of them, and are never given to other bytes. So codes and
+scales get a second name beside the new views: by a hard link where the disk has them, by a copy inside the
 store in S3. What was there stays for the catalogues that name it.
 """
 
@@ -23,7 +23,7 @@ from catalog_builder.tile.grid import Raster
 
 
 def renew_view(row: LedgerRow, options: ConvertOptions) -> LedgerRow:
-    """Write a result's float32 view in the form of now; return its row with the new names.
+    """Write a result's float32 views in the form of now; return its row with the new names.
 
     Parameters
     ----------
