@@ -11,6 +11,9 @@ zone's northern CRS. Saved are, by the number n of the window, ``codes_n`` (H, W
 ``python geotessera11.py probe STORE YEAR JSON`` prints what geotessera says of points, a list of
 ``[longitude, latitude]``: valid, water, nodata or outside.
 
+``python geotessera11.py place JSON`` prints where it puts tiles, ``[longitude, latitude]`` by zone, in
+the Zarr store of their land list: ``[west, top, rows, columns, [[row, column, height, width], …]]`` by zone.
+
 ``python geotessera11.py constants`` prints what it takes for granted of the first of these stores.
 """
 
@@ -71,6 +74,18 @@ def probe(store, year, points):
     print(json.dumps([client.probe(*point, int(year), search_px=0)[1] for point in json.loads(points)]))
 
 
+def place(zones):
+    from geotessera.zarr import _compute_zone_grid_from_landmask, _tile_pixel_offset, project_tile
+
+    found = {}
+    for zone, centres in json.loads(zones).items():
+        grid = _compute_zone_grid_from_landmask(int(zone), centres, [2024])
+        tiles = [project_tile(lon, lat, 2024) for lon, lat in centres]
+        windows = [[*_tile_pixel_offset(tile, grid), tile.height, tile.width] for tile in tiles]
+        found[zone] = [grid.origin_x, grid.origin_y, grid.height_px, grid.width_px, windows]
+    print(json.dumps(found))
+
+
 def constants():
     from geotessera import zarr
 
@@ -78,4 +93,6 @@ def constants():
 
 
 if __name__ == "__main__":
-    {"make": make, "read": read, "probe": probe, "constants": constants}[sys.argv[1]](*sys.argv[2:])
+    {"make": make, "read": read, "probe": probe, "place": place, "constants": constants}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -25,7 +25,7 @@ from zarr.codecs import BloscCodec
 from zarr.codecs.numcodecs import PCodec
 
 from catalog_builder.cli import main
-from catalog_builder.errors import StorageError
+from catalog_builder.errors import GridError, StorageError
 from catalog_builder.extras import install_line
 from catalog_builder.stores.open import open_store, read_region
 from catalog_builder.synthetic.sample import Written
@@ -194,6 +194,24 @@ def test_the_zarr_store_is_the_one_that_geotessera_makes(
     }
     assert sums[0] == sums[1]
     assert sum("/c/7/" in name for name in sums[1]) == 2
+
+
+def test_tiles_lie_where_geotessera_puts_them(geotessera11: Path) -> None:
+    """Tiles of any latitude, in the first and last zones too, and at the edges of zones."""
+    rng = np.random.default_rng(3)
+    zones: dict[int, list[TileId]] = {}
+    for zone in (1, 17, 31, 33, 60):
+        rows = [*rng.integers(100, 1740, 40), 100, 1739, 899, 900]
+        cols = [*rng.integers(0, 60, 40), 0, 59, 30, 30]
+        zones[zone] = [
+            TileId.from_row_col(int(r), int(c) + 60 * (zone - 1)) for r, c in zip(rows, cols, strict=True)
+        ]
+    centres = {zone: [(tile.lon, tile.lat) for tile in tiles] for zone, tiles in zones.items()}
+    theirs = json.loads(oracle(geotessera11, "place", json.dumps(centres)))
+    for zone, tiles in zones.items():
+        group = zarr_store.zone_group(zone, tiles, [YEAR])
+        mine = [[*group.position(t.raster()), *t.raster().shape] for t in tiles]
+        assert [group.west, group.top, *group.shape, mine] == theirs[str(zone)]
 
 
 def test_constants_are_geotesseras(geotessera11: Path) -> None:
@@ -408,6 +426,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert f"{tmp_path / 'zarr'}: has a sample of other tiles" in capsys.readouterr().err
     assert run("--container", "cog") == 2
     assert "expected one of npy, zarr, icechunk, found 'cog'" in capsys.readouterr().err
+
+
+def test_years_and_places_beyond_the_usual(tmp_path: Path) -> None:
+    far = TileId.from_name("grid_15.05_84.05")  # Icechunk groups end at 84 degrees north
+    with pytest.raises(GridError, match=r"grid_15\.05_84\.05 is not within 33N"):
+        sample_store(tmp_path, "icechunk", tile_years=[(far, 2016)], workers=1)
+    assert list(tmp_path.iterdir()) == []
+    made = sample_store(tmp_path, "zarr", tile_years=[(far, 2016)], workers=1)
+    group = zarr.open_group(made.store, mode="r")["utm33"]
+    assert list(np.asarray(group["time"])) == list(range(2016, 2026))
+    assert np.isfinite(group["scales"][0, :1200, :200]).any()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
