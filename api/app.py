@@ -60,6 +60,7 @@ from catalog_builder.errors import (  # noqa: E402
     TesseraError,
     UnavailableError,
 )
+from catalog_builder.extras import install_line  # noqa: E402
 from catalog_builder.item.roles import LEDGER  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
 from catalog_builder.storage.headers import REVALIDATE  # noqa: E402
@@ -131,7 +132,7 @@ def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[
             from api.pgstac.store import PgstacStore
         except ImportError as exc:
             raise CatalogError(
-                f"the backend pgstac needs stac-fastapi-pgstac: pip install 'tessera-stac[pgstac]' ({exc})"
+                f"the backend pgstac needs stac-fastapi-pgstac ({exc}): {install_line('pgstac')}"
             ) from exc
         database = PgstacStore(folder, settings, metrics.refresh_failed)
         return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)

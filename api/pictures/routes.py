@@ -1,4 +1,4 @@
-"""Images of items and map tiles of a collection, with the extra ``tessera-stac[tiles]`` (titiler).
+"""Images of items and map tiles of a collection, with the extra ``tiles`` (titiler).
 
 ::
 
@@ -41,6 +41,8 @@ from catalog_builder.errors import QueryError
 from catalog_builder.storage.headers import MEDIA_PNG
 from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
+
+NOT_INSTALLED = "this server does not render images: it was installed without the extra 'tiles'"
 
 if TYPE_CHECKING:
     from api.pictures.sources import Pictures
@@ -139,7 +141,7 @@ class _Pages:
     async def _draw(self, request: Request, draw: Callable[[Pictures], bytes]) -> Response:
         """Return a PNG that is rendered in a thread, unless the client already has it."""
         if not self._installed:
-            raise NotFoundError("this server does not render images: install tessera-stac[tiles]")
+            raise NotFoundError(NOT_INSTALLED)
         snapshot = self._store.current()
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:
@@ -164,7 +166,7 @@ class _Pages:
         self, request: Request, name: str, address: str, bounds: Bounds, low: int, high: int
     ) -> Response:
         if not self._installed:
-            raise NotFoundError("this server does not render images: install tessera-stac[tiles]")
+            raise NotFoundError(NOT_INSTALLED)
         caching = Caching(request, self._store.current(), self._settings)
         west, south, east, north = bounds
         document = {

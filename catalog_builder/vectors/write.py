@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
+from catalog_builder.extras import install_line
 from catalog_builder.pixels.values import NODATA_CODE, Pixels, Values
 from catalog_builder.storage.local import in_one_step
 from catalog_builder.tile.datasets import Dataset
@@ -232,7 +233,7 @@ def require(kind: Format) -> None:
     needed = {"netcdf": ("xarray", "h5netcdf", "h5py"), "zarr": ("xarray", "zarr")}.get(kind, ())
     missing = [n for n in needed if find_spec(n) is None]
     if missing:
-        raise StorageError(f"{kind} needs {' and '.join(missing)}: install 'tessera-stac[formats]'")
+        raise StorageError(f"{kind} needs {' and '.join(missing)}: {install_line('formats')}")
 
 
 def _write_xarray(path: Path, kind: str, mosaic: Mosaic) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import zipfile
 from pathlib import Path
@@ -25,7 +27,7 @@ ITEM = f"{TILE}_{YEAR}"
 BBOX = "0,84.9,0.1,85"
 COLLECTION = "tessera-synthetic"
 VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
-EXTRAS = {"dask": "dask", "pgstac": "pypgstac", "formats": "xarray", "tiles": "titiler"}
+EXTRAS = {"dask": "dask", "pgstac": "pypgstac", "formats": "xarray", "tiles": "titiler", "zarr": "icechunk"}
 
 
 @pytest.fixture(scope="module")
@@ -141,21 +143,40 @@ def test_get_and_preview(wheel: Installed, folder: Path) -> None:
         assert (folder / file).stat().st_size > 500
 
 
+def _install(wheel: Installed, done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what the command that an error names would install, without versions."""
+    (line,) = [line for line in (done.stderr + done.stdout).splitlines() if " -m pip install " in line]
+    python, *command = shlex.split(line[line.index(str(wheel.python)) :])
+    assert [python, *command[:3]] == [str(wheel.python), "-m", "pip", "install"]
+    return [re.split("[<>=~!]", requirement)[0] for requirement in command[3:]]
+
+
 def test_what_needs_an_extra_says_so(wheel: Installed, folder: Path) -> None:
     database = "postgresql://nobody@127.0.0.1:1/none"
-    for arguments, extra in (
-        (("get", "cat", "--bbox", BBOX, "--out", "nc", "--format", "netcdf"), "formats"),
-        (("get", "cat", "--bbox", BBOX, "--out", "zr", "--format", "zarr"), "formats"),
-        (("convert", "cat", "--dask", "local"), "dask"),
-        (("export", "cat", "--pgstac", "--dsn", database, "--url", "https://stac.example.org"), "pgstac"),
+    for arguments, package in (
+        (("get", "cat", "--bbox", BBOX, "--out", "nc", "--format", "netcdf"), "h5netcdf"),
+        (("get", "cat", "--bbox", BBOX, "--out", "zr", "--format", "zarr"), "xarray"),
+        (("convert", "cat", "--dask", "local"), "dask[distributed]"),
+        (
+            ("export", "cat", "--pgstac", "--dsn", database, "--url", "https://stac.example.org"),
+            "pypgstac[psycopg]",
+        ),
+        (("sample", "store", "--container", "icechunk"), "icechunk"),
     ):
         done = wheel.run(folder, *arguments)
         assert done.returncode in (1, 2), (arguments, done.stdout)
-        assert f"tessera-stac[{extra}]" in done.stderr + done.stdout, (arguments, done.stderr)
+        assert package in _install(wheel, done), (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+    code = (
+        "from catalog_builder.stores import open\n"
+        "try: open.open_store('x.icechunk')\n"
+        "except open.StoreError as error: print(error)"
+    )
+    reading = subprocess.run([wheel.python, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert "icechunk" in _install(wheel, reading)
     done = wheel.run(folder, "serve", "cat", TESSERA_STAC_BACKEND="pgstac")
     assert done.returncode == 1
-    assert "tessera-stac[pgstac]" in done.stderr
+    assert "stac-fastapi-pgstac" in _install(wheel, done)
     assert "Traceback" not in done.stderr
 
 
@@ -197,6 +218,6 @@ def test_serve(wheel: Installed, folder: Path) -> None:
             assert cog.count == 128
         refused = http.get(f"{item}/preview.png")
         assert refused.status_code == 404
-        assert "tessera-stac[tiles]" in refused.json()["description"]
+        assert "without the extra 'tiles'" in refused.json()["description"]
         done = wheel.run(folder, "get", f"{running.url}/", "--bbox", BBOX, "--out", "api", "--json")
         assert _json(done)["failed"] == {}

@@ -14,6 +14,7 @@ from typing import Any
 from catalog_builder.convert.workers import dask_worker
 from catalog_builder.convert.workers.dask import ANSWER, DaskWorkers, counted
 from catalog_builder.errors import ConvertError
+from catalog_builder.extras import install_line
 
 LOCAL = "local"
 """Address of a cluster that is started here."""
@@ -133,7 +134,7 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise ConvertError("--dask needs Dask: pip install 'tessera-stac[dask]'") from error
+        raise ConvertError(f"--dask needs Dask: {install_line('dask')}") from error
     # The run's own lines say what matters; tornado's and distributed's are tracebacks of lost connections.
     for name in ("distributed", "distributed.client", "distributed.comm", "tornado", "asyncio", "bokeh"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

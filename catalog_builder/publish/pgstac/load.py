@@ -23,6 +23,7 @@ from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.extras import install_line
 from catalog_builder.publish.pgstac.state import Band, Cells, LoadState, item_ids, prepare
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ def load_pgstac(
         from pypgstac.load import Loader
         from pypgstac.migrate import Migrate
     except ImportError as exc:
-        raise StorageError(
-            f"loading into pgSTAC needs pypgstac: pip install 'tessera-stac[pgstac]' ({exc})"
-        ) from exc
+        raise StorageError(f"loading into pgSTAC needs pypgstac ({exc}): {install_line('pgstac')}") from exc
 
     try:
         # The loader's pool would retry for half a minute; this reports at once what is wrong.
