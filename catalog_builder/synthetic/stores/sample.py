@@ -173,7 +173,10 @@ def _stamp(wanted: tuple[TileOfYear, ...], seed: int, irregularities: Irregulari
     """Return the text that records how a store was made."""
     lines = [f"Not TESSERA data: tessera-stac sample, generator {GENERATOR}, seed {seed}"]
     lines += [f"{tile.name}_{year}" for tile, year in wanted]
-    lines += [f"with {irregularities}"] if irregularities else []
+    if odd := irregularities:  # sorted: sets are in no order
+        lines += [f"incomplete {fill}" for fill in sorted(odd.incomplete)]
+        lines += [f"refilled {fill}" for fill in sorted(odd.refilled)]
+        lines += [f"refused {block}: {share}" for block, share in sorted(odd.refused.items())]
     return "".join(f"{line}\n" for line in lines)
 
 
