@@ -28,6 +28,7 @@ from catalog_builder.convert.tile.verify import (
     MisreadFiles,
     TileCheck,
     ValidationReport,
+    WithoutStatistics,
     validate_results,
 )
 from catalog_builder.errors import CatalogError, StorageError
@@ -206,6 +207,8 @@ def report_text(found: CatalogReport) -> str:
             lines += _misread_lines(tiles.misread)
         if tiles.earlier_views is not None:
             lines += _earlier_view_lines(tiles.earlier_views)
+        if tiles.without_statistics is not None:
+            lines += _without_statistics_lines(tiles.without_statistics)
     return "\n".join(lines)
 
 
@@ -235,6 +238,13 @@ def _earlier_view_lines(found: EarlierViews) -> Iterator[str]:
     if n > _SHOWN:
         yield f"       … and {n - _SHOWN:,} more, see --json"
     yield f"       writes them anew, no pixels; then build again: {found.command}"
+
+
+def _without_statistics_lines(found: WithoutStatistics) -> Iterator[str]:
+    """Yield what is said of tile-years without statistics of their codes."""
+    have, their = ("tile has", "its item") if found.tiles == 1 else ("tiles have", "their items")
+    yield f"note {found.tiles:,} converted {have} no statistics of the codes in {their}, for rio-tiler"
+    yield f"       reads them from the COGs; then build again: {found.command}"
 
 
 def report_data(found: CatalogReport) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Redo(StrEnum):
 
     predictor = "predictor"
     view = "view"
+    statistics = "statistics"
 
 
 class Compression(StrEnum):
@@ -170,7 +171,8 @@ def convert(
             help="predictor: convert tiles again whose embeddings have a predictor, as in earlier versions:"
             " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of an"
             " earlier form: they lack the one for windows, and GDAL before 3.7 reads those of 0.1 wrongly."
-            " `validate` lists them."
+            " statistics: read those of the codes, which items list, from COGs of earlier versions."
+            " `validate` reports all of them."
         ),
     ] = None,
     dry_run: Annotated[
@@ -237,7 +239,7 @@ def convert(
 
     if redo is not None and missing:
         raise QueryError("--redo and --missing: give one of the two; what is missing was never converted")
-    again: Literal["predictor", "view"] | None = None if redo is None else redo.value
+    again: Literal["predictor", "view", "statistics"] | None = None if redo is None else redo.value
     part = parse_shard(shard)
     options = ConvertOptions(
         out=target_of(sources, out),
@@ -304,7 +306,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _estimate_text(found: Estimate, workers: int) -> str:
-    from catalog_builder.convert.progress import duration, earlier_views, misread, size
+    from catalog_builder.convert.progress import duration, earlier_views, misread, size, without_statistics
 
     source = (
         "measured rates from this ledger"
@@ -315,6 +317,7 @@ def _estimate_text(found: Estimate, workers: int) -> str:
         f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} already done)\n"
         f"  {size(found.bytes_in)} to read, about {size(found.bytes_out)} to write\n"
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
+        + (f"\n  {without_statistics(found.without_statistics)}" if found.without_statistics else "")
         + (f"\n  {earlier_views(found.earlier_views)}" if found.earlier_views else "")
         + (f"\n  {misread(found.misread)}" if found.misread else "")
     )

@@ -83,7 +83,8 @@ class Conversion:
         redo
             ``predictor``: of the tiles that are already done, convert those again whose embeddings have a
             predictor that some readers undo wrongly. ``view``: rewrite those float32 views, and no pixels,
-            that GDAL before 3.7 reads wrongly.
+            that GDAL before 3.7 reads wrongly. ``statistics``: read those of the codes from the COGs of
+            tiles that have none, and write no file.
 
         Raises
         ------
@@ -138,6 +139,10 @@ class Conversion:
             )
         if done.renewed:
             lines.append(f"  {done.renewed:,} float32 views written anew, beside second names of their COGs")
+        if done.described:
+            lines.append(f"  {done.described:,} tiles got the statistics of their codes, read from the COGs")
+        if done.without_statistics:
+            lines.append(f"  {progress.without_statistics(done.without_statistics)}")
         if done.earlier_views:
             lines.append(f"  {progress.earlier_views(done.earlier_views)}")
         if done.misread:
@@ -158,7 +163,9 @@ class Conversion:
             "skipped": done.skipped,
             "misread": done.misread,
             "earlier_views": done.earlier_views,
+            "without_statistics": done.without_statistics,
             "renewed": done.renewed,
+            "described": done.described,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
             "profiles": done.profiles,
             "bytes_in": done.bytes_in,

@@ -215,6 +215,16 @@ def earlier_views(n: int) -> str:
     )
 
 
+def without_statistics(n: int) -> str:
+    """Return a line about tiles that are done and have no statistics of their codes.
+
+    >>> without_statistics(1)
+    '1 of those done already has no statistics of its codes in the item: --redo statistics'
+    """
+    have, its = ("has", "its") if n == 1 else ("have", "their")
+    return f"{n:,} of those done already {have} no statistics of {its} codes in the item: --redo statistics"
+
+
 def misread(n: int) -> str:
     """Return a line about tiles that are done and that some readers misread.
 

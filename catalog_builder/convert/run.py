@@ -46,8 +46,12 @@ class RunReport:
     """Number of those whose embeddings have a predictor that some readers undo wrongly, by the ledger."""
     earlier_views: int
     """Number of those whose float32 view GDAL before 3.7 reads wrongly."""
+    without_statistics: int
+    """Number of those that have no statistics of their codes."""
     renewed: int
     """Number done by an earlier run whose float32 view alone was rewritten."""
+    described: int
+    """Number done by an earlier run to which the statistics of their codes were added."""
     failed: tuple[LedgerRow, ...]
     bytes_in: int
     bytes_out: int
@@ -71,7 +75,9 @@ class _Tally:
     skipped: int = 0
     misread: int = 0
     earlier_views: int = 0
+    without_statistics: int = 0
     renewed: int = 0
+    described: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -80,7 +86,8 @@ class _Tally:
     def add(self, row: LedgerRow) -> None:
         self.bytes_in += row.bytes_in
         if row.ok and row.only:
-            self.renewed += 1
+            self.renewed += row.only == "view"
+            self.described += row.only == "statistics"
             self.bytes_out += row.bytes_out
         elif row.ok:
             self.converted += 1
@@ -165,7 +172,9 @@ def run(
         skipped=tally.skipped,
         misread=tally.misread,
         earlier_views=tally.earlier_views,
+        without_statistics=tally.without_statistics,
         renewed=tally.renewed,
+        described=tally.described,
         failed=tuple(tally.failed),
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
@@ -185,6 +194,7 @@ def _remaining(plan: Plan, done: Done | None, tally: _Tally, report: Reporter) -
             tally.skipped += 1
             tally.misread += done.is_misread(job)
             tally.earlier_views += done.has_earlier_view(job)
+            tally.without_statistics += done.lacks_statistics(job)
             report.skipped(1)
 
 

@@ -34,6 +34,7 @@ from catalog_builder.publish.export import export
 from catalog_builder.publish.static_place import MARK
 from catalog_builder.tile.datasets import dataset
 from tests.convert.test_redo import earlier_default, forget_encoding
+from tests.convert.test_redo_statistics import forget_statistics
 from tests.convert.test_redo_views import earlier_view, forget_view
 from tests.s3.converted import built
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
@@ -270,6 +271,23 @@ def test_views_are_renewed_inside_the_store(store: Store, monkeypatch: pytest.Mo
     assert said["ContentType"] == "image/tiff; application=geotiff; profile=cloud-optimized"
     assert "immutable" in said["CacheControl"]
     assert _convert(out, redo="view").skipped == 1
+
+
+def test_statistics_are_read_from_the_store_and_nothing_is_written_there(store: Store) -> None:
+    out = f"{store.root}/cogs"
+    assert _convert(out).converted == 1
+    (wanted,) = latest(read_rows(f"{out}/ledger")).values()
+    (ledger,) = store.stored("cogs/ledger/")
+    text = store.client.get_object(Bucket=store.bucket, Key=ledger)["Body"].read()
+    store.client.put_object(Bucket=store.bucket, Key=ledger, Body=forget_statistics(text))
+    assert _convert(out).without_statistics == 1
+    store.log.clear()
+    report = _convert(out, redo="statistics")
+    assert (report.described, report.converted, report.failed) == (1, 0, ())
+    assert not [a for a in store.log if a.method in ("PUT", "POST") and "/synthetic/" in a.path]
+    (row,) = latest(read_rows(f"{out}/ledger")).values()
+    assert (row.code_range, row.files) == (wanted.code_range, wanted.files)
+    assert _convert(out, redo="statistics").skipped == 1
 
 
 def test_a_catalogue_is_converted_into_its_own_cogs(store: Store, tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ class LedgerRow:
     """TIFF tag 317 of the embeddings, 1 is none; None in earlier versions' rows."""
     view: int | None = None
     """:data:`~catalog_builder.raster.vrt.VIEW_FORM` of the float32 views; None in earlier versions' rows."""
-    only: Literal["", "view"] = ""
-    """``view``: this attempt wrote the float32 views alone; what is said of pixels is of the one before."""
+    only: Literal["", "view", "statistics"] = ""
+    """``view``: this attempt wrote the float32 views alone, ``statistics``: it wrote no file, and read the
+    statistics of the codes from the COG; everything else is said of the attempt before."""
     epsg: int | None = None
     transform: tuple[float, ...] = ()
     """Six affine coefficients (a, b, c, d, e, f)."""
@@ -145,6 +146,12 @@ class LedgerRow:
         return self.ok and self.vrt is not None and self.view != VIEW_FORM
 
     @property
+    def lacks_code_range(self) -> bool:
+        """Whether it has codes of pixels with data, and no statistics of them: made by an earlier version."""
+        # Of a tile's pixels, one is more than a millionth: a fraction of 0 is none.
+        return self.ok and self.profile == "native" and bool(self.valid_fraction) and not self.code_range
+
+    @property
     def files(self) -> dict[str, FileRow]:
         """The files that were written, by role."""
         found = {role: getattr(self, role) for role in ROLES}
@@ -153,13 +160,16 @@ class LedgerRow:
     @property
     def bytes_in(self) -> int:
         """Bytes read."""
+        if self.only == "statistics":
+            return sum(f.size for f in (self.embeddings, self.scales) if f is not None)
         return 0 if self.only else sum(s.size for s in self.sources)
 
     @property
     def bytes_out(self) -> int:
         """Bytes written."""
         if self.only:
-            return sum(file.size for file in (self.gain, self.vrt, self.window) if file)
+            written = (self.gain, self.vrt, self.window) if self.only == "view" else ()
+            return sum(file.size for file in written if file)
         return sum(f.size for f in self.files.values())
 
     def to_json(self) -> bytes:

@@ -11,6 +11,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,9 @@ _SAMPLE = 10_000
 """Number of latest successful rows that are kept in full, for their measurements."""
 _SOUND, _MISREAD, _UNKNOWN = range(3)
 """Whether some readers misread a result, as far as its row tells."""
+_EARLIER_VIEW, _NO_STATISTICS = 1, 2
+"""Bits of what a result lacks that can be renewed by itself."""
+_RENEWED: dict[Redo | None, int] = {"view": _EARLIER_VIEW, "statistics": _NO_STATISTICS}
 
 
 class Done:
@@ -47,7 +51,8 @@ class Done:
     redo
         ``predictor``: jobs whose embeddings have a predictor that some readers undo wrongly
         (:mod:`catalog_builder.convert.encode.predictor`) are not done. ``view``: of jobs that are done,
-        :meth:`to_renew` gives those whose float32 view is of an earlier form.
+        :meth:`to_renew` gives those whose float32 view is of an earlier form. ``statistics``: it gives
+        those that have no statistics of their codes.
 
     Raises
     ------
@@ -72,7 +77,7 @@ class Done:
         self._fetched: tempfile.TemporaryDirectory[str] | None = None
         self._jobs = np.empty(0, np.uint64)
         self._prints = self._places = self._named = self._jobs
-        self._encodings = self._views = np.empty(0, np.int8)
+        self._encodings = self._renewable = np.empty(0, np.int8)
         self._times = np.empty(0, np.float64)
         # A missing folder means that there is no ledger yet; a store that does not respond may have one.
         with suppress(StorageError) if not storage.scheme(ledger) else nullcontext():
@@ -80,7 +85,7 @@ class Done:
 
     def _read(self, addresses: list[str]) -> None:
         jobs, prints, places = array("Q"), array("Q"), array("Q")
-        finished, good, encodings, views = array("d"), array("b"), array("b"), array("b")
+        finished, good, encodings, renewable = array("d"), array("b"), array("b"), array("b")
         for number, address in enumerate(addresses):
             for start, row in self._rows(address):
                 if row.only and not row.ok:
@@ -91,7 +96,7 @@ class Done:
                 finished.append(_seconds(row.finished))
                 good.append(self._is_good(row))
                 encodings.append(self._said_encoding(row))
-                views.append(row.has_earlier_view)
+                renewable.append(_EARLIER_VIEW * row.has_earlier_view | _NO_STATISTICS * row.lacks_code_range)
                 if row.ok and not row.only:
                     self.measured.append(row)
         # The last row of a job counts; of rows of one time the one that is read later.
@@ -102,8 +107,8 @@ class Done:
         self._named = sorted_jobs[last]
         self._times = np.asarray(finished)[order][last]
         keep = order[last & np.asarray(good, dtype=np.bool_)[order]]
-        self._jobs, self._prints, self._places, self._encodings, self._views = (
-            np.asarray(a)[keep] for a in (jobs, prints, places, encodings, views)
+        self._jobs, self._prints, self._places, self._encodings, self._renewable = (
+            np.asarray(a)[keep] for a in (jobs, prints, places, encodings, renewable)
         )
 
     def _rows(self, address: str) -> Iterator[tuple[int, LedgerRow]]:
@@ -172,16 +177,24 @@ class Done:
 
     def has_earlier_view(self, job: Job) -> bool:
         """Whether a job that is done has a float32 view of an earlier form."""
+        return self._can_renew(job, _EARLIER_VIEW)
+
+    def lacks_statistics(self, job: Job) -> bool:
+        """Whether a job that is done has no statistics of its codes."""
+        return self._can_renew(job, _NO_STATISTICS)
+
+    def _can_renew(self, job: Job, bit: int) -> bool:
         at = self._at(job)
-        return at is not None and bool(self._views[at])
+        return at is not None and bool(self._renewable[at] & bit)
 
     def to_renew(self, job: Job) -> Job | None:
-        """Return the job of writing the float32 view of one that is done anew, if that is asked for."""
+        """Return the job of doing again the part of one that is done that is asked for, if it needs it."""
         at = self._at(job)
-        if self._redo != "view" or at is None or not self._views[at]:
+        if at is None or not self._renewable[at] & _RENEWED.get(self._redo, 0):
             return None
         row = self._row(int(self._places[at]))
-        return None if row is None else replace(job, renews=row)
+        only: Literal["view", "statistics"] = "view" if self._redo == "view" else "statistics"
+        return None if row is None else replace(job, renews=replace(row, only=only))
 
     def is_misread(self, job: Job) -> bool:
         """Whether the ledger says of a job that is done that some readers misread its embeddings.

@@ -44,6 +44,8 @@ class Estimate:
     """Of those done, how many have a predictor that some readers undo wrongly, by the ledger."""
     earlier_views: int
     """Of those done, how many have a float32 view that GDAL before 3.7 reads wrongly."""
+    without_statistics: int
+    """Of those done, how many have no statistics of their codes."""
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -64,13 +66,14 @@ def estimate(
     done = Done(ledger, options, redo)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in get_args(JobKind.__value__)}
-    to_do = skipped = misread = earlier_views = bytes_in = 0
+    to_do = skipped = misread = earlier_views = without_statistics = bytes_in = 0
     seconds = bytes_out = 0.0
     for job in plan.jobs():
         if not force and job in done:
             skipped += 1
             misread += done.is_misread(job)
             earlier_views += done.has_earlier_view(job)
+            without_statistics += done.lacks_statistics(job)
             continue
         to_do += 1
         n = job.bytes_in
@@ -84,6 +87,7 @@ def estimate(
         done=skipped,
         misread=misread,
         earlier_views=earlier_views,
+        without_statistics=without_statistics,
         bytes_in=bytes_in,
         bytes_out=int(bytes_out),
         seconds=seconds / max(workers, 1),

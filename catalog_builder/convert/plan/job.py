@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 type JobKind = Literal["npy", "geotiff", "store"]
 type Profile = Literal["native", "float32"]
-type Redo = Literal["predictor", "view"]
-"""What of the results that are there is to be done again where some readers misread it: the embeddings' COG,
-and with it everything, or the float32 view alone."""
+type Redo = Literal["predictor", "view", "statistics"]
+"""What of the results that are there is to be done again: where some readers misread it, the embeddings' COG,
+and with it everything, or the float32 view alone; where they are missing, the statistics of the codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Job:
     """None: the GeoTIFF's tags decide, or it is not a tile at all."""
     year: int | None = None
     renews: LedgerRow | None = None
-    """Only the float32 view of this result is to be written."""
+    """Of this result only the part is to be done again that its ``only`` names."""
     rivals: tuple[Job, ...] = ()
     """Other places of the same tile-year, which must have the same content."""
     doubt: str = ""

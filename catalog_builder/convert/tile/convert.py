@@ -28,7 +28,7 @@ from catalog_builder import __version__
 from catalog_builder.convert.ledger.rows import LedgerRow, now
 from catalog_builder.convert.plan.job import ConvertOptions, Job
 from catalog_builder.convert.tile.profiles import write_float, write_native
-from catalog_builder.convert.tile.renew import renew_view
+from catalog_builder.convert.tile.renew import renew
 from catalog_builder.convert.tile.source import NotATileError, Source, compare_rivals, read_source
 from catalog_builder.convert.tile.staging import publish, staging
 from catalog_builder.errors import ConvertError, TesseraError
@@ -59,7 +59,7 @@ def begun(job: Job) -> LedgerRow:
         year=job.year,
         kind=job.kind,
         fingerprint=job.fingerprint,
-        only="" if job.renews is None else "view",
+        only="" if job.renews is None else job.renews.only,
     )
 
 
@@ -74,7 +74,7 @@ def convert_tile(job: Job, options: ConvertOptions) -> Result:
         import rasterio
 
         with rasterio.Env(**CONVERTING):
-            row = _convert(job, options, base) if job.renews is None else renew_view(job.renews, options)
+            row = _convert(job, options, base) if job.renews is None else renew(job.renews, options)
     except Exception as error:  # a bug or a library's own error must not stop the other tiles
         row = replace(base, reason=reason_of(error, job.main.address))
     return Result(replace(row, finished=now(), seconds=round(time.perf_counter() - started, 3)))

@@ -1,25 +1,91 @@
-"""Write the float32 views of a converted tile-year anew, if they are of an earlier form. No pixel is read.
+"""Do a part of a converted tile-year again: its float32 views, or the statistics of its codes.
 
-The names of a tile-year's files hold a hash of all of them, and are never given to other bytes. So codes and
-scales get a second name beside the new views: by a hard link where the disk has them, by a copy inside the
-store in S3. What was there stays for the catalogues that name it.
+Views are written anew if they are of an earlier form, and no pixel is read. The names of a tile-year's files
+hold a hash of all of them, and are never given to other bytes. So codes and scales get a second name beside
+the new views: by a hard link where the disk has them, by a copy inside the store in S3. What was there stays
+for the catalogues that name it.
+
+Statistics are read from the COGs, and no file is written.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from affine import Affine
 
 from catalog_builder import storage
-from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.encode import quantize
+from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.tile.profiles import write_view
 from catalog_builder.convert.tile.staging import publish, stage_published, staging
 from catalog_builder.errors import ConvertError
+from catalog_builder.item.statistics import encode_code_range
+from catalog_builder.pixels.whole import gdal_reason, local_file, open_raster
 from catalog_builder.raster.vrt import CogView
 from catalog_builder.tile.grid import Raster
+
+
+def renew(row: LedgerRow, options: ConvertOptions) -> LedgerRow:
+    """Do the part of a result again that its ``only`` names; return its row.
+
+    Raises
+    ------
+    ConvertError, StorageError, OSError
+        See :func:`renew_view` and :func:`read_statistics`.
+    """
+    return read_statistics(row, options) if row.only == "statistics" else renew_view(row, options)
+
+
+def read_statistics(row: LedgerRow, options: ConvertOptions) -> LedgerRow:
+    """Return a result's row with the statistics of its codes, from its COGs.
+
+    Parameters
+    ----------
+    row
+        Of a tile-year with codes and scales.
+    options
+        Where the files are.
+
+    Raises
+    ------
+    ConvertError
+        If a file is not what the row says.
+    StorageError
+        If a file cannot be read.
+    """
+    if row.embeddings is None or row.scales is None:
+        raise ConvertError(f"{row.job} has no codes")
+    scales = _read(row.scales, options)[..., 0]
+    codes = _read(row.embeddings, options)
+    found = quantize.code_range(codes, quantize.valid_mask(scales))
+    return replace(row, code_range=encode_code_range(found), only="statistics")
+
+
+def _read(file: FileRow, options: ConvertOptions) -> npt.NDArray[Any]:
+    """Return a COG's pixels, (rows, columns, bands), in its data type."""
+    import rasterio
+
+    address = storage.join(options.out, file.path)
+    with local_file(address, file.size) as (path, read):
+        _require_hash(address, read.sha256, file)
+        with open_raster(path, address) as ds:
+            pixels = np.empty((ds.height, ds.width, ds.count), ds.dtypes[0])
+            try:
+                ds.read(out=pixels.transpose(2, 0, 1))
+            except rasterio.errors.RasterioIOError as error:
+                raise ConvertError(f"{address}: {gdal_reason(error)}") from None
+    return pixels
+
+
+def _require_hash(address: str, sha256: str, file: FileRow) -> None:
+    if sha256 != file.sha256:
+        raise ConvertError(f"{address} is not the file that the ledger names: its SHA-256 is another")
 
 
 def renew_view(row: LedgerRow, options: ConvertOptions) -> LedgerRow:
@@ -43,8 +109,7 @@ def renew_view(row: LedgerRow, options: ConvertOptions) -> LedgerRow:
         raise ConvertError(f"{row.job} has no float32 view")
     address = storage.join(options.out, row.vrt.path)
     text = storage.read_bytes(address)
-    if hashlib.sha256(text).hexdigest() != row.vrt.sha256:
-        raise ConvertError(f"{address} is not the file that the ledger names: its SHA-256 is another")
+    _require_hash(address, hashlib.sha256(text).hexdigest(), row.vrt)
     view = CogView.read(text.decode())
     raster = Raster(row.epsg, Affine(*row.transform), row.height, row.width)
     with staging(options) as folder:

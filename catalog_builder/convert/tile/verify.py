@@ -67,6 +67,15 @@ class EarlierViews:
 
 
 @dataclass(frozen=True, slots=True)
+class WithoutStatistics:
+    """Tile-years of earlier versions, whose items have no statistics of the codes; they are sound."""
+
+    tiles: int
+    command: str
+    """What adds them, without writing a file; its sources and options are those of before."""
+
+
+@dataclass(frozen=True, slots=True)
 class TileCheck:
     """What a check of one ledger row found."""
 
@@ -98,6 +107,8 @@ class ValidationReport:
     """None if there is no such file."""
     earlier_views: EarlierViews | None
     """None if there is no such file."""
+    without_statistics: WithoutStatistics | None
+    """None if all have them."""
 
     @property
     def sound(self) -> bool:
@@ -147,6 +158,7 @@ def validate_results(
     misread = tuple(m for c in checks for m in c.misread)
     command = f"tessera-stac convert SOURCE... --out {shlex.quote(out)} --redo"
     views = tuple(row.vrt.path for row in rows if row.vrt is not None and row.has_earlier_view)
+    lacking = sum(row.lacks_code_range for row in rows)
     return ValidationReport(
         checked=len(checks),
         files=sum(c.files for c in checks),
@@ -155,6 +167,7 @@ def validate_results(
         notes=tuple(c for c in checks if c.note and not c.problems),
         misread=MisreadFiles(misread, MISREADERS, f"{command} predictor") if misread else None,
         earlier_views=EarlierViews(views, f"{command} view") if views else None,
+        without_statistics=WithoutStatistics(lacking, f"{command} statistics") if lacking else None,
     )
 
 
