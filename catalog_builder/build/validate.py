@@ -197,9 +197,11 @@ def report_text(found: CatalogReport) -> str:
         lines += [f"       {p}" for p in each.problems]
     if found.tiles is not None:
         tiles = found.tiles
+        nothing = tiles.asked and tiles.checked > 0 and not tiles.pixels
+        word = "FAIL" if not tiles.sound else "warn" if nothing else "ok  "
         lines.append(
-            f"{'ok  ' if tiles.sound else 'FAIL'} {tiles.checked:,} converted tiles: {tiles.files:,} files by"
-            f" checksum, {tiles.pixels:,} tiles by every pixel"
+            f"{word} {tiles.checked:,} converted tiles: {tiles.files:,} files by checksum,"
+            f" {_pixels_text(tiles)}"
         )
         lines += [f"       {t.job}: {p}" for t in tiles.failed for p in t.problems]
         lines += [f"       note: {t.job}: {t.note}" for t in tiles.notes[:_SHOWN]]
@@ -210,6 +212,21 @@ def report_text(found: CatalogReport) -> str:
         if tiles.without_statistics is not None:
             lines += _without_statistics_lines(tiles.without_statistics)
     return "\n".join(lines)
+
+
+def _pixels_text(tiles: ValidationReport) -> str:
+    """Return what was compared with the sources, and what was not."""
+    if not tiles.asked:
+        return "no pixels, as --no-pixels says"
+    damaged = sum(not t.pixels for t in tiles.failed)
+    parts = [f"{tiles.pixels:,} tiles by every pixel"] if tiles.pixels or not tiles.checked else []
+    if tiles.notes:
+        parts.append(
+            f"{len(tiles.notes):,} not compared with their sources, which cannot be read as they were"
+        )
+    if damaged:
+        parts.append(f"{damaged:,} not compared with their sources, since their files are not as written")
+    return "; ".join(parts)
 
 
 def _misread_lines(found: MisreadFiles) -> Iterator[str]:

@@ -160,7 +160,12 @@ def convert(
         str | None, typer.Option(help="Folder for the ledger. Default: OUT/ledger.", rich_help_panel=_WHO)
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Reopen every output and compare every pixel with the source.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Reopen every output and compare every pixel with the source. Rasters that are not tiles"
+            " always are.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Convert tiles again that are already done.")

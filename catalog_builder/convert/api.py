@@ -147,6 +147,9 @@ class Conversion:
             lines.append(f"  {progress.earlier_views(done.earlier_views)}")
         if done.misread:
             lines.append(f"  {progress.misread(done.misread)}")
+        lines += [f"  not kept: {row.job}: {', '.join(row.lost)}" for row in done.lossy[:_FAILURES_SHOWN]]
+        if len(done.lossy) > _FAILURES_SHOWN:
+            lines.append(f"  … and of {len(done.lossy) - _FAILURES_SHOWN:,} more, see the ledger")
         lines += [f"  failed: {row.job}: {row.reason}" for row in done.failed[:_FAILURES_SHOWN]]
         if len(done.failed) > _FAILURES_SHOWN:
             lines.append(f"  … and {len(done.failed) - _FAILURES_SHOWN:,} more, see the ledger")
@@ -167,6 +170,7 @@ class Conversion:
             "renewed": done.renewed,
             "described": done.described,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
+            "lost": [{"job": row.job, "lost": list(row.lost)} for row in done.lossy],
             "profiles": done.profiles,
             "bytes_in": done.bytes_in,
             "bytes_out": done.bytes_out,

@@ -53,6 +53,8 @@ class RunReport:
     described: int
     """Number done by an earlier run to which the statistics of their codes were added."""
     failed: tuple[LedgerRow, ...]
+    lossy: tuple[LedgerRow, ...]
+    """Rasters of this run whose COGs lack metadata of their sources: :attr:`LedgerRow.lost` names it."""
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -79,6 +81,7 @@ class _Tally:
     renewed: int = 0
     described: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
+    lossy: list[LedgerRow] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
     profiles: dict[str, int] = field(default_factory=dict)
@@ -93,6 +96,8 @@ class _Tally:
             self.converted += 1
             self.bytes_out += row.bytes_out
             self.profiles[row.profile] = self.profiles.get(row.profile, 0) + 1
+            if row.lost:
+                self.lossy.append(row)
         else:
             self.failed.append(row)
 
@@ -176,6 +181,7 @@ def run(
         renewed=tally.renewed,
         described=tally.described,
         failed=tuple(tally.failed),
+        lossy=tuple(tally.lossy),
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
         seconds=time.perf_counter() - begin,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,10 @@ def open_raster(path: Path, address: str) -> Iterator[rasterio.DatasetReader]:
     import rasterio
 
     try:
-        ds = rasterio.open(path, driver="GTiff")
+        with warnings.catch_warnings():
+            # Whether it has to be georeferenced is for the caller to say, not for the screen.
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            ds = rasterio.open(path, driver="GTiff")
     except rasterio.errors.RasterioIOError as error:
         with path.open("rb") as stream:
             magic = stream.read(4)

@@ -27,6 +27,10 @@ CONVERTING: dict[str, Any] = {
 """Options of a worker: one thread and a small cache, since tiles are the unit of parallelism and blocks are
 read once."""
 
+BESIDE: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_PAM_ENABLED": "YES"}
+"""Options, over :data:`CONVERTING`, that read a raster together with the files beside it that belong to it
+(``.aux.xml``, ``.msk``, world files), each asked for by its name."""
+
 
 def gdal_path(address: str) -> str:
     """Return GDAL's name of an address.

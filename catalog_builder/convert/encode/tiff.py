@@ -340,3 +340,23 @@ def _item(name: str, value: str, attributes: str = "") -> str:
     # GDAL escapes a value once as a string and once more as XML, and undoes both: so must we.
     twice = escape(escape(value, {'"': "&quot;"}))
     return f"<Item name={quoteattr(name)}{attributes}>{twice}</Item>"
+
+
+def tag_item(band: int, domain: str, name: str, value: str) -> str:
+    """Return a tag as an item of the ``GDAL_METADATA`` tag.
+
+    Parameters
+    ----------
+    band
+        From 1; 0 is the dataset.
+    domain
+        Empty: the default one.
+
+    Examples
+    --------
+    >>> tag_item(2, "SENSOR", "gain", "0.5")
+    '<Item name="gain" sample="1" domain="SENSOR">0.5</Item>'
+    """
+    of_band = f' sample="{band - 1}"' if band else ""
+    of_domain = f" domain={quoteattr(domain)}" if domain else ""
+    return _item(name, value, of_band + of_domain)

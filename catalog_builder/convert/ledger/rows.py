@@ -33,7 +33,8 @@ class FileRow:
 class SourceRow:
     """One file that a conversion read, or the window of a store: then of its codes and scales, decoded."""
 
-    role: Literal["main", "scales", "landmask"]
+    role: Literal["main", "scales", "landmask", "side"]
+    """``side``: a file that belongs to the raster beside it, such as ``.aux.xml`` or ``.msk``."""
     address: str
     size: int
     sha256: str
@@ -62,8 +63,12 @@ class LedgerRow:
     """``native`` (codes and scales), ``float32``, or ``raster`` (not a tile)."""
     grid: str = ""
     """``utm`` or ``source``."""
-    lossless: bool = False
-    """Whether every valid source value can be read back bit for bit."""
+    lossless: bool | tuple[str, ...] = False
+    """Of a tile: whether every valid source value can be read back bit for bit. Of a raster: what was
+    compared with the source and is equal, pixels bit by bit; see
+    :data:`~catalog_builder.convert.tile.raster_facts.ESSENTIAL`."""
+    lost: tuple[str, ...] = ()
+    """Metadata of a raster that its COG lacks, each by name."""
     note: str = ""
     """Anomalies: why codes could not be recovered, garbage scales, codes of -128."""
     content: str = ""
@@ -111,6 +116,9 @@ class LedgerRow:
     """``view``: this attempt wrote the float32 views alone, ``statistics``: it wrote no file, and read the
     statistics of the codes from the COG; everything else is said of the attempt before."""
     epsg: int | None = None
+    """Code whose definition equals the CRS; None if no code does."""
+    wkt2: str = ""
+    """The CRS of a raster that has no code, as WKT2:2019."""
     transform: tuple[float, ...] = ()
     """Six affine coefficients (a, b, c, d, e, f)."""
     height: int | None = None
@@ -194,6 +202,9 @@ class LedgerRow:
             if role in known:
                 known[role] = FileRow(**known[role])
         known["sources"] = tuple(SourceRow(**s) for s in known.get("sources", ()))
+        if isinstance(known.get("lossless"), list):
+            known["lossless"] = tuple(known["lossless"])
+        known["lost"] = tuple(known.get("lost", ()))
         known["transform"] = tuple(known.get("transform", ()))
         known["versions"] = tuple((n, v) for n, v in known.get("versions", ()))
         return cls(**known)

@@ -40,6 +40,9 @@ LEDGER_SCHEMA = pa.schema(
         ("profile", pa.string()),
         ("grid", pa.string()),
         ("lossless", pa.bool_()),
+        # what of a raster was compared with its source; null for tiles
+        ("compared", pa.list_(pa.string())),
+        ("lost", pa.list_(pa.string())),
         ("note", pa.string()),
         ("content", pa.string()),
         ("visual_content", pa.string()),
@@ -62,6 +65,7 @@ LEDGER_SCHEMA = pa.schema(
         ("view", pa.int32()),
         ("only", pa.string()),
         ("epsg", pa.int32()),
+        ("wkt2", pa.string()),
         ("transform", pa.list_(pa.float64())),
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -87,8 +91,12 @@ def to_table(rows: Sequence[LedgerRow]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in LEDGER_SCHEMA.names}
     for row in rows:
         for name, values in columns.items():
-            values.append(_ARROW.get(name, _same)(getattr(row, name)))
+            values.append(_ARROW.get(name, _same)(getattr(row, _FIELDS.get(name, name))))
     return pa.table({f.name: pa.array(columns[f.name], f.type) for f in LEDGER_SCHEMA}, schema=LEDGER_SCHEMA)
+
+
+_FIELDS = {"compared": "lossless"}
+"""Fields of columns that are called otherwise."""
 
 
 def _same(value: Any) -> Any:
@@ -104,6 +112,9 @@ _ARROW: dict[str, Callable[[Any], Any]] = {
     "sources": lambda sources: [{**asdict(s), "sha256": bytes.fromhex(s.sha256) or None} for s in sources],
     **dict.fromkeys(("statistics", "code_range"), lambda text: base64.b64decode(text) if text else None),
     "finished": lambda text: datetime.fromisoformat(text) if text else None,
+    "lossless": bool,
+    "compared": lambda value: None if isinstance(value, bool) else list(value),
+    "lost": list,
     "transform": list,
     "versions": list,
 }

@@ -29,6 +29,10 @@ from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import TileId
 
 RASTER_SUFFIXES = (".tif", ".tiff")
+SIDE_SUFFIXES = (".aux.xml", ".msk", ".vat.dbf")
+"""Suffixes, after a raster's whole name, of files that belong to it."""
+WORLD_SUFFIXES = (".tfw", ".TFW", ".tifw", ".tiffw", ".wld", ".tab", "_rpc.txt", "_RPC.TXT", ".rpb", ".RPB")
+"""The same, after its name without the suffix."""
 LANDMASK_FOLDERS = ("global_0.1_degree_tiff_all", "landmasks")
 """Folders of landmasks in a download, beside or above the embeddings."""
 SUMS = ("SHA256", "SHA256SUM")
@@ -153,10 +157,10 @@ class _Listing:
                 rows.append((i, FileKind.NPY))
             elif kind == FileKind.GEOTIFF:
                 rows.append((i, FileKind.GEOTIFF))
-            elif kind == FileKind.LANDMASK or (kind == FileKind.OTHER and not address.endswith(".npy")):
+            elif kind == FileKind.LANDMASK or (kind == FileKind.OTHER and not _is_npy(address)):
                 # A single file that is named like a landmask is intended as a source.
                 rows.append((i, FileKind.OTHER))
-            elif address.endswith("_scales.npy") and alone:
+            elif address.lower().endswith("_scales.npy") and alone:
                 raise ConvertError(
                     f"{address}: this is the scales file; give the embedding, the .npy file beside it"
                 )
@@ -237,7 +241,7 @@ class _Listing:
             tile, its_year = TileId.from_cell(int(cell)), int(year)
         elif kind == FileKind.NPY:
             # A loose file: its name must be a tile's; anything else is refused by the worker.
-            name = here.address.rpartition("/")[2].removesuffix(".npy")
+            name = here.address.rpartition("/")[2][: -len(".npy")]
             try:
                 tile, its_year = TileId.from_name(name), self._wanted.year
             except TesseraError:
@@ -245,10 +249,11 @@ class _Listing:
         landmask, problem = self._landmask(here.address, tile, named) if tile is not None else (None, "")
         directory = named.directory if named is not None else None
         if kind != FileKind.NPY:
-            return Job(
-                "geotiff", here.file, None, landmask, directory, tile, its_year, doubt=doubt, fault=problem
-            )
-        scales = here.address.removesuffix(".npy") + "_scales.npy"
+            beside = tuple(_beside(here.address)) if kind == FileKind.OTHER else ()
+            which = (landmask, directory, tile, its_year)
+            return Job("geotiff", here.file, None, *which, doubt=doubt, fault=problem, beside=beside)
+        stem, _, suffix = here.address.rpartition(".")  # .NPY, as some systems write it, has _scales.NPY
+        scales = f"{stem}_scales.{suffix}"
         pair = self._file(scales) or SourceFile(scales)
         if not doubt:
             # .npy files do not state their dataset: without any hint they are v1, the first dataset
@@ -296,8 +301,22 @@ def _are_alike(one: _Listed, other: _Listed) -> bool:
 
 def _is_loose_npy(address: str) -> bool:
     """Whether a file is an embedding outside of upstream's folders."""
-    name = address.rpartition("/")[2]
-    return name.endswith(".npy") and not name.endswith("_scales.npy")
+    return _is_npy(address) and not address.lower().endswith("_scales.npy")
+
+
+def _is_npy(address: str) -> bool:
+    return address.lower().endswith(".npy")
+
+
+def _beside(address: str) -> Iterator[SourceFile]:
+    """Yield the files that belong to a local raster and change what it says."""
+    if storage.scheme(address):
+        return  # each would cost a request; the worker asks for them
+    stem = address.rpartition(".")[0]
+    for place in (*(address + s for s in SIDE_SUFFIXES), *(stem + s for s in WORLD_SUFFIXES)):
+        found = look(place)
+        if found.size is not None:
+            yield found.file
 
 
 def nearby_landmask(address: str, tile: TileId) -> SourceFile | None:

@@ -66,6 +66,8 @@ class Job:
     """Why the plan does not know the dataset although something says one; tags of a GeoTIFF may."""
     fault: str = ""
     """Why this cannot be converted, where the plan found that already: nothing is read."""
+    beside: tuple[SourceFile, ...] = ()
+    """Files that belong to a raster that is not known to be a tile, such as ``.aux.xml`` and ``.msk``."""
 
     @property
     def id(self) -> str:
@@ -81,11 +83,12 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when a source file does, or a landmask comes or goes."""
+        """16 hex digits that change when a source file does, or one beside it comes or goes."""
         parts = [
             self.kind,
             *(("" if f is None else f.stamp) for f in (self.main, self.scales, self.landmask)),
             *(rival.fingerprint for rival in self.rivals),
+            *(f"{f.address}:{f.stamp}" for f in self.beside),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -120,13 +123,12 @@ class ConvertOptions:
     bases: tuple[Basis, ...] = ()
     """Colours, of one or several datasets; a dataset without gets no ``visual`` and no ``thumbnail``."""
     verify: bool = False
-    """Reopen every file with GDAL and compare every pixel with the source."""
+    """Reopen every file with GDAL and compare every pixel with the source; rasters that are not tiles always
+    are."""
     run: str = ""
     """Name of the run: its unfinished files lie in ``.staging/<run>`` below ``out``."""
     durable: bool = True
     """Flush files to disk before they get their final names."""
-    max_pixels_bytes: int = 4 << 30
-    """Maximum uncompressed size in bytes of a raster that is converted in memory."""
 
     def basis_for(self, directory: str) -> Basis | None:
         """Return the colours of a dataset."""

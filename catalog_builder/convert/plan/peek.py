@@ -6,14 +6,16 @@ The plan opens no raster otherwise: names and manifests say what a file is, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog_builder import storage
 from catalog_builder.convert.plan.identify import identify, tags_of
 from catalog_builder.convert.plan.job import Job
-from catalog_builder.errors import ConvertError
+from catalog_builder.errors import ConvertError, StorageError
+from catalog_builder.pixels.whole import open_raster
 from catalog_builder.raster.gdal import CONVERTING
 
 if TYPE_CHECKING:
@@ -66,11 +68,10 @@ def _opened(path: str) -> Iterator[rasterio.DatasetReader | None]:
     """Open a local GeoTIFF; None if it is none."""
     import rasterio
 
-    with rasterio.Env(**CONVERTING):
+    with rasterio.Env(**CONVERTING), ExitStack() as stack:
         try:
-            ds = rasterio.open(path, driver="GTiff")
-        except rasterio.errors.RasterioIOError:
+            ds = stack.enter_context(open_raster(Path(path), path))
+        except (StorageError, OSError):
             yield None
             return
-        with ds:
-            yield ds
+        yield ds

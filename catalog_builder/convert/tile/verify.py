@@ -25,9 +25,11 @@ from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
+from catalog_builder.convert.tile.plain_raster import compare_again
 from catalog_builder.convert.tile.source import Source, read_source
 from catalog_builder.errors import TesseraError
 from catalog_builder.pixels.whole import gdal_reason
+from catalog_builder.raster.gdal import CONVERTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +101,8 @@ class ValidationReport:
     files: int
     pixels: int
     """Rows whose every pixel was compared with its source."""
+    asked: bool
+    """Whether pixels were to be compared."""
     failed: tuple[TileCheck, ...]
     """Rows with problems."""
     notes: tuple[TileCheck, ...]
@@ -163,6 +167,7 @@ def validate_results(
         checked=len(checks),
         files=sum(c.files for c in checks),
         pixels=sum(c.pixels for c in checks),
+        asked=pixels,
         failed=tuple(c for c in checks if c.problems),
         notes=tuple(c for c in checks if c.note and not c.problems),
         misread=MisreadFiles(misread, MISREADERS, f"{command} predictor") if misread else None,
@@ -205,16 +210,28 @@ def check_row(out: str, row: LedgerRow, *, pixels: bool = True) -> TileCheck:
                 problems.append(f"{address}: missing")
             except (OSError, TesseraError) as error:
                 problems.append(str(error))
-        if pixels and not problems and row.profile != "raster":
+        if pixels and not problems:
+            root, staged = (Path(folder), True) if storage.scheme(out) else (storage.local_path(out), False)
             try:
-                source = read_source(job_of(row), options_of(row, out))
+                problems += _differences(root, row, out, staged=staged)
             except TesseraError as error:
                 note = f"pixels not compared: {error}"
             else:
-                root = Path(folder) if storage.scheme(out) else storage.local_path(out)
-                problems += compare(root, row, source, staged=bool(storage.scheme(out)))
                 compared = True
     return TileCheck(row.job, tuple(problems), len(row.files), compared, note, tuple(misread))
+
+
+def _differences(root: Path, row: LedgerRow, out: str, *, staged: bool) -> list[str]:
+    """Read a row's source again and return how its files differ from it."""
+    job = job_of(row)
+    if row.profile != "raster":
+        return compare(root, row, read_source(job, options_of(row, out)), staged=staged)
+    import rasterio
+
+    if row.embeddings is None:
+        return [f"{row.job}: the ledger names no file"]
+    with rasterio.Env(**CONVERTING):
+        return compare_again(job, row, root / ("embeddings" if staged else row.embeddings.path))
 
 
 def job_of(row: LedgerRow) -> Job:
