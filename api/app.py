@@ -61,9 +61,9 @@ from catalog_builder.errors import (  # noqa: E402
     UnavailableError,
 )
 from catalog_builder.extras import install_line  # noqa: E402
-from catalog_builder.item.roles import LEDGER  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
 from catalog_builder.storage.headers import REVALIDATE  # noqa: E402
+from catalog_builder.tile.files import LEDGER  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402
 
 

@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.build.converted_staging import BATCH, CogStaging
+from catalog_builder.build.staging.cogs import BATCH, CogStaging
 from catalog_builder.catalog.index.keys import split_key
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
 from catalog_builder.item.converted import COG_COLUMNS, cog_slots
 from catalog_builder.item.item import Has
-from catalog_builder.item.roles import ASSET_FACTS
 from catalog_builder.manifests.part import Subset
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
+from catalog_builder.tile.files import ASSET_FACTS
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.table import TILE_SCHEMA
 
@@ -142,6 +142,7 @@ def as_tiles(cell: npt.NDArray[np.int32], year: int) -> pa.Table:
         "lon_i": pa.array(lon_i),
         "year": pa.array(np.full(len(cell), year), pa.int16()),
         "has_npy": pa.repeat(False, len(cell)),
+        "in_store": pa.repeat(False, len(cell)),
     }
     return pa.Table.from_arrays(
         [columns[f.name] if f.name in columns else pa.nulls(len(cell), f.type) for f in TILE_SCHEMA],

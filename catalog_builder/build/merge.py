@@ -12,7 +12,8 @@ When several rows describe one tile-year, they are folded in order of arrival, a
 - If a size or hash that both have differs, they describe different file contents (v1 was
   republished under the same name in August 2025, geotessera issue 324): the earlier row's hashes,
   sizes and time are stale and none of them is used.
-- The ``.npy`` pair and the exported GeoTIFF are two different files and are merged separately.
+- The ``.npy`` pair, the exported GeoTIFF and the window of a store are different things and are merged
+  separately.
 
 Equal sizes are weak evidence, because a tile's size follows from its shape; a hash completed from
 an older manifest is as old as that manifest. ``Staging(complete=False)`` uses later rows unchanged.
@@ -51,6 +52,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _NPY = ("npy_size", "npy_sha256", "scales_size", "scales_sha256")
 _GEOTIFF = ("geotiff_size",)
+_STORE = ("in_store",)
 _MASK = ("size", "sha256")
 
 
@@ -88,7 +90,7 @@ class MergeReport:
 
 
 @dataclass(slots=True)
-class _Spill:
+class Spill:
     """The rows of one year, waiting and on disk."""
 
     path: Path
@@ -101,12 +103,14 @@ class _Spill:
     merged_rows: int = 0
 
     def add(self, table: pa.Table) -> None:
+        """Add rows; all of the same schema."""
         self.waiting.append(table)
         self.waiting_rows += table.num_rows
         if self.waiting_rows >= _SPILL_ROWS:
             self.flush()
 
     def flush(self) -> None:
+        """Write what is waiting."""
         if not self.waiting:
             return
         table = pa.concat_tables(self.waiting).combine_chunks()
@@ -123,6 +127,7 @@ class _Spill:
             return pa.ipc.open_file(mapped).read_all()
 
     def close(self) -> None:
+        """Write what is waiting, and finish the file."""
         self.flush()
         if self.writer is not None and self.sink is not None:
             self.writer.close()
@@ -157,7 +162,7 @@ class Staging:
         self._dir = tempfile.TemporaryDirectory(prefix="tessera-staging-", dir=directory)
         self._problems = problems
         self._complete = complete
-        self._spills: dict[int, _Spill] = {}
+        self._spills: dict[int, Spill] = {}
         self._sources: dict[str, int] = {}
         self._rows: list[int] = []
         self._reading = False
@@ -208,7 +213,7 @@ class Staging:
 
     def _spill(self, key: int, rows: pa.Table, ordinal: int) -> None:
         if key not in self._spills:
-            self._spills[key] = _Spill(Path(self._dir.name) / f"{key}.arrow")
+            self._spills[key] = Spill(Path(self._dir.name) / f"{key}.arrow")
         source = pa.array(np.full(rows.num_rows, ordinal, dtype=np.int32))
         self._spills[key].add(rows.append_column("source", source))
 
@@ -405,4 +410,5 @@ def _fold_tiles(
 ) -> tuple[BoolArray, BoolArray]:
     pair = _fold_file(facts, origin, which, later, facts.true("has_npy"), _NPY, ("mtime",))
     tiff = _fold_file(facts, origin, which, later, facts.known("geotiff"), _GEOTIFF, ("geotiff",))
-    return pair[0] | tiff[0], pair[1] | tiff[1]
+    window = _fold_file(facts, origin, which, later, facts.true("in_store"), _STORE, ("refused_fraction",))
+    return pair[0] | tiff[0] | window[0], pair[1] | tiff[1] | window[1]

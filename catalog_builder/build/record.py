@@ -6,17 +6,19 @@ from collections.abc import Mapping
 
 from catalog_builder import storage
 from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.staging.reader import Found
 from catalog_builder.catalog.folder import COGS
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import DatasetError
 from catalog_builder.item.addresses import Addresses, Bucket
 from catalog_builder.item.item import url_path
+from catalog_builder.stores.open import PUBLIC_BUCKETS
 
 
 def make_record(
     options: BuildOptions,
     home: str,
-    source_root: str,
+    found: Found,
     *,
     present: Mapping[str, CollectionRecord],
     years: Mapping[int, int],
@@ -29,8 +31,8 @@ def make_record(
     ----------
     home
         The catalogue: a folder, or its s3:// URL.
-    source_root
-        See :func:`source_root_of`.
+    found
+        What the sources hold besides rows.
     present
         Collections of the existing catalogue, whose ordinals are kept.
     years
@@ -40,7 +42,8 @@ def make_record(
     converted
         Whether any tile-year has COGs.
     """
-    ds = options.dataset
+    ds, store = options.dataset, found.store
+    source_root = source_root_of(options, found)
     taken = [r.ordinal for r in present.values()]
     ordinal = present[ds.collection_id].ordinal if ds.collection_id in present else max(taken, default=0) + 1
     landmask_root = options.landmask_root or ds.published_landmasks or ""
@@ -61,18 +64,22 @@ def make_record(
             cogs=converted,
             mirrors=options.mirrors,
             source_mirrors=options.source_mirrors,
-            buckets=_buckets(source, masks, data),
+            buckets=_buckets(source, masks, data, *([store.address] if store else [])),
+            store=store,
+            is_direct_from_store=store is not None and not found.has_npy,
         ),
         grid=options.grid,
-        source_root=_absolute(source_root),
+        source_root=_absolute(source_root) if source_root else "",
         landmask_root=_absolute(landmask_root) if landmask_root else "",
         counts=tuple(years.values()),
         n_tiles=n_tiles,
     )
 
 
-def source_root_of(options: BuildOptions, roots: set[str]) -> str:
+def source_root_of(options: BuildOptions, found: Found) -> str:
     """Return the location of the source files: as given, the one folder that was scanned, or as published.
+
+    Empty if there are none: the pixels are in a store.
 
     Raises
     ------
@@ -81,9 +88,11 @@ def source_root_of(options: BuildOptions, roots: set[str]) -> str:
     """
     if options.source_root is not None:
         return options.source_root.rstrip("/")
-    if len(roots) == 1:
-        return roots.pop().rstrip("/")
+    if len(found.roots) == 1:
+        return next(iter(found.roots)).rstrip("/")
     if options.dataset.published_root is None:
+        if found.store is not None and not found.has_npy:
+            return ""
         raise DatasetError(
             f"dataset {options.dataset.directory} is not published anywhere:"
             " give the location of its files with --source-root"
@@ -103,5 +112,9 @@ def _buckets(*addresses: str) -> tuple[Bucket, ...]:
         if address.startswith("s3://"):
             name, _ = storage.bucket_key(address)
             settings = storage.S3Settings.from_environment()
-            found[name] = Bucket(name, *storage.platform(address), settings.requester_pays)
+            platform, region = storage.platform(address)
+            open_to_all = name in PUBLIC_BUCKETS and settings.endpoint is None
+            if open_to_all:
+                region = PUBLIC_BUCKETS[name]
+            found[name] = Bucket(name, platform, region, settings.requester_pays, anonymous=open_to_all)
     return tuple(found.values())

@@ -11,27 +11,26 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from catalog_builder import storage
 from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
-from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions, BuildReport
-from catalog_builder.build.record import source_root_of
+from catalog_builder.build.staging.cogs import CogStaging
+from catalog_builder.build.staging.reader import Reader
 from catalog_builder.build.version import NewVersion
 from catalog_builder.catalog.bucket import BucketCatalog
 from catalog_builder.catalog.digest import check_digest
 from catalog_builder.catalog.folder import COGS, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
-from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import CatalogError, SchemaVersionError, StorageError
-from catalog_builder.item.roles import LEDGER
-from catalog_builder.manifests import ManifestPart, ProblemLog, read_dataset
+from catalog_builder.manifests import ManifestPart, ProblemLog
 from catalog_builder.manifests.part import Subset
 from catalog_builder.tile.datasets import DATASETS
+from catalog_builder.tile.files import LEDGER
 
 
 def build(
@@ -42,9 +41,9 @@ def build(
     Parameters
     ----------
     sources
-        Manifests, folders or URLs, see :func:`catalog_builder.manifests.read_dataset`. They
-        are merged in order; later wins. Without ``update`` they are complete: what they do
-        not list is removed.
+        Manifests, folders or URLs, see :func:`catalog_builder.manifests.read_dataset`; at most one of them a
+        Zarr store or an Icechunk repository. They are merged in order; later wins. Without ``update`` they
+        are complete: what they do not list is removed.
     out
         The catalogue: a folder, created if missing, or an s3 URL.
 
@@ -114,13 +113,13 @@ def _build(
         CogStaging(version.path, FACTS) as cogs,
     ):
         _stage_cogs(cogs, home, options, old)
-        roots = _read(sources, staging, options, problems, old, progress)
+        found = Reader(version.path, staging, options, problems, old, progress).read(sources)
         for year in cogs.years():
             # A tile-year that is only in the ledger counts too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
             staging.add(ManifestPart(source="conversion ledger", dataset=options.dataset, tiles=tiles))
         new = NewVersion(version.path, folder.current, home, old, staging, options, problems, progress, cogs)
-        report = new.write(source_root_of(options, roots))
+        report = new.write(found)
         version.wanted = report.published
     return report
 
@@ -159,37 +158,3 @@ def _stage_cogs(cogs: CogStaging, home: str, options: BuildOptions, old: Index |
     ledgers = options.ledgers if options.ledgers is not None else (own,) if storage.is_dir(own) else ()
     if ledgers:
         stage_ledgers(cogs, ledgers, ds, selection)
-
-
-def _read(
-    sources: Sequence[str],
-    staging: Staging,
-    options: BuildOptions,
-    problems: ProblemLog,
-    old: Index | None,
-    progress: Progress,
-) -> set[str]:
-    """Fill the staging area; return the roots of the data folders among the sources."""
-    roots: set[str] = set()
-    ds = options.dataset
-    if options.update and old is not None and ds.collection_id in old.collections:
-        for part in _present(old, old.collections[ds.collection_id]):
-            staging.add(part)
-    n = 0
-    for source in sources:
-        for part in read_dataset(source, ds, problems=problems, years=options.years, bounds=options.bounds):
-            staging.add(part)
-            if part.root is not None and part.tiles is not None:
-                roots.add(part.root)
-            n += part.tiles.num_rows if part.tiles is not None else 0
-            progress("reading manifests", n, 0)
-    return roots
-
-
-def _present(old: Index, record: CollectionRecord) -> Iterable[ManifestPart]:
-    """Return a catalogue's rows of a collection as if they came from a manifest."""
-    source = f"{old.path} ({record.id})"
-    for year in record.years:
-        tiles = old.tile_table(record.ordinal, year)
-        yield ManifestPart(source=source, dataset=record.dataset, tiles=tiles)
-    yield ManifestPart(source=source, dataset=record.dataset, landmasks=old.landmask_table(record.ordinal))

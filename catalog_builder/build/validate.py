@@ -32,8 +32,8 @@ from catalog_builder.convert.tile.verify import (
     validate_results,
 )
 from catalog_builder.errors import CatalogError, StorageError
-from catalog_builder.item.roles import LEDGER
 from catalog_builder.tile import grid
+from catalog_builder.tile.files import LEDGER
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

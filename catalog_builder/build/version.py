@@ -14,10 +14,11 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.build.converted_staging import CogStaging
 from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
 from catalog_builder.build.record import make_record
+from catalog_builder.build.staging.cogs import CogStaging
+from catalog_builder.build.staging.reader import Found
 from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.collection import (
     api_document,
@@ -59,13 +60,13 @@ class NewVersion:
     cogs: CogStaging
     changes: list[YearChange] = field(default_factory=list)
 
-    def write(self, source_root: str) -> BuildReport:
+    def write(self, found: Found) -> BuildReport:
         """Write everything, and report the differences from the previous version.
 
         Parameters
         ----------
-        source_root
-            See :func:`catalog_builder.build.record.source_root_of`.
+        found
+            What the sources hold besides rows.
 
         Raises
         ------
@@ -88,7 +89,7 @@ class NewVersion:
         record = make_record(
             self.options,
             self.home,
-            source_root,
+            found,
             present=self.old.collections if self.old else {},
             years=dict(zip(years, counts, strict=True)),
             n_tiles=len(tiles),
@@ -107,7 +108,13 @@ class NewVersion:
             done = 0
             for year in years:
                 # Every year, or none: the columns of the parquet files must be the same.
-                rows = YearRows(self.staging.year(year), masks, landmasks, self.cogs)
+                rows = YearRows(
+                    self.staging.year(year),
+                    masks,
+                    landmasks,
+                    self.cogs,
+                    direct_from_store=record.addresses.is_direct_from_store,
+                )
                 self._report_misfits(rows, year)
                 self._note_stale(rows, year)
                 writing += self._write_parquet(pool, record, parquet_document, year, rows)
@@ -205,6 +212,7 @@ class NewVersion:
                 years=record.years,
                 collection=document,
                 grid_kind=record.grid,
+                store=record.addresses.store,
             )
         ]
 

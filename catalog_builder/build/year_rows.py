@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog_builder.build.converted import YearCogs
-from catalog_builder.build.converted_staging import CogStaging
+from catalog_builder.build.staging.cogs import CogStaging
 from catalog_builder.catalog.index.schema import NO_TIME, SOURCE_COLUMNS
 from catalog_builder.catalog.index.writer import IndexRows
 from catalog_builder.item.item import Has, TileRows, url_path
@@ -41,6 +41,8 @@ class YearRows:
         Of the collection.
     cogs
         Converted tile-years of all years.
+    direct_from_store
+        Whether direct access reads the store, and not .npy files.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class YearRows:
         masks: npt.NDArray[np.uint32],
         landmasks: Landmasks,
         cogs: CogStaging | None = None,
+        *,
+        direct_from_store: bool = False,
     ) -> None:
         self.table = table.combine_chunks()
         self.cell = cells(table)
@@ -71,9 +75,10 @@ class YearRows:
         """Whether sizes contradict the raster's shape by formula."""
         has_npy = self.table["has_npy"].to_numpy(zero_copy_only=False)
         landmask = self.landmask_at >= 0
+        in_store = self.table["in_store"].to_numpy(zero_copy_only=False)
         flags = (
             (Has.NPY, has_npy),
-            (Has.RAW_LANE, has_npy & ~self.misfit),
+            (Has.RAW_LANE, in_store if direct_from_store else has_npy & ~self.misfit),
             (Has.SIZES, known[0] & known[1]),
             (Has.HASHES, self.valid("npy_sha256") & self.valid("scales_sha256")),
             (Has.MTIME, self.valid("mtime")),
@@ -82,6 +87,8 @@ class YearRows:
             (Has.LANDMASK, landmask),
             (Has.LANDMASK_SIZE, landmask & landmasks.has_size[self.landmask_at]),
             (Has.LANDMASK_HASH, landmask & landmasks.has_hash[self.landmask_at]),
+            (Has.STORE, in_store),
+            (Has.REFUSED, in_store & self.valid("refused_fraction")),
         )
         self.has = np.zeros(len(self.cell), dtype=np.int32)
         for flag, where in flags:
@@ -99,6 +106,14 @@ class YearRows:
         valid: npt.NDArray[np.bool_] = self.table[name].is_valid().to_numpy()
         return valid
 
+    def _refused(self) -> npt.NDArray[np.float64] | None:
+        """Return the shares of refused pixels, NaN where unknown; None if none is known."""
+        column = self.table["refused_fraction"]
+        if column.null_count == len(column):
+            return None
+        shares: npt.NDArray[np.float64] = column.fill_null(np.nan).to_numpy()
+        return shares
+
     def fingerprint(self) -> npt.NDArray[np.uint64]:
         """Return a number per row that changes with any value of the tile-year."""
         result = np.zeros(len(self.cell), dtype=np.uint64)
@@ -114,6 +129,8 @@ class YearRows:
         ]
         if self.cogs is not None:
             parts.append(self.cogs.fingerprint())
+        if (refused := self._refused()) is not None:
+            parts.append(refused.view(np.uint64))
         if self.table["geotiff"].null_count < len(self.table):
             texts = self.table["geotiff"].to_pylist()
             parts.append(np.array([_hash_text(t) for t in texts], dtype=np.uint64))
@@ -148,6 +165,7 @@ class YearRows:
                 "mtime": pa.compute.strftime(table["mtime"], format="%Y-%m-%dT%H:%M:%SZ").combine_chunks(),
                 "geotiff": [url_path(t) if t else "" for t in table["geotiff"].to_pylist()],
                 "geotiff_size": numbers("geotiff_size"),
+                "refused_fraction": table["refused_fraction"].fill_null(0.0).to_numpy(),
                 "landmask_size": self.landmasks.size[landmask],
                 "landmask_sha256": _hex(self.landmasks.sha256.take(pa.array(np.maximum(landmask, 0)))),
                 **(self.cogs.slots(at) if self.cogs is not None else {}),
@@ -158,7 +176,14 @@ class YearRows:
         """Return the rows for the index; only what the template cannot derive is stored."""
         (odd,) = np.nonzero((self.has & int(Has.HASHES | Has.GEOTIFF) != 0) | self.misfit)
         mtime = self.table["mtime"].cast(pa.int64()).fill_null(NO_TIME).to_numpy()
-        rows = IndexRows(self.cell, self.mask, self.has, mtime, self._source_facts(odd))
+        rows = IndexRows(
+            self.cell,
+            self.mask,
+            self.has,
+            mtime,
+            self._source_facts(odd),
+            refused_fraction=self._refused(),
+        )
         if self.cogs is None:
             return rows
         return replace(rows, valid_fraction=self.cogs.valid_fraction(), cogs=self.cogs.index_facts())

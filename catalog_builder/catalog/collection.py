@@ -19,7 +19,8 @@ import shapely
 
 from catalog_builder.catalog.coverage.picture import coverage_png
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.item.item import item_template
+from catalog_builder.item.item import PROJECTION, item_template
+from catalog_builder.item.stored import geoembeddings, group_assets
 from catalog_builder.item.template import constant_part
 from catalog_builder.storage.headers import MEDIA_JSON, MEDIA_PARQUET, MEDIA_PNG
 from catalog_builder.tile import grid
@@ -79,8 +80,8 @@ def make_collection(
             pystac.TemporalExtent([[_utc(years[0], first=True), _utc(years[-1], first=False)]]),
         ),
         summaries=pystac.Summaries(_summaries(record, cells)),
-        # No extension is declared on the collection: item_assets is core since STAC 1.1.
-        stac_extensions=[],
+        # item_assets is core since STAC 1.1; the assets of a store's groups have fields of extensions.
+        stac_extensions=[*record.addresses.extensions, PROJECTION] if record.addresses.store else [],
         extra_fields={
             "item_assets": _item_assets(record),
             # Fields of the STAC embeddings proposal 0.0.1; its schema has no URL yet, so it is
@@ -94,6 +95,7 @@ def make_collection(
             "tessera:variant": ds.variant,
             "tessera:coverage": coverage_summary(record, masks),
             **({"tessera:layout": "naming rule"} if ds.by_rule else {}),
+            **_stored(record),
             **({"tessera:synthetic": True} if ds.is_synthetic else {}),
         },
     )
@@ -119,7 +121,20 @@ def make_collection(
                 roles=["collection-mirror"],
             ),
         )
+    if (store := record.addresses.store) is not None:
+        stored = record.addresses.stored(store.address)
+        for key, asset in group_assets(store, stored).items():
+            collection.add_asset(key, pystac.Asset.from_dict(asset))
     return collection
+
+
+def _stored(record: CollectionRecord) -> dict[str, Any]:
+    """Return what the collection says of its store: attributes of the embeddings convention, its bucket."""
+    store = record.addresses.store
+    if store is None:
+        return {}
+    schemes = record.addresses.schemes
+    return {**geoembeddings(store), **({"storage:schemes": schemes} if schemes else {})}
 
 
 def static_document(collection: pystac.Collection) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from catalog_builder.convert.workers.dask_start import LOCAL, connect, start_loc
 from catalog_builder.convert.workers.processes import Workers
 from catalog_builder.errors import QueryError
 from catalog_builder.item.basis import Basis
-from catalog_builder.item.roles import LEDGER
 from catalog_builder.tile.datasets import DATASETS
+from catalog_builder.tile.files import LEDGER
 
 _FAILURES_SHOWN = 20
 

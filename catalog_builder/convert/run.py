@@ -28,7 +28,7 @@ from catalog_builder.convert.tile.convert import Result, begun, convert_tile
 from catalog_builder.convert.workers.processes import WorkerDiedError, Workers
 from catalog_builder.convert.workers.run_lock import staging_of
 from catalog_builder.errors import ClusterError, StorageError
-from catalog_builder.item.roles import LEDGER
+from catalog_builder.tile.files import LEDGER
 
 _TICK = 0.5
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from catalog_builder.errors import QueryError
+from catalog_builder.item.stored import XARRAY, Store
 
 STORAGE = "https://stac-extensions.github.io/storage/v2.0.0/schema.json"
 ALTERNATE = "https://stac-extensions.github.io/alternate-assets/v1.2.0/schema.json"
@@ -33,6 +34,8 @@ class Bucket:
     region: str = ""
     """Empty if the store has none."""
     requester_pays: bool = False
+    anonymous: bool = False
+    """Whether anybody may read it without credentials."""
 
     @property
     def scheme(self) -> dict[str, Any]:
@@ -44,6 +47,7 @@ class Bucket:
             "bucket": self.name,
             **({"region": self.region} if self.region else {}),
             "requester_pays": self.requester_pays,
+            **({"anonymous": True} if self.anonymous else {}),
         }
 
 
@@ -70,6 +74,10 @@ class Addresses:
     """Mirrors of ``source``."""
     buckets: tuple[Bucket, ...] = ()
     """How to reach the buckets in the URLs."""
+    store: Store | None = None
+    """The store of arrays that tile-years are windows of, if there is one."""
+    is_direct_from_store: bool = False
+    """Whether direct access computes the published arrays from the store: there are none to give."""
     views: str = ""
     """Root of the VRTs listed in the ledger, if not ``data``: a VRT refers to files by relative path,
     and does not work at a URL that does not resolve them."""
@@ -83,6 +91,7 @@ class Addresses:
                 "mirrors": _mirrors(said.get("mirrors", ())),
                 "source_mirrors": _mirrors(said.get("source_mirrors", ())),
                 "buckets": tuple(Bucket(**b) for b in said.get("buckets", ())),
+                "store": Store.from_json(said["store"]) if said.get("store") else None,
             }
         )
 
@@ -90,12 +99,14 @@ class Addresses:
     def extensions(self) -> list[str]:
         """The additional extensions that items with these URLs declare."""
         alternate = [ALTERNATE] if self.mirrors or self.source_mirrors else []
-        return [*([STORAGE] if self.schemes else []), *alternate]
+        xarray = [XARRAY] if self.store is not None else []
+        return [*([STORAGE] if self.schemes else []), *alternate, *xarray]
 
     @property
     def schemes(self) -> dict[str, Any]:
         """The buckets that items refer to, as storage schemes by name."""
-        used = {_bucket(a) for a in (self.source, self.landmasks, *([self.data] if self.cogs else []))}
+        given = [self.source, self.landmasks, *([self.data] if self.cogs else [])]
+        used = {_bucket(a) for a in (*given, *([self.store.address] if self.store else []))}
         return {b.name: b.scheme for b in self.buckets if b.name in used}
 
     def stored(self, address: str) -> dict[str, Any]:

@@ -148,6 +148,5 @@ def view_query(bands: Sequence[int]) -> str:
 
 def readable_flags(has: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Return rows' flags with :data:`READABLE` where bands can be read, by direct access or from a COG."""
-    raw = Has.NPY | Has.RAW_LANE
-    readable = ((has & raw) == raw) | ((has & Has.COG) != 0)
+    readable = (has & (Has.RAW_LANE | Has.COG)) != 0
     return has | np.where(readable, READABLE, 0).astype(np.int32)

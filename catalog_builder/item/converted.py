@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.item.item import RANGE, STATISTICS, Has
-from catalog_builder.item.roles import ASSET_FACTS
 from catalog_builder.item.statistics import decode_code_range, decode_statistics
 from catalog_builder.item.template import BandNumbers
+from catalog_builder.tile.files import ASSET_FACTS
 
 COG_COLUMNS = (
     "content",

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.item.addresses import Addresses, alternate
+from catalog_builder.item.stored import Store, store_asset
 from catalog_builder.item.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
 from catalog_builder.storage.headers import (
     MEDIA_COG,
@@ -78,7 +79,7 @@ class Has(enum.IntFlag):
     NPY = 1
     """The .npy pair."""
     RAW_LANE = 2
-    """The pair is open to direct access: its sizes match the formula, or are unknown."""
+    """Open to direct access: the pair, if its sizes match the formula or are unknown, or the window."""
     SIZES = 4
     """The manifest gives the pair's sizes."""
     HASHES = 8
@@ -107,6 +108,10 @@ class Has(enum.IntFlag):
     """With minimum and maximum of the codes, per band."""
     COG_WINDOW = 131072
     """With a float32 view for windows."""
+    STORE = 262144
+    """A window of the collection's store of arrays."""
+    REFUSED = 524288
+    """It was measured how many of its pixels the makers of the store refused."""
 
 
 def item_template(
@@ -149,9 +154,10 @@ def item_template(
             **alternate(addresses.source_mirrors, lambda place: Text(f"{place}/{path}")),
         }
 
-    published = _published_embeddings(source_file)
+    store = addresses.store
+    zarr = None if store is None else store_asset(store, addresses.stored(store.address))
+    published = _published_embeddings(source_file, zarr)
     cogs = _cog_assets(addresses, root, raw_view, raw_window, published) if addresses.cogs else {}
-    in_place = Has.NPY | Has.RAW_LANE
 
     return {
         "type": "Feature",
@@ -187,7 +193,7 @@ def item_template(
             ],
             "proj:bbox": [Number("origin_x"), Number("bottom"), Number("right"), Number("origin_y")],
             # What an embedding was before it was an int8 code; where there are no codes it is not said.
-            "emb:quantization": When(Has.NPY, QUANTIZATION, or_bits=Has.COG_NATIVE),
+            "emb:quantization": When(Has.NPY, QUANTIZATION, (Has.COG_NATIVE, Has.STORE)),
             "tessera:dataset_version": dataset.version,
             "tessera:variant": dataset.variant,
             "tessera:tile": Text("grid_{lon}_{lat}"),
@@ -196,6 +202,8 @@ def item_template(
             "tessera:grid": Text("{grid}") if addresses.cogs else grid_kind,
             "tessera:cog": Flag(Has.COG),
             **({"tessera:valid_fraction": When(Has.COG, Number("valid_fraction"))} if addresses.cogs else {}),
+            # At most this share: which pixels of a block were refused is not known, only how many.
+            **({"tessera:refused_fraction": When(Has.REFUSED, Number("refused_fraction"))} if zarr else {}),
             "tessera:years": Numbers("years"),
             "tessera:coverage": Text("{coverage}"),
             **({"tessera:synthetic": True} if dataset.is_synthetic else {}),
@@ -206,8 +214,8 @@ def item_template(
                 cogs
                 or {
                     "embeddings": published,
-                    "embeddings_f32": When(in_place, raw_view),
-                    "embeddings_f32_window": When(in_place, raw_window),
+                    "embeddings_f32": When(Has.RAW_LANE, raw_view),
+                    "embeddings_f32_window": When(Has.RAW_LANE, raw_window),
                 }
             ),
             "source_npy": When(
@@ -243,6 +251,7 @@ def item_template(
                     "file:size": When(Has.GEOTIFF_SIZE, Number("geotiff_size")),
                 },
             ),
+            **({"source_zarr": When(Has.STORE, zarr)} if zarr else {}),
             "landmask": When(
                 Has.LANDMASK,
                 {
@@ -273,7 +282,9 @@ def item_template(
     }  # fmt: skip
 
 
-def _published_embeddings(source_file: Callable[[str], dict[str, Any]]) -> Choice:
+def _published_embeddings(
+    source_file: Callable[[str], dict[str, Any]], zarr: Mapping[str, Any] | None
+) -> Choice:
     """Return the asset ``embeddings`` of a tile-year that is not converted.
 
     The embeddings proposal wants an asset of this key in every item, whatever its format, so it is the file
@@ -295,7 +306,17 @@ def _published_embeddings(source_file: Callable[[str], dict[str, Any]]) -> Choic
         "roles": ["data"],
         "data_type": "float32",
     }
-    return Choice(Has.NPY, npy, geotiff)
+    if zarr is None:
+        return Choice(Has.NPY, npy, geotiff)
+    window = {
+        **{key: zarr[key] for key in ("href", "type", "storage:refs") if key in zarr},
+        "title": "Embeddings as published: int8 codes in a store of arrays; the asset 'source_zarr' says"
+        " which window of it, and has the scales",
+        "roles": ["data"],
+        "data_type": "int8",
+        "tessera:scales": "source_zarr",
+    }
+    return Choice(Has.NPY, npy, Choice(Has.STORE, window, geotiff))
 
 
 def _cog_assets(
@@ -353,7 +374,6 @@ def _cog_assets(
 
     embeddings = file("embeddings", "embeddings.tif", MEDIA_COG)
     statistics = Statistics(Has.COG_STATISTICS, "band_statistics", BAND_NAMES, STATISTICS)
-    in_place = Has.NPY | Has.RAW_LANE
     return {
         "embeddings": Choice(
             Has.COG_NATIVE,
@@ -393,9 +413,9 @@ def _cog_assets(
             },
         ),
         "embeddings_f32": When(
-            Has.COG, {**asset(raw_view, view, "cog_f32"), "bands": statistics}, or_bits=in_place
+            Has.COG, {**asset(raw_view, view, "cog_f32"), "bands": statistics}, (Has.RAW_LANE,)
         ),
-        "embeddings_f32_window": When(Has.COG, asset(raw_window, window, "cog_f32_window"), or_bits=in_place),
+        "embeddings_f32_window": When(Has.COG, asset(raw_window, window, "cog_f32_window"), (Has.RAW_LANE,)),
         "visual": When(
             Has.COG_VISUAL,
             {
@@ -431,12 +451,14 @@ class TileRows:
     """:class:`Has` of each row."""
     facts: Mapping[str, Any]
     """npy_size, scales_size, npy_sha256, scales_sha256 (hex), mtime (RFC 3339), landmask_size,
-    landmask_sha256, geotiff (quoted path), geotiff_size; those of
+    landmask_sha256, geotiff (quoted path), geotiff_size, refused_fraction; those of
     :func:`catalog_builder.item.converted.cog_slots` if any row is converted; numpy, Arrow or lists. Values
     are valid only where ``has`` says so."""
 
 
-def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm") -> dict[str, Any]:
+def item_columns(
+    rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm", store: Store | None = None
+) -> dict[str, Any]:
     """Return every slot of :func:`item_template`, vectorised.
 
     Parameters
@@ -447,6 +469,8 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
         All years of the collection; a tile with all of them has full coverage.
     grid_kind
         Which raster grid to describe.
+    store
+        The collection's store of arrays, if it has one.
     """
     row, col, year = rows.row, rows.col, rows.year
     raster = grid.rasters(row, col, grid_kind)
@@ -486,6 +510,7 @@ def item_columns(rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = 
         "grid": _GRID_NAMES[on_source.astype(np.intp)],
         "years": [_years_list(m) for m in rows.mask.tolist()],
         "coverage": np.asarray(COVERAGE_NAMES, dtype=object)[codes],
+        **(store.columns(row, col, year) if store is not None else {}),
         **rows.facts,
     }
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from catalog_builder.item.converted import unconverted_slots
 from catalog_builder.item.item import TileRows, item_columns
+from catalog_builder.item.stored import Store
 from catalog_builder.item.template import ArrowRenderer, Columns
 from catalog_builder.tile import grid
 
@@ -39,6 +40,7 @@ def write_items(
     years: tuple[int, ...],
     collection: dict[str, Any],
     grid_kind: grid.Grid = "utm",
+    store: Store | None = None,
 ) -> None:
     """Write a year's items.
 
@@ -58,6 +60,8 @@ def write_items(
         Its STAC document, stored in the file's metadata.
     grid_kind
         Which raster grid the template describes.
+    store
+        The collection's store of arrays, if it has one.
     """
     order = np.argsort(z_order(*grid.rows_cols(cell)), kind="stable")
     renderer = ArrowRenderer({k: v for k, v in template.items() if k not in ("geometry", "bbox")})
@@ -66,7 +70,7 @@ def write_items(
     try:
         for part in _parts(order):
             batch = rows_at(part)
-            columns = unconverted_slots(len(part)) | item_columns(batch, years, grid_kind)
+            columns = unconverted_slots(len(part)) | item_columns(batch, years, grid_kind, store)
             table = _table(renderer.render(columns, batch.has), columns).replace_schema_metadata(metadata)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema, **_encoding(table.schema))
@@ -91,7 +95,7 @@ def z_order(row: npt.NDArray[np.integer], col: npt.NDArray[np.integer]) -> npt.N
 
 _COUNTED = (
     "bbox", "id", "datetime", "proj:code", "tessera:year", "tessera:coverage", "tessera:utm_zone",
-    "tessera:cog", "tessera:tile", "tessera:valid_fraction",
+    "tessera:cog", "tessera:tile", "tessera:valid_fraction", "tessera:refused_fraction",
 )  # fmt: skip
 """Columns with statistics: those that readers filter by."""
 

@@ -68,18 +68,18 @@ class When:
 
     bits: int
     node: Any
-    or_bits: int = 0
-    """If not 0: or all of these."""
+    or_bits: tuple[int, ...] = ()
+    """Or all of one of these."""
 
     def holds(self, flags: int) -> bool:
         """Return whether a row with these flags has the value."""
-        return flags & self.bits == self.bits or bool(self.or_bits and flags & self.or_bits == self.or_bits)
+        return any(flags & bits == bits for bits in (self.bits, *self.or_bits))
 
     def absent(self, flags: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Return the mask of rows that do not have the value."""
         absent: npt.NDArray[np.bool_] = (flags & self.bits) != self.bits
-        if self.or_bits:
-            absent &= (flags & self.or_bits) != self.or_bits
+        for bits in self.or_bits:
+            absent &= (flags & bits) != bits
         return absent
 
 

@@ -8,6 +8,8 @@ module                             reads
 :mod:`~.parquet.registry`          ``registry.parquet``, ``landmasks.parquet`` (0.6 to 0.8)
 :mod:`~.parquet.manifest`          ``manifest.parquet``, ``landmasks.parquet`` of s3scan (0.9 and
                                    later), the inventory of file-scan
+:mod:`~.parquet.blocks`            parts of the registry beside dClimate's Icechunk store
+:mod:`~.parquet.filled`            ``_registry.parquet`` beside a Zarr store of geotessera
 :mod:`~.listing`                   the data itself: a folder, a bucket, a saved listing
 =================================  ==========================================================
 

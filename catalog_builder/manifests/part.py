@@ -33,6 +33,9 @@ class ManifestPart:
     """Tile-years, :data:`~catalog_builder.tile.table.TILE_SCHEMA`."""
     landmasks: pa.Table | None = None
     """:data:`~catalog_builder.tile.table.LANDMASK_SCHEMA`."""
+    blocks: pa.Table | None = None
+    """Blocks of an Icechunk store, :data:`~catalog_builder.tile.blocks.BLOCK_SCHEMA`: which tile-years lie in
+    them depends on the list of land."""
     root: str | None = None
     """Root of ``<year>/<grid>/<grid>.npy``, if the source is the data itself."""
 
@@ -112,13 +115,14 @@ def times(seconds: IntArray | None, n: int) -> pa.Array:
 
 
 def tile_table(lat_i: IntArray, lon_i: IntArray, year: IntArray, **columns: pa.Array) -> pa.Table:
-    """Return a table with ``TILE_SCHEMA``; columns not given are null, ``has_npy`` true."""
+    """Return a table with ``TILE_SCHEMA``; not given: nulls, ``has_npy`` true, ``in_store`` false."""
     n = len(lat_i)
     given: dict[str, pa.Array] = {
         "lat_i": pa.array(np.ascontiguousarray(lat_i, dtype=np.int16)),
         "lon_i": pa.array(np.ascontiguousarray(lon_i, dtype=np.int16)),
         "year": pa.array(np.ascontiguousarray(year, dtype=np.int16)),
         "has_npy": pa.repeat(True, n),
+        "in_store": pa.repeat(False, n),
         **columns,
     }
     return pa.Table.from_arrays(

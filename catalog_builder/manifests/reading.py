@@ -56,6 +56,10 @@ def dataset_of_address(address: str) -> Dataset | None:
     Local paths are not considered: ``~/maps/v1/`` may be any folder, and a wrong dataset is worse
     than none.
     """
+    for ds in DATASETS:
+        for known in (ds.icechunk, ds.tile_registry):
+            if known is not None and f"{address.rstrip('/')}/".startswith(f"{known}/"):
+                return ds
     parts = urlsplit(address)
     return dataset_in(parts.path.rpartition("/")[0]) if parts.scheme in ("http", "https", "s3") else None
 

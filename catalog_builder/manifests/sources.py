@@ -25,7 +25,7 @@ from catalog_builder import storage
 from catalog_builder.errors import StorageError
 from catalog_builder.manifests.listing.listing import SIDECAR, read_listing, read_sidecar
 from catalog_builder.manifests.listing.saved import looks_like_tile, saved_entries
-from catalog_builder.manifests.parquet import manifest, registry
+from catalog_builder.manifests.parquet import blocks, filled, manifest, registry
 from catalog_builder.manifests.parquet.columns import open_parquet
 from catalog_builder.manifests.part import ManifestPart, Subset
 from catalog_builder.manifests.problems import ProblemKind, ProblemLog
@@ -56,6 +56,7 @@ def read_source(
         others |= hint is not None and part.dataset not in (None, hint)
         rows += part.tiles.num_rows if part.tiles is not None else 0
         rows += part.landmasks.num_rows if part.landmasks is not None else 0
+        rows += part.blocks.num_rows if part.blocks is not None else 0
         yield part
     if not rows and not others and problems.total == before:
         wanted = selection != Subset()
@@ -288,8 +289,9 @@ def _read_parquet(path: Path, reading: Reading) -> Iterator[ManifestPart]:
 
 
 _KNOWN_COLUMNS = (
-    "a manifest (lat, lon, year, grid_size), a registry (lat, lon, year, hash, file_size), or "
-    "landmasks (lat, lon, file_size)"
+    "a manifest (lat, lon, year, grid_size), a registry (lat, lon, year, hash, file_size), "
+    "landmasks (lat, lon, file_size), a registry of blocks (tile, embedded, assembled_at) or of what was"
+    " filled into a store (year, zone, tile_lon, tile_lat)"
 )
 
 
@@ -301,6 +303,10 @@ def _parquet_reader(names: set[str]) -> Any:
         return registry.read_registry
     if located and "year" not in names and ("file_size" in names or "hash" in names):
         return registry.read_landmasks
+    if names.issuperset(filled.COLUMNS):
+        return filled.read_filled
+    if names.issuperset(blocks.COLUMNS):
+        return blocks.read_blocks
     return None
 
 

@@ -32,6 +32,7 @@ def write_geoparquet(out: Path | str, parts: Sequence[Extract], report: Progress
                     years=part.record.years,
                     collection=part.document(),
                     grid_kind=part.record.grid,
+                    store=part.record.addresses.store,
                 )
             done += len(cell)
             report("writing items", done, of)

@@ -191,6 +191,25 @@ def opened(address: str) -> OpenStore:
         return found[0]
 
 
+def is_store(address: str) -> bool:
+    """Return whether there is a Zarr store or an Icechunk repository at an address, by its name or root.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be asked.
+    """
+    address = address.rstrip("/")
+    if _is_icechunk(address):
+        return True
+    if "." in address.rpartition("/")[2] and storage.scheme(address).startswith("http"):
+        # a file, most likely; the last part of a version is none: v1.1
+        suffix = address.rpartition(".")[2]
+        if suffix.isalpha() and suffix != "zarr":
+            return False
+    return storage.exists(storage.join(address, "zarr.json"))
+
+
 def _groups(root: zarr.Group, keys: Files | Repository) -> dict[str, ZoneGroup]:
     """Return the groups of zones, from consolidated metadata or else by asking for each name."""
     consolidated = root.metadata.consolidated_metadata

@@ -14,10 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from catalog_builder.errors import StoreError
+from catalog_builder.tile.blocks import FALSE_NORTHING
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
-
-FALSE_NORTHING = 10_000_000
-"""Northing of the equator in southern UTM zones, in metres."""
 
 _BOTH = re.compile(r"utm(0[1-9]|[1-5]\d|60)", re.ASCII)
 _ONE = re.compile(r"(0[1-9]|[1-5]\d|60)([NS])", re.ASCII)

@@ -25,10 +25,15 @@ TILE_SCHEMA = pa.schema(
         pa.field("scales_sha256", SHA256),
         pa.field("mtime", pa.timestamp("s", tz="UTC")),  # of the embedding file
         # A GeoTIFF exported by geotessera, where the source is a folder of those: path below the
-        # source's root. A row has the .npy pair, or a GeoTIFF, or both.
+        # source's root. A row has the .npy pair, or a GeoTIFF, or both,
+        # or is in a store.
         pa.field("has_npy", pa.bool_(), nullable=False),
         pa.field("geotiff", pa.string()),
         pa.field("geotiff_size", pa.int64()),
+        # A window of the arrays of the collection's store, instead of files or beside them.
+        pa.field("in_store", pa.bool_(), nullable=False),
+        # At most this share of the window's pixels was refused; null where it was not measured.
+        pa.field("refused_fraction", pa.float64()),
     ]
 )
 

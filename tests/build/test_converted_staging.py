@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog_builder.build.converted_staging import CogStaging
+from catalog_builder.build.staging.cogs import CogStaging
 
 
 def test_two_threads_read_at_once(tmp_path: Path) -> None:

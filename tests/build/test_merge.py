@@ -32,6 +32,7 @@ def row(tile: TileId, year: int, **facts: Any) -> Row:
         "lon_i": tile.lon_i,
         "year": year,
         "has_npy": True,
+        "in_store": False,
         **facts,
     }
 
@@ -65,6 +66,10 @@ def fold(old: Row, new: Row) -> Row:
         merged["geotiff"] = new["geotiff"]
         if stale or new["geotiff_size"] is not None or old["geotiff"] is None:
             merged["geotiff_size"] = new["geotiff_size"]
+    if new["in_store"]:
+        merged["in_store"] = True
+        if new["refused_fraction"] is not None or not old["in_store"]:
+            merged["refused_fraction"] = new["refused_fraction"]
     return merged
 
 
@@ -82,6 +87,13 @@ FACTS = st.one_of(
             "has_npy": st.just(False),
             "geotiff": st.sampled_from(["a.tiff", "b.tiff"]),
             "geotiff_size": st.sampled_from([None, 7, 8]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "has_npy": st.just(False),
+            "in_store": st.just(True),
+            "refused_fraction": st.sampled_from([None, 0.0, 0.25]),
         }
     ),
 )

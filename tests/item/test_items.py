@@ -177,7 +177,7 @@ def _one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *parts: ManifestPart, **options: Any
 ) -> dict[str, Any]:
     """Build from tables and return the first item."""
-    monkeypatch.setattr("catalog_builder.build.run.read_dataset", lambda *_a, **_k: iter(parts))
+    monkeypatch.setattr("catalog_builder.build.staging.reader.read_dataset", lambda *_a, **_k: iter(parts))
     build_from(tmp_path / "catalog", "table", url=ROOT, **options)
     return next(iter(api_items(CatalogFolder(tmp_path / "catalog").open_index(), ROOT).values()))
 

@@ -128,7 +128,7 @@ def built(found: dict[tuple[TileId, int], TileYear]) -> Iterator[tuple[Path, Ind
         folder = Path(temporary)
         (folder / "ledger").mkdir()
         (folder / "ledger" / "a.jsonl").write_bytes(b"".join(row.to_json() + b"\n" for row in rows))
-        patch.setattr("catalog_builder.build.run.read_dataset", lambda *_a, **_k: iter(parts))
+        patch.setattr("catalog_builder.build.staging.reader.read_dataset", lambda *_a, **_k: iter(parts))
         options = BuildOptions(dataset("v1"), url=URL, ledgers=(str(folder / "ledger"),))
         build(["table"], folder / "catalog", options)
         yield folder, CatalogFolder(folder / "catalog").open_index()

@@ -51,7 +51,7 @@ def api_items(index: Index, root: str, selection: Selection | None = None) -> di
         if record.ordinal not in chosen.ordinals:
             continue
         rows = tile_rows(index.page(chosen, 1_000_000))
-        columns = item_columns(rows, record.years, record.grid)
+        columns = item_columns(rows, record.years, record.grid, record.addresses.store)
         lists = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in columns.items()}
         template = item_template(record.dataset, record.addresses, root, record.grid)
         for text in JsonRenderer(template).render(lists, rows.has.tolist()):

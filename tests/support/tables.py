@@ -31,6 +31,8 @@ def tile_table(tile_years: Iterable[tuple[TileId, int]], **columns: Sequence[obj
         "has_npy": [True] * len(rows),
         "geotiff": [None] * len(rows),
         "geotiff_size": [None] * len(rows),
+        "in_store": [False] * len(rows),
+        "refused_fraction": [None] * len(rows),
         **columns,
     }
     return pa.table(data, schema=TILE_SCHEMA)

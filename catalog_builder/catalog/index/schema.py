@@ -10,16 +10,17 @@ from catalog_builder.errors import (
     SchemaVersionError,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Incremented whenever the tables change; an index of another version is rejected with a message."""
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE collection(ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
   document TEXT NOT NULL);
 -- mask: years of the tile; has: flags; mtime: seconds since 1970; valid_fraction: of a converted tile,
--- here and not in cog, so that a filter on it reads one table
+-- here and not in cog, so that a filter on it reads one table; refused_fraction: of a window of a store, NULL
+-- where it was not measured
 CREATE TABLE tile(key INTEGER PRIMARY KEY, mask INTEGER NOT NULL, has INTEGER NOT NULL, mtime INTEGER,
-  valid_fraction REAL);
+  valid_fraction REAL, refused_fraction REAL);
 -- only rows with hashes, with sizes that are not the formula's, or with a GeoTIFF
 CREATE TABLE source(key INTEGER PRIMARY KEY, npy_size INTEGER, npy_sha256 BLOB, scales_size INTEGER,
   scales_sha256 BLOB, geotiff TEXT, geotiff_size INTEGER);

@@ -61,12 +61,12 @@ def coverage(
 def tile_table(connections: Connections, ordinal: int, year: int) -> pa.Table:
     """Return a year of a collection as ``TILE_SCHEMA``, as the builder wrote it."""
     rows = connections.rows(
-        f"SELECT t.key, t.has, t.mtime, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
+        f"SELECT t.key, t.has, t.mtime, t.refused_fraction, {', '.join('s.' + c for c in SOURCE_COLUMNS)}"
         " FROM tile t LEFT JOIN source s ON s.key = t.key WHERE t.key BETWEEN ? AND ?",
         year_span(ordinal, year),
     )
-    key, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size = (
-        zip(*rows, strict=True) if rows else ((),) * 9
+    key, has, mtime, refused, n_size, n_sha, s_size, s_sha, geotiff, g_size = (
+        zip(*rows, strict=True) if rows else ((),) * 10
     )
     row, col = rows_cols(np.array(key, dtype=np.int64))
     lat_i, lon_i = grid.centres(row, col)
@@ -93,6 +93,8 @@ def tile_table(connections: Connections, ordinal: int, year: int) -> pa.Table:
             "has_npy": pa.array((flags & Has.NPY) != 0),
             "geotiff": pa.array(geotiff, pa.string()),
             "geotiff_size": pa.array(g_size, pa.int64()),
+            "in_store": pa.array((flags & Has.STORE) != 0),
+            "refused_fraction": pa.array(refused, pa.float64()),
         }
     ).cast(TILE_SCHEMA)
 

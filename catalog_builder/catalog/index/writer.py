@@ -61,11 +61,12 @@ class IndexWriter:
             part = slice(start, start + _INSERT_ROWS)
             mtime = [None if t == NO_TIME else t for t in rows.mtime[part].tolist()]
             columns = [keys[part].tolist(), rows.mask[part].tolist(), rows.has[part].tolist(), mtime]
-            if rows.valid_fraction is None:
-                insert("INSERT INTO tile VALUES(?, ?, ?, ?, NULL)", zip(*columns, strict=True))
-            else:
-                valid = [None if v != v else v for v in rows.valid_fraction[part].tolist()]
-                insert("INSERT INTO tile VALUES(?, ?, ?, ?, ?)", zip(*columns, valid, strict=True))
+            values = ["?"] * len(columns)
+            for fractions in (rows.valid_fraction, rows.refused_fraction):
+                values.append("NULL" if fractions is None else "?")
+                if fractions is not None:
+                    columns.append([None if v != v else v for v in fractions[part].tolist()])
+            insert(f"INSERT INTO tile VALUES({', '.join(values)})", zip(*columns, strict=True))
         for at, facts in rows.source:
             insert(
                 "INSERT INTO source VALUES(?, ?, ?, ?, ?, ?, ?)",
@@ -135,5 +136,7 @@ class IndexRows:
     """Batches of (positions, facts of each as :data:`SOURCE_COLUMNS`)."""
     valid_fraction: npt.NDArray[np.float64] | None = None
     """NaN where a tile-year is not converted; None if none is."""
+    refused_fraction: npt.NDArray[np.float64] | None = None
+    """NaN where it was not measured; None if it nowhere was."""
     cogs: Iterable[tuple[IntArray, Iterable[tuple[Any, ...]]]] = field(default=())
     """Batches of (positions, facts of each as :data:`COG_COLUMNS`)."""

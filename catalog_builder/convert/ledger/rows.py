@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 import orjson
 
-from catalog_builder.item.roles import ROLES
 from catalog_builder.raster.vrt import VIEW_FORM
+from catalog_builder.tile.files import ROLES
 from catalog_builder.tile.grid import TileId
 
 SUFFIX = ".jsonl"

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import FileRow, LedgerRow
-from catalog_builder.item.roles import ROLES
+from catalog_builder.tile.files import ROLES
 
 _FILE = pa.struct(
     [("path", pa.string()), ("size", pa.int64()), ("sha256", pa.binary(32)), ("header_size", pa.int32())]

@@ -24,9 +24,9 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 def tile_rows(page: Sequence[Row]) -> TileRows:
     """Return a page's rows (of one collection or several) as columns for :func:`item_columns`."""
-    (keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, l_size, l_sha, valid, *cog) = (
-        zip(*page, strict=True) if page else ((),) * (13 + len(COG_COLUMNS))
-    )
+    columns_of_page = zip(*page, strict=True) if page else ((),) * (14 + len(COG_COLUMNS))
+    keys, mask, has, mtime, n_size, n_sha, s_size, s_sha, geotiff, g_size, *others = columns_of_page
+    l_size, l_sha, valid, refused, *cog = others
     flags = np.array(has, dtype=np.int32)
     converted: dict[str, Any] = {}
     if (flags & int(Has.COG)).any():
@@ -54,6 +54,7 @@ def tile_rows(page: Sequence[Row]) -> TileRows:
             "geotiff_size": [v or 0 for v in g_size],
             "landmask_size": [v or 0 for v in l_size],
             "landmask_sha256": [v.hex() if v else "" for v in l_sha],
+            "refused_fraction": [v or 0.0 for v in refused],
         },
     )
 
@@ -84,7 +85,7 @@ def item_texts(
     if not page:
         return []
     tiles = tile_rows(page)
-    columns = item_columns(tiles, record.years, record.grid)
+    columns = item_columns(tiles, record.years, record.grid, record.addresses.store)
     lists = {slot: _texts(column) for slot, column in columns.items()}
     lists |= {slot: [text] * len(tiles.has) for slot, text in constants.items()}
     has = tiles.has if flags is None else flags(tiles.has)

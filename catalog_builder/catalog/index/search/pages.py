@@ -13,7 +13,8 @@ from catalog_builder.item.converted import COG_COLUMNS
 
 PAGE_SQL = f"""
 SELECT t.key, t.mask, t.has, t.mtime, s.npy_size, s.npy_sha256, s.scales_size, s.scales_sha256,
-  s.geotiff, s.geotiff_size, l.size, l.sha256, t.valid_fraction, {", ".join("c." + n for n in COG_COLUMNS)}
+  s.geotiff, s.geotiff_size, l.size, l.sha256, t.valid_fraction, t.refused_fraction,
+  {", ".join("c." + n for n in COG_COLUMNS)}
 FROM {{tiles}}
 LEFT JOIN source s ON s.key = t.key
 LEFT JOIN cog c ON c.key = t.key
