@@ -195,12 +195,13 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
         return bool(snapshot.tiles.has_tile(make_key(ordinals[directory], year, tile.row, tile.col)))
 
     roots = [
-        SourceRoot(r.dataset, r.source_root, r.landmask_root or None) for r in snapshot.collections.values()
+        SourceRoot(r.dataset, r.source_root, r.landmask_root or None, r.container)
+        for r in snapshot.collections.values()
     ]
     in_s3 = {
         root: BucketFiles(root, settings.s3_access, settings.presign_seconds, lambda _: REVALIDATE)
         for source in roots
-        for root in (source.root, source.landmasks)
+        for root in (source.root if source.container == "npy" else None, source.landmasks)
         if root is not None and root.startswith("s3://") and published_address(root) is None
     }
     return DirectAccess(roots, exists, partial(find_cogs, snapshot), in_s3)

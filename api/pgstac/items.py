@@ -116,7 +116,7 @@ def _flags(item: Item) -> int:
     flags = int(Has.NPY) if "source_npy" in assets else 0
     if "embeddings_f32" in assets:
         flags |= READABLE
-        if flags & Has.NPY:
+        if flags & Has.NPY or "source_zarr" in assets:
             flags |= int(Has.RAW_LANE)
     if item["properties"].get("tessera:cog"):
         flags |= int(Has.COG) | READABLE

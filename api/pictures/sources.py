@@ -276,7 +276,7 @@ def _read_raw(
     record: CollectionRecord, tile: TileId, year: int, bands: Sequence[int], mask: Mask | None = None
 ) -> Pixels:
     """Read an unconverted tile-year, where that takes no more than reading this server's own disk."""
-    place = place_below(record.source_root, tile, year)
+    place = place_below(record.source_root, tile, year, record.container)
     if not is_drawable(place):
         raise NotFoundError(
             f"{tile.name} of {year} is not converted, and its .npy is not on this server: a picture would"

@@ -19,7 +19,8 @@ from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.item.addresses import SIGNED, Addresses
 from catalog_builder.storage.s3.presign import Period, Presigner
 
-_STORED = re.compile(r'"href":"(s3://[^"]+)"(?!,"alternate:name")')
+# Not of mirrors, nor of stores of arrays: who reads these lists their keys, which https cannot.
+_STORED = re.compile(r'"href":"(s3://[^"]+)"(?!,"alternate:name"|,"type":"application/vnd[.+]zarr)')
 _TO_SIGN = re.compile(rf'"href":"{SIGNED}([^"]+)"')
 
 

@@ -66,7 +66,7 @@ def with_map_links(template: Mapping[str, Any], record: CollectionRecord, root: 
             "title": "False colour as map tiles",
         },
     ]
-    raw = None if scheme(record.source_root) else int(Has.NPY | Has.RAW_LANE)
+    raw = None if scheme(record.source_root) else int(Has.RAW_LANE)
 
     def drawn(with_thumbnail: Any, without: Any, nothing: Any) -> Choice:
         unconverted = nothing if raw is None else Choice(raw, without, nothing)

@@ -49,7 +49,8 @@ def make_record(
     landmask_root = options.landmask_root or ds.published_landmasks or ""
     lane = f"{{root}}/source/{url_path(ds.directory)}"
     own = f"{home if storage.scheme(home) else '{root}/data'}/{COGS}/{url_path(ds.directory)}"
-    source = source_root if storage.scheme(source_root) else lane
+    in_store = store is not None and not found.has_files
+    source = source_root if storage.scheme(source_root) and not in_store else lane
     masks = landmask_root if storage.scheme(landmask_root) else f"{lane}/{{year}}/grid_{{lon}}_{{lat}}"
     data = (options.data_root or own).rstrip("/")
     return CollectionRecord(
@@ -66,10 +67,10 @@ def make_record(
             source_mirrors=options.source_mirrors,
             buckets=_buckets(source, masks, data, *([store.address] if store else [])),
             store=store,
-            is_direct_from_store=store is not None and not found.has_npy,
+            is_direct_from_store=in_store,
         ),
         grid=options.grid,
-        source_root=_absolute(source_root) if source_root else "",
+        source_root=_absolute(source_root),
         landmask_root=_absolute(landmask_root) if landmask_root else "",
         counts=tuple(years.values()),
         n_tiles=n_tiles,
@@ -79,20 +80,20 @@ def make_record(
 def source_root_of(options: BuildOptions, found: Found) -> str:
     """Return the location of the source files: as given, the one folder that was scanned, or as published.
 
-    Empty if there are none: the pixels are in a store.
+    If all pixels are in a store, of the store.
 
     Raises
     ------
     DatasetError
         If the dataset is not published and no location is given.
     """
+    if found.store is not None and not found.has_files:
+        return found.store.address
     if options.source_root is not None:
         return options.source_root.rstrip("/")
     if len(found.roots) == 1:
         return next(iter(found.roots)).rstrip("/")
     if options.dataset.published_root is None:
-        if found.store is not None and not found.has_npy:
-            return ""
         raise DatasetError(
             f"dataset {options.dataset.directory} is not published anywhere:"
             " give the location of its files with --source-root"

@@ -18,7 +18,8 @@ def build(
         list[str],
         typer.Argument(
             help="Manifests in any format, archives or folders of them, a folder or bucket of the data,"
-            " http(s) or s3 URLs. Merged in order; later sources win.",
+            " http(s) or s3 URLs, a Zarr store or an Icechunk repository. Merged in order; later sources"
+            " win.",
             metavar="SOURCE...",
         ),
     ],

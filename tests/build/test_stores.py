@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from catalog_builder.errors import CatalogError, DatasetError, StorageError
 from catalog_builder.tile.grid import TileId
 from tests.support.catalogs import api_items, build_from, write_manifest
 from tests.support.http_server import serve
-from tests.support.registry import SIDE, TOP, WEST, block_at, epsg_of, write_part
+from tests.support.registry import SIDE, TOP, WEST, block_at, epsg_of, write_land, write_part
 from tests.support.stores import EAST, NORTH, SOUTH, Stores, make_stores
 
 ROOT = "https://stac.test"
@@ -34,17 +33,6 @@ DCLIMATE = "v1.1-dclimate"
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     return make_stores(tmp_path_factory.mktemp("stores"))
-
-
-def land(folder: Path, tiles: Iterable[TileId]) -> Path:
-    """Write a list of land as s3scan of geotessera does."""
-    folder.mkdir(exist_ok=True)
-    tiles = list(tiles)
-    table = pa.table(
-        {"lon": [t.lon for t in tiles], "lat": [t.lat for t in tiles], "file_size": [1] * len(tiles)}
-    )
-    pq.write_table(table, folder / "landmasks.parquet")
-    return folder / "landmasks.parquet"
 
 
 def items(catalog: Path) -> dict[str, Any]:
@@ -80,7 +68,7 @@ def test_a_tile_year_is_where_land_and_an_embedded_block_are(tmp_path: Path) -> 
     write_part(tmp_path, "31S", 2023, touching(south))
     write_part(tmp_path, "01N", 2023, touching(edge))
     write_part(tmp_path, "32N", 2023, [block_at(other.lon, other.lat, "32N")])
-    listed = land(tmp_path / "land", [inside, refused, south, edge, other])
+    listed = write_land(tmp_path / "land", [inside, refused, south, edge, other])
     report = build_from(tmp_path / "catalog", tmp_path / "parts", listed, dataset=DCLIMATE, url=ROOT)
     assert not report.problems.counts
     found = items(tmp_path / "catalog")
@@ -128,7 +116,7 @@ def test_the_newest_row_of_a_block_counts(tmp_path: Path) -> None:
     write_part(tmp_path, "31N", 2024, blocks, "2026-03-01T23:00:00-05:00", "a")
     write_part(tmp_path, "31N", 2022, blocks, "2026-02-01T00:00:00+00:00", "a")
     write_part(tmp_path, "31N", 2022, blocks, "2026-03-01T00:00:00+00:00", "b", embedded=none)
-    listed = land(tmp_path / "land", [tile])
+    listed = write_land(tmp_path / "land", [tile])
     build_from(tmp_path / "catalog", tmp_path / "parts", listed, dataset=DCLIMATE, url=ROOT)
     assert set(items(tmp_path / "catalog")) == {f"{tile.name}_{year}" for year in (2023, 2024)}
 
@@ -141,7 +129,7 @@ def test_refused_pixels_are_bounded_by_the_overlap(tmp_path: Path) -> None:
     refused = [3_000_000, 5_000, 70, 2_000_000][: len(blocks)]
     embedded = [False, True, True, True][: len(blocks)]
     write_part(tmp_path, "31N", 2024, blocks, refused_px=refused, embedded=embedded)
-    listed = land(tmp_path / "land", [tile])
+    listed = write_land(tmp_path / "land", [tile])
     build_from(tmp_path / "catalog", tmp_path / "parts", listed, dataset=DCLIMATE, url=ROOT)
     left, bottom, right, top = raster.bbox
     bound = 0.0
@@ -160,14 +148,14 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"list of landmasks.*landmasks/v1\.1/landmasks\.parquet"):
         build_from(tmp_path / "a", tmp_path / "parts", dataset=DCLIMATE)
     with pytest.raises(DatasetError, match="give the address of the store"):
-        build_from(tmp_path / "b", tmp_path / "parts", land(tmp_path / "land", [tile]), dataset="v1")
+        build_from(tmp_path / "b", tmp_path / "parts", write_land(tmp_path / "land", [tile]), dataset="v1")
 
 
 # ---------------------------------------------------------------------------------------------- stores
 
 
 def test_windows_of_a_zarr_store_hold_the_tiles_pixels(stores: Stores, tmp_path: Path) -> None:
-    listed = land(tmp_path / "land", [NORTH, EAST, SOUTH, beside(NORTH, -30)])
+    listed = write_land(tmp_path / "land", [NORTH, EAST, SOUTH, beside(NORTH, -30)])
     build_from(tmp_path / "catalog", stores.a, listed, dataset="synthetic", url=ROOT)
     found = items(tmp_path / "catalog")
     assert {i for i in found if i.endswith("_2024")} == {f"{t.name}_2024" for t in (NORTH, EAST, SOUTH)}
@@ -182,7 +170,7 @@ def test_windows_of_a_zarr_store_hold_the_tiles_pixels(stores: Stores, tmp_path:
 
 
 def test_incomplete_years_of_a_repository_are_no_items(stores: Stores, tmp_path: Path) -> None:
-    listed = land(tmp_path / "land", [NORTH, EAST, SOUTH])
+    listed = write_land(tmp_path / "land", [NORTH, EAST, SOUTH])
     report = build_from(tmp_path / "catalog", stores.b, listed, dataset="synthetic", url=ROOT)
     found = items(tmp_path / "catalog")
     assert set(found) == {f"{t.name}_2024" for t in (NORTH, EAST, SOUTH)}
@@ -216,7 +204,7 @@ def test_the_registry_beside_a_store_is_its_manifest(stores: Stores, tmp_path: P
 
 @pytest.mark.service
 def test_a_store_on_the_web_cannot_be_listed(stores: Stores, tmp_path: Path) -> None:
-    listed = land(tmp_path / "land", [NORTH])
+    listed = write_land(tmp_path / "land", [NORTH])
     with (
         serve(Starlette(routes=[Mount("/", StaticFiles(directory=stores.a.parent))])) as server,
         pytest.raises(StorageError, match=r"the web lists no folders.*give its s3:// address"),
@@ -243,8 +231,10 @@ def test_a_store_of_another_model_is_refused(stores: Stores, tmp_path: Path) -> 
     root.write_text(json.dumps(said))
     try:
         with pytest.raises(DatasetError, match=r"model 1\.1, not of dataset v1 .*--dataset"):
-            build_from(tmp_path / "a", stores.a, land(tmp_path / "land", [NORTH]), dataset="v1")
-        build_from(tmp_path / "b", stores.a, land(tmp_path / "land", [NORTH]), dataset="v1.1-cam", url=ROOT)
+            build_from(tmp_path / "a", stores.a, write_land(tmp_path / "land", [NORTH]), dataset="v1")
+        build_from(
+            tmp_path / "b", stores.a, write_land(tmp_path / "land", [NORTH]), dataset="v1.1-cam", url=ROOT
+        )
         collection = json.loads((tmp_path / "b" / "tessera-v1.1-cam" / "collection.json").read_text())
         assert collection["geoemb:model"] == "https://geotessera.org/model/1.1"
     finally:
@@ -253,7 +243,7 @@ def test_a_store_of_another_model_is_refused(stores: Stores, tmp_path: Path) -> 
 
 def test_arrays_and_a_store_of_one_dataset(stores: Stores, tmp_path: Path) -> None:
     write_manifest(tmp_path / "m", 2024, [NORTH, beside(NORTH, 5)])
-    listed = land(tmp_path / "land", [NORTH, EAST])
+    listed = write_land(tmp_path / "land", [NORTH, EAST])
     build_from(tmp_path / "catalog", tmp_path / "m", stores.a, listed, dataset="v1", url=ROOT)
     found = items(tmp_path / "catalog")
     has = {k: {"source_npy", "source_zarr", "embeddings_f32"} & set(i["assets"]) for k, i in found.items()}
@@ -270,7 +260,7 @@ def test_arrays_and_a_store_of_one_dataset(stores: Stores, tmp_path: Path) -> No
 
 
 def test_a_collection_has_an_asset_per_group(stores: Stores, tmp_path: Path) -> None:
-    listed = land(tmp_path / "land", [NORTH, EAST, SOUTH])
+    listed = write_land(tmp_path / "land", [NORTH, EAST, SOUTH])
     build_from(tmp_path / "catalog", stores.b, listed, dataset="synthetic", url=ROOT)
     collection = pystac.Collection.from_file(
         str(tmp_path / "catalog" / "tessera-synthetic" / "collection.json")

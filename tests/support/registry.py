@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyproj import Transformer
 
+from catalog_builder.tile.grid import TileId
+
 SIDE = 20_480.0
 WEST = 163_840.0
 TOP = {"N": 9_338_880.0, "S": 10_014_720.0}
@@ -89,3 +91,12 @@ def write_part(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(data, schema=SCHEMA), path)
     return path
+
+
+def write_land(folder: Path, tiles: Iterable[TileId]) -> Path:
+    """Write a list of land as s3scan of geotessera does; return its path."""
+    folder.mkdir(exist_ok=True)
+    tiles = list(tiles)
+    columns = {"lon": [t.lon for t in tiles], "lat": [t.lat for t in tiles], "file_size": [1] * len(tiles)}
+    pq.write_table(pa.table(columns), folder / "landmasks.parquet")
+    return folder / "landmasks.parquet"

@@ -36,8 +36,8 @@ class Found:
     """Roots of the data folders among them."""
     store: Store | None = None
     """The store that tile-years are windows of."""
-    has_npy: bool = False
-    """Whether any tile-year has published arrays."""
+    has_files: bool = False
+    """Whether any tile-year has files of its own, arrays or a GeoTIFF."""
 
 
 class Reader:
@@ -129,7 +129,8 @@ class Reader:
         if part.landmasks is not None:
             self._land[cells(part.landmasks)] = True
         if part.tiles is not None and part.tiles.num_rows:
-            self._found.has_npy |= bool(np.any(part.tiles["has_npy"].to_numpy()))
+            files = part.tiles["geotiff"].null_count < part.tiles.num_rows
+            self._found.has_files |= files or bool(np.any(part.tiles["has_npy"].to_numpy()))
             if part.tiles["in_store"].to_numpy().any():
                 part = replace(part, tiles=self._in_store(part.source, part.tiles))
             if part.root is not None:

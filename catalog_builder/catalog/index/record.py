@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Literal, Self
 
 from catalog_builder.item.addresses import Addresses
 from catalog_builder.tile import grid
@@ -23,7 +23,7 @@ class CollectionRecord:
     addresses: Addresses
     grid: grid.Grid
     source_root: str
-    """Location of the source files: a local folder, or a URL to redirect to."""
+    """Location of the source files: a local folder, or a URL to redirect to; or of the store that has all."""
     landmask_root: str
     counts: tuple[int, ...]
     """Tile-years per year."""
@@ -34,6 +34,11 @@ class CollectionRecord:
     def id(self) -> str:
         """Collection id."""
         return self.dataset.collection_id
+
+    @property
+    def container(self) -> Literal["npy", "store"]:
+        """What is at the source root: files of arrays, or a store that tile-years are windows of."""
+        return "store" if self.addresses.is_direct_from_store else "npy"
 
     @property
     def n_items(self) -> int:
