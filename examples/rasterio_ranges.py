@@ -14,7 +14,7 @@ COLLECTION = os.environ.get("TESSERA_COLLECTION", "tessera-synthetic")
 BBOX = [float(v) for v in os.environ.get("TESSERA_BBOX", "0.0,52.1,0.2,52.3").split(",")]
 SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+    "GDAL_INGESTED_BYTES_AT_OPEN": 65536,
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 256 << 20,
 }
 

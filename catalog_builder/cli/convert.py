@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from catalog_builder.convert.encode.blocks import BLOCK_SIZE, OVERVIEW_BLOCK_SIZE
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Redo(StrEnum):
     predictor = "predictor"
     view = "view"
     statistics = "statistics"
+    layout = "layout"
 
 
 class Compression(StrEnum):
@@ -177,7 +179,8 @@ def convert(
             " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of an"
             " earlier form: they lack the one for windows, and GDAL before 3.7 reads those of 0.1 wrongly."
             " statistics: read those of the codes, which items list, from COGs of earlier versions."
-            " `validate` reports all of them."
+            " `validate` reports all of them. layout: convert tiles again that have the larger blocks of"
+            " earlier versions, which take more bytes to read."
         ),
     ] = None,
     dry_run: Annotated[
@@ -199,8 +202,19 @@ def convert(
         ),
     ] = True,
     block_size: Annotated[
-        int, typer.Option(help="Rows and columns of a block (TIFF tile).", rich_help_panel=_ENCODING)
-    ] = 128,
+        int,
+        typer.Option(
+            help="Rows and columns of a block (TIFF tile) of embeddings. Scales are in strips of 16 rows.",
+            rich_help_panel=_ENCODING,
+        ),
+    ] = BLOCK_SIZE,
+    overview_block_size: Annotated[
+        int,
+        typer.Option(
+            help="Rows and columns of a block of overviews; the smallest overview is one block.",
+            rich_help_panel=_ENCODING,
+        ),
+    ] = OVERVIEW_BLOCK_SIZE,
     interleave: Annotated[
         Interleave,
         typer.Option(
@@ -244,7 +258,7 @@ def convert(
 
     if redo is not None and missing:
         raise QueryError("--redo and --missing: give one of the two; what is missing was never converted")
-    again: Literal["predictor", "view", "statistics"] | None = None if redo is None else redo.value
+    again: Literal["predictor", "view", "statistics", "layout"] | None = None if redo is None else redo.value
     part = parse_shard(shard)
     options = ConvertOptions(
         out=target_of(sources, out),
@@ -252,6 +266,7 @@ def convert(
         grid=grid.value,
         overviews=overviews.value,
         block_size=block_size,
+        overview_block_size=overview_block_size,
         interleave=interleave.value,
         compression=compression.value,
         level=level,
@@ -311,7 +326,14 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _estimate_text(found: Estimate, workers: int) -> str:
-    from catalog_builder.convert.progress import duration, earlier_views, misread, size, without_statistics
+    from catalog_builder.convert.progress import (
+        duration,
+        earlier_layouts,
+        earlier_views,
+        misread,
+        size,
+        without_statistics,
+    )
 
     source = (
         "measured rates from this ledger"
@@ -324,5 +346,6 @@ def _estimate_text(found: Estimate, workers: int) -> str:
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
         + (f"\n  {without_statistics(found.without_statistics)}" if found.without_statistics else "")
         + (f"\n  {earlier_views(found.earlier_views)}" if found.earlier_views else "")
+        + (f"\n  {earlier_layouts(found.earlier_layouts)}" if found.earlier_layouts else "")
         + (f"\n  {misread(found.misread)}" if found.misread else "")
     )

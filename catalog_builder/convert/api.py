@@ -84,7 +84,8 @@ class Conversion:
             ``predictor``: of the tiles that are already done, convert those again whose embeddings have a
             predictor that some readers undo wrongly. ``view``: rewrite those float32 views, and no pixels,
             that GDAL before 3.7 reads wrongly. ``statistics``: read those of the codes from the COGs of
-            tiles that have none, and write no file.
+            tiles that have none, and write no file. ``layout``: convert those again whose files have the
+            blocks of earlier versions, which cost more requests and bytes.
 
         Raises
         ------
@@ -145,6 +146,8 @@ class Conversion:
             lines.append(f"  {progress.without_statistics(done.without_statistics)}")
         if done.earlier_views:
             lines.append(f"  {progress.earlier_views(done.earlier_views)}")
+        if done.earlier_layouts:
+            lines.append(f"  {progress.earlier_layouts(done.earlier_layouts)}")
         if done.misread:
             lines.append(f"  {progress.misread(done.misread)}")
         lines += [f"  not kept: {row.job}: {', '.join(row.lost)}" for row in done.lossy[:_FAILURES_SHOWN]]
@@ -167,6 +170,7 @@ class Conversion:
             "misread": done.misread,
             "earlier_views": done.earlier_views,
             "without_statistics": done.without_statistics,
+            "earlier_layouts": done.earlier_layouts,
             "renewed": done.renewed,
             "described": done.described,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],

@@ -225,6 +225,19 @@ def without_statistics(n: int) -> str:
     return f"{n:,} of those done already {have} no statistics of {its} codes in the item: --redo statistics"
 
 
+def earlier_layouts(n: int) -> str:
+    """Return a line about tiles that are done and have the blocks of earlier versions.
+
+    >>> earlier_layouts(2)
+    '2 of those done already have the larger blocks of earlier versions, slower to read: --redo layout'
+    """
+    have = "has" if n == 1 else "have"
+    return (
+        f"{n:,} of those done already {have} the larger blocks of earlier versions, slower to read:"
+        " --redo layout"
+    )
+
+
 def misread(n: int) -> str:
     """Return a line about tiles that are done and that some readers misread.
 

@@ -48,6 +48,8 @@ class RunReport:
     """Number of those whose float32 view GDAL before 3.7 reads wrongly."""
     without_statistics: int
     """Number of those that have no statistics of their codes."""
+    earlier_layouts: int
+    """Number of those whose files have the blocks of an earlier version."""
     renewed: int
     """Number done by an earlier run whose float32 view alone was rewritten."""
     described: int
@@ -78,6 +80,7 @@ class _Tally:
     misread: int = 0
     earlier_views: int = 0
     without_statistics: int = 0
+    earlier_layouts: int = 0
     renewed: int = 0
     described: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
@@ -178,6 +181,7 @@ def run(
         misread=tally.misread,
         earlier_views=tally.earlier_views,
         without_statistics=tally.without_statistics,
+        earlier_layouts=tally.earlier_layouts,
         renewed=tally.renewed,
         described=tally.described,
         failed=tuple(tally.failed),
@@ -201,6 +205,7 @@ def _remaining(plan: Plan, done: Done | None, tally: _Tally, report: Reporter) -
             tally.misread += done.is_misread(job)
             tally.earlier_views += done.has_earlier_view(job)
             tally.without_statistics += done.lacks_statistics(job)
+            tally.earlier_layouts += done.has_earlier_layout(job)
             report.skipped(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.convert.encode.blocks import OVERVIEW_BLOCK_SIZE, block_size_of
 from catalog_builder.errors import StorageError
 from catalog_builder.extras import install_line
 from catalog_builder.pixels.values import NODATA_CODE, Pixels, Values
@@ -162,6 +163,8 @@ def _cog(mosaic: Mosaic, layer: Layer) -> Callable[[Path], None]:
                 crs_epsg=mosaic.raster.epsg,
                 transform=mosaic.raster.transform[:6],
                 nodata=nodata,
+                block_size=block_size_of(*mosaic.raster.shape),
+                overview_block_size=OVERVIEW_BLOCK_SIZE,
                 band_descriptions=list(names),
                 tags=mosaic.tags,
                 overview_resampling="AVERAGE",
@@ -176,12 +179,12 @@ def _pyramid(mosaic: Mosaic, name: str) -> Sequence[npt.NDArray[Any]]:
 
     pixels = mosaic.pixels
     if isinstance(pixels, Values):
-        return masked_pyramid(pixels.values, None, block_size=128, nodata=float("nan"))
+        return masked_pyramid(pixels.values, None, block_size=OVERVIEW_BLOCK_SIZE, nodata=float("nan"))
     # unprocessed pixels of published arrays have scale 0 or NaN with any code
     codes, scales = pixels.codes.copy(), pixels.scales.copy()
     empty = ~(np.isfinite(scales) & (scales > 0))
     codes[empty], scales[empty] = NODATA_CODE, np.nan
-    pyramid = quantized_pyramid(codes, scales, block_size=128)
+    pyramid = quantized_pyramid(codes, scales, block_size=OVERVIEW_BLOCK_SIZE)
     return (
         (pixels.codes, *pyramid.codes[1:]) if name == "embeddings" else (pixels.scales, *pyramid.scales[1:])
     )

@@ -25,7 +25,7 @@ from tests.support.snippets import localised, run_python, snippets
 RECOMMENDED = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": "268435456",
 }
 """As docs/clients.md has it."""

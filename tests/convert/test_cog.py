@@ -247,7 +247,7 @@ def test_what_is_returned_is_what_is_there(tmp_path: Path, interleave: Any, bigt
         shapes=((100, 70), (50, 35), (25, 17)),
         bands=4,
         dtype="int8",
-        block_size=32,
+        blocks=((32, 32),) * 3,
         interleave=interleave,
         predictor=2 if interleave == "pixel" else 1,
         bigtiff=bigtiff,

@@ -7,6 +7,7 @@ ledgers do not say so. That is what the fixture makes; the digest of their optio
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import rasterio
 
 from catalog_builder.convert.encode import cog
+from catalog_builder.convert.encode.blocks import BLOCK_SIZE
 from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
+from catalog_builder.convert.plan import job
 from catalog_builder.convert.plan.estimate import estimate
 from catalog_builder.convert.plan.job import ConvertOptions, Wanted
 from catalog_builder.convert.plan.sources import plan
@@ -57,9 +61,12 @@ def earlier(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunReport]:
     """Return what converts as an earlier version did."""
 
     def convert(source: Path, out: Path, **options: Any) -> RunReport:
+        size = options.setdefault("block_size", 128)
         with monkeypatch.context() as patch:
             patch.setattr(cog, "default_predictor", earlier_default)
-            report = _run(source, out, **options)
+            patch.setattr(cog, "block_shape", lambda n, _: (size, size) if n == "strips" else (n, n))
+            patch.setattr(job, "_DECISIVE", [n for n in job._DECISIVE if n != "overview_block_size"])
+            report = _run(source, out, overview_block_size=size, **options)
         for path in (out / "ledger").iterdir():
             path.write_bytes(forget_encoding(path.read_bytes()))
         return report
@@ -86,7 +93,7 @@ def test_a_new_default_converts_nothing_again_unless_asked(
     assert {encoding_of(out / path).predictor for path in old} == {2 if profile == "native" else 3}
 
     again = _run(source, out, profile=profile)
-    assert (again.converted, again.skipped, again.misread) == (0, 3, 3)
+    assert (again.converted, again.skipped, again.misread, again.earlier_layouts) == (0, 3, 3, 3)
     assert _embeddings(out) == old
     found = plan([str(source)], Wanted())
     asked = ConvertOptions(str(out), profile=profile)  # type: ignore[arg-type]
@@ -112,6 +119,42 @@ def test_tiles_with_colours_are_known_too(tmp_path: Path, earlier: Callable[...,
     assert _run(source, out, bases=(sample_basis(),)).misread == 3
     assert _run(source, out, redo="predictor", bases=(sample_basis(),)).converted == 3
     assert sorted((path, path.read_bytes()) for path in out.rglob("*_visual.tif")) == visual
+
+
+def test_the_layout_of_earlier_versions_stays_until_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: Callable[..., RunReport]
+) -> None:
+    """Without a predictor: the last version before had the old blocks only."""
+    monkeypatch.setattr(sys.modules[__name__], "earlier_default", cog.default_predictor)
+    source, out = write_column(tmp_path / "src"), tmp_path / "out"
+    assert earlier(source, out).converted == 3
+    old = _embeddings(out)
+    assert {row.options for row in _rows(out).values()} == {DIGESTS["native"]}
+    with rasterio.open(out / old[0]) as ds:
+        assert ds.block_shapes[0] == (128, 128)
+
+    again = _run(source, out)
+    assert (again.converted, again.skipped, again.earlier_layouts) == (0, 3, 3)
+    assert _embeddings(out) == old
+    found = plan([str(source)], Wanted())
+    assert estimate(found, ConvertOptions(str(out)), 1, str(out / "ledger")).earlier_layouts == 3
+    assert estimate(found, ConvertOptions(str(out)), 1, str(out / "ledger"), redo="layout").to_do == 3
+    assert _run(source, out, block_size=128).skipped == 3, "asked for by what they have"
+    other = tmp_path / "other"
+    shutil.copytree(out, other)
+    assert _run(source, other, block_size=256).converted == 3, "asked for otherwise"
+
+    redone = _run(source, out, redo="layout")
+    assert (redone.converted, redone.skipped, redone.earlier_layouts) == (3, 0, 0)
+    new = _embeddings(out)
+    assert not set(new) & set(old), "a name is never given to other bytes"
+    for before, now in zip(old, new, strict=True):
+        with rasterio.open(out / before) as a, rasterio.open(out / now) as b:
+            assert b.block_shapes[0] == (BLOCK_SIZE, BLOCK_SIZE)
+            np.testing.assert_array_equal(a.read(), b.read())
+    for redo in (None, "layout"):
+        last = _run(source, out, redo=redo)
+        assert (last.converted, last.skipped, last.earlier_layouts) == (0, 3, 0)
 
 
 def test_what_no_row_says_is_read_from_the_header(tmp_path: Path, earlier: Callable[..., RunReport]) -> None:
@@ -150,6 +193,8 @@ def test_the_commands_say_so(tmp_path: Path, earlier: Callable[..., RunReport]) 
     assert "3 of those done already have a predictor" in command(*convert)
     assert json.loads(command(*convert, "--json"))["misread"] == 3
     assert "3 of those done already have" in command(*convert, "--dry-run")
+    assert "larger blocks of earlier versions, slower to read: --redo layout" in command(*convert)
+    assert json.loads(command(*convert, "--json"))["earlier_layouts"] == 3
     # what validate tells to run, with the sources for SOURCE...
     told = misread["command"].split()[1:]
     at = told.index("SOURCE...")

@@ -26,7 +26,7 @@ TILE = TileId.from_name("grid_0.15_52.05")
 READER = Path(__file__).with_name("http_reader.py")
 RECOMMENDED = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no search for side-car files
-    "GDAL_INGESTED_BYTES_AT_OPEN": "131072",  # the whole header (file:header_size) at once
+    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",  # what fewest bytes take, over tiles of all latitudes
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": "268435456",  # ranges are merged as long as they fit in it
 }

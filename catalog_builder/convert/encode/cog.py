@@ -14,24 +14,28 @@ The layout is that of GDAL's COG driver (https://gdal.org/drivers/raster/cog.htm
 3. the blocks, smallest overview first, each with a 4 byte size before it and its own last 4 bytes
    repeated after it.
 
-**Defaults.** ``interleave="tile"``, 128 pixel blocks, zstd level 1, and no predictor in planar files of
-several bands (:func:`~catalog_builder.convert.encode.predictor.default_predictor`). Codes hardly compress:
-zstd levels 3 and 9 and deflate save less than 1 % for up to five times the CPU, no compression costs 27 %,
-no predictor up to 15 % on synthetic tiles (on real ones unknown). GETs / MB measured with GDAL 3.12
-``/vsicurl/`` on a synthetic 1139 x 728 x 128 int8 tile of 129 MB with overviews, header included:
+**Defaults.** ``interleave="tile"``, 64 pixel blocks and 144 of overviews
+(:mod:`~catalog_builder.convert.encode.blocks`), scales in strips, zstd level 1, and no predictor in planar
+files of several bands (:func:`~catalog_builder.convert.encode.predictor.default_predictor`). Codes hardly
+compress: zstd levels 3 and 9 and deflate save less than 1 % for up to five times the CPU, no compression
+costs 20 %, no predictor up to 15 % on synthetic tiles (on real ones unknown). GETs / MB measured with GDAL
+3.12 ``/vsicurl/`` on a synthetic 1139 x 728 x 128 int8 tile of 129 to 132 MB with overviews, header included:
 
-=============  =====================  ===================  ==================  ================
-layout         one pixel, all bands   256 window, bands    3 bands, whole      3 bands at 1/8
-=============  =====================  ===================  ==================  ================
-tile 64        4 / 0.74               8 / 12.3             651 / 2.3           20 / 0.09
-**tile 128**   3 / 2.1                5 / 17.7             164 / 2.4           8 / 0.09
-tile 256       2 / 8.0                3 / 29.2             46 / 2.3            5 / 0.14
-band 128       130 / 2.1              386 / 17.7           5 / 2.4             5 / 0.09
-=============  =====================  ===================  ==================  ================
+==================  ================  ================  ==============  =============  ==============
+blocks / overviews  one pixel, all    field, 4 blocks,  256 window,     3 bands,       3 bands at 1/8
+                    bands             all bands         all bands       whole
+==================  ================  ================  ==============  =============  ==============
+tile 48 / 144       4 / 0.52          5 / 1.3           10 / 10.3       1,156 / 2.4    5 / 0.09
+**tile 64 / 144**   4 / 0.75          5 / 2.2           8 / 12.4        651 / 2.4      5 / 0.09
+tile 64             4 / 0.74          5 / 2.1           8 / 12.3        651 / 2.3      20 / 0.09
+tile 128            3 / 2.1           4 / 7.9           5 / 17.7        164 / 2.4      8 / 0.09
+tile 256            2 / 8.0           3 / 32            3 / 29.2        46 / 2.3       5 / 0.14
+band 128            130 / 2.1         258 / 7.9         386 / 17.7      5 / 2.4        5 / 0.09
+==================  ================  ================  ==============  =============  ==============
 
 (readers set ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, ``GDAL_INGESTED_BYTES_AT_OPEN=32768`` and
-``GDAL_MAX_RAW_BLOCK_CACHE_SIZE=268435456``; without the last one GDAL reads the 18 MB of an unaligned
-window in 446 requests, because they exceed its 10 MB.)
+``GDAL_MAX_RAW_BLOCK_CACHE_SIZE=268435456``; without the last one GDAL 3.12 reads the 12 MB of an unaligned
+window in 148 requests, because they exceed its 10 MB. With 65536 bytes at opening a pixel is 3 / 0.72.)
 
 In the file, ``interleave="tile"`` orders blocks by position, then band; ``"band"`` by band, then
 position; ``"pixel"`` has one block per position with the bands inside. The offset arrays are
@@ -52,6 +56,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import zstandard
 
+from catalog_builder.convert.encode.blocks import BLOCK_SIZE, BlockSize, block_shape
 from catalog_builder.convert.encode.predictor import default_predictor
 from catalog_builder.convert.encode.tiff import (
     BandStatistics,
@@ -89,8 +94,8 @@ class CogFile:
     """Number of bands."""
     dtype: str
     """numpy name of the data type."""
-    block_size: int
-    """Rows and columns of a block (TIFF tile)."""
+    blocks: tuple[tuple[int, int], ...]
+    """(rows, cols) of a block (TIFF tile) of every level."""
     interleave: Interleave
     """Order of the samples in the file."""
     predictor: Predictor
@@ -110,16 +115,16 @@ class _Position:
 
 
 class _BlockEncoder:
-    """Encodes blocks by position; one instance per thread, whose buffers are reused."""
+    """Encodes blocks by position; one instance per thread and layout, whose buffers are reused."""
 
     def __init__(self, layout: Layout) -> None:
-        bs, bands = layout.block_size, layout.bands
+        (height, width), bands = layout.block, layout.bands
         self.layout = layout
         # Predictor 2 differences words, whatever their sign: unsigned arithmetic wraps without a warning.
         word = layout.dtype if layout.is_float else np.dtype(f"u{layout.dtype.itemsize}")
         self.word = word
-        self.block = np.zeros((bs, bs, bands), word)
-        self.planes = np.zeros((bands, bs, bs), word) if layout.planar else self.block
+        self.block = np.zeros((height, width, bands), word)
+        self.planes = np.zeros((bands, height, width), word) if layout.planar else self.block
         self.compress = _compressor(layout)
 
     def encode(self, level: NDArray[Any], row: int, col: int) -> _Position:
@@ -128,11 +133,11 @@ class _BlockEncoder:
         Pixels outside of the raster are written as zero residuals: no reader shows them, and a
         constant compresses best.
         """
-        bs = self.layout.block_size
-        cut = level[row : row + bs, col : col + bs].view(self.word)
+        height, width = self.layout.block
+        cut = level[row : row + height, col : col + width].view(self.word)
         rows, cols = cut.shape[:2]
         block = self.block
-        if rows < bs or cols < bs:
+        if rows < height or cols < width:
             block[rows:] = 0
             block[:, cols:] = 0
         if self.layout.predictor == 2:
@@ -151,7 +156,7 @@ class _BlockEncoder:
         else:
             # A row at a time: one row of all bands stays in the first-level cache while it is
             # scattered, which is twice as fast as transposing the block in one call.
-            for y in range(bs):
+            for y in range(height):
                 planes[:, y] = block[y].T
         encoded = _float_difference(planes[..., None]) if self.layout.predictor == 3 else planes
         return self.frame(encoded.reshape(self.layout.bands, -1))
@@ -211,7 +216,8 @@ def write_cog(
     crs_epsg: int,
     transform: Sequence[float],
     nodata: float | None = None,
-    block_size: int = 128,
+    block_size: BlockSize = BLOCK_SIZE,
+    overview_block_size: int | None = None,
     interleave: Interleave = "tile",
     compression: Compression = "zstd",
     level: int = 1,
@@ -241,7 +247,10 @@ def write_cog(
     nodata
         Value of pixels without data, in every band; NaN for floats.
     block_size
-        Rows and columns of a block, a multiple of 16.
+        Rows and columns of a block, a multiple of 16; or ``strips``, as wide as the level and 16 rows high:
+        blocks of neighbouring rows are neighbours in the file, so that one range holds any window.
+    overview_block_size
+        The same of the overviews; by default as `block_size`.
     level
         Level of the codec: zstd 1 to 22, deflate 1 to 9.
     predictor
@@ -278,19 +287,25 @@ def write_cog(
     bands, dtype = pixels[0].shape[2], pixels[0].dtype
     if predictor is None:
         predictor = default_predictor(dtype, bands, interleave, compression)
-    layout = Layout(bands, dtype, block_size, interleave, compression, level, predictor)
+    shapes = tuple((array.shape[0], array.shape[1]) for array in pixels)
+    sizes = [block_size] + [block_size if overview_block_size is None else overview_block_size] * len(
+        shapes[1:]
+    )
+    layouts = [
+        Layout(bands, dtype, block_shape(size, cols), interleave, compression, level, predictor)
+        for size, (_, cols) in zip(sizes, shapes, strict=True)
+    ]
     first_tags = geo_tags(crs_epsg, transform) + metadata_tags(
-        layout,
+        layouts[0],
         tags or {},
         descriptions=band_descriptions,
         statistics=band_statistics,
         scale_offset=band_scale_offset,
         overview_resampling=overview_resampling,
     )
-    shapes = tuple((array.shape[0], array.shape[1]) for array in pixels)
-    encoded = _encode(pixels, layout, threads)
+    encoded = _encode(pixels, layouts, threads)
     counts = [np.array([at.sizes for at in positions], np.uint64).T for positions in encoded]
-    header = assemble_header(shapes, layout, counts, first_tags, nodata, bigtiff)
+    header = assemble_header(shapes, layouts, counts, first_tags, nodata, bigtiff)
 
     digest = hashlib.sha256()
     chunks = chain((header.data,), _file_order(encoded))
@@ -302,7 +317,7 @@ def write_cog(
         shapes=shapes,
         bands=bands,
         dtype=dtype.name,
-        block_size=block_size,
+        blocks=tuple(layout.block for layout in layouts),
         interleave=interleave,
         predictor=predictor,
         bigtiff=header.bigtiff,
@@ -330,19 +345,23 @@ def _check_pyramid(levels: Sequence[NDArray[Any]]) -> None:
             )
 
 
-def _encode(levels: Sequence[NDArray[Any]], layout: Layout, threads: int) -> list[list[_Position]]:
+def _encode(levels: Sequence[NDArray[Any]], layouts: Sequence[Layout], threads: int) -> list[list[_Position]]:
     local = threading.local()
 
-    def encode(job: tuple[NDArray[Any], int, int]) -> _Position:
+    def encode(job: tuple[Layout, NDArray[Any], int, int]) -> _Position:
+        layout, array, y, x = job
         encoder: _BlockEncoder | None = getattr(local, "encoder", None)
-        if encoder is None:
-            encoder = local.encoder = _BlockEncoder(layout)
-        return encoder.encode(*job)
+        if encoder is None or encoder.layout is not layout:
+            encoder = local.encoder = _BlockEncoder(layout)  # levels come one after the other
+        return encoder.encode(array, y, x)
 
-    size = layout.block_size
     jobs = [
-        [(array, y, x) for y in range(0, array.shape[0], size) for x in range(0, array.shape[1], size)]
-        for array in levels
+        [
+            (layout, array, y, x)
+            for y in range(0, array.shape[0], layout.block[0])
+            for x in range(0, array.shape[1], layout.block[1])
+        ]
+        for array, layout in zip(levels, layouts, strict=True)
     ]
     if threads <= 1:
         return [[encode(job) for job in level_jobs] for level_jobs in jobs]

@@ -63,11 +63,12 @@ class BandStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How blocks are encoded: the parameters every block shares, validated once."""
+    """How the blocks of a level are encoded: the parameters they share, validated once."""
 
     bands: int
     dtype: np.dtype[Any]
-    block_size: int
+    block: tuple[int, int]
+    """Rows and columns of a block."""
     interleave: Interleave
     compression: Compression
     level: int
@@ -78,8 +79,9 @@ class Layout:
             raise ConvertError(
                 f"cannot write {self.dtype.name} samples: expected one of {', '.join(_DTYPES)}"
             )
-        if self.block_size < 16 or self.block_size % 16:
-            raise ConvertError(f"block size {self.block_size} is not a positive multiple of 16")
+        for size in self.block:
+            if not 16 <= size <= 0xFFFF or size % 16:
+                raise ConvertError(f"block size {size} is not a multiple of 16 from 16 to 65520")
         if self.compression not in _COMPRESSION_TAG:
             raise ConvertError(f"unknown compression {self.compression!r}: expected zstd, deflate or none")
         if self.interleave not in ("tile", "band", "pixel"):
@@ -118,7 +120,7 @@ type Tag = tuple[int, int, Any]
 
 def assemble_header(
     shapes: Sequence[tuple[int, int]],
-    layout: Layout,
+    layouts: Sequence[Layout],
     counts: Sequence[NDArray[np.uint64]],
     first_tags: Sequence[Tag],
     nodata: float | None,
@@ -130,6 +132,8 @@ def assemble_header(
     ----------
     shapes
         (rows, cols) of every level, full resolution first.
+    layouts
+        Of every level; they differ in nothing but their blocks.
     counts
         Per level the bytes of every block, (band, position); one row if pixel-interleaved.
     first_tags
@@ -142,26 +146,27 @@ def assemble_header(
     data_size = sum(int(count.sum()) + 8 * count.size for count in counts)
     zeros = [np.zeros_like(count) for count in counts]
     big = bool(bigtiff)
-    head = _header_bytes(shapes, layout, zeros, counts, first_tags, nodata, big=big)
+    head = _header_bytes(shapes, layouts, zeros, counts, first_tags, nodata, big=big)
     if not big and len(head) + data_size > _CLASSIC_LIMIT:
         if bigtiff is False:
             raise ConvertError(f"{len(head) + data_size} bytes do not fit a classic TIFF")
         big = True
-        head = _header_bytes(shapes, layout, zeros, counts, first_tags, nodata, big=big)
+        head = _header_bytes(shapes, layouts, zeros, counts, first_tags, nodata, big=big)
     offsets: list[NDArray[np.uint64]] = []
     start = len(head)
+    by_position = layouts[0].interleave == "tile"
     for count in reversed(counts):
-        ordered = count if layout.interleave != "tile" else count.T
+        ordered = count.T if by_position else count
         ends = np.cumsum(ordered.ravel() + np.uint64(8), dtype=np.uint64)
         first = (start + ends - ordered.ravel() - np.uint64(4)).reshape(ordered.shape)
-        offsets.insert(0, first if layout.interleave != "tile" else first.T)
+        offsets.insert(0, first.T if by_position else first)
         start += int(ends[-1])
-    return Header(_header_bytes(shapes, layout, offsets, counts, first_tags, nodata, big=big), big)
+    return Header(_header_bytes(shapes, layouts, offsets, counts, first_tags, nodata, big=big), big)
 
 
 def _header_bytes(
     shapes: Sequence[tuple[int, int]],
-    layout: Layout,
+    layouts: Sequence[Layout],
     offsets: Sequence[NDArray[np.uint64]],
     counts: Sequence[NDArray[np.uint64]],
     first_tags: Sequence[Tag],
@@ -169,12 +174,12 @@ def _header_bytes(
     *,
     big: bool,
 ) -> bytes:
-    ghost = _ghost(layout)
+    ghost = _ghost(layouts[0])
     out = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
     link = len(out) - (8 if big else 4)  # where the offset of the next directory goes
     out += ghost
     late: list[tuple[int, bytes]] = []
-    for index, shape in enumerate(shapes):
+    for index, (shape, layout) in enumerate(zip(shapes, layouts, strict=True)):
         entries = _directory(shape, layout, nodata, overview=index > 0)
         if index == 0:
             entries += first_tags
@@ -255,8 +260,8 @@ def _directory(shape: tuple[int, int], layout: Layout, nodata: float | None, *, 
         (262, _SHORT, 2 if rgb else 1),
         (277, _SHORT, bands),
         (284, _SHORT, 2 if layout.planar and bands > 1 else 1),
-        (322, _SHORT, layout.block_size),
-        (323, _SHORT, layout.block_size),
+        (322, _SHORT, layout.block[1]),
+        (323, _SHORT, layout.block[0]),
         (339, _SHORT, [_SAMPLE_FORMAT[layout.dtype.kind]] * bands),
     ]
     if overview:

@@ -20,7 +20,7 @@ from catalog_builder.convert.encode.predictor import is_misread
 from catalog_builder.convert.ledger.encoding import encoding_of
 from catalog_builder.convert.ledger.reader import ledger_files
 from catalog_builder.convert.ledger.rows import LedgerRow, said
-from catalog_builder.convert.plan.job import ConvertOptions, Job, Profile, Redo
+from catalog_builder.convert.plan.job import EARLIER_BLOCK_SIZE, ConvertOptions, Job, Profile, Redo
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 
@@ -28,7 +28,7 @@ _SAMPLE = 10_000
 """Number of latest successful rows that are kept in full, for their measurements."""
 _SOUND, _MISREAD, _UNKNOWN = range(3)
 """Whether some readers misread a result, as far as its row tells."""
-_EARLIER_VIEW, _NO_STATISTICS = 1, 2
+_EARLIER_VIEW, _NO_STATISTICS, _EARLIER_LAYOUT = 1, 2, 4
 """Bits of what a result lacks that can be renewed by itself."""
 _RENEWED: dict[Redo | None, int] = {"view": _EARLIER_VIEW, "statistics": _NO_STATISTICS}
 
@@ -50,9 +50,10 @@ class Done:
         What results are wanted.
     redo
         ``predictor``: jobs whose embeddings have a predictor that some readers undo wrongly
-        (:mod:`catalog_builder.convert.encode.predictor`) are not done. ``view``: of jobs that are done,
-        :meth:`to_renew` gives those whose float32 view is of an earlier form. ``statistics``: it gives
-        those that have no statistics of their codes.
+        (:mod:`catalog_builder.convert.encode.predictor`) are not done. ``layout``: jobs whose files have the
+        blocks of earlier versions are not done. ``view``: of jobs that are done, :meth:`to_renew` gives
+        those whose float32 view is of an earlier form. ``statistics``: it gives those that have no
+        statistics of their codes.
 
     Raises
     ------
@@ -71,6 +72,7 @@ class Done:
             )
         self._options, self._redo = options, redo
         self._old_digests: dict[tuple[str, str, str], frozenset[str]] = {}
+        self._digests: dict[str, tuple[str, frozenset[str]]] = {}
         self.measured: deque[LedgerRow] = deque(maxlen=_SAMPLE)
         self._looks = not storage.scheme(options.out)
         self._files: list[Path] = []
@@ -96,7 +98,11 @@ class Done:
                 finished.append(_seconds(row.finished))
                 good.append(self._is_good(row))
                 encodings.append(self._said_encoding(row))
-                renewable.append(_EARLIER_VIEW * row.has_earlier_view | _NO_STATISTICS * row.lacks_code_range)
+                renewable.append(
+                    _EARLIER_VIEW * row.has_earlier_view
+                    | _NO_STATISTICS * row.lacks_code_range
+                    | _EARLIER_LAYOUT * self._has_earlier_layout(row)
+                )
                 if row.ok and not row.only:
                     self.measured.append(row)
         # The last row of a job counts; of rows of one time the one that is read later.
@@ -127,11 +133,25 @@ class Done:
                 start += len(line)
 
     def _is_good(self, row: LedgerRow) -> bool:
-        if not row.ok or row.options != self._options.digest_for(row.dataset):
+        now, earlier = self._digests_for(row.dataset)
+        if not row.ok or (row.options != now and row.options not in earlier):
             return False
         if row.profile == "raster":
             return row.lossless is not True  # of an earlier version, which compared nothing
         return row.verified or not self._options.verify
+
+    def _has_earlier_layout(self, row: LedgerRow) -> bool:
+        """Return whether a result was written with the blocks of earlier versions, by its options."""
+        # rio-cogeo writes other rasters, with blocks of its own
+        ours = row.tile is not None or row.interleave == "tile"
+        return ours and row.options in self._digests_for(row.dataset)[1]
+
+    def _digests_for(self, dataset: str) -> tuple[str, frozenset[str]]:
+        """Return the digest of the options as it is now, and as earlier versions made it."""
+        if dataset not in self._digests:
+            options = self._options
+            self._digests[dataset] = options.digest_for(dataset), options.earlier_digests_for(dataset)
+        return self._digests[dataset]
 
     def _said_encoding(self, row: LedgerRow) -> int:
         """Return what a row says of its embeddings, itself or by options that were defaults before."""
@@ -149,7 +169,7 @@ class Done:
                 "",
                 grid=row.grid,  # type: ignore[arg-type]
                 overviews=row.overviews,  # type: ignore[arg-type]
-                block_size=128,
+                block_size=EARLIER_BLOCK_SIZE,
                 interleave="tile",
                 compression="zstd",
                 level=1,
@@ -161,7 +181,7 @@ class Done:
                 for profile in asked
                 for bases in {(), self._options.bases}
             ]
-            self._old_digests[key] = frozenset(options.digest_for(row.dataset) for options in old)
+            self._old_digests[key] = frozenset().union(*(o.earlier_digests_for(row.dataset) for o in old))
         return self._old_digests[key]
 
     def __contains__(self, job: Job) -> bool:
@@ -170,6 +190,8 @@ class Done:
         if at is None or self._prints[at] != np.uint64(_number(job.fingerprint)):
             return False
         if self._redo == "predictor" and self._is_to_redo(at):
+            return False
+        if self._redo == "layout" and self._renewable[at] & _EARLIER_LAYOUT:
             return False
         if not self._looks:
             return True  # asking for five objects a tile-year costs more than it finds; `validate` does
@@ -188,6 +210,10 @@ class Done:
     def _can_renew(self, job: Job, bit: int) -> bool:
         at = self._at(job)
         return at is not None and bool(self._renewable[at] & bit)
+
+    def has_earlier_layout(self, job: Job) -> bool:
+        """Whether a job that is done has the blocks of an earlier version."""
+        return self._can_renew(job, _EARLIER_LAYOUT)
 
     def to_renew(self, job: Job) -> Job | None:
         """Return the job of doing again the part of one that is done that is asked for, if it needs it."""

@@ -46,6 +46,8 @@ class Estimate:
     """Of those done, how many have a float32 view that GDAL before 3.7 reads wrongly."""
     without_statistics: int
     """Of those done, how many have no statistics of their codes."""
+    earlier_layouts: int
+    """Of those done, how many have the blocks of an earlier version."""
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -66,7 +68,7 @@ def estimate(
     done = Done(ledger, options, redo)
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in get_args(JobKind.__value__)}
-    to_do = skipped = misread = earlier_views = without_statistics = bytes_in = 0
+    to_do = skipped = misread = earlier_views = without_statistics = earlier_layouts = bytes_in = 0
     seconds = bytes_out = 0.0
     for job in plan.jobs():
         if not force and job in done:
@@ -74,6 +76,7 @@ def estimate(
             misread += done.is_misread(job)
             earlier_views += done.has_earlier_view(job)
             without_statistics += done.lacks_statistics(job)
+            earlier_layouts += done.has_earlier_layout(job)
             continue
         to_do += 1
         n = job.bytes_in
@@ -88,6 +91,7 @@ def estimate(
         misread=misread,
         earlier_views=earlier_views,
         without_statistics=without_statistics,
+        earlier_layouts=earlier_layouts,
         bytes_in=bytes_in,
         bytes_out=int(bytes_out),
         seconds=seconds / max(workers, 1),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from catalog_builder.convert.encode.blocks import BLOCK_SIZE, OVERVIEW_BLOCK_SIZE
 from catalog_builder.tile.datasets import Dataset, dataset
 from catalog_builder.tile.grid import Bounds, TileId
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 type JobKind = Literal["npy", "geotiff", "store"]
 type Profile = Literal["native", "float32"]
-type Redo = Literal["predictor", "view", "statistics"]
-"""What of the results that are there is to be done again: where some readers misread it, the embeddings' COG,
-and with it everything, or the float32 view alone; where they are missing, the statistics of the codes."""
+type Redo = Literal["predictor", "view", "statistics", "layout"]
+"""Which of the results that are there are to be done again. ``predictor``: those whose embeddings some
+readers misread. ``layout``: those with the blocks of earlier versions. ``view``: of those whose float32 view
+some readers misread, that view alone. ``statistics``: of those that have none of their codes, these alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,11 @@ class ConvertOptions:
     profile: Profile = "native"
     grid: Grid = "utm"
     overviews: Method = "average"
-    block_size: int = 128
-    """Measured best of 64 ... 512 over the four access patterns; see docs of the converter."""
+    block_size: int = BLOCK_SIZE
+    """Rows and columns of the embeddings' blocks; scales are in strips as wide as the tile. Measured best of
+    32 to 256 over the access patterns, see :mod:`catalog_builder.convert.encode.cog`."""
+    overview_block_size: int = OVERVIEW_BLOCK_SIZE
+    """The same of overviews, also those of scales; the pyramid ends with one such block."""
     interleave: Interleave = "tile"
     compression: Compression = "zstd"
     level: int = 1
@@ -136,17 +141,34 @@ class ConvertOptions:
 
     def digest_for(self, directory: str) -> str:
         """Return 16 hex digits of everything that affects the content of a dataset's files."""
-        said = [f"{name}={getattr(self, name)}" for name in _DECISIVE]
+        return self._digest(directory, _DECISIVE)
+
+    def earlier_digests_for(self, directory: str) -> frozenset[str]:
+        """Return what :meth:`digest_for` was when all levels of both files had blocks of one size.
+
+        Where no other size is asked for now, also of the size that was the default then.
+        """
+        names = tuple(name for name in _DECISIVE if name != "overview_block_size")
+        asked = {self}
+        if (self.block_size, self.overview_block_size) == (BLOCK_SIZE, OVERVIEW_BLOCK_SIZE):
+            asked.add(replace(self, block_size=EARLIER_BLOCK_SIZE))
+        return frozenset(options._digest(directory, names) for options in asked)
+
+    def _digest(self, directory: str, names: tuple[str, ...]) -> str:
+        said = [f"{name}={getattr(self, name)}" for name in names]
         basis = self.basis_for(directory)
         said.append(basis.to_json() if basis is not None else "")
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
+EARLIER_BLOCK_SIZE = 128
+"""Default of versions that had one block size for all levels of both files."""
 _DECISIVE = (
     "profile",
     "grid",
     "overviews",
     "block_size",
+    "overview_block_size",
     "interleave",
     "compression",
     "level",

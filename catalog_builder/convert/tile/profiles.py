@@ -50,7 +50,7 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
     pyramid = overviews.quantized_pyramid(
         codes,
         found_scales,
-        block_size=options.block_size,
+        block_size=options.overview_block_size,
         method=options.overviews,
         statistics=True,
     )
@@ -156,7 +156,7 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     trusted = source.valid if source.scales is None else quantize.trusted_mask(source.scales)
     found = band_statistics(values, trusted)
     levels = overviews.masked_pyramid(
-        values, trusted, block_size=options.block_size, nodata=float("nan"), method=options.overviews
+        values, trusted, block_size=options.overview_block_size, nodata=float("nan"), method=options.overviews
     )
     tags = _tags(source, options)
     embeddings = _cog(folder / "embeddings", levels, source, options, float("nan"), tags, source.descriptions)
@@ -185,7 +185,7 @@ def _write_visual(
     folder: Path, levels: Levels, source: Source, options: ConvertOptions, row: LedgerRow
 ) -> LedgerRow:
     """Write the false-colour COG and its thumbnail."""
-    # Overviews down to one of the codes' blocks, which are smaller: the deepest ones are not needed.
+    # The codes' overviews end with a smaller block: the deepest ones are not needed.
     wanted = len(overviews.level_shapes(levels[0].shape[0], levels[0].shape[1], VISUAL_BLOCK))
     levels = levels[:wanted]
     with staged_file(folder / "visual", options) as stream:
@@ -235,7 +235,9 @@ def _cog(
             crs_epsg=source.raster.epsg,
             transform=source.raster.transform[:6],
             nodata=nodata,
-            block_size=options.block_size,
+            # In strips, one range holds the scales of any window: they are few bytes, and requests count.
+            block_size="strips" if bands == 1 else options.block_size,
+            overview_block_size=options.overview_block_size,
             interleave=options.interleave,
             compression=options.compression,
             level=options.level,
