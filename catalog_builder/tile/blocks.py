@@ -99,6 +99,16 @@ def published_grid(epsg: int) -> BlockGrid:
     return BlockGrid(epsg, int(ZONE_WEST), int(ZONE_TOP[epsg // 100 == 327]), BLOCK_PIXELS, both=False)
 
 
+def order_of_neighbours(cell: Cells) -> npt.NDArray[np.int64]:
+    """Return the positions of tiles in an order in which neighbours are near each other, zone by zone.
+
+    Tiles are taken in squares of five: a store's block has as many, and neighbours have chunks in common.
+    """
+    row, col = grid.rows_cols(cell)
+    square, zone = 5, col // grid.COLS_PER_ZONE
+    return np.lexsort((col, row, col // square, row // square, zone))
+
+
 def tiles_in_blocks(blocks: pa.Table, of: BlockGrid, cell: Cells) -> tuple[Cells, npt.NDArray[np.float64]]:
     """Return which tiles have pixels in an embedded block, and how many of them may have been refused.
 

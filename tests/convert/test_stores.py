@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,14 @@ from starlette.staticfiles import StaticFiles
 from catalog_builder.convert.plan.job import ConvertOptions, Job, Plan, SourceFile
 from catalog_builder.convert.run import run
 from catalog_builder.convert.workers.processes import ProcessWorkers
+from catalog_builder.stores.open import open_store
+from catalog_builder.stores.written import filled_tiles
 from catalog_builder.tile.grid import TileId
+from tests.conftest import plain_environment
+from tests.support.catalogs import build_from
 from tests.support.http_server import Server, serve
 from tests.support.pixels import same
+from tests.support.registry import write_land
 from tests.support.stores import EAST, NORTH, SOUTH, Stores, make_stores
 
 pytestmark = pytest.mark.service
@@ -33,6 +40,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 def server(stores: Stores) -> Iterator[Server]:
     with serve(Starlette(routes=[Mount("/", StaticFiles(directory=stores.a.parent))])) as running:
         yield running
+
+
+def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "catalog_builder.cli", "convert", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=plain_environment())
 
 
 def job(address: str, tile: TileId, year: int = 2024) -> Job:
@@ -103,3 +115,48 @@ def test_what_is_not_there_is_a_reason(stores: Stores, tmp_path: Path) -> None:
         "has no complete 2024 of zone 47",
         "it has no root group",
     ]
+
+
+@pytest.mark.parametrize("layout", ["a", "b"])
+@pytest.mark.parametrize("source", ["store", "catalogue"])
+def test_from_the_command_line(stores: Stores, tmp_path: Path, layout: str, source: str) -> None:
+    """A store, or the catalogue of one, is the source: the tiles that have data, by region and year."""
+    store = getattr(stores, layout)
+    given, out = str(store), tmp_path / "out"
+    if source == "catalogue":
+        land = write_land(tmp_path / "land", [NORTH, EAST, SOUTH])
+        build_from(tmp_path / "catalog", store, land, dataset="v1.1-dclimate", url="https://stac.test")
+        given, out = str(tmp_path / "catalog"), tmp_path / "catalog" / "cogs"
+    region = ["--bbox", "3.01,84.51,3.19,84.59", "--years", "2024"]
+    command = [given, "--dataset", "v1.1-dclimate", "--workers", "1", "--json", "-q"]
+    command += [] if source == "catalogue" else ["--out", str(out)]
+    done_first = convert(*command, *region)
+    assert done_first.returncode == 0, done_first.stderr
+    done = {p.parent.name: p for p in out.rglob("*_embeddings.tif")}
+    assert set(done) == {NORTH.name, EAST.name}
+    for tile in (NORTH, EAST):
+        codes, scales = stores.tiles[tile]
+        with rasterio.open(done[tile.name]) as ds:
+            found = np.moveaxis(ds.read(), 0, -1)
+        valid = np.isfinite(scales) & (scales > 0)
+        assert same(found[valid], codes[valid])
+        assert (found[~valid] == -128).all()
+    assert convert(*command).returncode == 0
+    assert {p.parent.name for p in out.rglob("*_embeddings.tif")} == {NORTH.name, EAST.name, SOUTH.name}
+
+
+def test_tiles_of_which_only_neighbours_have_pixels(stores: Stores, tmp_path: Path) -> None:
+    """Rasters overlap: what is at a tile's edge may be its neighbour's, and the tile not there at all."""
+    made = make_stores(tmp_path, {NORTH: stores.tiles[NORTH]})
+    store = open_store(str(made.a))
+    filled = filled_tiles(store, None, lambda *_: None)
+    assert filled.tiles == ((NORTH, 2024),)
+    assert filled.edges > 0
+    away = filled_tiles(store, [2023], lambda *_: None)
+    assert (away.tiles, away.empty + away.edges) == ((), 0)
+
+
+def test_a_dataset_is_needed(stores: Stores, tmp_path: Path) -> None:
+    done = convert(stores.a, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "does not state which dataset it holds; specify it with --dataset" in done.stderr

@@ -21,10 +21,10 @@ from catalog_builder.errors import DatasetError, StorageError
 from catalog_builder.item.stored import Store
 from catalog_builder.manifests.reading import dataset_of_address
 from catalog_builder.stores.open import PUBLIC_BUCKETS, open_store
+from catalog_builder.stores.written import shard_grid, written_blocks
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.tile import grid
 from catalog_builder.tile.blocks import (
-    BLOCK_SCHEMA,
     ZONE_COLS,
     ZONE_ROWS,
     BlockGrid,
@@ -98,7 +98,7 @@ class StoreSource:
         """
         for group in self.store.groups:
             try:
-                found = np.array(list(self.opened.written(group.name)), np.int64).reshape(-1, 3)
+                yield written_blocks(self.opened, group)
             except StorageError as error:
                 if storage.scheme(self.opened.address) not in ("http", "https"):
                     raise
@@ -107,16 +107,11 @@ class StoreSource:
                     f" folders and there is no {FILLED} beside it: give its s3:// address instead, or the"
                     " registry of its blocks as a further source"
                 ) from error
-            years = np.array(group.years)
-            found = found[found[:, 0] < len(years)]
-            yield _blocks(group.epsg, years[found[:, 0]], found[:, 1], found[:, 2])
 
     def grid_of(self, epsg: int) -> BlockGrid:
         """Return the grid of a group's shards."""
         group = next(g for g in self.store.groups if g.epsg == epsg)
-        array = self.opened.array(group.name, "scales")
-        side = int((array.shards or array.chunks)[-1])
-        return BlockGrid(epsg, group.west, group.top, side, both=group.name.startswith("utm"))
+        return shard_grid(self.opened, group)
 
 
 def published_store(dataset: Dataset, zone_years: Iterable[tuple[int, int]]) -> Store:
@@ -183,22 +178,6 @@ def storage_options(address: str) -> dict[str, Any]:
         **({"endpoint_url": settings.endpoint} if settings.endpoint else {}),
         **({"requester_pays": True} if settings.requester_pays else {}),
     }
-
-
-def _blocks(epsg: int, year: Any, row: Any, col: Any) -> pa.Table:
-    n = len(year)
-    return pa.table(
-        {
-            "epsg": pa.array(np.full(n, epsg, np.int32)),
-            "year": pa.array(year.astype(np.int16)),
-            "row": pa.array(row.astype(np.int32)),
-            "col": pa.array(col.astype(np.int32)),
-            "embedded": pa.repeat(True, n),
-            "refused_px": pa.nulls(n, pa.int32()),
-            "assembled_at": pa.array(np.zeros(n, np.int64)).cast(BLOCK_SCHEMA.field("assembled_at").type),
-        },
-        schema=BLOCK_SCHEMA,
-    )
 
 
 def _same_version(a: str, b: str) -> bool:

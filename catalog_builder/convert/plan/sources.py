@@ -23,6 +23,8 @@ from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.convert.plan.twice import Distinct
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.manifests.part import Subset
+from catalog_builder.stores.open import is_store
+from catalog_builder.tile.blocks import order_of_neighbours
 from catalog_builder.tile.datasets import Dataset, source_path
 from catalog_builder.tile.grid import N_CELLS, TileId
 from catalog_builder.tile.table import cells
@@ -69,6 +71,8 @@ def _plan_one(source: str, wanted: Wanted) -> Plan:
     remote = bool(storage.scheme(source))
     if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_catalog(source):
         return _plan_catalogue(source, wanted)
+    if not source.lower().endswith((".npy", *RASTER_SUFFIXES)) and is_store(source):
+        return _plan_store(source, wanted)
     if wanted.missing:
         raise ConvertError(f"{source}: --missing needs a catalogue, which records what is converted")
     if not remote and glob.has_magic(source) and not Path(source).exists():
@@ -191,7 +195,7 @@ def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
 
     index = open_index(address)
     records = [r for r in index.collections.values() if wanted.dataset is None or r.dataset == wanted.dataset]
-    parts: list[tuple[pa.Table, Dataset, str, str | None, _Landmasks]] = []
+    parts: list[tuple[pa.Table, Dataset, str, str | None, _Landmasks, str | None]] = []
     for record in records:
         landmasks = _Landmasks([index.landmask_table(record.ordinal)])
         root = wanted.source_root or record.source_root
@@ -203,16 +207,53 @@ def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
             lat_i, lon_i = table["lat_i"].to_numpy(), table["lon_i"].to_numpy()
             keeps = Subset(None, wanted.bounds).keeps(lat_i, lon_i)
             keep = np.ones(len(lat_i), dtype=np.bool_) if keeps is None else keeps.copy()
-            keep &= table["has_npy"].to_numpy() | table["geotiff"].is_valid().to_numpy()
+            in_store = table["in_store"].to_numpy()
+            keep &= table["has_npy"].to_numpy() | table["geotiff"].is_valid().to_numpy() | in_store
             if wanted.missing:
                 keep &= ~index.converted(record.ordinal, year)
-            parts.append((table.filter(pa.array(keep)), record.dataset, root, mask_root, landmasks))
+            store = record.addresses.store
+            of_store = None if store is None else store.address
+            table = table.filter(pa.array(keep))
+            parts.append((table, record.dataset, root, mask_root, landmasks, of_store))
 
     def jobs() -> Iterator[Job]:
-        for table, ds, root, mask_root, landmasks in parts:
-            yield from _table_jobs(table, ds, root, mask_root, landmasks)
+        for table, ds, root, mask_root, landmasks, store in parts:
+            yield from _table_jobs(table, ds, root, mask_root, landmasks, store)
 
     return Plan(sum(p[0].num_rows for p in parts), jobs, distinct=True)
+
+
+def _plan_store(address: str, wanted: Wanted) -> Plan:
+    """Plan the tile-years of a store that have data."""
+    from catalog_builder.manifests.reading import dataset_of_address
+    from catalog_builder.stores.open import open_store
+    from catalog_builder.stores.written import filled_tiles
+
+    store = open_store(address)
+    ds = wanted.dataset or dataset_of_address(f"{store.address}/")
+    if ds is None:
+        raise DatasetError(f"{address}: does not state which dataset it holds; specify it with --dataset")
+    keeps = Subset(None, wanted.bounds).keeps
+    filled = filled_tiles(store, wanted.years, keeps)
+    if not filled.tiles:
+        raise ConvertError(f"{address}: nothing to convert: no requested tile-year has data")
+    notes = []
+    if filled.edges:
+        notes.append(
+            f"{address}: {filled.edges} tile-years are left out: they have data at their edges only, in"
+            " pixels of their neighbours"
+        )
+    root = storage.scheme(address) or storage.local_path(address).absolute()
+    main = SourceFile(store.address if isinstance(root, str) else str(root), None, store.snapshot)
+
+    def jobs() -> Iterator[Job]:
+        for tile, year in filled.tiles:
+            mask = None
+            if wanted.landmask_root is not None:
+                mask = _Landmasks([]).file(tile, wanted.landmask_root, main.address)
+            yield Job("store", main, None, mask, ds.directory, tile, year)
+
+    return Plan(len(filled.tiles), jobs, tuple(notes), distinct=True)
 
 
 class _Landmasks:
@@ -245,9 +286,16 @@ def _size_version(path: str) -> tuple[int | None, str]:
 
 
 def _table_jobs(
-    table: pa.Table, ds: Dataset, root: str, landmask_root: str | None, landmasks: _Landmasks
+    table: pa.Table,
+    ds: Dataset,
+    root: str,
+    landmask_root: str | None,
+    landmasks: _Landmasks,
+    store: str | None = None,
 ) -> Iterator[Job]:
     """Yield the jobs of a TileTable, a batch of rows in Python objects at a time."""
+    if store is not None:  # neighbours have chunks in common
+        table = table.take(pa.array(order_of_neighbours(cells(table))))
     for batch in table.to_batches(max_chunksize=_BATCH):
         for row in batch.to_pylist():
             tile, year = TileId(row["lat_i"], row["lon_i"]), row["year"]
@@ -274,3 +322,6 @@ def _table_jobs(
             elif row["geotiff"]:
                 main = file(storage.join(root, row["geotiff"]), row["geotiff_size"], None)
                 yield Job("geotiff", main, None, landmask, ds.directory, tile, year)
+            elif store is not None and row["in_store"]:
+                # the store says what is water
+                yield Job("store", file(store, None, None), None, None, ds.directory, tile, year)
