@@ -16,6 +16,7 @@ SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_INGESTED_BYTES_AT_OPEN": 65536,
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 256 << 20,
+    "GDAL_HTTP_MAX_TOTAL_CONNECTIONS": 64,
 }
 
 item = next(Client.open(API).search(collections=[COLLECTION], bbox=BBOX).items())

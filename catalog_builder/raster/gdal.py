@@ -14,6 +14,7 @@ READING: dict[str, Any] = {
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": 65536,
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": 256 << 20,
+    "GDAL_HTTP_MAX_TOTAL_CONNECTIONS": 64,  # from GDAL 3.11 on; otherwise one per range, hundreds at once
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }

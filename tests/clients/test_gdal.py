@@ -17,18 +17,11 @@ import pytest
 from pystac_client import Client
 
 from tests.conftest import plain_environment
+from tests.convert.test_requests import RECOMMENDED
 from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted
 from tests.support.http_server import Server
 from tests.support.pixels import BBOX, cog, mosaic, same, tile_values
 from tests.support.snippets import localised, run_python, snippets
-
-RECOMMENDED = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
-    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": "268435456",
-}
-"""As docs/clients.md has it."""
 
 READ = """
 import json, sys, numpy, rasterio
@@ -166,13 +159,13 @@ def test_stacit_lists_what_there_is(server: Server, tmp_path: Path) -> None:
 # asset, window (x, y, width, height), bands: GETs of GDAL 3.12 and 3.10, bytes that 3.12 is sent.
 # 3.10 does not merge ranges across planar bands, and doubles what it reads ahead instead.
 COSTS = [
-    ("embeddings", (100, 500, 1, 1), None, 2, 6, 917_504),
-    ("embeddings", (100, 500, 64, 64), [1], 5, 5, 82_229),
-    ("embeddings", (20, 300, 200, 200), None, 2, 513, 3_702_784),
-    ("scales", (100, 500, 1, 1), None, 2, 2, 81_920),
-    ("visual", (0, 0, 240, 1118), None, 2, 2, 532_499),
-    ("embeddings_f32", (100, 500, 1, 1), None, 10, 10, 1_232_761),
-    ("embeddings_f32", (100, 500, 64, 64), [1, 2, 3], 17, 17, 492_686),
+    ("embeddings", (100, 500, 1, 1), None, 2, 7, 409_600),
+    ("embeddings", (100, 500, 64, 64), [1], 5, 5, 79_521),
+    ("embeddings", (20, 300, 200, 200), None, 2, 2050, 3_768_320),
+    ("scales", (100, 500, 1, 1), None, 2, 2, 98_304),
+    ("visual", (0, 0, 240, 1118), None, 2, 2, 565_267),
+    ("embeddings_f32", (100, 500, 1, 1), None, 10, 11, 769_142),
+    ("embeddings_f32", (100, 500, 64, 64), [1, 2, 3], 17, 17, 352_690),
 ]
 
 

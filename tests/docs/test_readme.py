@@ -13,6 +13,7 @@ import pytest
 from api.app import create_app
 from catalog_builder.synthetic.demo import prepare
 from catalog_builder.tile.grid import TileId
+from tests.convert.test_requests import RECOMMENDED
 from tests.support.http_server import serve
 from tests.support.snippets import STRICT
 
@@ -43,3 +44,20 @@ def test_snippet(title: str, code: str, demo: tuple[str, Path]) -> None:
     done = subprocess.run([sys.executable, *STRICT, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{title}\n{done.stderr}"
     assert done.stdout.strip(), "a snippet shows something"
+
+
+def test_settings_are_the_same_everywhere() -> None:
+    """The README's list is what is measured; other places repeat values of it."""
+    lines = [line for line in README.read_text().splitlines() if line.startswith("export GDAL_")]
+    said = dict(pair.split("=") for line in lines for pair in line.split()[1:])
+    assert said == RECOMMENDED
+    root = README.parent
+    others = [*root.glob("docs/*.md"), *root.glob("examples/*.py"), root / "deploy" / "compose.yaml"]
+    repeated = [
+        (path.name, name, value)
+        for path in others
+        for name in ("GDAL_INGESTED_BYTES_AT_OPEN", "GDAL_HTTP_MAX_TOTAL_CONNECTIONS")
+        for value in re.findall(name + r"\W+(\d+)", path.read_text())
+    ]
+    assert len(repeated) >= 6
+    assert [found for found in repeated if found[2] != RECOMMENDED[found[1]]] == []
