@@ -21,6 +21,8 @@ import pytest
 import rasterio
 import tifffile
 from rio_cogeo import cog_validate
+from starlette.responses import PlainTextResponse
+from starlette.staticfiles import StaticFiles
 
 from catalog_builder.convert.ledger.reader import read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
@@ -30,6 +32,7 @@ from catalog_builder.convert.tile.convert import convert_tile
 from catalog_builder.synthetic.sample import write_npy_tile
 from tests.convert.making import YEAR, convert_one, jobs_of, sample
 from tests.convert.raster_kinds import KINDS, SHAPE, UTM, values, write
+from tests.support.http_server import serve
 
 REFUSED = {
     "aux.xml with nodata by band": "nodata by band 1.0, 2.0: a TIFF has one value for all bands",
@@ -307,6 +310,34 @@ def test_files_beside_a_source_are_sources(tmp_path: Path) -> None:
     before = jobs_of(tmp_path / "ext.tif")[0].fingerprint
     (tmp_path / "ext.tif.msk").unlink()
     assert jobs_of(tmp_path / "ext.tif")[0].fingerprint != before
+
+
+def test_files_beside_a_remote_source_are_fetched_with_it(tmp_path: Path) -> None:
+    KINDS["aux.xml"](tmp_path / "a.tif")
+    KINDS["external mask"](tmp_path / "m.tif")
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].endswith(".aux.xml"):
+            await PlainTextResponse("no", 403)(scope, receive, send)
+        else:
+            await StaticFiles(directory=tmp_path)(scope, receive, send)
+
+    with serve(StaticFiles(directory=tmp_path)) as server:
+        row = convert_one(f"{server.url}/a.tif", tmp_path / "out").row
+        assert [s.address for s in row.sources] == [f"{server.url}/a.tif", f"{server.url}/a.tif.aux.xml"]
+        with rasterio.open(tmp_path / "out" / row.files["embeddings"].path) as ds:
+            assert ds.descriptions == ("from beside",)
+        row = convert_one(f"{server.url}/m.tif", tmp_path / "out").row
+        with (
+            rasterio.open(tmp_path / "m.tif") as source,
+            rasterio.open(tmp_path / "out" / row.files["embeddings"].path) as ds,
+        ):
+            np.testing.assert_array_equal(source.read_masks(), ds.read_masks())
+    # A store that denies what is not there: converted, but not without a word.
+    with serve(refuse) as server:
+        row = convert_one(f"{server.url}/m.tif", tmp_path / "out").row
+        assert row.ok, row.reason
+        assert "whether .aux.xml lies beside it is not known" in row.note
 
 
 def test_results_of_versions_that_compared_nothing_are_done_again(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from catalog_builder.convert.tile import raster_facts
 from catalog_builder.convert.tile.raster_facts import RasterFacts, TagKey, facts_of
 from catalog_builder.convert.tile.source import local_copy
 from catalog_builder.convert.tile.staging import publish, staging
-from catalog_builder.errors import ChecksumError, ConvertError
+from catalog_builder.errors import ChecksumError, ConvertError, StorageError
 from catalog_builder.pixels.whole import gdal_reason, open_raster
 from catalog_builder.raster.gdal import BESIDE, CONVERTING
 
@@ -62,6 +62,8 @@ class Opened:
     address: str
     beside: tuple[str, ...]
     """What its side files hold and no COG can."""
+    unknown: tuple[str, ...]
+    """Why it is not known whether there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def convert_raster(job: Job, options: ConvertOptions, base: LedgerRow) -> Ledger
             profile="raster",
             lossless=_compared(source.facts, written),
             lost=written.lost,
-            note="; ".join(_notes(written)),
+            note="; ".join((*_notes(written), *source.unknown)),
             content=sha[:8],
             embeddings=FileRow(f"{FOLDER}/{stem}_{sha[:8]}.tif", size, sha, written.header_size),
             sources=tuple(rows),
@@ -161,8 +163,7 @@ def opened(job: Job, rows: list[SourceRow]) -> Iterator[Opened]:
     ):
         # What they say is judged here: what is not georeferenced is refused, what differs is named.
         warnings.simplefilter("ignore")
-        if storage.scheme(job.main.address):
-            _fetch_beside(job.main.address, path)
+        unknown = _fetch_beside(job.main.address, path) if storage.scheme(job.main.address) else ()
         with open_raster(path, job.main.address) as ds:
             beside = [Path(name) for name in ds.files if Path(name) != path and not name.endswith(".ovr")]
             for file in beside:
@@ -173,16 +174,21 @@ def opened(job: Job, rows: list[SourceRow]) -> Iterator[Opened]:
                 address = f"{stem}{suffix}" if storage.scheme(job.main.address) else str(file)
                 rows.append(SourceRow("side", address, size, sha, verified=False))
             found = raster_facts.lost_side_files([*beside, *_tables(path)])
-            yield Opened(ds, facts_of(ds), job.main.address, tuple(found))
+            yield Opened(ds, facts_of(ds), job.main.address, tuple(found), tuple(unknown))
 
 
-def _fetch_beside(address: str, path: Path) -> None:
-    """Fetch the side files of a remote raster that are there."""
+def _fetch_beside(address: str, path: Path) -> list[str]:
+    """Fetch the side files of a remote raster that are there, and return why of others nothing is known."""
     if "?" in address:
-        return  # signed for one object
+        return ["files beside a signed URL are not looked for"]
+    unknown = []
     for suffix in _REMOTE_SIDES:
-        if storage.exists(address + suffix):
-            storage.fetch_to(address + suffix, path.with_name(path.name + suffix))
+        try:
+            if storage.exists(address + suffix):
+                storage.fetch_to(address + suffix, path.with_name(path.name + suffix))
+        except StorageError as error:  # many stores deny what is not there
+            unknown.append(f"whether {suffix} lies beside it is not known: {error}")
+    return unknown
 
 
 def _tables(path: Path) -> list[Path]:
@@ -241,10 +247,9 @@ def _creation_options(ds: rasterio.DatasetReader, options: ConvertOptions, metho
     else:
         found |= {"LEVEL": str(options.level if many else 9)}
     # A raster of one column or a few has no more levels than its columns can be halved.
-    most, wanted = ds.width.bit_length() - 1, (max(ds.shape) - 1) // int(found["BLOCKSIZE"])
-    if most < wanted.bit_length():
-        found |= {"OVERVIEW_COUNT": str(most)} if most else {"OVERVIEWS": "NONE"}
-    return found
+    wanted = ((max(ds.shape) - 1) // int(found["BLOCKSIZE"])).bit_length()
+    levels = min(wanted, ds.width.bit_length() - 1)
+    return found | ({"OVERVIEW_COUNT": str(levels)} if levels else {"OVERVIEWS": "NONE"})
 
 
 def _own_predictor(ds: rasterio.DatasetReader) -> int:
@@ -258,16 +263,17 @@ def _own_predictor(ds: rasterio.DatasetReader) -> int:
     return 2 if kind.itemsize <= 4 else 1
 
 
-def _write(source: Opened, target: Path, options: Mapping[str, str]) -> Written:
+def _write(source: Opened, target: Path, options: dict[str, str]) -> Written:
     """Write a COG and compare it; if it lacks tags, write it again with room for them and for their names."""
     ds = source.ds
     before = target.with_name("before.tif")
-    if options["INTERLEAVE"] != "PIXEL" and ds.interleaving.name == "pixel":
-        # Overviews are made band by band: each would decode the blocks of all bands again.
-        _copy(ds, before, _plain(options))
-        _copy(before, target, options)
-    else:
+    if options["INTERLEAVE"] == "PIXEL":
         _copy(ds, target, options)
+    else:
+        # The driver makes overviews by pixel, band by band: it would encode the blocks of all bands for each.
+        _copy(ds, before, _plain(options))
+        options = options | _build_overviews(before, options)
+        _copy(before, target, options)
     add: dict[TagKey, str] = {}
     names: list[str] = []
     for _ in range(3):
@@ -309,6 +315,19 @@ def _copy(source: rasterio.DatasetReader | Path, target: Path, options: Mapping[
         if not type(error).__name__.startswith("CPLE_"):
             raise
         raise ConvertError(f"{getattr(source, 'name', source)}: {gdal_reason(error)}") from None
+
+
+def _build_overviews(path: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Build the overviews in a planar file, and return the options that copy them."""
+    import rasterio
+    from rasterio.enums import Resampling
+
+    if options["OVERVIEWS"] == "NONE":
+        return {}
+    levels = [2 << level for level in range(int(options["OVERVIEW_COUNT"]))]
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as ds:
+        ds.build_overviews(levels, Resampling[options["OVERVIEW_RESAMPLING"].lower()])
+    return {"OVERVIEWS": "FORCE_USE_EXISTING"}
 
 
 def _can_add(key: TagKey) -> bool:

@@ -213,7 +213,8 @@ def _windows(ds: rasterio.DatasetReader) -> Iterator[Window]:
     from rasterio.windows import Window
 
     height, width = ds.block_shapes[0]
-    of_column = ds.count * height * 16  # bytes of the widest type
+    dtype = ds.dtypes[0]  # numpy has no complex_int16, which is read as complex64
+    of_column = ds.count * height * (8 if dtype == "complex_int16" else np.dtype(dtype).itemsize)
     width = ds.width if of_column * ds.width <= _STRIP else max(width, _STRIP // of_column // width * width)
     for top in range(0, ds.height, height):
         for left in range(0, ds.width, width):
