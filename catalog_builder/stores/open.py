@@ -36,6 +36,8 @@ CONNECTIONS = 8
 """Requests at the same time while a store is opened."""
 FRESH = 60.0
 """Seconds after which it is asked whether a repository has a newer snapshot."""
+_FILES = ("parquet", "txt", "gz", "bz2", "xz", "zst", "zip", "tar", "tgz")
+"""Endings of manifests and archives, which are no stores."""
 GAP = 64 * 1024
 """Bytes between two chunks of a shard that are rather read than asked around."""
 PUBLIC_BUCKETS = {"tessera-embeddings": "us-west-2"}
@@ -194,20 +196,18 @@ def opened(address: str) -> OpenStore:
 def is_store(address: str) -> bool:
     """Return whether there is a Zarr store or an Icechunk repository at an address, by its name or root.
 
-    Raises
-    ------
-    StorageError
-        If it cannot be asked.
+    False also where that cannot be asked: who reads the address as something else says why not.
     """
     address = address.rstrip("/")
     if _is_icechunk(address):
         return True
-    if "." in address.rpartition("/")[2] and storage.scheme(address).startswith("http"):
-        # a file, most likely; the last part of a version is none: v1.1
-        suffix = address.rpartition(".")[2]
-        if suffix.isalpha() and suffix != "zarr":
-            return False
-    return storage.exists(storage.join(address, "zarr.json"))
+    suffix = address.rpartition("/")[2].rpartition(".")[2]
+    if storage.scheme(address) and suffix in _FILES:
+        return False  # one request less
+    try:
+        return storage.exists(storage.join(address, "zarr.json"))
+    except StorageError:
+        return False
 
 
 def _groups(root: zarr.Group, keys: Files | Repository) -> dict[str, ZoneGroup]:

@@ -193,6 +193,12 @@ def test_the_registry_beside_a_store_is_its_manifest(stores: Stores, tmp_path: P
         report = build_from(tmp_path / "catalog", stores.a, dataset="synthetic", url=ROOT)
         assert set(items(tmp_path / "catalog")) == {f"{NORTH.name}_2024"}
         assert any("1 tile-years are left out" in note for note in report.problems.notes)
+        assert any("is older than the store" in note for note in report.problems.notes)
+        # what was filled since is found by the shards that hold none of the registry's tiles
+        listed = write_land(tmp_path / "land", [NORTH, EAST, SOUTH])
+        report = build_from(tmp_path / "more", stores.a, listed, dataset="synthetic", url=ROOT)
+        assert {f"{t.name}_2024" for t in (NORTH, SOUTH)} <= set(items(tmp_path / "more"))
+        assert any("is older than the store" in note for note in report.problems.notes)
         with serve(Starlette(routes=[Mount("/", StaticFiles(directory=stores.a.parent))])) as server:
             build_from(tmp_path / "web", f"{server.url}/{stores.a.name}", dataset="synthetic", url=ROOT)
             (item,) = items(tmp_path / "web").values()

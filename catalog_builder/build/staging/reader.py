@@ -18,7 +18,7 @@ from catalog_builder.build.staging.stores import StoreSource, in_groups, publish
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.console import Progress
-from catalog_builder.errors import CatalogError, DatasetError
+from catalog_builder.errors import CatalogError, DatasetError, StorageError
 from catalog_builder.item.stored import Store
 from catalog_builder.manifests import ManifestPart, ProblemLog, read_dataset
 from catalog_builder.manifests.part import Subset
@@ -107,12 +107,34 @@ class Reader:
                 if source is None:
                     self._found.store = published_store(ds, self._zone_years)
                 self._add_tiles(blocks, f"{ds.directory}: blocks of the store's registry")
-            elif source is not None and registry is None:
+            elif source is not None:
                 shards = stack.enter_context(BlockStaging(self._work, source.grid_of))
-                for table in source.shards():
+                for table in source.shards() if registry is None else self._not_in(registry, source):
                     shards.add(table)
                 self._add_tiles(shards, source.store.address)
         return self._found
+
+    def _not_in(self, registry: str, source: StoreSource) -> list[pa.Table]:
+        """Return the shards that were written and hold no tile of the registry beside the store.
+
+        geotessera does not write the registry any more: what was filled since is not in it.
+        """
+        everything = read_dataset(registry, self._options.dataset, problems=ProblemLog())
+        try:
+            found = source.shards_without([p.tiles for p in everything if p.tiles is not None])
+        except StorageError as error:
+            self._problems.note(f"{registry}: may be older than the store, which cannot be seen: {error}")
+            return []
+        n = sum(table.num_rows for table in found)
+        if not n:
+            return []
+        missing = (
+            "" if self._land.any() else "; give the list of landmasks as a further source to include them"
+        )
+        self._problems.note(
+            f"{registry}: is older than the store, {n:,} shards hold none of its tiles{missing}"
+        )
+        return found if self._land.any() else []
 
     def _parts(self, source: str) -> Iterator[ManifestPart]:
         options = self._options

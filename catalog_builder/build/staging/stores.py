@@ -1,14 +1,14 @@
 """A store of arrays as a source of a build: its groups, and which tile-years are in it.
 
-What is in it is said, in this order, by a registry of blocks or of filled tiles among the sources, by the
-registry beside the store, or by which shards were written.
+What is in it is said, in this order, by a registry of blocks among the sources, by the registry of filled
+tiles beside the store and the shards that hold none of them, or by which shards were written.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class StoreSource:
         if self.store.kind != "zarr":
             return None
         beside = (f"{self.opened.address}.build/{FILLED}", storage.join(self.opened.address, FILLED))
-        return next((address for address in beside if storage.exists(address)), None)
+        return next((address for address in beside if _exists(address)), None)
 
     def shards(self) -> Iterator[pa.Table]:
         """Yield the shards of ``scales`` that were written, group by group, as blocks.
@@ -107,6 +107,43 @@ class StoreSource:
                     f" folders and there is no {FILLED} beside it: give its s3:// address instead, or the"
                     " registry of its blocks as a further source"
                 ) from error
+
+    def shards_without(self, tiles: Iterable[pa.Table]) -> list[pa.Table]:
+        """Return those of :meth:`shards` in which none of some tile-years of the store lies.
+
+        Raises
+        ------
+        StorageError
+            As :meth:`shards`.
+        """
+        grids = {group.epsg: self.grid_of(group.epsg) for group in self.store.groups}
+        touched = np.unique(
+            np.concatenate([*(self._touched(t, grids) for t in tiles), np.zeros(0, np.int64)])
+        )
+        found = []
+        for table in self.shards():
+            epsg, year, row, col = (table[name].to_numpy() for name in ("epsg", "year", "row", "col"))
+            others = ~np.isin(_key(epsg, year, row, col), touched)
+            if others.any():
+                found.append(table.filter(pa.array(others)))
+        return found
+
+    def _touched(self, tiles: pa.Table, grids: Mapping[int, BlockGrid]) -> npt.NDArray[np.int64]:
+        """Return the keys of the shards that tile-years lie in."""
+        row, col = grid.of_centres(tiles["lat_i"].to_numpy(), tiles["lon_i"].to_numpy())
+        year = tiles["year"].to_numpy().astype(np.int64)
+        windows, raster = self.store.windows(row, col, year), grid.rasters(row, col)
+        epsg = np.array([*(g.epsg for g in self.store.groups), 0])[windows.group]
+        side = np.array([*(grids[g.epsg].side for g in self.store.groups), 1])[windows.group]
+        first = windows.row // side, windows.col // side
+        last = (windows.row + raster.height - 1) // side, (windows.col + raster.width - 1) // side
+        keys = [np.zeros(0, np.int64)]
+        for down in range(int((last[0] - first[0]).max(initial=-1)) + 1):
+            for across in range(int((last[1] - first[1]).max(initial=-1)) + 1):
+                r, c = np.minimum(first[0] + down, last[0]), np.minimum(first[1] + across, last[1])
+                known = (windows.group >= 0) & (r >= 0) & (c >= 0)
+                keys.append(_key(epsg[known], year[known], r[known], c[known]))
+        return np.unique(np.concatenate(keys))
 
     def grid_of(self, epsg: int) -> BlockGrid:
         """Return the grid of a group's shards."""
@@ -178,6 +215,21 @@ def storage_options(address: str) -> dict[str, Any]:
         **({"endpoint_url": settings.endpoint} if settings.endpoint else {}),
         **({"requester_pays": True} if settings.requester_pays else {}),
     }
+
+
+def _key(epsg: Any, year: Any, row: Any, col: Any) -> npt.NDArray[np.int64]:
+    """Return one integer per shard."""
+    high = np.asarray(epsg, np.int64) << 11 | np.asarray(year, np.int64)
+    key: npt.NDArray[np.int64] = (high << 16 | np.asarray(row, np.int64)) << 16 | np.asarray(col, np.int64)
+    return key
+
+
+def _exists(address: str) -> bool:
+    """Return whether there is a file; not, too, where that may not be asked."""
+    try:
+        return storage.exists(address)
+    except StorageError:
+        return False
 
 
 def _same_version(a: str, b: str) -> bool:
