@@ -30,6 +30,7 @@ from catalog_builder.convert.ledger.table import read_table
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.tile.convert import convert_tile
 from catalog_builder.synthetic.sample import write_npy_tile
+from tests.convert.conftest import VALIDATE
 from tests.convert.making import YEAR, convert_one, jobs_of, sample
 from tests.convert.raster_kinds import KINDS, SHAPE, UTM, values, write
 from tests.support.http_server import serve
@@ -219,6 +220,17 @@ def test_a_code_is_said_only_if_it_is_the_crs(run: Run, kind: str) -> None:
         there = pyproj.CRS.from_wkt(ds.crs.to_wkt(version="WKT2_2019"))
     said = pyproj.CRS.from_epsg(row.epsg) if row.epsg is not None else pyproj.CRS.from_wkt(row.wkt2)
     assert said.equals(there, ignore_axis_order=True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["domains", "domains of 20 bands", "miniswhite", "130 bands by pixel", "overviews"]
+)
+def test_gdals_full_check_finds_nothing(run: Run, kind: str, gdal_validator: Path) -> None:
+    """Tags that were written over the room for them leave the COG as GDAL made it."""
+    checked = subprocess.run(
+        [sys.executable, VALIDATE, gdal_validator, run.result(kind)], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_tifffile_reads_the_same_pixels(run: Run) -> None:

@@ -142,7 +142,7 @@ class Done:
 
     def _has_earlier_layout(self, row: LedgerRow) -> bool:
         """Return whether a result was written with the blocks of earlier versions, by its options."""
-        # rio-cogeo writes other rasters, with blocks of its own
+        # rasters of a few bands have blocks of their own
         ours = row.tile is not None or row.interleave == "tile"
         return ours and row.options in self._digests_for(row.dataset)[1]
 
