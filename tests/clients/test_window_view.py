@@ -22,8 +22,9 @@ from catalog_builder.build.run import build
 from catalog_builder.convert.ledger.writer import LedgerWriter
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.clients.test_gdal import RECOMMENDED, read
+from tests.clients.test_gdal import read
 from tests.convert.making import convert_one, sample, write_pair
+from tests.convert.test_requests import RECOMMENDED
 from tests.support.http_server import Request, serve
 from tests.support.pixels import same
 
