@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 TILE = TileId.from_name("grid_0.15_52.15")
 CONFIG = """
 {user} daemon off; pid {root}/nginx.pid; error_log {root}/error.log; worker_processes 1;
-events {{ worker_connections 512; }}
+events {{ worker_connections 4096; }}
 http {{
   log_format own '$request_method $status $body_bytes_sent';
   access_log {root}/access.log own;
