@@ -1,9 +1,9 @@
 """Requests and bytes of one tile as our COG pair, and in the two layouts of upstream's Zarr stores.
 
 The same codes and scales behind the same local server, which counts; each read is a fresh process. GDAL
-reads the COGs, xarray with zarr-python and obstore the stores. A: chunks of 32 x 32 pixels and all bands, planar,
-in shards of 4096; B: chunks of 256 x 256, the bands of a pixel together, in shards of 2048. B is published as
-an Icechunk store, whose snapshots and manifests are read on top.
+reads the COGs, xarray with zarr-python and obstore the stores. A: chunks of 32 x 32 pixels and all bands,
+planar, in shards of 4096; B: chunks of 256 x 256, the bands of a pixel together, in shards of 2048. B is
+published as an Icechunk store, whose snapshots and manifests are read on top.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def _compressor(layout: Layout) -> Callable[[NDArray[Any]], Iterable[Buffer]]:
         # All bands in one call: no allocation per band, a tenth faster for blocks of 16 kB.
         segments = codec.multi_compress_to_buffer([block.data for block in blocks])
         for band in range(len(segments)):
-            yield memoryview(segments[band])
+            yield memoryview(segments[band])  # type: ignore[arg-type]  # its stubs do not say that it is one
 
     return compress
 
