@@ -156,7 +156,9 @@ def item_template(
 
     store = addresses.store
     zarr = None if store is None else store_asset(store, addresses.stored(store.address))
-    published = _published_embeddings(source_file, zarr)
+    published: Any = _published_embeddings(source_file, zarr)
+    if addresses.is_direct_from_store:
+        published = published.otherwise.node  # there are no other files
     cogs = _cog_assets(addresses, root, raw_view, raw_window, published) if addresses.cogs else {}
 
     return {
@@ -218,39 +220,7 @@ def item_template(
                     "embeddings_f32_window": When(Has.RAW_LANE, raw_window),
                 }
             ),
-            "source_npy": When(
-                Has.NPY,
-                {
-                    **source_file(_NPY),
-                    "type": MEDIA_NPY,
-                    "title": "Quantised embeddings as published: int8 (rows, columns, 128)",
-                    "roles": ["source"],
-                    "file:size": When(Has.SIZES, Number("npy_size")),
-                    "file:checksum": When(Has.HASHES, Text("1220{npy_sha256}")),
-                    "updated": When(Has.MTIME, Text("{mtime}")),
-                },
-            ),
-            "source_scales": When(
-                Has.NPY,
-                {
-                    **source_file("{year}/grid_{lon}_{lat}/grid_{lon}_{lat}_scales.npy"),
-                    "type": MEDIA_NPY,
-                    "title": "Scales as published: float32 (rows, columns); embedding = code x scale",
-                    "roles": ["source"],
-                    "file:size": When(Has.SIZES, Number("scales_size")),
-                    "file:checksum": When(Has.HASHES, Text("1220{scales_sha256}")),
-                },
-            ),
-            "source_geotiff": When(
-                Has.GEOTIFF,
-                {
-                    **source_file(_GEOTIFF),
-                    "type": MEDIA_GEOTIFF,
-                    "title": "Embeddings as float32, exported by geotessera",
-                    "roles": ["source"],
-                    "file:size": When(Has.GEOTIFF_SIZE, Number("geotiff_size")),
-                },
-            ),
+            **({} if addresses.is_direct_from_store else _source_assets(source_file)),
             **({"source_zarr": When(Has.STORE, zarr)} if zarr else {}),
             "landmask": When(
                 Has.LANDMASK,
@@ -319,12 +289,51 @@ def _published_embeddings(
     return Choice(Has.NPY, npy, Choice(Has.STORE, window, geotiff))
 
 
+def _source_assets(source_file: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the assets of published files."""
+    return {
+        "source_npy": When(
+            Has.NPY,
+            {
+                **source_file(_NPY),
+                "type": MEDIA_NPY,
+                "title": "Quantised embeddings as published: int8 (rows, columns, 128)",
+                "roles": ["source"],
+                "file:size": When(Has.SIZES, Number("npy_size")),
+                "file:checksum": When(Has.HASHES, Text("1220{npy_sha256}")),
+                "updated": When(Has.MTIME, Text("{mtime}")),
+            },
+        ),
+        "source_scales": When(
+            Has.NPY,
+            {
+                **source_file("{year}/grid_{lon}_{lat}/grid_{lon}_{lat}_scales.npy"),
+                "type": MEDIA_NPY,
+                "title": "Scales as published: float32 (rows, columns); embedding = code x scale",
+                "roles": ["source"],
+                "file:size": When(Has.SIZES, Number("scales_size")),
+                "file:checksum": When(Has.HASHES, Text("1220{scales_sha256}")),
+            },
+        ),
+        "source_geotiff": When(
+            Has.GEOTIFF,
+            {
+                **source_file(_GEOTIFF),
+                "type": MEDIA_GEOTIFF,
+                "title": "Embeddings as float32, exported by geotessera",
+                "roles": ["source"],
+                "file:size": When(Has.GEOTIFF_SIZE, Number("geotiff_size")),
+            },
+        ),
+    }
+
+
 def _cog_assets(
     addresses: Addresses,
     root: str,
     raw_view: dict[str, Any],
     raw_window: dict[str, Any],
-    published: Choice,
+    published: Any,
 ) -> dict[str, Any]:
     """Return the assets of converted tile-years; their paths come from the converter."""
     data, views = (a.replace("{root}", root) for a in (addresses.data, addresses.views or addresses.data))
