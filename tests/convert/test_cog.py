@@ -358,6 +358,41 @@ def test_gdal_full_check(tmp_path: Path, gdal_validator: Path, interleave: Any, 
     assert "leader bytes" in broken.stdout
 
 
+@pytest.mark.parametrize("interleave", LAYOUTS)
+@pytest.mark.parametrize("cols", [530, 736])  # 16 divides 736: a strip as wide would not count as a tile
+@pytest.mark.parametrize("size", [64, "strips"])
+@pytest.mark.service
+def test_levels_have_blocks_of_their_own(
+    tmp_path: Path, gdal_validator: Path, interleave: Any, cols: int, size: Any
+) -> None:
+    """The full resolution one size, overviews another: every level is read alike, and the file is valid."""
+    path = tmp_path / "a.tif"
+    levels = pyramid(raster((600, cols, 3), "int8"), 144)
+    result = write_cog(
+        path, levels, **UTM, nodata=-128, block_size=size, overview_block_size=144, interleave=interleave
+    )
+    first = (64, 64) if size == 64 else (16, {530: 544, 736: 752}[cols])
+    assert result.blocks == (first, *[(144, 144)] * (len(levels) - 1))
+    with tifffile.TiffFile(path) as file:
+        assert len(file.pages) == len(levels) == 4
+        for number, (page, level, block) in enumerate(zip(file.pages, levels, result.blocks, strict=True)):
+            assert (page.tilelength, page.tilewidth) == block
+            at = {} if number == 0 else {"overview_level": number - 1}
+            with rasterio.open(path, **at) as dataset:
+                assert dataset.block_shapes == [block] * 3
+                np.testing.assert_array_equal(dataset.read().transpose(1, 2, 0), level)
+            theirs = page.asarray()
+            np.testing.assert_array_equal(
+                theirs if theirs.shape == level.shape else theirs.transpose(1, 2, 0), level
+            )
+    valid, errors, warnings = cog_validate(path, strict=True)
+    assert valid, (errors, warnings)
+    command = [sys.executable, VALIDATE, gdal_validator, path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "is a valid cloud optimized GeoTIFF" in done.stdout
+
+
 @pytest.mark.service
 def test_gdal_command_line(tmp_path: Path) -> None:
     """Whatever GDAL is installed reads the same values; before 3.7 int8 is a signed Byte."""
