@@ -58,6 +58,35 @@ class _Promise:
         return cls(*(int(v) if v is not None else None for v in match.group("year", "lon", "lat")))
 
 
+def read_sums(content: bytes) -> tuple[dict[str, str], list[tuple[int, str]]]:
+    r"""Read a ``SHA256`` or ``SHA256SUM`` file, as ``sha256sum`` writes it, or with the hash second.
+
+    Returns
+    -------
+    sums, others
+        The SHA-256 of each file, lower-case hex, by its name without folders; and the lines that are no such
+        pair, with their numbers.
+
+    >>> read_sums(b"%s *./a.npy\na.txt\n" % (b"0A" * 32)) == ({"a.npy": "0a" * 32}, [(2, "a.txt")])
+    True
+    """
+    sums: dict[str, str] = {}
+    others: list[tuple[int, str]] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        words = line.split(None, 1)
+        if not words or line.startswith(b"#"):
+            continue
+        first, rest = words[0], words[1].strip() if len(words) > 1 else b""
+        if not _HEX.fullmatch(first):
+            first, rest = rest, first
+        if not rest or not _HEX.fullmatch(first):
+            others.append((number, line.decode("utf-8", "replace").strip()))
+            continue
+        name = rest.decode("utf-8", "replace").removeprefix("*").rpartition("/")[2]
+        sums[name] = first.decode().lower()
+    return sums, others
+
+
 def has_registry_name(source: str) -> bool:
     """Return whether a file is named like a registry."""
     name = source.replace("!", "/").rpartition("/")[2]

@@ -37,7 +37,9 @@ class FileRead:
     """Lower-case hex."""
 
 
-def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple[npt.NDArray[Any], FileRead]:
+def read_array(
+    address: str, size: int | None = None, sha256: str = "", stated_by: str = "the manifest"
+) -> tuple[npt.NDArray[Any], FileRead]:
     """Read a ``.npy`` into memory of our own, its file hashed while it is in the cache.
 
     Parameters
@@ -46,6 +48,8 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
         Path, s3 or http(s) URL.
     size, sha256
         Expected size and SHA-256 of the file, if known.
+    stated_by
+        What states the SHA-256, for the message.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
         If it cannot be read, or its size is another.
     """
     data, file = _read_bytes(address, size)
-    _check_hash(file, sha256)
+    _check_hash(file, sha256, stated_by)
     header = read_header(data[:LONGEST_HEADER].tobytes(), address)
     header.require_size(len(data), exact=True)
     start, dtype = header.offset, header.dtype
@@ -72,7 +76,9 @@ def read_array(address: str, size: int | None = None, sha256: str = "") -> tuple
 
 
 @contextmanager
-def local_file(address: str, size: int | None = None, sha256: str = "") -> Iterator[tuple[Path, FileRead]]:
+def local_file(
+    address: str, size: int | None = None, sha256: str = "", stated_by: str = "the manifest"
+) -> Iterator[tuple[Path, FileRead]]:
     """Yield a local path of a file, hashed and verified; remote files are downloaded to a temporary file.
 
     Raises
@@ -96,7 +102,7 @@ def local_file(address: str, size: int | None = None, sha256: str = "") -> Itera
             raise StorageError(f"{address}: {error.strerror or error}") from error
         _check_size(address, done, size)
         file = FileRead(address, done, digest.hexdigest())
-        _check_hash(file, sha256)
+        _check_hash(file, sha256, stated_by)
         yield path, file
 
 
@@ -208,6 +214,6 @@ def _check_size(address: str, found: int, expected: int | None) -> None:
         raise StorageError(f"{address}: {found} bytes, expected {expected}: truncated, or changed meanwhile")
 
 
-def _check_hash(file: FileRead, expected: str) -> None:
+def _check_hash(file: FileRead, expected: str, by: str) -> None:
     if expected and file.sha256 != expected:
-        raise ChecksumError(f"{file.address}: SHA-256 is {file.sha256}, the manifest says {expected}")
+        raise ChecksumError(f"{file.address}: SHA-256 is {file.sha256}, {by} says {expected}")

@@ -45,8 +45,13 @@ def sample_basis() -> Basis:
     return fit_basis([Sample("a", "synthetic", vectors[::16])])
 
 
-def write_pair(root: Path, made: SampleTile | None = None, *, landmask: bool = True) -> Path:
-    """Write a pair as a download has it below ``root`` and return the ``.npy``."""
+def write_pair(
+    root: Path, made: SampleTile | None = None, *, landmask: bool = True, sums: bool = False
+) -> Path:
+    """Write a pair as a download has it below ``root`` and return the ``.npy``.
+
+    ``sums``: with the ``SHA256`` file that upstream's server has beside it, of the arrays as they are now.
+    """
     made = made or sample()
     root.mkdir(parents=True, exist_ok=True)
     (root / "tessera_metadata.json").write_text('{"dataset_version": "0.0", "dataset_variant": "synthetic"}')
@@ -55,6 +60,8 @@ def write_pair(root: Path, made: SampleTile | None = None, *, landmask: bool = T
     )
     if not landmask:
         written.landmask.unlink()
+    if not sums:
+        written.npy.with_name("SHA256").unlink()
     return written.npy
 
 

@@ -91,7 +91,7 @@ def test_a_manifest_with_hashes(tmp_path: Path) -> None:
             "landmask_root": str(made.landmasks),
         },
     ).row
-    assert [s.verified for s in row.sources] == [True, True, False]
+    assert [s.verified for s in row.sources] == [True, True, True], "SHA256SUM beside the landmask counts"
     with pytest.raises(DatasetError, match="--dataset"):
         plan([str(registry)], Wanted())
     with pytest.raises(DatasetError, match="--source-root"):

@@ -46,10 +46,11 @@ class _Listed:
     address: str
     size: int | None
     version: str
+    sums: str = ""
 
     @property
     def file(self) -> SourceFile:
-        return SourceFile(self.address, self.size, self.version)
+        return SourceFile(self.address, self.size, self.version, sums=self.sums or sums_beside(self.address))
 
 
 def plan_files(paths: Sequence[str], source: str, wanted: Wanted) -> Plan:
@@ -68,19 +69,25 @@ def plan_folder(address: str, wanted: Wanted) -> Plan:
     root = address.rstrip("/") if remote else str(storage.local_path(address).absolute())
     listed: list[_Listed] = []
     sidecars: list[str] = []
+    sums: dict[str, str] = {}
     odd: list[Oddity] = []
     for entry in storage.list_files(root if not remote else address, odd.append):
         if entry.path.lower().endswith((".npy", *RASTER_SUFFIXES)):
             where = storage.join(root, entry.path)
             listed.append(_Listed(where, entry.size, str(entry.mtime)) if remote else look(where))
-        elif entry.path.rpartition("/")[2] == SIDECAR and not remote:
+        elif (name := entry.path.rpartition("/")[2]) == SIDECAR and not remote:
             sidecars.append(storage.join(root, entry.path))
+        elif name in SUMS and remote:
+            where = storage.join(root, entry.path)
+            sums[where.rpartition("/")[0]] = where
     faults: list[Job] = []
     for one in odd:
         if one.path.lower().endswith((".npy", *RASTER_SUFFIXES)):
             listed.append(_Listed(one.path, None, one.reason))  # its worker says why
         elif one.is_folder or Path(one.path).is_symlink():
             faults.append(_fault(one.path, one.reason))
+    if sums:
+        listed = [replace(file, sums=sums.get(file.address.rpartition("/")[0], "")) for file in listed]
     listed.sort(key=lambda file: file.address)
     plan = _Listing(listed, sidecars, address, wanted).plan()
     return replace(plan, faults=(*plan.faults, *faults))
@@ -101,6 +108,16 @@ def look(address: str) -> _Listed:
     if info is None or not stat.S_ISREG(info.st_mode):
         return _Listed(str(path), None, storage.local.oddity(path))
     return _Listed(str(path), info.st_size, str(info.st_mtime_ns))
+
+
+def sums_beside(address: str) -> str:
+    """Return the file with the SHA-256 of a local file that lies beside it; empty if there is none."""
+    return "" if storage.scheme(address) else _sums_in(address.rpartition("/")[0])
+
+
+@lru_cache(maxsize=4096)
+def _sums_in(folder: str) -> str:
+    return next((path for name in SUMS if os.path.lexists(path := f"{folder}/{name}")), "")
 
 
 def _fault(path: str, reason: str) -> Job:

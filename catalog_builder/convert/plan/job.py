@@ -38,6 +38,8 @@ class SourceFile:
     """Changes when the file does: modification time in nanoseconds, or an ETag."""
     sha256: str = ""
     """Lower-case hex from a manifest; the file must have it."""
+    sums: str = ""
+    """Where no manifest says it: the ``SHA256`` or ``SHA256SUM`` file beside it, which may."""
 
     @property
     def stamp(self) -> str:

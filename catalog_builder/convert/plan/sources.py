@@ -18,7 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from catalog_builder import storage
-from catalog_builder.convert.plan.files import RASTER_SUFFIXES, look, nearby_landmask, plan_files, plan_folder
+from catalog_builder.convert.plan.files import (
+    RASTER_SUFFIXES,
+    look,
+    nearby_landmask,
+    plan_files,
+    plan_folder,
+    sums_beside,
+)
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.convert.plan.twice import Distinct
 from catalog_builder.errors import ConvertError, DatasetError, TesseraError
@@ -274,15 +281,10 @@ class _Landmasks:
         address = storage.join(root, f"{tile.name}.tiff")
         facts = self.known.get((tile.lat_i, tile.lon_i))
         if facts is not None:
-            return SourceFile(address, facts[0], "", facts[1])
+            return SourceFile(address, facts[0], "", facts[1], sums_beside(address))
         if self.known or storage.scheme(address):
             return None  # the manifest lists landmasks, and this tile has none
-        return SourceFile(address, *_size_version(address)) if Path(address).is_file() else None
-
-
-def _size_version(path: str) -> tuple[int | None, str]:
-    found = look(path)
-    return found.size, found.version
+        return look(address).file if Path(address).is_file() else None
 
 
 def _table_jobs(
@@ -304,7 +306,7 @@ def _table_jobs(
             mtime = row["mtime"].isoformat() if row["mtime"] else ""
 
             def file(address: str, size: int | None, sha: bytes | None, when: str = mtime) -> SourceFile:
-                return SourceFile(address, size, when, sha.hex() if sha else "")
+                return SourceFile(address, size, when, sha.hex() if sha else "", sums_beside(address))
 
             if row["has_npy"]:
                 npy, scales = (

@@ -113,8 +113,8 @@ def _choose(group: Sequence[_Found], exported: list[str]) -> dict[int, Job | Non
     places = {_place(one.planned.main.address): one for one in group}  # the later of one place
     instead: dict[int, Job | None] = {one.number: None for one in group}
     if any(one.planned.kind == "npy" for one in places.values()):
-        exported += [one.planned.main.address for one in places.values() if one.planned.kind != "npy"]
-        places = {place: one for place, one in places.items() if one.planned.kind == "npy"}
+        exported += [one.planned.main.address for one in places.values() if one.planned.kind == "geotiff"]
+        places = {place: one for place, one in places.items() if one.planned.kind != "geotiff"}
     first, *others = places.values()
     job = first.planned if first.planned.tile is None else first.resolved
     instead[first.number] = replace(job, rivals=tuple(one.planned for one in others))

@@ -22,6 +22,7 @@ from catalog_builder.convert.ledger.rows import SourceRow
 from catalog_builder.convert.plan.identify import DEFAULT_DATASET, identify, misplaced, tags_of
 from catalog_builder.convert.plan.job import ConvertOptions, Job, SourceFile
 from catalog_builder.convert.tile.staging import shared_folder
+from catalog_builder.convert.tile.sums import stated_sum
 from catalog_builder.errors import ConvertError
 from catalog_builder.pixels.container.table import place_below
 from catalog_builder.pixels.read import read_window
@@ -125,6 +126,11 @@ def compare_rivals(job: Job, rows: Sequence[SourceRow]) -> list[str]:
     """
     read: dict[str, SourceRow] = {row.role: row for row in rows}
     for rival in job.rivals:
+        if rival.kind != job.kind:
+            raise ConvertError(
+                f"{job.main.address} and {rival.main.address} are the same tile-year in different forms: give"
+                " one of them"
+            )
         for role, file in (("main", rival.main), ("scales", rival.scales)):
             if file is not None and not _is_alike(file, read[role]):
                 raise ConvertError(
@@ -184,21 +190,23 @@ def _read_pair(job: Job, options: ConvertOptions) -> Source:
 
 def _load_npy(file: SourceFile, role: Any, rows: list[SourceRow]) -> npt.NDArray[Any]:
     """Return an array from memory of our own, and note its file."""
-    array, read = read_array(file.address, file.size, file.sha256)
-    rows.append(_row(file, role, read))
+    sha256, by = stated_sum(file)
+    array, read = read_array(file.address, file.size, sha256, by)
+    rows.append(_row(role, read, sha256))
     return array
 
 
 @contextmanager
 def local_copy(file: SourceFile, role: Any, rows: list[SourceRow]) -> Iterator[Path]:
     """Give a local path of a file, hashed and checked, and note it."""
-    with local_file(file.address, file.size, file.sha256) as (path, read):
-        rows.append(_row(file, role, read))
+    sha256, by = stated_sum(file)
+    with local_file(file.address, file.size, sha256, by) as (path, read):
+        rows.append(_row(role, read, sha256))
         yield path
 
 
-def _row(file: SourceFile, role: Any, read: FileRead) -> SourceRow:
-    return SourceRow(role, read.address, read.size, read.sha256, bool(file.sha256))
+def _row(role: Any, read: FileRead, stated: str) -> SourceRow:
+    return SourceRow(role, read.address, read.size, read.sha256, bool(stated))
 
 
 def _check_shape(address: str, shape: tuple[int, ...], tile: TileId) -> None:

@@ -9,7 +9,6 @@ server keeps beside the tiles, and from ``SHA256SUM`` beside the landmasks.
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -26,7 +25,7 @@ from catalog_builder.manifests.paths.files import Files, Pairer, landmasks_of
 from catalog_builder.manifests.paths.names import FileKind, Names, flaw, parse_paths
 from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
-from catalog_builder.manifests.text import read_text
+from catalog_builder.manifests.text import read_sums, read_text
 from catalog_builder.storage import Entry
 from catalog_builder.tile.datasets import Dataset, dataset_of
 from catalog_builder.tile.table import cells
@@ -193,38 +192,27 @@ class _Listing:
         known = np.zeros(len(batch), dtype=np.bool_)
         if self._root is None or storage.scheme(self._root):
             return digests, known  # a request for each tile would cost more than the hashes are worth
-        texts: list[bytes] = []
-        owners: list[str] = []
+        sums: dict[str, str] = {}
         for i in np.flatnonzero(names.kind == FileKind.OTHER).tolist():
             path = batch[i][1].path
             folder, _, name = path.rpartition("/")
             if name == "SHA256SUM":
                 self._read_sum(folder, path)
             elif name == "SHA256":
-                words = storage.read_bytes(storage.join(self._root, path)).split()
-                texts += words[0::2]
-                owners += [f"{folder}/{w.decode('utf-8', 'replace').removeprefix('*')}" for w in words[1::2]]
-        good = [len(t) == 64 for t in texts]
-        if not all(good) or len(texts) != len(owners):
-            self._reading.problems.add(
-                ProblemKind.BAD_HASH,
-                self._reading.source,
-                "a SHA256 file contains something other than hashes",
-                count=1,
-            )
-            pairs = [(t, o) for t, o, ok in zip(texts, owners, good, strict=False) if ok]
-            texts, owners = [t for t, _ in pairs], [o for _, o in pairs]
-        if not texts:
+                address = storage.join(self._root, path)
+                found, others = read_sums(storage.read_bytes(address))
+                sums |= {f"{folder}/{file}": digest for file, digest in found.items()}
+                for number, line in others:
+                    self._reading.problems.add(
+                        ProblemKind.BAD_HASH,
+                        address,
+                        f"expected '<SHA-256>  <file>', found '{line[:120]}'",
+                        place=f"line {number}",
+                    )
+        if not sums:
             return digests, known
-        try:
-            raw = np.frombuffer(binascii.unhexlify(b"".join(texts)), dtype=np.uint8).reshape(-1, 32)
-        except binascii.Error:
-            self._reading.problems.add(
-                ProblemKind.BAD_HASH,
-                self._reading.source,
-                "a SHA256 file contains something other than hexadecimal digits",
-            )
-            return digests, known
+        raw = np.frombuffer(bytes.fromhex("".join(sums.values())), dtype=np.uint8).reshape(-1, 32)
+        owners = list(sums)
         at = pc.fill_null(pc.index_in(paths, value_set=pa.array(owners)), -1).to_numpy()
         known = at >= 0
         digests[known] = raw[at[known]]
