@@ -18,6 +18,7 @@ from catalog_builder.convert.encode.colours import (
     sample_pixels,
 )
 from catalog_builder.convert.plan.job import ConvertOptions, Job
+from catalog_builder.convert.tile.convert import reason_of
 from catalog_builder.convert.tile.source import NotATileError, read_source
 from catalog_builder.convert.workers.processes import WorkerDiedError
 from catalog_builder.errors import ConvertError, TesseraError
@@ -77,11 +78,12 @@ def sample_job(job: Job, options: ConvertOptions) -> Sample | str:
     except NotATileError:
         return f"{job.main.address}: not a tile"
     except (TesseraError, OSError) as error:
-        return str(error)
+        return reason_of(error, job.main.address)
     if source.values is None:
         vectors = sample_pixels(*source.pair)
     else:
         at = np.flatnonzero(source.valid)
         picked = at[:: max(1, len(at) // SAMPLE_PIXELS)][:SAMPLE_PIXELS]
         vectors = source.values.reshape(-1, source.values.shape[-1])[picked]
+        vectors = vectors[np.isfinite(vectors).all(axis=1)]
     return Sample(job.id, source.dataset.directory, vectors)

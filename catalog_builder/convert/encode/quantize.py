@@ -129,8 +129,8 @@ def code_range(codes: NDArray[np.int8], valid: NDArray[np.bool_]) -> NDArray[np.
     return np.stack([low, high]) if valid.any() else None
 
 
-def per_pixel_scales(scales: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return one scale per pixel, (rows, cols) float32, from either form that upstream's code accepts.
+def per_pixel_scales(scales: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Return one scale per pixel, (rows, cols), from either form that upstream's code accepts.
 
     Raises
     ------
@@ -150,7 +150,31 @@ def per_pixel_scales(scales: NDArray[Any], shape: tuple[int, int]) -> NDArray[np
         scales = first
     if scales.shape != shape:
         raise ConvertError(f"scales have shape {scales.shape}, the embedding is {shape}")
-    return np.ascontiguousarray(scales, dtype=np.float32)
+    return np.ascontiguousarray(scales)
+
+
+def inexact_in_float32(scales: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return which finite, positive scales of another type are none that float32 holds.
+
+    >>> inexact_in_float32(np.array([0.5, 0.1, 1e300, np.nan])).tolist()
+    [False, True, True, False]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        inexact: NDArray[np.bool_] = scales.astype(np.float32) != scales
+        return inexact & np.isfinite(scales) & (scales > 0)
+
+
+def products(codes: NDArray[np.int8], scales: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return code times scale, multiplied as float64 and rounded once, float32 (rows, cols, bands).
+
+    `scales` is (rows, cols), of any float type; NaN where one is not finite.
+    """
+    out = np.empty(codes.shape, np.float32)
+    for values, row, line in zip(out, codes, scales, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = row * line.astype(np.float64)[:, None]
+            values[:] = np.where(np.isfinite(line)[:, None], exact, np.nan)
+    return out
 
 
 def quantize(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -231,9 +255,8 @@ def recover(values: NDArray[np.float32]) -> Recovery:
     the scale may be the neighbour (possible only for vectors with very few distinct codes).
 
     Pixels without data need no proof: a zero vector comes back as scale 0 and codes 0, a vector that is
-    NaN in every band as scale NaN, one with an infinite sample (an infinite scale, or one near FLT_MAX)
-    as scale infinity, both with codes -128. A vector of NaN and finite samples cannot be represented
-    and fails.
+    NaN in every band as scale NaN, one of infinities and NaN (an infinite scale) as scale infinity, both
+    with codes -128. A vector of finite and other samples holds data that codes cannot represent, and fails.
     """
     bands = values.shape[-1]
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, bands)
@@ -276,13 +299,12 @@ def _recover_strip(
     peaks = largest[unproved]
     zero = unproved[peaks == 0]
     codes[zero], scales[zero] = 0, 0
-    # NaN compares as larger than infinity, so a peak that is infinite means no NaN at all or NaN
-    # beside an infinity (0 times an infinite scale): look at the samples.
+    # NaN compares as larger than infinity, so a peak tells nothing of the other samples: look at all.
     strange = unproved[~np.isfinite(peaks)]
     codes[strange] = NODATA_CODE
     infinite = np.isinf(values[strange]).any(axis=1)
     scales[strange] = np.where(infinite, np.float32(np.inf), np.float32(np.nan))
-    mixed = strange[~infinite & ~np.isnan(values[strange]).all(axis=1)]
+    mixed = strange[np.isfinite(values[strange]).any(axis=1)]
 
     rest = unproved[np.isfinite(peaks) & (peaks > 0)]
     rest = _search(values, codes, scales, rest, range(MAX_CODE, MAX_CODE - 1, -1))
@@ -373,6 +395,7 @@ def _search_all(
 
 
 def _failure(vector: NDArray[np.float32]) -> str:
-    if np.isnan(vector).any():
-        return f"NaN in {int(np.isnan(vector).sum())} of {vector.size} bands"
+    for what, found in (("infinity", np.isinf(vector)), ("NaN", np.isnan(vector))):
+        if found.any():
+            return f"{what} in {int(found.sum())} of {vector.size} bands"
     return f"its {vector.size} values (largest {np.abs(vector).max():.6g}) are not int8 codes times one scale"

@@ -153,7 +153,7 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     if values is None:
         values = quantize.dequantize(*source.pair)
         source.values, source.codes = values, None  # the pixels are not kept twice
-    trusted = source.valid if source.scales is None else quantize.trusted_mask(source.scales)
+    trusted = _finite(values, source.valid) if source.scales is None else quantize.trusted_mask(source.scales)
     found = band_statistics(values, trusted)
     levels = overviews.masked_pyramid(
         values, trusted, block_size=options.overview_block_size, nodata=float("nan"), method=options.overviews
@@ -165,7 +165,7 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     row = replace(
         row,
         profile="float32",
-        lossless=True,
+        lossless=source.is_exact,
         content=content,
         embeddings=_file(base, "embeddings", embeddings),
         dtype="float32",
@@ -179,6 +179,13 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     if basis is None:
         return row
     return _write_visual(folder, tuple(colours_of_values(basis, v) for v in levels), source, options, row)
+
+
+def _finite(values: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which valid pixels are finite in every band: the others would ruin every mean."""
+    # line by line: a mask of all samples would take a quarter of their memory
+    finite = [np.isfinite(line).all(axis=1) for line in values]
+    return valid & np.array(finite, np.bool_).reshape(valid.shape)
 
 
 def _write_visual(

@@ -60,6 +60,8 @@ class Source:
     """(rows, cols), blanked."""
     values: npt.NDArray[np.float32] | None = None
     """(rows, cols, 128), NaN where not valid."""
+    is_exact: bool = True
+    """Whether the values are the source's, bit by bit."""
     land_fraction: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     """Of the source file; empty for ``.npy``."""
@@ -181,10 +183,20 @@ def _read_pair(job: Job, options: ConvertOptions) -> Source:
         raise ConvertError(f"{job.scales.address}: {error}") from None
     landmask = read_landmask(job.landmask, job.tile, rows)
     valid = quantize.valid_mask(scales, landmask)
-    found = Source(
-        ds, job.tile, job.year, raster, valid, codes, scales, land_fraction=_land(landmask), rows=rows
-    )
-    _finish_codes(found)
+    found = Source(ds, job.tile, job.year, raster, valid, land_fraction=_land(landmask), rows=rows)
+    inexact = quantize.inexact_in_float32(scales) & valid
+    if inexact.any():
+        row, col = np.unravel_index(int(inexact.argmax()), inexact.shape)
+        found.is_exact = False
+        found.notes.append(
+            f"kept as float32: {np.count_nonzero(inexact)} of the {scales.dtype} scales are none that float32"
+            f" holds, such as {scales[row, col]!s} at ({row}, {col}); each value is rounded to float32 once"
+        )
+        found.values = quantize.products(codes, scales)
+        found.values[~valid] = np.nan
+    else:
+        found.codes, found.scales = codes, scales.astype(np.float32, copy=False)
+        _finish_codes(found)
     return found
 
 
@@ -330,16 +342,26 @@ def _recover(
 def _read_values(
     ds: rasterio.DatasetReader, address: str, found: Source, landmask: npt.NDArray[np.uint8] | None
 ) -> None:
-    """Fill values, NaN where there is no data: outside the mask, not finite in a band, all zero."""
+    """Fill values, NaN where there is no data: outside the mask, finite in no band, all zero.
+
+    A pixel that is finite in some bands keeps all of them as they are.
+    """
+    mixed = 0
     values = np.empty((ds.height, ds.width, ds.count), np.float32)
     valid = np.empty((ds.height, ds.width), np.bool_)
     for window, part in read_blocks(ds, address):
         block = window.slices
-        inside = np.isfinite(part).all(axis=2) & part.any(axis=2)
+        finite = np.isfinite(part)
+        inside = finite.any(axis=2) & part.any(axis=2)
         if landmask is not None:
             inside &= landmask[block] != 0
+        mixed += int(np.count_nonzero(inside & ~finite.all(axis=2)))
         part[~inside] = np.nan
         values[block], valid[block] = part, inside
+    if mixed:
+        found.notes.append(
+            f"{mixed} pixels hold infinity or NaN in some bands: kept, but in no overview and statistics"
+        )
     found.values, found.valid = values, valid
 
 
