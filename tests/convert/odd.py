@@ -116,6 +116,16 @@ def _twice(folder: Path, tile: str) -> None:
     np.save(codes, values)
 
 
+def _beside(folder: Path, suffix: str) -> None:
+    """Make an ordinary raster with a pipe beside it."""
+    folder.mkdir()
+    profile = {"driver": "GTiff", "height": 9, "width": 9, "count": 1, "crs": "EPSG:3857"}
+    with rasterio.open(folder / "a.tif", "w", dtype="uint8", **profile) as ds:
+        ds.transform = rasterio.Affine(9, 0, 0, 0, -9, 0)
+        ds.write(np.ones((1, 9, 9), np.uint8))
+    os.mkfifo(folder / suffix)
+
+
 def _tagged(folder: Path, name: str, **tags: str) -> None:
     """Make a GeoTIFF of a tile's whole size with odd tags."""
     folder.mkdir()
@@ -167,6 +177,9 @@ ODDITIES = {
     ),
     "scales are a folder": Oddity(lambda f, t: _half(f, t, Path.mkdir), "a folder, not a file"),
     "landmask leads nowhere": Oddity(_landmask, "a link to gone.tiff"),
+    "mask is a pipe": Oddity(lambda f, t: _beside(f, "a.tif.msk"), "a.tif.msk: a named pipe, not a file"),
+    "metadata is a pipe": Oddity(lambda f, t: _beside(f, "a.tif.aux.xml"), "aux.xml: a named pipe"),
+    "world file is a pipe": Oddity(lambda f, t: _beside(f, "a.tfw"), "a.tfw: a named pipe, not a file"),
     "array of no pixels": Oddity(
         lambda f, t: _array(f, t, np.zeros((0, 0, 128), np.int8)), "0 x 0 pixels do not fit"
     ),

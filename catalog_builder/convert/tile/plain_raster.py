@@ -49,6 +49,9 @@ FOLDER = "other"
 """Folder of the results below the output: they belong to no dataset."""
 _REMOTE_SIDES = (".aux.xml", ".msk")
 """Suffixes of side files that are looked for beside a remote raster: each costs a request."""
+_SIDES = (*_REMOTE_SIDES, ".ovr", ".vat.dbf")
+_SIDES_OF_STEM = (".aux.xml", ".tfw", ".tifw", ".tiffw", ".wld", ".tab", ".rpb", "_rpc.txt", "_RPC.TXT")
+"""What GDAL looks for beside a local raster, behind its name and instead of its suffix."""
 _UNWRITABLE = ("EXIF", "COLOR_PROFILE", "IMAGE_STRUCTURE")
 """Domains whose tags GDAL takes from elsewhere than its own metadata tag."""
 
@@ -164,6 +167,8 @@ def opened(job: Job, rows: list[SourceRow]) -> Iterator[Opened]:
         # What they say is judged here: what is not georeferenced is refused, what differs is named.
         warnings.simplefilter("ignore")
         unknown = _fetch_beside(job.main.address, path) if storage.scheme(job.main.address) else ()
+        if not storage.scheme(job.main.address):
+            _require_files_beside(path)
         with open_raster(path, job.main.address) as ds:
             beside = [Path(name) for name in ds.files if Path(name) != path and not name.endswith(".ovr")]
             for file in beside:
@@ -175,6 +180,15 @@ def opened(job: Job, rows: list[SourceRow]) -> Iterator[Opened]:
                 rows.append(SourceRow("side", address, size, sha, verified=False))
             found = raster_facts.lost_side_files([*beside, *_tables(path)])
             yield Opened(ds, facts_of(ds), job.main.address, tuple(found), tuple(unknown))
+
+
+def _require_files_beside(path: Path) -> None:
+    """Reject side files of a local raster that are no files: GDAL would wait for what a pipe says."""
+    names = [path.name + suffix for suffix in _SIDES] + [path.stem + suffix for suffix in _SIDES_OF_STEM]
+    for side in map(path.with_name, names):
+        why = storage.local.oddity(side)
+        if why and os.path.lexists(side):
+            raise ConvertError(f"{side}: {why}")
 
 
 def _fetch_beside(address: str, path: Path) -> list[str]:
