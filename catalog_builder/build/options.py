@@ -39,6 +39,8 @@ class BuildOptions:
     ledgers: tuple[str, ...] | None = None
     """Conversion ledgers, which list the COGs. By default the one in the catalogue's own ``cogs``
     folder, if there is one; an empty tuple for none."""
+    is_dataset_said: bool = True
+    """Whether the user chose it: only then sources of a dataset that is not known are taken to be of it."""
 
 
 @dataclass(frozen=True, slots=True)

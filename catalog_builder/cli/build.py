@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def build(
+    ctx: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -102,6 +103,7 @@ def build(
         mirrors=parse_mirrors(mirror or (), "--mirror"),
         source_mirrors=parse_mirrors(source_mirror or (), "--source-mirror"),
         ledgers=tuple(ledger) if ledger else None,
+        is_dataset_said=getattr(ctx.get_parameter_source("dataset"), "name", "") != "DEFAULT",
     )
     with console.progress("tile-years", quiet=quiet) as report:
         done = run(sources, out, options, report)

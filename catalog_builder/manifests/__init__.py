@@ -38,6 +38,7 @@ def read_manifests(
     years: frozenset[int] | None = None,
     bounds: Bounds | None = None,
     dataset_hint: Dataset | None = None,
+    is_said: bool = False,
 ) -> Iterator[ManifestPart]:
     """Read one or more manifests in any format.
 
@@ -56,6 +57,10 @@ def read_manifests(
         The dataset that the user wants. Where a manifest does not state one, years are checked against
         its years; it is not written into :attr:`ManifestPart.dataset`. Rows of other datasets are neither
         checked nor kept: their parts are empty.
+    is_said
+        Whether that is said by the user, so that files of a dataset that is not known (of a folder ``v2``, or
+        with a ``tessera_metadata.json`` that states none) are of it; otherwise they are a problem each, and
+        left out.
 
     Yields
     ------
@@ -71,7 +76,7 @@ def read_manifests(
     """
     from catalog_builder.manifests.sources import read_source
 
-    yield from read_source(str(source), problems, Subset(years, bounds), dataset_hint)
+    yield from read_source(str(source), problems, Subset(years, bounds), dataset_hint, is_said=is_said)
 
 
 def read_dataset(
@@ -81,12 +86,13 @@ def read_dataset(
     problems: ProblemLog,
     years: frozenset[int] | None = None,
     bounds: Bounds | None = None,
+    is_said: bool = True,
 ) -> Iterator[ManifestPart]:
     """Read the rows of one dataset from a source that may hold several.
 
     Parameters
     ----------
-    source, problems, years, bounds
+    source, problems, years, bounds, is_said
         As of :func:`read_manifests`.
     dataset
         Which rows are wanted. What does not state its dataset is taken to be this one's. That rows of others
@@ -101,7 +107,9 @@ def read_dataset(
     """
     others: dict[Dataset, str] = {}
     found = False
-    for part in read_manifests(source, problems=problems, years=years, bounds=bounds, dataset_hint=dataset):
+    for part in read_manifests(
+        source, problems=problems, years=years, bounds=bounds, dataset_hint=dataset, is_said=is_said
+    ):
         if part.dataset is not None and part.dataset != dataset:
             others.setdefault(part.dataset, part.source)
             continue

@@ -128,6 +128,10 @@ class ProblemLog:
         if message not in self.notes:
             self.notes.append(message)
 
+    def explained(self) -> str:
+        """Return the summary with the first problem in full; empty if there is none."""
+        return f"{self.summary()}, such as {self.kept[0]}" if self.kept else self.summary()
+
     def summary(self) -> str:
         """Return a one-line summary: ``3 problems: 2 bad hash, 1 half of a pair``; empty if none."""
         if not self.counts:

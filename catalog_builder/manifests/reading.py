@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from lzma import LZMAError
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from catalog_builder.manifests.part import Subset
 from catalog_builder.manifests.problems import ProblemKind, ProblemLog
-from catalog_builder.tile.datasets import DATASETS, Dataset, dataset_in
+from catalog_builder.storage.address import local_path
+from catalog_builder.tile.datasets import DATASETS, Dataset, dataset_in, unknown_dataset, unknown_dataset_in
 
 CHUNK = 8 << 20
 """Bytes of text read at a time."""
@@ -32,6 +33,10 @@ class Reading:
     """The dataset according to the user."""
     dataset: Dataset | None = None
     """The dataset according to the source."""
+    is_said: bool = False
+    """Whether the user said that what is of no known dataset is of :attr:`hint`; else it is left out."""
+    reported: set[tuple[str, str]] = field(default_factory=set)
+    """Sources and paths in them that were reported to be of no known dataset; shared by all members."""
 
     def member(self, name: str) -> Reading:
         """Return the context for a member of this archive."""
@@ -49,6 +54,18 @@ class Reading:
         """Return the dataset named by a path's folders, otherwise that of the source."""
         return dataset_in(prefix) or self.dataset
 
+    def leaves_out(self, path: str) -> bool:
+        """Whether files below a path are of a dataset that is not known; reported once for each path."""
+        folder = "" if self.is_said else unknown_dataset_in(path)
+        if folder and (self.source, path) not in self.reported:
+            self.reported.add((self.source, path))
+            self.problems.add(
+                ProblemKind.UNKNOWN_DATASET,
+                self.source,
+                f"{path}: {unknown_dataset(folder)}; its files are left out, --dataset says which it is",
+            )
+        return bool(folder)
+
 
 def dataset_of_address(address: str) -> Dataset | None:
     """Return the dataset named in an http(s) or S3 URL.
@@ -60,8 +77,23 @@ def dataset_of_address(address: str) -> Dataset | None:
         for known in (ds.icechunk, ds.tile_registry):
             if known is not None and f"{address.rstrip('/')}/".startswith(f"{known}/"):
                 return ds
+    is_remote = urlsplit(address).scheme in ("http", "https", "s3")
+    return dataset_in(dataset_path(address)) if is_remote else None
+
+
+def dataset_path(address: str) -> str:
+    """Return the folders of an address whose names may be a dataset's.
+
+    Of local paths only the folder that is given itself, or that the file is in: ``~/v1/maps/`` may be any.
+
+    >>> dataset_path("s3://tessera/npy/v2/manifest.parquet"), dataset_path("v1/data/npy/v2/")
+    ('/npy/v2', 'v2')
+    """
     parts = urlsplit(address)
-    return dataset_in(parts.path.rpartition("/")[0]) if parts.scheme in ("http", "https", "s3") else None
+    if parts.scheme in ("http", "https", "s3"):
+        return parts.path.rpartition("/")[0]
+    path = local_path(address).absolute()
+    return path.name if path.is_dir() else path.parent.name
 
 
 def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,10 +34,12 @@ from catalog_builder.manifests.reading import (
     DECOMPRESSION_ERRORS,
     Reading,
     dataset_of_address,
+    dataset_path,
 )
 from catalog_builder.manifests.sniff import HEAD, Form, sniff
 from catalog_builder.manifests.text import read_master, read_text
 from catalog_builder.storage import Entry
+from catalog_builder.storage.local import Oddity
 from catalog_builder.tile.datasets import Dataset, dataset_in
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
@@ -46,10 +49,17 @@ _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmask
 
 
 def read_source(
-    address: str, problems: ProblemLog, selection: Subset, hint: Dataset | None
+    address: str, problems: ProblemLog, selection: Subset, hint: Dataset | None, *, is_said: bool
 ) -> Iterator[ManifestPart]:
     """Read a source of any kind; see :func:`catalog_builder.manifests.read_manifests`."""
-    reading = Reading(address, problems, selection, hint, dataset_of_address(address))
+    says, folders = dataset_of_address(address), dataset_path(address)
+    reading = Reading(address, problems, selection, hint, says, is_said)
+    if says is None:
+        if reading.leaves_out(folders):
+            return
+        if hint is not None and not is_said:
+            # A local folder may have any name, so it chooses no dataset; but it contradicts one nobody said.
+            reading = replace(reading, dataset=dataset_in(folders))
     before, rows = problems.total, 0
     others = False
     for part in _read_address(address, reading):
@@ -87,7 +97,7 @@ def _read_file(address: str, reading: Reading) -> Iterator[ManifestPart]:
 
 def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
     """Read a folder of data, or, if it contains none, of manifests."""
-    entries = storage.list_files(address)
+    entries = storage.list_files(address, partial(_report_odd, reading=reading))
     others: list[Entry] = []
     for entry in entries:
         if looks_like_tile(entry.path):
@@ -108,9 +118,19 @@ def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
         reading = replace(reading, dataset=read_sidecar(storage.join(address, SIDECAR), reading))
     for entry in others:
         if entry.path.rpartition("/")[2] != SIDECAR:
-            member = storage.join(address, entry.path)
-            says = dataset_in(entry.path.rpartition("/")[0]) or reading.dataset
+            member, folder = storage.join(address, entry.path), entry.path.rpartition("/")[0]
+            if reading.leaves_out(folder):
+                continue
+            says = dataset_in(folder) or reading.dataset
             yield from _read_member(member, replace(reading, source=member, dataset=says))
+
+
+def _report_odd(odd: Oddity, reading: Reading) -> None:
+    """Report what is no file: what it stands for is not there; a folder that cannot be read ends it all."""
+    if odd.is_folder:
+        raise StorageError(f"{odd.path}: {odd.reason}")
+    if looks_like_tile(odd.path) or _MANIFEST_NAME.search(odd.path) or Path(odd.path).is_symlink():
+        reading.problems.add(ProblemKind.MISSING_FILE, odd.path, odd.reason)
 
 
 def _read_member(address: str, reading: Reading) -> Iterator[ManifestPart]:
@@ -242,7 +262,8 @@ def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
         with tarfile.open(fileobj=body, mode="r|") as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.isfile() else None
-                if file is not None and not member.name.rpartition("/")[2].startswith("."):
+                folder, _, name = member.name.rpartition("/")
+                if file is not None and not name.startswith(".") and not reading.leaves_out(folder):
                     inner = _of_member(reading, member.name)
                     yield from _read_stream(cast(BinaryIO, file), inner, in_folder=True)
     except (tarfile.TarError, *DECOMPRESSION_ERRORS) as error:
@@ -260,6 +281,8 @@ def _read_zip(path: Path, reading: Reading) -> Iterator[ManifestPart]:
                 name = member.filename
                 if member.is_dir() or name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/"):
                     continue
+                if reading.leaves_out(name.rpartition("/")[0]):
+                    continue
                 with archive.open(member) as file:
                     yield from _read_stream(cast(BinaryIO, file), _of_member(reading, name), in_folder=True)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *DECOMPRESSION_ERRORS) as error:
@@ -267,6 +290,10 @@ def _read_zip(path: Path, reading: Reading) -> Iterator[ManifestPart]:
 
 
 def _of_member(reading: Reading, name: str) -> Reading:
+    """Return the context for a member of an archive.
+
+    Its folder is known to be of a dataset, or of none that has a name: see :meth:`Reading.leaves_out`.
+    """
     says = dataset_in(name.rpartition("/")[0]) or reading.dataset
     return replace(reading.member(name), dataset=says)
 

@@ -239,6 +239,8 @@ def _parts(
     codes = names.prefix.indices.to_numpy()
     for code, prefix in enumerate(names.prefix.dictionary.to_pylist()):
         mine = keep if len(names.prefix.dictionary) == 1 else keep & (codes == code)
+        if reading.leaves_out(prefix):
+            continue
         dataset = reading.dataset_of_path(prefix)
         tiles = mine & is_tile
         if tiles.any():

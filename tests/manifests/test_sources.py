@@ -268,7 +268,7 @@ def test_web(web: tuple[str, Path]) -> None:
     with pytest.raises(StorageError, match="404"):
         read(f"{url}/v1/missing.parquet")
     with pytest.raises(StorageError, match="none of"):
-        read(f"{url}/v2/")
+        read(f"{url}/none/")
 
 
 @pytest.mark.service

@@ -139,7 +139,12 @@ class Reader:
     def _parts(self, source: str) -> Iterator[ManifestPart]:
         options = self._options
         return read_dataset(
-            source, options.dataset, problems=self._problems, years=options.years, bounds=options.bounds
+            source,
+            options.dataset,
+            problems=self._problems,
+            years=options.years,
+            bounds=options.bounds,
+            is_said=options.is_dataset_said,
         )
 
     def _add(self, part: ManifestPart, blocks: BlockStaging) -> None:

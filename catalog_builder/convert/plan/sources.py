@@ -140,7 +140,7 @@ def _joined(parts: Sequence[Plan], source: str) -> Plan:
 
 def _plan_manifest(source: str, wanted: Wanted) -> Plan:
     """Plan the tile-years that manifests list."""
-    from catalog_builder.manifests import ProblemLog, read_dataset, read_manifests
+    from catalog_builder.manifests import ProblemKind, ProblemLog, read_dataset, read_manifests
 
     tables: list[tuple[pa.Table, Dataset, str]] = []
     masks: list[pa.Table] = []
@@ -168,7 +168,7 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
         tables.append((part.tiles, ds, root.rstrip("/")))
     total = sum(t.num_rows for t, _, _ in tables)
     if not total:
-        reason = problems.summary() or "it lists none of the requested tile-years"
+        reason = problems.explained() or "it lists none of the requested tile-years"
         raise ConvertError(f"{source}: nothing to convert: {reason}")
     landmasks = _Landmasks(masks)
 
@@ -178,7 +178,9 @@ def _plan_manifest(source: str, wanted: Wanted) -> Plan:
             yield from _table_jobs(table, ds, root, where, landmasks)
 
     notes = tuple(note for note in (problems.summary(), *problems.notes) if note)
-    return Plan(total, jobs, notes, distinct=_are_distinct(tables))
+    unknown = (p for p in problems.kept if p.kind is ProblemKind.UNKNOWN_DATASET)
+    faults = tuple(Job("geotiff", SourceFile(f"{p.source} {p.place}".strip()), fault=str(p)) for p in unknown)
+    return Plan(total, jobs, notes, faults, distinct=_are_distinct(tables))
 
 
 def _are_distinct(tables: Sequence[tuple[pa.Table, Dataset, str]]) -> bool:

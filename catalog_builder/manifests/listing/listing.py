@@ -27,7 +27,7 @@ from catalog_builder.manifests.problems import ProblemKind
 from catalog_builder.manifests.reading import Reading
 from catalog_builder.manifests.text import read_sums, read_text
 from catalog_builder.storage import Entry
-from catalog_builder.tile.datasets import Dataset, dataset_of
+from catalog_builder.tile.datasets import Dataset, dataset_of, folder_says
 from catalog_builder.tile.table import cells
 
 SIDECAR = "tessera_metadata.json"
@@ -73,6 +73,7 @@ class _Listing:
         self._place = ("line {}" if root is None else "file {}").format
         self._pairers: dict[str, Pairer] = {}
         self._datasets: dict[str, Dataset | None] = {}
+        self._left_out: set[str] = set()
         self._sums: dict[str, tuple[npt.NDArray[np.int32], Hashes]] = {}
 
     def finish(self) -> None:
@@ -100,6 +101,8 @@ class _Listing:
 
     def _parts(self, prefix: str, files: Files, mine: BoolArray, paths: pa.Array) -> Iterator[ManifestPart]:
         reading = replace(self._reading, dataset=self._dataset(prefix))
+        if prefix in self._left_out:
+            return
         root = None if self._root is None else storage.join(self._root, *([prefix] if prefix else []))
         masks = mine & (files.kind == FileKind.LANDMASK)
         if masks.any():
@@ -170,19 +173,25 @@ class _Listing:
 
     def _dataset(self, prefix: str) -> Dataset | None:
         if prefix not in self._datasets:
-            self._datasets[prefix] = self._sidecar(prefix) or self._reading.dataset_of_path(prefix)
+            self._datasets[prefix] = self._stated(prefix)
         return self._datasets[prefix]
 
-    def _sidecar(self, prefix: str) -> Dataset | None:
-        """Return the dataset of the nearest sidecar, from the data's folder up to the listed one."""
-        if self._root is None:
-            return None
+    def _stated(self, prefix: str) -> Dataset | None:
+        """Return the dataset that is stated nearest to the data, by a sidecar or the name of a folder."""
         folders = prefix.split("/") if prefix else []
         for depth in range(len(folders), -1, -1):
-            address = storage.join(self._root, *folders[:depth], SIDECAR)
-            if storage.exists(address):
-                return read_sidecar(address, self._reading)
-        return None
+            if self._root is not None:
+                address = storage.join(self._root, *folders[:depth], SIDECAR)
+                if storage.exists(address):
+                    found = read_sidecar(address, self._reading)
+                    if found is None and not self._reading.is_said:
+                        self._left_out.add(prefix)
+                    return found
+            if depth and (says := folder_says(folders[depth - 1], folders[depth - 2] if depth > 1 else "")):
+                if self._reading.leaves_out("/".join(folders[:depth])):
+                    self._left_out.add(prefix)
+                return says[0] or self._reading.dataset
+        return self._reading.dataset
 
     def _tile_hashes(
         self, batch: list[tuple[int, Entry]], names: Names, paths: pa.Array
