@@ -14,7 +14,7 @@ from affine import Affine
 
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
-from catalog_builder.errors import ConvertError, DatasetError
+from catalog_builder.errors import ConvertError, DatasetError, QueryError
 from catalog_builder.synthetic.sample import sample_set, write_geotiff_tile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
@@ -98,6 +98,12 @@ def test_a_manifest_with_hashes(tmp_path: Path) -> None:
         plan([str(registry)], Wanted(dataset=dataset("synthetic")))
     (published,) = plan([str(registry)], Wanted(dataset=dataset("v1"))).jobs()
     assert published.main.address.startswith("https://data.source.coop/tessera/tessera/npy/v1/2024/")
+
+
+def test_the_year_of_loose_files_is_no_filter(tmp_path: Path) -> None:
+    (tmp_path / "registry_2024.txt").write_text("")
+    with pytest.raises(QueryError, match="--years 2024 converts that year alone"):
+        plan([str(tmp_path / "registry_2024.txt")], Wanted(dataset=dataset("v1"), year=2024))
 
 
 def test_loose_npy_needs_a_year(tmp_path: Path) -> None:
