@@ -234,7 +234,8 @@ def cog_f32_vrt(
     metadata
         Dataset tags.
     block
-        (height, width) of the COGs' blocks, see :class:`VrtSource`.
+        (height, width) of the blocks of the codes, see :class:`VrtSource`. GDAL takes it as a hint: values
+        are the same where those of the scales are others.
     overviews
         The reduction factors that both COGs have. Their overviews hold averaged vectors with their
         own scales, so code and scale must come from the same level: GDAL does that.
