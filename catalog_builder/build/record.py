@@ -85,9 +85,13 @@ def source_root_of(options: BuildOptions, found: Found) -> str:
     Raises
     ------
     DatasetError
-        If the dataset is not published and no location is given.
+        If the dataset is not published and no location is given; or one is, and there are no files.
     """
     if found.store is not None and not found.has_files:
+        if options.source_root is not None:
+            raise DatasetError(
+                f"--source-root says where files are, and all tile-years are in {found.store.address}"
+            )
         return found.store.address
     if options.source_root is not None:
         return options.source_root.rstrip("/")

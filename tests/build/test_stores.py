@@ -281,3 +281,12 @@ def test_a_collection_has_an_asset_per_group(stores: Stores, tmp_path: Path) -> 
     # no year is built again from the same sources
     report = build_from(tmp_path / "catalog", stores.b, listed, dataset="synthetic", url=ROOT)
     assert not report.published
+
+
+def test_a_root_of_files_where_there_are_none(stores: Stores, tmp_path: Path) -> None:
+    land = write_land(tmp_path / "land", list(stores.tiles))
+    with pytest.raises(DatasetError, match="--source-root says where files are, and all tile-years are in"):
+        build_from(
+            tmp_path / "catalog", stores.a, land, dataset=DCLIMATE, url=ROOT, source_root=str(tmp_path)
+        )
+    assert not (tmp_path / "catalog" / "catalog.json").exists()
