@@ -33,6 +33,8 @@ from tests.support.waiting import until
 ROOT = Path(__file__).parents[2]
 TWIN = TileId(lat_i=8995, lon_i=605)
 SCRIPT = Path(__file__).with_name("killed_convert.py")
+FILES = 5
+"""Of a converted tile without colours: codes, scales, and the documents of two float32 views."""
 
 
 def _twins(root: Path) -> Path:
@@ -237,11 +239,13 @@ def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path) -> None:
     """There is room for one tile: the other fails with the system's words, and leaves nothing."""
     root = _twins(tmp_path / "src")
-    with disk(tmp_path / "disk", "size=14m"):
+    convert_one(write_pair(tmp_path / "one"), tmp_path / "there")
+    one = sum(p.stat().st_size for p in _visible(tmp_path / "there"))
+    with disk(tmp_path / "disk", f"size={one * 3 // 2}"):
         report = _run(root, tmp_path / "disk", ledger=tmp_path / "ledger")
         assert (report.converted, len(report.failed)) == (1, 1)
         assert "No space left on device" in report.failed[0].reason
-        assert len(_visible(tmp_path / "disk")) == 3
+        assert len(_visible(tmp_path / "disk")) == FILES
         assert not (tmp_path / "disk" / ".staging").exists()
         assert validate_results(str(tmp_path / "disk"), [str(tmp_path / "ledger")]).sound
 
@@ -304,9 +308,9 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
     write_pair(source)
     whole = tmp_path / "whole"
     operations = _killed(0, source, whole).stdout.split()
-    assert operations.count("os.replace") == 3  # staged files get their names
+    assert operations.count("os.replace") == FILES  # staged files get their names
     expected = {p.name: p.stat().st_size for p in _visible(whole)}
-    assert len(expected) == 3
+    assert len(expected) == FILES
     for fatal in range(1, len(operations) + 1):
         out = tmp_path / f"out{fatal}"
         assert _killed(fatal, source, out).returncode == -signal.SIGKILL
@@ -378,7 +382,7 @@ def test_interrupt_finishes_what_is_in_hand(tmp_path: Path) -> None:
     assert 2 <= len(rows) < 29
     assert all(r.ok for r in rows.values())
     assert validate_results(str(out), pixels=False).sound
-    assert len(_visible(out)) == 3 * len(rows)
+    assert len(_visible(out)) == FILES * len(rows)
 
 
 def test_killed_parent_leaves_no_workers(tmp_path: Path) -> None:
