@@ -38,7 +38,7 @@ from api.endpoints.indexed import IndexClient  # noqa: E402
 from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.direct.app import DirectAccess  # noqa: E402
-from api.files.direct.converted import find_cogs  # noqa: E402
+from api.files.direct.converted import find_cogs, find_export  # noqa: E402
 from api.files.direct.paths import SourceRoot  # noqa: E402
 from api.files.folder import RangedFiles, immutable_where  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
@@ -204,7 +204,7 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
         for root in (source.root if source.container == "npy" else None, source.landmasks)
         if root is not None and root.startswith("s3://") and published_address(root) is None
     }
-    return DirectAccess(roots, exists, partial(find_cogs, snapshot), in_s3)
+    return DirectAccess(roots, exists, partial(find_cogs, snapshot), in_s3, partial(find_export, snapshot))
 
 
 async def _explain(store: Store, fault: Exception) -> Response | None:

@@ -95,8 +95,9 @@ def source_root_of(options: BuildOptions, found: Found) -> str:
         return found.store.address
     if options.source_root is not None:
         return options.source_root.rstrip("/")
-    if len(found.roots) == 1:
-        return next(iter(found.roots)).rstrip("/")
+    roots = found.roots or found.export_roots
+    if len(roots) == 1:
+        return next(iter(roots)).rstrip("/")
     if options.dataset.published_root is None:
         raise DatasetError(
             f"dataset {options.dataset.directory} is not published anywhere:"

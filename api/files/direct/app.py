@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
@@ -12,7 +12,7 @@ from api.files.bucket import BucketFiles
 from api.files.direct.computed import ComputedArray
 from api.files.direct.converted import Cogs
 from api.files.direct.documents import codes_offset, document, index
-from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, public_address
+from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, exports, public_address
 from api.files.direct.planes import Planes
 from api.files.folder import RangedFiles, open_below, visible
 from api.files.ranges import ContentChangedError, Document
@@ -29,6 +29,8 @@ from catalog_builder.tile.grid import TileId
 
 Convert = Callable[[Dataset, str, str], Cogs | None]
 """``convert(dataset, item id, root of the service)``: the COGs of a tile-year, if it is converted."""
+Export = Callable[[Dataset, str, str], str | None]
+"""``export(dataset, item id, root of the service)``: the URL of the exported GeoTIFF of a tile-year."""
 Exists = Callable[[str, int, int, int], bool]
 """``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
 
@@ -52,6 +54,8 @@ class DirectAccess:
         What the views of single bands read if there is something better than the source.
     in_s3
         Apps that serve roots in S3; requests for other roots are redirected.
+    exported
+        The URL of a tile-year's exported GeoTIFF, if it has one: these lie anywhere below a root.
     """
 
     def __init__(
@@ -60,8 +64,10 @@ class DirectAccess:
         exists: Exists,
         converted: Convert | None = None,
         in_s3: Mapping[str, BucketFiles] | None = None,
+        exported: Export | None = None,
     ) -> None:
         self._converted = converted
+        self._exported = exported
         self._in_s3 = in_s3 or {}
         self._roots = {r.dataset.directory: r for r in roots}
         self._exists = exists
@@ -77,6 +83,10 @@ class DirectAccess:
         route = route_path(scope)
         path = visible(route.removesuffix("/"), scope.get("raw_path") or b"")
         named = None if path is None else asked(path, is_folder=route.endswith("/"))
+        if named is None and path is not None and await self._is_export(path, scope):
+            directory, _, rest = path.partition("/")
+            await self._file(self._roots[directory].root, rest, scope, receive, send)
+            return
         if named is None:
             await send_not_found(
                 scope, send, "expected <dataset>/<year>/<grid>/<grid>.vrt and its sibling files"
@@ -109,6 +119,19 @@ class DirectAccess:
             await send_redirect(send, f"{quote(named.grid)}/", VRT_CACHE_CONTROL)
         else:
             await self._generated(found, named, scope, receive, send)
+
+    async def _is_export(self, path: str, scope: Scope) -> bool:
+        """Whether a path is that of a GeoTIFF in an item: nothing else below a root is given."""
+        source = self._roots.get(path.partition("/")[0])
+        if source is None or self._exported is None or _arrays_root(source) is None:
+            return False
+        for item in exports(path):
+            href = await anyio.to_thread.run_sync(
+                self._exported, source.dataset, item, scope.get("tessera.root", "")
+            )
+            if href is not None and unquote(urlsplit(href).path).endswith(f"/source/{path}"):
+                return True
+        return False
 
     def _find(self, named: Asked) -> SourceFolder | str:
         """Return the tile-year, or why there is none."""

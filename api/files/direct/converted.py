@@ -50,3 +50,18 @@ def find_cogs(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) 
         return None
     sources = CONTAINERS[place.kind].sources(place)
     return Cogs(place.raster, sources, found[0]["properties"]["tessera:grid"]) if sources else None
+
+
+def find_export(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) -> str | None:
+    """Return the URL of the exported GeoTIFF of a tile-year as its item has it; None if it has none.
+
+    Call it from a thread.
+
+    Parameters
+    ----------
+    root
+        Root URL of the service, with which the URLs of its own files start.
+    """
+    found = item_documents(snapshot, dataset.collection_id, [item_id], root, Shown(hrefs="https"))
+    asset = found[0]["assets"].get("source_geotiff") if found else None
+    return None if asset is None else str(asset["href"])

@@ -48,6 +48,8 @@ SUFFIXES: dict[str, ServedKind] = {
 """What follows ``<grid>`` in the names of a folder's files, but for the views of single bands."""
 
 _PATH = re.compile(r"([^/]+)/([0-9]{4})/(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})(?:/\3([a-z0-9_.]+))?")
+_EXPORT = re.compile(r"(grid_-?[0-9.]{4,6}_-?[0-9.]{4,5})[^/]*\.tiff?", re.IGNORECASE)
+_YEAR = re.compile(r"(?<![0-9])20[0-9]{2}(?![0-9])")
 _BAND = re.compile(r"_b(0[0-9]{2}|1[01][0-9]|12[0-7])\.vrt")
 
 
@@ -113,6 +115,18 @@ def asked(path: str, *, is_folder: bool) -> Asked | None:
         return Asked(directory, year, grid, "band_vrt", int(band[1]))
     kind = SUFFIXES.get(suffix)
     return None if kind is None else Asked(directory, year, grid, kind)
+
+
+def exports(path: str) -> list[str]:
+    """Return the ids of items that a path may be an exported GeoTIFF of: folders and names differ.
+
+    >>> exports("v1/global_0.1_degree_representation/2024/grid_0.15_52.05/grid_0.15_52.05_2024.tif")
+    ['grid_0.15_52.05_2024']
+    >>> exports("v1/2024/notes.tif")
+    []
+    """
+    found = _EXPORT.search(path.rpartition("/")[2])
+    return [] if found is None else [f"{found[1]}_{year}" for year in sorted(set(_YEAR.findall(path)))[:9]]
 
 
 def public_address(root: str) -> str:

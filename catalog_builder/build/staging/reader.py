@@ -34,6 +34,8 @@ class Found:
 
     roots: set[str] = field(default_factory=set)
     """Roots of the data folders among them."""
+    export_roots: set[str] = field(default_factory=set)
+    """Folders with exported GeoTIFFs."""
     store: Store | None = None
     """The store that tile-years are windows of."""
     has_files: bool = False
@@ -157,11 +159,12 @@ class Reader:
             self._land[cells(part.landmasks)] = True
         if part.tiles is not None and part.tiles.num_rows:
             files = part.tiles["geotiff"].null_count < part.tiles.num_rows
-            self._found.has_files |= files or bool(np.any(part.tiles["has_npy"].to_numpy()))
+            has_arrays = bool(np.any(part.tiles["has_npy"].to_numpy()))
+            self._found.has_files |= files or has_arrays
             if part.tiles["in_store"].to_numpy().any():
                 part = replace(part, tiles=self._in_store(part.source, part.tiles))
             if part.root is not None:
-                self._found.roots.add(part.root)
+                (self._found.roots if has_arrays else self._found.export_roots).add(part.root)
             self._rows += part.tiles.num_rows if part.tiles is not None else 0
         self._staging.add(part)
         self._progress("reading manifests", self._rows, 0)

@@ -127,7 +127,8 @@ class _Listing:
                 geotiff=paths.filter(pa.array(tiffs)),
                 geotiff_size=sizes(of_tiffs.size, n),
             )
-            yield ManifestPart(reading.source, reading.dataset, tiles=table, root=root)
+            # their paths are below what was listed, wherever in it they lie
+            yield ManifestPart(reading.source, reading.dataset, tiles=table, root=self._root)
 
     def _files(self, batch: list[tuple[int, Entry]], names: Names, paths: pa.Array) -> Files:
         n = len(batch)

@@ -1,0 +1,51 @@
+"""Exported GeoTIFFs of a local folder are served where their items say, and nothing else of the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import rasterio
+
+from api.app import create_app
+from catalog_builder.convert.plan.sources import Wanted, plan
+from catalog_builder.synthetic.geotiff import write_geotiff_tile
+from tests.convert.making import COLUMN, sample
+from tests.support.catalogs import build_from
+from tests.support.http_server import serve
+
+pytestmark = pytest.mark.service
+
+
+def test_exports_are_served(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    path = write_geotiff_tile(folder, sample())
+    (path.parent / "private.tif").write_bytes(path.read_bytes())
+    build_from(tmp_path / "catalog", path.parents[1], dataset="synthetic", url="http://cat")
+    other = path.with_name(path.name.replace("grid_", "grid_1"))
+    other.write_bytes(b"not listed")
+    with serve(create_app(tmp_path / "catalog")) as server, httpx.Client(trust_env=False) as http:
+        items = http.get(f"{server.url}/search?limit=9").json()["features"]
+        (href,) = {i["assets"]["source_geotiff"]["href"] for i in items}
+        assert href.startswith(f"{server.url}/source/synthetic/")
+        assert href == items[0]["assets"]["embeddings"]["href"]
+        part = http.get(href, headers={"range": "bytes=100-199"})
+        assert (part.status_code, part.content) == (206, path.read_bytes()[100:200])
+        with rasterio.open(href) as served, rasterio.open(path) as local:
+            assert np.array_equal(served.read(7), local.read(7), equal_nan=True)
+        base = href.rpartition("/")[0]
+        for name in ("private.tif", other.name, path.name.replace(".tif", ".tif.ovr"), f"../{path.name}"):
+            assert http.get(f"{base}/{name}").status_code == 404, name
+
+
+def test_a_catalogue_of_exports_is_converted(tmp_path: Path) -> None:
+    """Its files are where its items say: two tiles, in folders of their own."""
+    folder = tmp_path / "tiles"
+    write_geotiff_tile(folder, sample())
+    write_geotiff_tile(folder, sample(COLUMN[1]))
+    build_from(tmp_path / "catalog", tmp_path, dataset="synthetic", url="http://cat")
+    jobs = list(plan([str(tmp_path / "catalog")], Wanted()).jobs())
+    assert len(jobs) == 2
+    assert all(Path(job.main.address).is_file() for job in jobs)
