@@ -195,7 +195,7 @@ def test_requests_and_bytes(
         assert server.sent == pytest.approx(sent, rel=0.01)
 
 
-@pytest.mark.parametrize(("year", "gets", "heads"), [(RAW_YEAR, 9, 7), (2024, 17, 8)])
+@pytest.mark.parametrize(("year", "gets", "heads"), [(RAW_YEAR, 9, 7), (2024, 19, 8)])
 def test_defaults_work(server: Server, tmp_path: Path, year: int, gets: int, heads: int) -> None:
     """Without any setting: the same pixels, and a few more requests, for sidecars that are not there."""
     path = asset(server, "embeddings_f32", year)

@@ -21,6 +21,8 @@ POLAR = TileId.from_name("grid_0.05_89.95")
 """The smallest tiles there are: close to the pole a tenth of a degree of longitude is some metres."""
 YEAR = 2024
 
+FILES = 5
+"""Of a converted tile without colours: codes, scales, and the three documents of two float32 views."""
 COLUMN = [POLAR, *(TileId(lat_i=8995, lon_i=lon_i) for lon_i in (605, 1205))]
 """The same column of three UTM zones: tiles of one shape."""
 

@@ -20,7 +20,7 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.synthetic.sample import write_geotiff_tile
-from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
+from tests.convert.making import FILES, POLAR, YEAR, convert_one, sample, write_pair
 from tests.support.http_server import serve
 
 pytestmark = pytest.mark.service
@@ -74,7 +74,7 @@ def test_from_s3_to_s3(tmp_path: Path, s3: object) -> None:
     assert "immutable" in head["CacheControl"]
     assert _run(["s3://tiles/in"], "s3://tiles/cogs").skipped == 1
     checked = validate_results("s3://tiles/cogs")
-    assert (checked.sound, checked.files, checked.pixels) == (True, 3, 1), checked
+    assert (checked.sound, checked.files, checked.pixels) == (True, FILES, 1), checked
     s3.delete_object(Bucket="tiles", Key=f"cogs/{row.files['scales'].path}")  # type: ignore[attr-defined]
     assert not validate_results("s3://tiles/cogs").sound
 

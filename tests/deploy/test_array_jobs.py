@@ -21,7 +21,7 @@ from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 from catalog_builder.convert.ledger.reader import latest, read_rows
-from tests.convert.making import COLUMN, YEAR, write_column
+from tests.convert.making import COLUMN, FILES, YEAR, write_column
 from tests.deploy.shards import COMMAND, EMBEDDINGS, ROOT, environment, finished, start
 
 SBATCH = ROOT / "deploy" / "slurm" / "convert.sbatch"
@@ -226,7 +226,7 @@ def test_the_policy_is_enough_and_not_more(tmp_path: Path) -> None:
         listed = mine.list_objects_v2(Bucket="results", Prefix="cogs/")["Contents"]
         # hidden ones are probes of the store, which the job may not delete
         made = [o["Key"] for o in listed if not o["Key"].rpartition("/")[2].startswith(".")]
-        assert len(made) == 3 * len(COLUMN) + 1
+        assert len(made) == FILES * len(COLUMN) + 1
         for refused in (
             lambda: mine.delete_object(Bucket="results", Key="cogs/x"),
             lambda: mine.put_object(Bucket="results", Key="elsewhere/x", Body=b""),

@@ -26,15 +26,13 @@ from catalog_builder.synthetic.sample import write_geotiff_tile
 from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
-from tests.convert.making import POLAR, YEAR, convert_one, sample, write_pair
+from tests.convert.making import FILES, POLAR, YEAR, convert_one, sample, write_pair
 from tests.faults.disk import disk
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TWIN = TileId(lat_i=8995, lon_i=605)
 SCRIPT = Path(__file__).with_name("killed_convert.py")
-FILES = 5
-"""Of a converted tile without colours: codes, scales, and the documents of two float32 views."""
 
 
 def _twins(root: Path) -> Path:

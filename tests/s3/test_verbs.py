@@ -242,7 +242,7 @@ def test_predictors_that_no_ledger_says_are_read_by_range(
     report = _convert(out, redo="predictor", block_size=256)
     assert (report.converted, report.skipped) == (int(is_misread), int(not is_misread)), report.failed
     read = [a.headers["range"] for a in store.log if a.method == "GET" and "_embeddings.tif" in a.path]
-    assert read == ["bytes=0-32767"]
+    assert read == ["bytes=0-65535"]
 
 
 def test_views_are_renewed_inside_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
