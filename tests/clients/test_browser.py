@@ -87,8 +87,8 @@ def test_the_tree_is_browsed_down_to_an_item(server: Server, tab: Tab) -> None:
     page.goto(at(server, "browse"))
     for name in (TITLE, f"{TITLE}, 2022", "10 to 20 E, 70 to 80 N", "15 to 16 E, 78 to 79 N"):
         page.get_by_role("link", name=name, exact=False).first.click()
-    # the first that is seen: while the page is drawn there may be one that is not
-    page.get_by_text(f"{FIRST.name}_{RAW_YEAR}").filter(visible=True).first.wait_for()
+    # the item's title: until the item is there, the card has that of the link, its id
+    page.get_by_text(f"{TITLE}, {FIRST.name.removeprefix('grid_').replace('_', ' ')}, {RAW_YEAR}").wait_for()
 
 
 def test_collection_shows_items_with_thumbnails(server: Server, tab: Tab) -> None:
