@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-import rasterio
 
 from api.app import create_app
 from catalog_builder.convert.plan.sources import Wanted, plan
@@ -33,8 +31,8 @@ def test_exports_are_served(tmp_path: Path) -> None:
         assert href == items[0]["assets"]["embeddings"]["href"]
         part = http.get(href, headers={"range": "bytes=100-199"})
         assert (part.status_code, part.content) == (206, path.read_bytes()[100:200])
-        with rasterio.open(href) as served, rasterio.open(path) as local:
-            assert np.array_equal(served.read(7), local.read(7), equal_nan=True)
+        # the whole file: GDAL, which waits with the interpreter's lock, cannot read from its own process
+        assert http.get(href).content == path.read_bytes()
         base = href.rpartition("/")[0]
         for name in ("private.tif", other.name, path.name.replace(".tif", ".tif.ovr"), f"../{path.name}"):
             assert http.get(f"{base}/{name}").status_code == 404, name
