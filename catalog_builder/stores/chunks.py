@@ -229,14 +229,11 @@ def read_array(
     StorageError
         If a chunk cannot be read or decoded; also if shards are replaced again and again.
     """
-    for again in (True, False):
-        try:
-            _read_array(store, group, name, at, wanted, out, meter)
-        except FileChangedError:
-            if not again:
-                raise
-        else:
-            return
+    touched = chunks_touched(layout_of(store, group, name), group, at, wanted)
+    try:
+        _read_chunks(store, group, name, at, touched, out, meter)
+    except FileChangedError:  # what was kept of the store is forgotten
+        _read_chunks(store, group, name, at, touched, out, meter)
 
 
 def chunks_touched(
@@ -251,18 +248,17 @@ def chunks_touched(
     return [divmod(int(number), wide) for number in numbers]
 
 
-def _read_array(
+def _read_chunks(
     store: OpenStore,
     group: ZoneGroup,
     name: str,
     at: tuple[int, int, int],
-    wanted: npt.NDArray[np.bool_],
+    touched: list[tuple[int, int]],
     out: npt.NDArray[Any],
     meter: Meter,
 ) -> None:
-    layout = layout_of(store, group, name)
-    touched = chunks_touched(layout, group, at, wanted)
-    folder = CHUNKS.folder
+    """Copy chunks into a window: those that are kept, and the others read together."""
+    layout, folder = layout_of(store, group, name), CHUNKS.folder
     # among processes a row of chunks at a time, so that none waits for one that waits for it
     rows = [list(row) for _, row in groupby(touched, key=itemgetter(0))] if folder else [touched]
     for row in filter(None, rows):
