@@ -12,7 +12,7 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import DatasetError
 from catalog_builder.item.addresses import Addresses, Bucket
 from catalog_builder.item.item import url_path
-from catalog_builder.stores.open import PUBLIC_BUCKETS
+from catalog_builder.stores.open import public_region
 
 
 def make_record(
@@ -70,8 +70,8 @@ def make_record(
             is_direct_from_store=in_store,
         ),
         grid=options.grid,
-        source_root=_absolute(source_root),
-        landmask_root=_absolute(landmask_root) if landmask_root else "",
+        source_root=storage.absolute(source_root),
+        landmask_root=storage.absolute(landmask_root) if landmask_root else "",
         counts=tuple(years.values()),
         n_tiles=n_tiles,
     )
@@ -106,11 +106,6 @@ def source_root_of(options: BuildOptions, found: Found) -> str:
     return options.dataset.published_root
 
 
-def _absolute(address: str) -> str:
-    """Return an address that means the same from another working directory."""
-    return address if storage.scheme(address) else str(storage.local_path(address).absolute())
-
-
 def _buckets(*addresses: str) -> tuple[Bucket, ...]:
     """Return how to reach the buckets of URLs, with the current settings."""
     found = {}
@@ -119,8 +114,12 @@ def _buckets(*addresses: str) -> tuple[Bucket, ...]:
             name, _ = storage.bucket_key(address)
             settings = storage.S3Settings.from_environment()
             platform, region = storage.platform(address)
-            open_to_all = name in PUBLIC_BUCKETS and settings.endpoint is None
-            if open_to_all:
-                region = PUBLIC_BUCKETS[name]
-            found[name] = Bucket(name, platform, region, settings.requester_pays, anonymous=open_to_all)
+            public = public_region(name, settings)
+            found[name] = Bucket(
+                name,
+                platform,
+                public or region,
+                settings.requester_pays,
+                anonymous=public is not None,
+            )
     return tuple(found.values())

@@ -49,6 +49,11 @@ def local_path(address: str | Path) -> Path:
     return Path(str(address).removeprefix("file://"))
 
 
+def absolute(address: str | Path) -> str:
+    """Return an address that means the same from another working directory."""
+    return str(address) if scheme(address) else str(local_path(address).absolute())
+
+
 def join(address: str | Path, *parts: str) -> str:
     """Append relative path parts to an address."""
     return "/".join([str(address).rstrip("/"), *parts])

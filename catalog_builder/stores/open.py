@@ -278,12 +278,20 @@ def _session(address: str) -> Any:
         raise StorageError(f"{address}: the Icechunk repository cannot be opened: {error}") from error
 
 
+def public_region(bucket: str, settings: storage.S3Settings) -> str | None:
+    """Return the region of a bucket that is read without credentials; None if it is not known to be one.
+
+    At another endpoint than Amazon's a bucket of that name is somebody else's.
+    """
+    return PUBLIC_BUCKETS.get(bucket) if settings.endpoint is None else None
+
+
 def _s3_options(address: str) -> dict[str, Any]:
     """Return how Icechunk reaches a bucket, as the same user as everything else."""
     bucket, prefix = storage.bucket_key(address)
     settings = storage.S3Settings.from_environment()
-    if bucket in PUBLIC_BUCKETS and settings.endpoint is None:
-        return {"bucket": bucket, "prefix": prefix, "region": PUBLIC_BUCKETS[bucket], "anonymous": True}
+    if (public := public_region(bucket, settings)) is not None:
+        return {"bucket": bucket, "prefix": prefix, "region": public, "anonymous": True}
     found = None if settings.anonymous else storage.s3.client.credentials(settings)
     options: dict[str, Any] = {"anonymous": True}
     if found is not None:

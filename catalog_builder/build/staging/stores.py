@@ -20,7 +20,7 @@ from catalog_builder import storage
 from catalog_builder.errors import DatasetError, StorageError
 from catalog_builder.item.stored import Store
 from catalog_builder.manifests.reading import dataset_of_address
-from catalog_builder.stores.open import PUBLIC_BUCKETS, open_store
+from catalog_builder.stores.open import open_store, public_region
 from catalog_builder.stores.written import shard_grid, written_blocks
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.tile import grid
@@ -70,9 +70,8 @@ class StoreSource:
                 f"{address}: holds embeddings of model {model[1]}, not of dataset {dataset.directory}"
                 f" (version {dataset.version}): choose with --dataset"
             )
-        local = not storage.scheme(opened.address)
         store = Store(
-            str(storage.local_path(opened.address).absolute()) if local else opened.address,
+            storage.absolute(opened.address),
             opened.kind,
             tuple(sorted(opened.groups.values(), key=lambda g: g.name)),
             json.dumps({k: v for k, v in opened.attributes.items() if k.startswith("geoemb:")}),
@@ -203,13 +202,13 @@ def storage_options(address: str) -> dict[str, Any]:
     if storage.scheme(address) != "s3":
         return {}
     bucket, _ = storage.bucket_key(address)
-    if bucket in PUBLIC_BUCKETS:
-        return {"anon": True, "client_kwargs": {"region_name": PUBLIC_BUCKETS[bucket]}}
+    settings = storage.S3Settings.from_environment()
+    if (region := public_region(bucket, settings)) is not None:
+        return {"anon": True, "client_kwargs": {"region_name": region}}
     published = storage.published_address(address)
     if published is not None:
         endpoint = published.partition(f"/{bucket}")[0]
         return {"anon": True, "endpoint_url": endpoint}
-    settings = storage.S3Settings.from_environment()
     return {
         **({"anon": True} if settings.anonymous else {}),
         **({"endpoint_url": settings.endpoint} if settings.endpoint else {}),

@@ -263,14 +263,14 @@ def _plan_store(address: str, wanted: Wanted) -> Plan:
             f"{address}: {filled.edges} tile-years are left out: they have data at their edges only, in"
             " pixels of their neighbours"
         )
-    root = storage.scheme(address) or storage.local_path(address).absolute()
-    main = SourceFile(store.address if isinstance(root, str) else str(root), None, store.snapshot)
+    main = SourceFile(storage.absolute(store.address), None, store.snapshot)
+    landmasks = _Landmasks([])
 
     def jobs() -> Iterator[Job]:
         for tile, year in filled.tiles:
             mask = None
             if wanted.landmask_root is not None:
-                mask = _Landmasks([]).file(tile, wanted.landmask_root, main.address)
+                mask = landmasks.file(tile, wanted.landmask_root, main.address)
             yield Job("store", main, None, mask, ds.directory, tile, year)
 
     return Plan(len(filled.tiles), jobs, tuple(notes), distinct=True)
