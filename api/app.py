@@ -210,9 +210,18 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
 async def _explain(store: Store, fault: Exception) -> Response | None:
     """Return the message for an unexpected error if it comes from a damaged index; otherwise None."""
     damage = await anyio.to_thread.run_sync(store.check)
-    if damage is None and isinstance(fault, sqlite3.DatabaseError):
+    if damage is None and isinstance(fault, sqlite3.Error) and _is_damage(fault):
         damage = f"index.sqlite: cannot be read ({fault})"
     return None if damage is None else error(503, damage, {"retry-after": "60"})
+
+
+def _is_damage(fault: sqlite3.Error) -> bool:
+    """Whether SQLite could not read what is in the file, and not what it was asked."""
+    # the lower byte of an extended code is its primary code
+    return getattr(fault, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or "malformed" in str(fault)
+
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
 
 
 def _health(store: Store) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,7 +27,7 @@ from api.pgstac.snapshot import PgstacSnapshot
 from api.pgstac.store import PgstacStore
 from api.pgstac.translate import search_body
 from api.request.hrefs import readdress
-from api.request.token import seal, unseal
+from api.request.token import foreign, seal, unseal
 from api.request.view import View
 from api.search.aggregation import Aggregation, from_years, named
 from api.search.page import select
@@ -84,7 +85,7 @@ class PgstacClient(ExtendedClient):
         def prepare() -> Json | None:
             body = search_body(snapshot, query, self.settings)
             if body is not None and query.token is not None:
-                body["token"] = unseal(query.token, _seal_of(query))
+                body["token"] = _position(snapshot, query)
             return body
 
         return prepare() if query.is_light else await anyio.to_thread.run_sync(prepare)
@@ -185,6 +186,30 @@ def _with_tokens(page: Json) -> Json:
 
 def _seal_of(query: Query) -> str:
     return f"pgstac {query.fingerprint}"
+
+
+def _position(snapshot: PgstacSnapshot, query: Query) -> str:
+    """Return pgSTAC's own token in ours.
+
+    Raises
+    ------
+    QueryError
+        If it is none: the name of an item in one of the collections that are served.
+    """
+    token = query.token or ""
+    position = unseal(token, _seal_of(query))
+    match = _POSITION.fullmatch(position) if isinstance(position, str) else None
+    try:
+        cid, item = (bytes.fromhex(part).decode() for part in match.groups()) if match else ("", "")
+    except UnicodeDecodeError:
+        cid = item = ""
+    if cid not in snapshot.documents or not item or "\0" in item:
+        raise foreign(token)
+    return str(position)
+
+
+_POSITION = re.compile(r"(?:next|prev):((?:[0-9a-f]{2})+):((?:[0-9a-f]{2})+)")
+"""pgSTAC's token: a direction, and collection and id in hexadecimal."""
 
 
 def _count_of_all(snapshot: PgstacSnapshot, query: Query) -> Count | None:

@@ -15,7 +15,7 @@ import shapely
 
 from api.filter.free_text import mentions
 from api.request.times import parse_instant
-from api.request.token import Cursor, decode, encode
+from api.request.token import Cursor, decode, encode, foreign
 from api.search.parameters import PARAMETERS, known_only
 from api.search.query import Query, from_texts, text_parameters
 from api.settings import Settings
@@ -78,7 +78,12 @@ def find(
     for name, descending in reversed(asked.sortby):
         found.sort(key=lambda d: (d.get(name) is not None, d.get(name)), reverse=descending)
     seal = f"collections {query.fingerprint} {asked.sortby}"
-    start = decode(query.token, seal).key if query.token is not None else 0
+    start = 0
+    if query.token is not None:
+        cursor = decode(query.token, seal)
+        if not 0 <= cursor.key <= len(found) or cursor.values:
+            raise foreign(query.token)
+        start = cursor.key
     stop = len(found) if asked.limit is None else start + asked.limit
     tokens = {}
     if stop < len(found):

@@ -19,7 +19,7 @@ from api.filter.queryables import QUERYABLES
 from api.request.token import Cursor
 from api.search.parameters import Sort
 from api.settings import Settings
-from catalog_builder.catalog.index.keys import make_key, split_key
+from catalog_builder.catalog.index.keys import is_key, make_key, split_key
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.index.search.sorting import Term
@@ -44,10 +44,12 @@ class Order:
         if selection.keys is None:  # a list of ids is short: it is sorted as it is
             while walked < len(sortby) and QUERYABLES[sortby[walked].name].axis in ("collection", "year"):
                 walked += 1
+        terms = [s for s in sortby[walked:] if s.name in QUERYABLES]
+        self._kinds = [QUERYABLES[s.name].kind for s in terms]
+        """Of the terms that SQLite sorts by."""
         self._sorted = [
             Term(QUERYABLES[s.name].order(snapshot), s.descending, QUERYABLES[s.name].rank is None)
-            for s in sortby[walked:]
-            if s.name in QUERYABLES
+            for s in terms
         ]
         if walked:
             self._groups = self._grouped(snapshot, sortby[:walked])
@@ -68,10 +70,12 @@ class Order:
         Raises
         ------
         QueryError
-            If too many items would have to be sorted.
+            If too many items would have to be sorted, or the position is none of this order.
         QueryTimeoutError
             If it is not done by the deadline.
         """
+        if cursor is not None and not self._has(cursor):
+            raise QueryError("token: it is no position in these results; follow the next links")
         backwards = cursor is not None and cursor.backwards
         if not self._sorted:
             selection = self._selection
@@ -97,6 +101,17 @@ class Order:
                 break
             after = None
         return rows
+
+    def _has(self, cursor: Cursor) -> bool:
+        """Return whether a cursor's key can be one, and its values are of the terms' kinds."""
+        return (
+            is_key(cursor.key)
+            and len(cursor.values) == len(self._sorted)
+            and all(
+                term.nullable if value is None else isinstance(value, str) == (kind == "text")
+                for value, term, kind in zip(cursor.values, self._sorted, self._kinds, strict=True)
+            )
+        )
 
     def _group_of(self, cursor: Cursor) -> int:
         """Return the number of the group that holds a cursor's row."""

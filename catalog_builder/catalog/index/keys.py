@@ -45,6 +45,16 @@ def split_key(key: int) -> tuple[int, int, int, int]:
     return high >> _YEAR_BITS, high & _YEAR, (key >> _COL_BITS) & _ROW, key & _COL
 
 
+def is_key(key: int) -> bool:
+    """Return whether a number can be the key of a tile-year.
+
+    >>> is_key(make_key(1, 2024, 1420, 1801)), is_key(-1), is_key(_CELL)
+    (True, False, False)
+    """
+    _, _, row, col = split_key(key)
+    return 0 <= key < 1 << 62 and row < grid.N_ROWS and col < grid.N_COLS
+
+
 def ordinal_of(key: int) -> int:
     """Return the collection ordinal of a key."""
     return key >> (_CELL_BITS + _YEAR_BITS)
