@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
     $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
 
-.PHONY: help run browser test test-fast lint docs bench bench-release lock clean
+.PHONY: help run browser test test-fast test-nightly lint docs bench bench-release lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,7 +42,10 @@ test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 test-fast: $(VENV)/.dev  ## Run the tests that need no server and no other program
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not bench and not service and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not bench and not nightly and not service and not slow" $(ARGS)
+
+test-nightly: $(VENV)/.dev  ## Run the oracles at length: 20,000 filters per backend
+	$(BIN)/python -m pytest -m nightly -n 0 $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict and the rooms' contracts
 	$(BIN)/ruff check .

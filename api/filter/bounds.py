@@ -3,6 +3,9 @@
 A bound never excludes a row that meets the condition. If it is exact, it contains nothing else
 either, and the condition need not be tested row by row. This is how ``tessera:year = 2024 AND
 s_intersects(geometry, …)`` becomes key ranges, in whatever form it is written.
+
+A condition that is NULL is not met, and neither is its negation: each of the two has a bound of its own
+(:mod:`api.filter.compile.conditions`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from catalog_builder.tile.cell_sets import at_least, complement
+from catalog_builder.tile import cell_sets
 from catalog_builder.tile.cover import Runs
 
 
@@ -72,8 +75,11 @@ def either(a: Bound, b: Bound) -> Bound:
     return Bound(**union, exact=a.exact and b.exact and differing <= 1)
 
 
-def negation(a: Bound, ordinals: frozenset[int], years: frozenset[int]) -> Bound:
-    """Return the bound of ``NOT a``, given all collections and years."""
+def complement(a: Bound, ordinals: frozenset[int], years: frozenset[int]) -> Bound:
+    """Return the bound of all other rows, given all collections and years.
+
+    That is where a condition does not hold, not where it is false: they differ where it can be NULL.
+    """
     if not a.exact:
         return EVERYTHING.inexact()
     if a.is_empty:
@@ -86,7 +92,7 @@ def negation(a: Bound, ordinals: frozenset[int], years: frozenset[int]) -> Bound
         case ("years",) if a.years is not None:
             return Bound(years=years - a.years)
         case ("cells",) if a.cells is not None:
-            return Bound(cells=complement(a.cells))
+            return Bound(cells=cell_sets.complement(a.cells))
     return EVERYTHING.inexact()
 
 
@@ -97,11 +103,11 @@ def _merge(x: Any, y: Any, combine: Callable[[Any, Any], Any]) -> Any:
 
 
 def _intersect(x: Any, y: Any) -> Any:
-    return at_least([x, y], 2) if isinstance(x, Runs) else x & y
+    return cell_sets.at_least([x, y], 2) if isinstance(x, Runs) else x & y
 
 
 def _unite(x: Any, y: Any) -> Any:
-    return at_least([x, y], 1) if isinstance(x, Runs) else x | y
+    return cell_sets.at_least([x, y], 1) if isinstance(x, Runs) else x | y
 
 
 def _same(x: Any, y: Any) -> bool:

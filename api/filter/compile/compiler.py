@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from api.catalogue.snapshot import Snapshot
-from api.filter.bounds import EVERYTHING, NOTHING, Bound, negation
+from api.filter.bounds import EVERYTHING, NOTHING, Bound, complement
 from api.filter.compile import space, time
 from api.filter.compile.axes import bound_of
-from api.filter.compile.conditions import Condition, all_of, make_condition, one_of
+from api.filter.compile.conditions import Condition, all_of, make_condition, negation, one_of
 from api.filter.compile.scalars import ARITHMETIC, Scalars, Value, exactly, glob_of
 from api.filter.ids import item_keys
 from api.filter.queryables import queryable
@@ -30,7 +30,11 @@ _COMPARISONS = {"=", "<>", "<", ">", "<=", ">="}
 
 
 class Compiler:
-    """Compiles the filters of one search."""
+    """Compiles the filters of one search.
+
+    Conditions are in three-valued logic, as in SQL: an expression over a missing value, or a division by
+    zero, is NULL, and neither a comparison of it nor the comparison's negation holds.
+    """
 
     def __init__(self, snapshot: Snapshot, settings: Settings) -> None:
         self._scalars = Scalars(snapshot, _known())
@@ -53,7 +57,7 @@ class Compiler:
             Naming the property, function or kinds that do not fit.
         """
         if isinstance(node, bool):
-            return make_condition("1" if node else "0", (), EVERYTHING if node else NOTHING)
+            return self._certain("1" if node else "0", (), EVERYTHING if node else NOTHING)
         if isinstance(node, dict) and "property" in node:
             entry = queryable(str(node["property"]), "filter")
             raise QueryError(
@@ -85,10 +89,7 @@ class Compiler:
 
     def _not(self, args: list[Any]) -> Condition:
         (arg,) = exactly(args, 1, "not")
-        part = self.condition(arg)
-        return make_condition(
-            f"(NOT {part.sql})", part.values, negation(part.bound, self._ordinals, self._years)
-        )
+        return negation(self.condition(arg))
 
     def _comparison(self, op: str, args: list[Any]) -> Condition:
         left, right = exactly(args, 2, op)
@@ -99,7 +100,7 @@ class Compiler:
             for x, y in ((a, b), (b, a)):
                 bound = self._by_name(x, [y])
                 if bound is not None:
-                    return make_condition(f"({a.sql} = {b.sql})", a.values + b.values, bound)
+                    return self._certain(f"({a.sql} = {b.sql})", a.values + b.values, bound)
         return self._scalar(f"({a.sql} {op} {b.sql})", (a, b))
 
     def _between(self, args: list[Any]) -> Condition:
@@ -119,7 +120,7 @@ class Compiler:
         sql = f"({x.sql} IN ({', '.join(o.sql for o in others)}))"
         bound = self._by_name(x, others)
         if bound is not None:
-            return make_condition(sql, x.values + sum((o.values for o in others), ()), bound)
+            return self._certain(sql, x.values + sum((o.values for o in others), ()), bound)
         return self._scalar(sql, (x, *others))
 
     def _like(self, args: list[Any]) -> Condition:
@@ -133,8 +134,8 @@ class Compiler:
 
     def _is_null(self, args: list[Any]) -> Condition:
         (arg,) = exactly(args, 1, "isNull")
-        if isinstance(arg, dict) and queryable(str(arg.get("property")), "filter").kind == "geometry":
-            return make_condition("0", (), NOTHING)
+        if _is_property(arg) and queryable(str(arg["property"]), "filter").kind == "geometry":
+            return self.condition(False)
         x = self._scalars.value(arg)
         return self._scalar(f"({x.sql} IS NULL)", (x,))
 
@@ -154,7 +155,7 @@ class Compiler:
         self._degrees += degrees
         check_length(self._degrees, "filter")
         self.cell_sets.append(cells)
-        return make_condition(f"in_cells({len(self.cell_sets) - 1}, t.key)", (), Bound(cells=cells))
+        return self._certain(f"in_cells({len(self.cell_sets) - 1}, t.key)", (), Bound(cells=cells))
 
     def _temporal(self, op: str, args: list[Any]) -> Condition:
         a, b = (self._scalars.interval(arg, op) for arg in exactly(args, 2, op))
@@ -181,13 +182,21 @@ class Compiler:
         if bound.cells is not None:
             self.cell_sets.append(bound.cells)
             tests.append(f"in_cells({len(self.cell_sets) - 1}, t.key)")
-        return make_condition(f"({' AND '.join(tests)})", (), bound)
+        return self._certain(f"({' AND '.join(tests)})", (), bound)
+
+    def _certain(self, sql: str, values: tuple[Any, ...], bound: Bound) -> Condition:
+        """Return a condition that is never NULL: it is false wherever it is not true."""
+        return make_condition(sql, values, bound, lambda: complement(bound, self._ordinals, self._years))
 
     def _scalar(self, sql: str, parts: Sequence[Value]) -> Condition:
         """Return a condition on scalars, with its bound if they lie on one axis."""
         values: tuple[Any, ...] = sum((p.values for p in parts), ())
         axes = frozenset().union(*(p.axes for p in parts))
-        return make_condition(sql, values, bound_of(sql, values, axes, self._ordinals, self._years))
+
+        def where(test: str) -> Bound:
+            return bound_of(test, values, axes, self._ordinals, self._years)
+
+        return make_condition(sql, values, where(sql), lambda: where(f"NOT {sql}"))
 
     def _by_name(self, x: Value, options: Sequence[Value]) -> Bound | None:
         """Return the rows that a list of ids or tile names stands for, if this is a list of those."""

@@ -1,9 +1,14 @@
-"""Conditions on rows: SQL, a bound on where the rows lie, and what remains to be tested there."""
+"""Conditions on rows: SQL, bounds on where the rows lie, and what remains to be tested there.
+
+A condition is true, false or, where it depends on a value that is missing, NULL: neither it nor its negation
+holds then. So there are two bounds, of where it is true and of where it is false, and NOT exchanges them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from api.filter.bounds import Bound, both, either
@@ -11,40 +16,53 @@ from api.filter.bounds import Bound, both, either
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A boolean."""
+    """A boolean of three-valued logic."""
 
     sql: str
     values: tuple[Any, ...]
     bound: Bound
+    """Where it is true."""
+    refuted: Callable[[], Bound]
+    """Where it is false; only a negation asks."""
     rest: str
     """What remains to be tested within the bound; empty if it is exact."""
     rest_values: tuple[Any, ...]
 
 
-def make_condition(sql: str, values: tuple[Any, ...], bound: Bound) -> Condition:
+def make_condition(
+    sql: str, values: tuple[Any, ...], bound: Bound, refuted: Callable[[], Bound]
+) -> Condition:
     """Return a condition that is tested by its SQL unless its bound is exact."""
-    return Condition(sql, values, bound, *(("", ()) if bound.exact else (sql, values)))
+    return Condition(sql, values, bound, refuted, *(("", ()) if bound.exact else (sql, values)))
+
+
+def negation(part: Condition) -> Condition:
+    """Return what holds where a condition is false."""
+    return make_condition(f"(NOT {part.sql})", part.values, part.refuted(), lambda: part.bound)
 
 
 def all_of(parts: Sequence[Condition]) -> Condition:
-    """Return the conjunction of some conditions."""
-    bound = parts[0].bound
-    for part in parts[1:]:
-        bound = both(bound, part.bound)
+    """Return the conjunction of some conditions: false where one of them is false."""
     rests = [p for p in parts if p.rest]
     return Condition(
         f"({' AND '.join(p.sql for p in parts)})",
-        sum((p.values for p in parts), ()),
-        bound,
+        _values_of(parts),
+        reduce(both, (p.bound for p in parts)),
+        lambda: reduce(either, (p.refuted() for p in parts)),
         " AND ".join(f"({p.rest})" for p in rests),
         sum((p.rest_values for p in rests), ()),
     )
 
 
 def one_of(parts: Sequence[Condition]) -> Condition:
-    """Return the disjunction of some conditions."""
-    bound = parts[0].bound
-    for part in parts[1:]:
-        bound = either(bound, part.bound)
-    sql = f"({' OR '.join(p.sql for p in parts)})"
-    return make_condition(sql, sum((p.values for p in parts), ()), bound)
+    """Return the disjunction of some conditions: false where all of them are false."""
+    return make_condition(
+        f"({' OR '.join(p.sql for p in parts)})",
+        _values_of(parts),
+        reduce(either, (p.bound for p in parts)),
+        lambda: reduce(both, (p.refuted() for p in parts)),
+    )
+
+
+def _values_of(parts: Sequence[Condition]) -> tuple[Any, ...]:
+    return sum((p.values for p in parts), ())

@@ -18,8 +18,10 @@ ARITHMETIC: dict[str, str] = {
     "/": "(1.0 * {} / {})",
     "div": "CAST({} / {} AS INTEGER)",
     "%": "mod({}, {})",
-    "^": "pow({}, {})",
+    # Beyond a double there is no power, as of zero to a negative one: pow() says infinity.
+    "^": "nullif(nullif(pow({}, {}), 9e999), -9e999)",
 }
+"""NULL where there is no result, such as of a division by zero."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import StorageError
 from catalog_builder.tile.grid import N_COLS, TileId
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Incremented whenever the tables or the operators change; a server rejects other versions."""
 
 _LOCK = 0x7E55E7A
@@ -43,6 +43,14 @@ CREATE TABLE IF NOT EXISTS tessera_stac.loaded(
   collection text REFERENCES pgstac.collections(id) ON DELETE CASCADE,
   year int, band int, items int NOT NULL, cells bytea NOT NULL, digests bytea NOT NULL,
   PRIMARY KEY(collection, year, band));
+-- PostgreSQL's own fails where there is no power, and the search with it
+CREATE OR REPLACE FUNCTION tessera_stac.power(a float8, b float8) RETURNS float8
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE
+    WHEN a = 0 AND b < 0 OR a < 0 AND b <> trunc(b) THEN NULL
+    WHEN a <> 0 AND b * ln(abs(a)) > 709 THEN NULL
+    WHEN a <> 0 AND b * ln(abs(a)) < -744 THEN 0
+    ELSE power(a, b) END $$;
 """
 
 OPERATORS: Mapping[str, str] = {
@@ -53,7 +61,7 @@ OPERATORS: Mapping[str, str] = {
     "exact_divide": "(%s / nullif(%s, 0))",
     "exact_div": "trunc(%s / nullif(%s, 0))",
     "exact_modulo": "(mod((%s)::numeric, nullif((%s)::numeric, 0)))::float8",
-    "exact_power": "power(%s, %s)",
+    "exact_power": "tessera_stac.power(%s, %s)",
     "exact_casei": "lower(%s)",
     "exact_accenti": "unaccent(%s)",
     "exact_is_null": "(%s) IS NULL",
