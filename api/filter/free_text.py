@@ -22,7 +22,7 @@ from catalog_builder.tile import grid
 from catalog_builder.tile.cell_sets import from_mask
 from catalog_builder.tile.grid import TileId
 
-_DEGREES = re.compile(r"-?\d{1,3}\.\d5")
+_DEGREES = re.compile(r"-?\d{1,3}\.\d5", re.ASCII)
 
 
 def bounds_of(terms: Sequence[str], snapshot: Snapshot) -> list[Bound]:

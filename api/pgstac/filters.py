@@ -21,6 +21,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from api.filter.compile import space, time
+from api.filter.compile.space import is_property
 from api.request.area import wrapped
 from catalog_builder.errors import QueryError
 
@@ -169,11 +170,11 @@ def _replaced(node: Node, ends: Mapping[str, Node]) -> Node:
 
 
 def _spatial(op: str, a: Node, b: Node) -> Node:
-    if not _is_property(a) and not _is_property(b):
+    if not is_property(a) and not is_property(b):
         return translate(space.constant(op, a, b, 1 << 30))
-    literal = a if _is_property(b) else b
-    name = _CONVERSE.get(op, op) if _is_property(b) else op
-    shape = shapely.from_wkb(space.literal_wkb(literal, op))
+    literal = a if is_property(b) else b
+    name = _CONVERSE.get(op, op) if is_property(b) else op
+    shape = space.literal_shape(literal, op)
     if op == "s_disjoint":
         return {"op": "not", "args": [_touching(shape)]}
     if op == "s_intersects":
@@ -212,7 +213,3 @@ def simple_parts(shape: BaseGeometry) -> list[BaseGeometry]:
         else:
             found.append(shapely.make_valid(copy, method="structure", keep_collapsed=True))
     return found
-
-
-def _is_property(node: Node) -> bool:
-    return isinstance(node, Mapping) and "property" in node

@@ -134,7 +134,7 @@ def _narrowed(
     A filter on ``tessera:year`` is a test of every item to pgSTAC, an interval chooses partitions.
     """
     compiler = Compiler(snapshot, settings)
-    bound = all_of([compiler.condition(c) for c in conditions]).bound
+    bound = all_of([compiler.compile(c) for c in conditions]).bound
     given = query.interval or EVER
     chosen = snapshot.documents if query.collections is None else query.collections
     if bound.years is None or not all(c in snapshot.collections for c in chosen):

@@ -53,7 +53,7 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
     if query.area is not None:
         bound = both(bound, Bound(cells=query.area.cells()))
     compiler = Compiler(snapshot, settings)
-    conditions = [compiler.condition(f) for f in (query.filter, query.query) if f is not None]
+    conditions = [compiler.compile(f) for f in (query.filter, query.query) if f is not None]
     if query.terms is not None:
         conditions.append(compiler.any_of(bounds_of(query.terms, snapshot)))
     where, values = "", ()

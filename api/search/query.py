@@ -168,15 +168,14 @@ def from_json(
 
 
 def validate(raw: Mapping[str, Json], settings: Settings) -> Query:
-    """Make a query from parameters in JSON form; all but nulls are validated.
+    """Make a query from parameters in JSON form. A null is the absence of a value.
 
     Raises
     ------
     QueryError
         Naming the parameter, what was found and what was expected.
     """
-    # The fields extension says that a null is a mistake; elsewhere it is the absence of a value.
-    given = {name: value for name, value in raw.items() if value is not None or name == "fields"}
+    given = {name: value for name, value in raw.items() if value is not None}
     if "bbox" in given and "intersects" in given:
         raise QueryError("bbox and intersects: only one of them may be given")
     _check_filter_language(given)

@@ -109,6 +109,8 @@ def value(node: Node, row: Row) -> Any:
             return row[name]
         case {"timestamp": text}:
             return dt.datetime.fromisoformat(text)
+        case {"date": text}:
+            return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
         case {"op": "casei", "args": [x]}:
             return _known(str.lower, value(x, row))
         case {"op": "-", "args": [x]}:

@@ -14,6 +14,7 @@ from api.filter.compile import space, time
 from api.filter.compile.axes import bound_of
 from api.filter.compile.conditions import Condition, all_of, make_condition, negation, one_of
 from api.filter.compile.scalars import ARITHMETIC, Scalars, Value, exactly, glob_of
+from api.filter.compile.space import is_property
 from api.filter.ids import item_keys
 from api.filter.queryables import queryable
 from api.request.area import check_length
@@ -41,21 +42,28 @@ class Compiler:
         self._settings = settings
         self._ordinals = frozenset(r.ordinal for r in snapshot.collections.values())
         self._years = frozenset(snapshot.years)
+        self._literals: dict[int, space.Literal] = {}
+        """The filter's geometries, by the ``id`` of their nodes."""
         self._degrees = 0.0
-        """Of the outlines of all geometries."""
+        """What geometries have cost beyond what was foreseen."""
         self.cell_sets: list[Runs] = []
         """What ``in_cells(i, t.key)`` in the SQL refers to."""
 
-    # -- booleans
-
-    def condition(self, node: Any) -> Condition:
-        """Compile a boolean expression.
+    def compile(self, node: Any) -> Condition:
+        """Compile a filter.
 
         Raises
         ------
         QueryError
             Naming the property, function or kinds that do not fit.
         """
+        self._literals.update(space.read_literals(node, self._settings.max_vertices))
+        return self._condition(node)
+
+    # -- booleans
+
+    def _condition(self, node: Any) -> Condition:
+        """Compile a boolean expression."""
         if isinstance(node, bool):
             return self._certain("1" if node else "0", (), EVERYTHING if node else NOTHING)
         if isinstance(node, dict) and "property" in node:
@@ -82,14 +90,14 @@ class Compiler:
         return handler(self, args)
 
     def _and(self, args: list[Any]) -> Condition:
-        return all_of([self.condition(a) for a in _some(args, "and")])
+        return all_of([self._condition(a) for a in _some(args, "and")])
 
     def _or(self, args: list[Any]) -> Condition:
-        return one_of([self.condition(a) for a in _some(args, "or")])
+        return one_of([self._condition(a) for a in _some(args, "or")])
 
     def _not(self, args: list[Any]) -> Condition:
         (arg,) = exactly(args, 1, "not")
-        return negation(self.condition(arg))
+        return negation(self._condition(arg))
 
     def _comparison(self, op: str, args: list[Any]) -> Condition:
         left, right = exactly(args, 2, op)
@@ -134,24 +142,23 @@ class Compiler:
 
     def _is_null(self, args: list[Any]) -> Condition:
         (arg,) = exactly(args, 1, "isNull")
-        if _is_property(arg) and queryable(str(arg["property"]), "filter").kind == "geometry":
-            return self.condition(False)
+        if is_property(arg) and queryable(str(arg["property"]), "filter").kind == "geometry":
+            return self._condition(False)
         x = self._scalars.value(arg)
         return self._scalar(f"({x.sql} IS NULL)", (x,))
 
     def _spatial(self, op: str, args: list[Any]) -> Condition:
         a, b = exactly(args, 2, op)
-        most = self._settings.max_vertices
-        if not _is_property(a) and not _is_property(b):
-            return self.condition(space.constant(op, a, b, most))
-        if _is_property(a) and _is_property(b):
+        if not is_property(a) and not is_property(b):
+            return self._condition(space.constant(op, a, b, self._settings.max_vertices))
+        if is_property(a) and is_property(b):
             raise QueryError(f"filter: {op} takes 'geometry' and a literal geometry, found two properties")
-        swapped = _is_property(b)
+        swapped = is_property(b)
         prop, literal = (b, a) if swapped else (a, b)
         entry = queryable(str(prop["property"]), "filter")
         if entry.kind != "geometry":
             raise QueryError(f"filter: {op} takes 'geometry', found '{entry.name}' ({entry.kind})")
-        cells, degrees = space.relate(op, literal, reversed_arguments=swapped, max_vertices=most)
+        cells, degrees = space.relate(op, self._literals[id(literal)], reversed_arguments=swapped)
         self._degrees += degrees
         check_length(self._degrees, "filter")
         self.cell_sets.append(cells)
@@ -167,7 +174,7 @@ class Compiler:
 
     def any_of(self, bounds: Sequence[Bound]) -> Condition:
         """Return the condition of lying in one of some exact bounds."""
-        parts = [self._member(b) for b in bounds] or [self.condition(False)]
+        parts = [self._member(b) for b in bounds] or [self._condition(False)]
         return one_of(parts)
 
     def _member(self, bound: Bound) -> Condition:
@@ -226,10 +233,6 @@ _OPERATORS: dict[str, Callable[[Compiler, list[Any]], Condition]] = {
     "like": Compiler._like,
     "isnull": Compiler._is_null,
 }
-
-
-def _is_property(node: Any) -> bool:
-    return isinstance(node, dict) and "property" in node
 
 
 def _some(args: list[Any], op: str) -> list[Any]:

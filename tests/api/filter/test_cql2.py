@@ -270,6 +270,15 @@ def test_sorting_too_many_is_refused_with_advice(small: Path) -> None:
         ("id = 3", "cannot compare"),
         ("id + 1 = 3", "takes numbers"),
         ("upper(id) = 'X'", "unknown function 'upper'"),
+        ("avg(gsd)", "unknown function or operator 'avg'"),
+        ("avg(gsd) < 4", "unknown function 'avg'"),
+        ("Foo(geometry) = TRUE", "unknown function 'Foo'"),
+        ("S_WITHIN(geometry, Buffer(geometry, 10, 'm'))", "found the function 'Buffer'"),
+        ("S_INTERSECTS(Buffer(POINT(1 2), 3), geometry)", "found the function 'Buffer'"),
+        ("A_CONTAINS(tessera:year, ('a', 'b'))", "unknown function or operator"),
+        ("(foo + 1) IS NULL", "unknown property 'foo'"),
+        ("(geometry + 1) IS NULL", "spatial functions only"),
+        ("foo(id) IS NULL", "unknown function 'foo'"),
         ("foo(id)", "unknown function"),
         ("geometry = 3", "spatial functions only"),
         ("s_intersects(id, POINT(1 2))", "found 'id'"),
@@ -381,6 +390,7 @@ def test_fields(api: httpx.Client) -> None:
     assert set(got) == {"id", "properties"}
     page = ok(api.get("/search?limit=1&fields=id"))
     assert "fields=id" in next(link["href"] for link in page["links"] if link["rel"] == "next")
+    assert one(fields=None) == whole, "a null is the absence of a value"
     for wrong in (5, [], {"only": ["id"]}, {"include": "id"}):
         assert api.post("/search", json={"fields": wrong}).status_code == 400
 

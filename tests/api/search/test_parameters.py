@@ -190,6 +190,34 @@ def test_methods_that_are_not_there_are_405(http: httpx.Client) -> None:
         assert "GET" in response.headers["allow"]
 
 
+@pytest.mark.parametrize("digits", ["1_0", "１０", "١٠", "1e1", "+10", " 10", "0x10"])
+def test_only_plain_digits_are_integers(http: httpx.Client, digits: str) -> None:
+    """Wherever a client says one: Python's int() takes an underscore, and digits of any script."""
+    item = "/collections/tessera-v1/items/grid_0.15_52.05_2024"
+    for path, given in (
+        ("/search", {"limit": digits}),
+        ("/collections", {"limit": digits}),
+        ("/collections/tessera-v1/items", {"limit": digits}),
+        (f"{item}/preview.png", {"max_size": digits}),
+        (f"{item}/preview.png", {"bands": f"{digits}x,1,2"}),
+        (f"{item}/tiles/WebMercatorQuad/{digits}/0/0.png", {}),
+        (f"{item}/tiles/WebMercatorQuad/9/{digits}/0.png", {}),
+        ("/collections/tessera-v1/tiles/WebMercatorQuad/9/0/" + digits + ".png", {}),
+        ("/search", {"view": "bands", "bands": f"{digits}x"}),
+        ("/search", {"query": json.dumps({"tessera:year": {"eq": f"{digits}x"}})}),
+    ):
+        assert http.get(path, params=given).status_code == 400, (path, given)
+
+
+@pytest.mark.parametrize("year", ["２０２４", "2_024", "٢٠٢٤"])
+def test_only_plain_digits_are_years(http: httpx.Client, year: str) -> None:
+    assert reason(http.get("/search", params={"datetime": f"{year}-01-01T00:00:00Z"})).startswith("datetime")
+    assert ok(http.get("/search", params={"ids": f"grid_0.15_52.05_{year}"}))["features"] == []
+    assert ok(http.get("/search", params={"q": year}))["features"] == []
+    assert ok(http.get("/search", params={"q": "５２.０５"}))["features"] == []
+    assert http.get(f"/collections/tessera-v1/browse/{year}").status_code == 404
+
+
 def test_an_outline_around_the_world_and_around_is_refused(http: httpx.Client) -> None:
     """Few vertices, but half the globe's cells on its outline: it would hold a worker for long."""
     zigzag = [[-170 if i % 2 else 170, i / 10 - 60] for i in range(1200)]
