@@ -198,7 +198,7 @@ def run(sock: socket.socket, workers: int, settings: Settings) -> None:
         # logging a line costs more than many requests: the access log is a setting of the app
         access_log=False,
         log_level="warning",
-        proxy_headers=settings.trust_forwarded,
+        proxy_headers=False,  # api.http.proxies decides who is believed
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
     )

@@ -7,16 +7,31 @@ prefix ``TESSERA_STAC_`` (``TESSERA_STAC_CATALOG=/srv/tessera``). :func:`setting
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.access import Access, Hrefs
 
 PREFIX = "TESSERA_STAC_"
 """Prefix of the environment variables."""
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Parse comma-separated addresses and networks.
+
+    >>> networks("127.0.0.1, 10.0.0.0/8")
+    (IPv4Network('127.0.0.1/32'), IPv4Network('10.0.0.0/8'))
+
+    Raises
+    ------
+    ValueError
+        If one is neither.
+    """
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 class Settings(BaseSettings):
@@ -83,8 +98,22 @@ class Settings(BaseSettings):
     )
     trust_forwarded: bool = Field(
         default=True,
-        description="Trust `Forwarded` and `X-Forwarded-*` (proto, host, port, prefix) when generating links."
-        " Switch this off where clients reach the server without a proxy that sets these headers.",
+        description="Believe `Forwarded` and `X-Forwarded-*` of the trusted proxies. With false, nobody is"
+        " believed.",
+    )
+    trusted_proxies: Annotated[str, NoDecode] = Field(
+        default="127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+        description="Comma-separated addresses and networks of proxies whose `Forwarded` and `X-Forwarded-*`"
+        " headers are believed: proto, host, port and prefix for links, `for` for the client's address"
+        " ([behind a proxy](access.md#behind-a-proxy)). The default is this machine and private networks, as"
+        " in compose and Kubernetes; narrow it if clients reach the server from such a network directly.",
+    )
+    root_url: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9_.:\[\]-]+(/[^/?#\s]+)*/?)?$",
+        description="URL under which the service is published, such as `https://stac.example.org/stac`: every"
+        " link begins with it, whatever `Host` and forwarding headers say. It contains the path, so"
+        " `TESSERA_STAC_ROOT_PATH` stays empty.",
     )
     default_limit: int = Field(default=10, ge=1, description="Items per page when `limit` is not given.")
     max_limit: int = Field(
@@ -158,6 +187,18 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(default=False, description="Log one JSON line per request to standard output.")
     metrics: bool = Field(default=True, description="Serve Prometheus metrics at `/_mgmt/metrics`.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks(text)  # says which is none
+        return text
+
+    @model_validator(mode="after")
+    def _has_one_path(self) -> Self:
+        if self.root_url and self.root_path:
+            raise ValueError("root_path: root_url contains the path already; leave root_path empty")
+        return self
 
 
 def settings_document() -> str:

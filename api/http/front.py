@@ -13,6 +13,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import anyio
 import brotli  # type: ignore[import-untyped]
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.cors import VARY, allow_headers
 from api.http.links import service_root
 from api.http.metrics import Metrics
+from api.http.proxies import Proxies
 from api.http.responses import error
 from api.settings import Settings
 
@@ -38,6 +40,11 @@ _CORS: list[tuple[bytes, bytes]] = [
     ),
     (b"x-content-type-options", b"nosniff"),
 ]
+_VARY_FORWARDED = (
+    b"vary",
+    b"Forwarded, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port, X-Forwarded-Prefix",
+)
+"""For caches between the proxy and us: links follow these headers."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _MIN_COMPRESSED = 1000
 """Bytes below which compressing costs more than it saves."""
@@ -93,6 +100,7 @@ class Front:
         self._settings = settings
         self._metrics = metrics
         self._explain = explain
+        self._proxies = Proxies(settings.trusted_proxies if settings.trust_forwarded else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -104,7 +112,11 @@ class Front:
         scope = dict(scope)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method: str = scope["method"]
-        root, prefix = service_root(scope, self._settings.root_path, self._settings.trust_forwarded)
+        hosts = sum(name == b"host" for name, _ in scope["headers"])
+        believed = self._proxies.believes(scope)
+        if believed:
+            scope["client"] = (self._proxies.client(scope, headers), 0)
+        root, prefix, by_headers = self._root(scope, believed)
         scope["tessera.root"], scope["root_path"] = root, prefix
         # The framework builds redirects from these, so they must be as valid as our links.
         scope["scheme"], _, host = root.removesuffix(prefix).partition("://")
@@ -119,9 +131,16 @@ class Front:
             request_id = secrets.token_hex(8).encode()
         scope["tessera.request_id"] = request_id.decode()
         exchange = _Exchange(self._settings, headers, method, request_id, send, path.startswith(RAW_PATHS))
+        exchange.origin, exchange.prefix = root.removesuffix(prefix).encode(), prefix.encode()
+        if by_headers and not path.startswith("/data/"):  # files have no links to the service
+            exchange.always.append(_VARY_FORWARDED)
         self._metrics.begin()
         try:
-            await self._answer(scope, headers, receive, exchange)
+            if hosts > 1:  # which of them a proxy took is not known: RFC 9112, 3.2
+                response = error(400, "the request has more than one Host header")
+                await response(scope, receive, exchange.send)
+            else:
+                await self._answer(scope, headers, receive, exchange)
         except asyncio.CancelledError:
             # Only the server's shutdown cancels a request, when `stop_seconds` are over.
             self._metrics.error("unavailable")
@@ -142,6 +161,13 @@ class Front:
             self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
             if self._settings.access_log:
                 self._log(scope, method, operation, exchange, seconds)
+
+    def _root(self, scope: Scope, believed: bool) -> tuple[str, str, bool]:
+        """Return the service's root URL, the path in it, and whether forwarding headers decide on it."""
+        fixed = self._settings.root_url.rstrip("/")
+        if fixed:
+            return fixed, urlsplit(fixed).path, False
+        return (*service_root(scope, self._settings.root_path, believed), believed)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: _Exchange
@@ -253,6 +279,12 @@ class _Exchange:
         self.sent = 0
         self.started = False
         """Whether anything has been sent to the client."""
+        self.origin = b""
+        """Scheme and host of the service: redirects within it are sent without them."""
+        self.prefix = b""
+        """Path of the service."""
+        self.always: list[tuple[bytes, bytes]] = []
+        """Headers of every response."""
 
     async def preflight(self) -> None:
         """Respond to OPTIONS."""
@@ -275,7 +307,8 @@ class _Exchange:
             self.started = True
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id)]
+            own = [*self.always, (b"x-request-id", self._request_id)]
+            message["headers"] = [self._relative(pair) for pair in message["headers"]] + own
             if self.raw:
                 await self._send(message)
                 return
@@ -295,6 +328,17 @@ class _Exchange:
             message = {**message, "body": b""}
         self.sent += len(message.get("body", b""))
         await self._send(message)
+
+    def _relative(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """Return a header; a redirect within the service without scheme and host, which clients forge."""
+        name, value = header
+        if name != b"location" or not value.startswith(self.origin + b"/"):
+            return header
+        # Two slashes would begin with a host.
+        path = b"/" + value[len(self.origin) :].lstrip(b"/")
+        # The framework does not know a prefix that the proxy strips.
+        inside = not self.prefix or path.startswith(self.prefix + b"/")
+        return name, path if inside else self.prefix + path
 
     def _encoded(self, start: Message, body: bytes) -> bytes:
         """Return the body in an encoding that the client accepts, and set the headers."""

@@ -188,3 +188,61 @@ def test_no_header_counts_where_none_is_trusted(catalog: Path) -> None:
             answer = _ask(served.port, "/", line)
             assert '"href":"http://good.org/collections"' in answer, line
             assert MARK not in answer
+
+
+def test_two_hosts_are_refused(server: Server) -> None:
+    """A proxy may have decided by the other one; on every kind of route."""
+    for path in ("/", "/search", "/data/catalog.json", "/source/v1/", "/browser/", "/_mgmt/ping", "/nowhere"):
+        for second in ("good.org", "evil.org"):
+            answer = _ask(server.port, path, f"Host: {second}")
+            assert answer.startswith("HTTP/1.1 400 "), (path, answer[:200])
+            assert "more than one Host" in answer
+
+
+LIES = (
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: evil.org",
+    "Forwarded: host=evil.org;proto=https",
+    "X-Forwarded-Port: 1",
+    "X-Forwarded-Prefix: /evil",
+)
+
+
+def test_only_trusted_proxies_are_believed(catalog: Path) -> None:
+    """The test's own address is believed by default, and not where another proxy is named."""
+    with serving(catalog, TESSERA_STAC_TRUSTED_PROXIES="192.0.2.0/24") as served:
+        for line in LIES:
+            answer = _ask(served.port, "/", line)
+            assert '"href":"http://good.org/collections"' in answer, line
+            assert MARK not in answer
+            assert "x-forwarded" not in answer.lower()
+            redirect = _ask(served.port, "/data", line)
+            assert re.search(r"(?im)^location: /data/\r$", redirect), redirect[:300]
+
+
+def test_the_root_url_is_what_every_link_begins_with(catalog: Path) -> None:
+    """Nobody is asked for it, so it is the same in every cache."""
+    with serving(catalog, TESSERA_STAC_ROOT_URL="https://stac.example.org/stac") as served:
+        for line in (*LIES, "X-Nothing: 1"):
+            for host in ("good.org", "evil.org:1"):
+                answer = _ask(served.port, "/", line, host=host)
+                assert '"href":"https://stac.example.org/stac/collections"' in answer, line
+                assert "good.org" not in answer
+                assert MARK not in answer
+                assert "x-forwarded" not in answer.lower()
+        assert re.search(r"(?im)^location: /stac/data/\r$", _ask(served.port, "/data"))
+
+
+def test_redirects_are_relative_and_responses_vary(server: Server) -> None:
+    """A cache between proxy and server keeps one copy for each address of the service."""
+    answer = _ask(server.port, "/data", "X-Forwarded-Host: evil.org", "X-Forwarded-Prefix: /stac")
+    assert re.search(r"(?im)^location: /stac/data/\r$", answer), answer[:300]
+    for path in ("/", "/search?limit=1", "/coverage", "/api.html", "/source/v1/"):
+        answer = _ask(server.port, path)
+        (vary,) = [x for x in answer.splitlines() if x.lower().startswith("vary: forwarded")]
+        assert {"X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix"} <= set(
+            vary[6:].split(", ")
+        )
+    for path in ("//evil.org/data", "//evil.org//data/..", "///evil.org/collections/"):
+        answer = _ask(server.port, path)
+        assert not re.search(r"(?im)^location: (//|\w+:)", answer), answer[:300]

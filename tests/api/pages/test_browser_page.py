@@ -18,7 +18,7 @@ def client(dist: Path) -> TestClient:
     settings = Settings(browser=dist)
     assert add_browser(app, settings) is (dist / "index.html").exists()
     app.add_middleware(Front, settings=settings, metrics=Metrics())
-    return TestClient(app, base_url="https://tiles.example")
+    return TestClient(app, base_url="https://tiles.example", client=("127.0.0.1", 50000))
 
 
 def test_page_says_how_to_get_it(tmp_path: Path) -> None:
