@@ -48,6 +48,12 @@ class Settings(BaseSettings):
         description="Default form of URLs of files in S3, where a request does not say: `https`, `s3` or"
         " `presigned` ([S3](s3.md)).",
     )
+    presign: bool = Field(
+        default=False,
+        description="Allow `hrefs=presigned`: the server signs URLs of files in S3 with its own credentials,"
+        " for whoever may see the item ([who may read then](access.md#presigned-urls)). Otherwise it is a"
+        " 400 error.",
+    )
     presign_seconds: int = Field(
         default=3600,
         ge=60,
@@ -193,6 +199,12 @@ class Settings(BaseSettings):
     def _are_networks(cls, text: str) -> str:
         networks(text)  # says which is none
         return text
+
+    @model_validator(mode="after")
+    def _may_sign(self) -> Self:
+        if self.hrefs == "presigned" and not self.presign:
+            raise ValueError("hrefs: presigned needs presign=true, by which anybody may read what is signed")
+        return self
 
     @model_validator(mode="after")
     def _has_one_path(self) -> Self:

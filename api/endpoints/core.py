@@ -134,8 +134,7 @@ class TesseraClient(AsyncBaseCoreClient):
         cid = self._known_collection(request)
         if (asked := item_behind_view(request.scope["query_string"])) is not None:
             item_id, rest = asked
-            given = text_parameters(rest, parameters.VIEW, self.settings)
-            return await self._item(request, cid, item_id, parse_view(given))
+            return await self._item(request, cid, item_id, self._view_in(rest))
         query = from_text(request.scope["query_string"], parameters.ITEMS, self.settings, cid)
         return await self._search(request, query, f"/collections/{cid}/items")
 
@@ -173,7 +172,11 @@ class TesseraClient(AsyncBaseCoreClient):
 
     def _view(self, request: Request) -> View:
         """Return the view selected in a document's query string, which may contain nothing else."""
-        return parse_view(text_parameters(request.scope["query_string"], parameters.VIEW, self.settings))
+        return self._view_in(request.scope["query_string"])
+
+    def _view_in(self, query_string: bytes) -> View:
+        given = text_parameters(query_string, parameters.VIEW, self.settings)
+        return parse_view(given, may_sign=self.settings.presign)
 
     def _addressed(self, view: View) -> View:
         """Return a view with the default form of hrefs, if it selects none."""

@@ -42,16 +42,28 @@ View = Shown | None
 """None: the default form of items."""
 
 
-def parse_view(given: Mapping[str, Any]) -> View:
+def parse_view(given: Mapping[str, Any], *, may_sign: bool) -> View:
     """Return the view selected by parameters (text or JSON form).
+
+    Parameters
+    ----------
+    given
+        The parameters.
+    may_sign
+        Whether this server signs URLs.
 
     Raises
     ------
     QueryError
-        If the view or the kind of hrefs is unknown, the bands are malformed, or there are bands without
-        a view.
+        If the view or the kind of hrefs is unknown or switched off, the bands are malformed, or there are
+        bands without a view.
     """
     bands, hrefs = _parse_bands(given.get("view"), given.get("bands")), parse_hrefs(given.get("hrefs"))
+    if hrefs == "presigned" and not may_sign:
+        raise QueryError(
+            "hrefs: this server does not presign URLs (TESSERA_STAC_PRESIGN is off); use https, or s3 with"
+            " credentials of your own"
+        )
     return None if bands is None and hrefs is None else Shown(bands, hrefs)
 
 

@@ -184,7 +184,7 @@ def validate(raw: Mapping[str, Json], settings: Settings) -> Query:
         parameter = PARAMETERS[name]
         if parameter.attribute:
             values[parameter.attribute] = parameter.read(value, name, settings)
-    return Query(**values, view=parse_view(given), given=given)
+    return Query(**values, view=parse_view(given, may_sign=settings.presign), given=given)
 
 
 def _check_filter_language(given: Mapping[str, Json]) -> None:

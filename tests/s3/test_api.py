@@ -52,7 +52,7 @@ def without_faults(home: tuple[Store, str]) -> Iterator[None]:
 
 
 def _settings(**given: Any) -> Settings:
-    return Settings(s3_refresh_seconds=0, **given)
+    return Settings(**{"s3_refresh_seconds": 0, "presign": True, **given})
 
 
 def _hrefs(item: dict[str, Any]) -> dict[str, str]:
@@ -202,6 +202,29 @@ def test_presigning_needs_credentials(home: tuple[Store, str], monkeypatch: pyte
         answer = httpx.get(f"{server.url}{ITEM}?hrefs=presigned")
     assert answer.status_code == 400
     assert "this server cannot presign" in answer.json()["description"]
+
+
+def test_nothing_is_signed_unless_a_setting_says_so(home: tuple[Store, str]) -> None:
+    """Whoever may search could read the private objects of the bucket."""
+    with (
+        serve(create_app(home[1], _settings(presign=False, s3_access="proxy"))) as server,
+        httpx.Client(base_url=server.url) as http,
+    ):
+        for answer in (
+            http.get(f"{ITEM}?hrefs=presigned"),
+            http.get("/search?hrefs=presigned"),
+            http.post("/search", json={"hrefs": "presigned"}),
+            http.post("/search?hrefs=presigned", json={}),
+            http.get(f"/collections/{COLLECTION}?hrefs=presigned"),
+            http.get(f"/collections/{COLLECTION}/items?hrefs=presigned/{FIRST.name}_2024"),
+            http.get("/?hrefs=presigned"),
+        ):
+            assert answer.status_code == 400, answer.url
+            assert "does not presign" in answer.json()["description"]
+            assert "X-Amz-" not in answer.text
+        assert "X-Amz-" not in http.get("/search").text
+    with pytest.raises(ValueError, match="presigned needs presign=true"):
+        _settings(presign=False, hrefs="presigned")
 
 
 @pytest.mark.parametrize("access", ["https", "presigned", "proxy"])

@@ -38,7 +38,7 @@ def test_the_document(store: Store, tmp_path: Path) -> None:
     assert "['./tessera-synthetic/collection.json']" in said
     assert f"grid_15.65_78.25_2024 {store.url}" in said
     assert "int8" in said
-    with serve(create_app(f"{store.root}/tessera", Settings(s3_refresh_seconds=0))) as server:
+    with serve(create_app(f"{store.root}/tessera", Settings(s3_refresh_seconds=0, presign=True))) as server:
         text = here("s3-client").replace("http://localhost:8000", server.url)
         said = run_python(text, tmp_path)
     assert f"{store.url}/{store.bucket}/tessera/cogs/synthetic/2024/" in said

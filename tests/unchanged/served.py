@@ -85,7 +85,9 @@ def _server(folder: Path) -> Iterator[int]:
     log = folder / "serve.log"
     with (
         log.open("w") as out,
-        subprocess.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=out) as process,
+        subprocess.Popen(
+            command, cwd=folder, env={**environment(), "TESSERA_STAC_PRESIGN": "true"}, stdout=out, stderr=out
+        ) as process,
     ):
         try:
             _wait(port, process, log)
