@@ -45,6 +45,7 @@ from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.http.responses import error  # noqa: E402
+from api.http.work import ClientGoneError, Pool, Work  # noqa: E402
 from api.pages.browser import add_browser  # noqa: E402
 from api.pages.coverage import add_coverage  # noqa: E402
 from api.pages.frame import add_icon  # noqa: E402
@@ -86,7 +87,8 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     place = catalog or settings.catalog
     folder = None if place is None else str(place)
     metrics = Metrics()
-    store, client = _backend(folder, settings, metrics)
+    work = Work(settings)
+    store, client = _backend(folder, settings, metrics, work)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -111,11 +113,11 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
         else:
             tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
             app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
-    app.mount("/source", _Source(store, settings), name="source")
+    app.mount("/source", _Source(store, settings, work.drawings), name="source")
     has_browser = add_browser(app, settings)
-    add_coverage(app, store, settings, browser=has_browser)
+    add_coverage(app, store, settings, work.drawings, browser=has_browser)
     add_icon(app)
-    add_pictures(app, store, settings)
+    add_pictures(app, store, settings, work.drawings)
     _add_readiness(app, store)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app, metrics)
@@ -124,7 +126,9 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     return app
 
 
-def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[Store, ExtendedClient]:
+def _backend(
+    folder: str | None, settings: Settings, metrics: Metrics, work: Work
+) -> tuple[Store, ExtendedClient]:
     """Return the store and the client that searches it."""
     if settings.backend == "pgstac":
         try:
@@ -135,11 +139,13 @@ def _backend(folder: str | None, settings: Settings, metrics: Metrics) -> tuple[
                 f"the backend pgstac needs stac-fastapi-pgstac ({exc}): {install_line('pgstac')}"
             ) from exc
         database = PgstacStore(folder, settings, metrics.refresh_failed)
-        return database, PgstacClient(store=database, settings=settings, landing_page_id=settings.landing_id)
+        page = settings.landing_id
+        return database, PgstacClient(store=database, settings=settings, work=work, landing_page_id=page)
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
     store = make_store(folder, settings, metrics.refresh_failed)
-    return store, IndexClient(store=store, settings=settings, landing_page_id=settings.landing_id)
+    page = settings.landing_id
+    return store, IndexClient(store=store, settings=settings, work=work, landing_page_id=page)
 
 
 class TesseraApi(StacApi):
@@ -173,9 +179,10 @@ def _endpoint(handler: Callable[..., Awaitable[Any]]) -> Callable[[Request], Awa
 class _Source:
     """Direct access to the published arrays of the current catalogue."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, pool: Pool) -> None:
         self._store = store
         self._settings = settings
+        self._pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -183,11 +190,11 @@ class _Source:
         except UnavailableError as exc:
             await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
             return
-        lane = snapshot.once("direct access", lambda: _direct_access(snapshot, self._settings))
+        lane = snapshot.once("direct access", lambda: _direct_access(snapshot, self._settings, self._pool))
         await lane(scope, receive, send)
 
 
-def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
+def _direct_access(snapshot: AnySnapshot, settings: Settings, pool: Pool) -> DirectAccess:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
@@ -204,7 +211,9 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings) -> DirectAccess:
         for root in (source.root if source.container == "npy" else None, source.landmasks)
         if root is not None and root.startswith("s3://") and published_address(root) is None
     }
-    return DirectAccess(roots, exists, partial(find_cogs, snapshot), in_s3, partial(find_export, snapshot))
+    return DirectAccess(
+        roots, exists, partial(find_cogs, snapshot), in_s3, partial(find_export, snapshot), pool
+    )
 
 
 async def _explain(store: Store, fault: Exception) -> Response | None:
@@ -279,6 +288,10 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
         return error(503, str(exc), {"retry-after": "5"})
 
+    async def left(_: Request, exc: Exception) -> Response:
+        metrics.error("client_gone")
+        return error(499, str(exc))  # for the log alone, as nginx has it
+
     async def http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
         metrics.error("not_found" if status == 404 else "bad_request")
@@ -295,6 +308,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         (NotFoundError, not_found),
         (QueryTimeoutError, timeout),
         (UnavailableError, timeout),
+        (ClientGoneError, left),
         (HTTPException, http_error),
     ):
         app.add_exception_handler(kind, handler)

@@ -173,6 +173,24 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=4, ge=1, description="Searches that may run at the same time, beside the event loop."
     )
+    drawing_threads: int = Field(
+        default=2,
+        ge=1,
+        description="Images, map tiles and generated documents that may be made at the same time; they yield"
+        " the processor to searches.",
+    )
+    drawing_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Time limit of an image, a map tile or a generated document, with the wait for a thread;"
+        " beyond it the response is 503.",
+    )
+    max_waiting: int = Field(
+        default=64,
+        ge=0,
+        description="Searches, and as many drawings, that may wait for a thread; further ones get 503 with"
+        " `Retry-After` at once.",
+    )
     refresh_seconds: float = Field(
         default=1.0,
         ge=0,

@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import attr
 import orjson
 from stac_fastapi.types.core import AsyncBaseCoreClient
@@ -32,6 +30,7 @@ from api.http.links import (
     paging_links,
 )
 from api.http.responses import Caching, dumps
+from api.http.work import Work
 from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from api.search import collections, parameters
@@ -53,6 +52,7 @@ class TesseraClient(AsyncBaseCoreClient):
 
     store: Store
     settings: Settings
+    work: Work
 
     # ------------------------------------------------------------------------------- documents
 
@@ -158,7 +158,9 @@ class TesseraClient(AsyncBaseCoreClient):
         body = await request.body()
         if len(body) <= INLINE_BYTES:
             return from_json(body, known, self.settings, more)
-        return await anyio.to_thread.run_sync(from_json, body, known, self.settings, more)
+        return await self.work.searches.run(
+            lambda _: from_json(body, known, self.settings, more), request.receive
+        )
 
     @abstractmethod
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import attr
 from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
@@ -40,7 +37,6 @@ class IndexClient(ExtendedClient):
     """Implements every endpoint with a catalogue's index."""
 
     store: IndexStore
-    _limiter: anyio.CapacityLimiter | None = None
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot = self.store.current()
@@ -74,7 +70,7 @@ class IndexClient(ExtendedClient):
 
         # presigning the URLs of an item takes as long as rendering several
         items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
-        body = await self._run(answer, inline=query.is_light and query.limit <= items_here)
+        body = await self._run(request, answer, inline=query.is_light and query.limit <= items_here)
         return caching.respond(body, GEOJSON)
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
@@ -93,9 +89,9 @@ class IndexClient(ExtendedClient):
             found = snapshot.remember(("aggregate", query.matching, names), make)
             return aggregation_document(found, root, within)
 
-        return caching.respond(await self._run(answer, inline=False), JSON)
+        return caching.respond(await self._run(request, answer, inline=False), JSON)
 
-    async def _run(self, work: Callable[[float], T], *, inline: bool) -> T:
+    async def _run(self, request: Request, work: Callable[[float], T], *, inline: bool) -> T:
         """Run a search under the time limit: on the event loop if it is short, otherwise in a thread.
 
         Raises
@@ -103,23 +99,10 @@ class IndexClient(ExtendedClient):
         QueryTimeoutError
             If it takes longer than the limit, including the wait for a thread.
         """
-        started = time.monotonic()
-        limit = self.settings.search_seconds
         if inline:
             try:
-                return work(min(INLINE_SECONDS, limit))
+                return work(min(INLINE_SECONDS, self.settings.search_seconds))
             except QueryTimeoutError:
                 pass
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self.settings.threads)
-        try:
-            with anyio.fail_after(limit):
-                await self._limiter.acquire()
-        except TimeoutError:
-            raise QueryTimeoutError("the server is busy with other searches; try again") from None
-        try:
-            # The thread stops by itself at the deadline, so the worker is never abandoned.
-            left = max(limit - (time.monotonic() - started), 0.01)
-            return await anyio.to_thread.run_sync(work, left)
-        finally:
-            self._limiter.release()
+        # A thread stops by itself at the deadline.
+        return await self.work.searches.run(lambda until: work(max(until.left, 0.01)), request.receive)

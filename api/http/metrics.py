@@ -107,7 +107,10 @@ class Metrics:
         return generate_latest(registry) + generate_latest(state)
 
 
-ERRORS = ("bad_request", "not_found", "too_large", "too_slow", "search_timeout", "unavailable", "fault")
+ERRORS = (
+    "bad_request", "not_found", "too_large", "too_slow", "client_gone",
+    "search_timeout", "unavailable", "fault",
+)  # fmt: skip
 """Kinds of failures: of the client, of the machine (too slow; database unreachable), of the software."""
 
 

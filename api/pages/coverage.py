@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 
-import anyio.to_thread
 from fastapi import FastAPI
 from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from api.catalogue.snapshot import Renewable, Snapshot
 from api.catalogue.store import Store
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
+from api.http.work import Pool
 from api.settings import Settings
 from catalog_builder.catalog.coverage.page import coverage_page, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
@@ -57,15 +57,17 @@ class _Lazy(Renewable):
             _grid(snapshot, record)
 
 
-def add_coverage(app: FastAPI, store: Store, settings: Settings, *, browser: bool) -> None:
+def add_coverage(app: FastAPI, store: Store, settings: Settings, pool: Pool, *, browser: bool) -> None:
     """Add the page, its map tiles and its look-up.
 
     Parameters
     ----------
+    pool
+        Where they are computed.
     browser
         Whether STAC Browser is installed to show items; otherwise they are shown as JSON.
     """
-    pages = _Coverage(store, settings, browser)
+    pages = _Coverage(store, settings, pool, browser)
     for path, endpoint in (
         ("/coverage", pages.page),
         ("/coverage/at", pages.at),
@@ -77,9 +79,10 @@ def add_coverage(app: FastAPI, store: Store, settings: Settings, *, browser: boo
 class _Coverage:
     """The endpoints."""
 
-    def __init__(self, store: Store, settings: Settings, browser: bool) -> None:
+    def __init__(self, store: Store, settings: Settings, pool: Pool, browser: bool) -> None:
         self._store = store
         self._settings = settings
+        self._pool = pool
         self._browser = browser
 
     async def page(self, request: Request) -> Response:
@@ -155,7 +158,7 @@ class _Coverage:
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
-        return caching.respond(await anyio.to_thread.run_sync(make, snapshot), kind)
+        return caching.respond(await self._pool.run(lambda _: make(snapshot), request.receive), kind)
 
 
 def _record(snapshot: Snapshot, cid: str) -> CollectionRecord:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import anyio.to_thread
 import attr
 from pydantic import BaseModel, ConfigDict
 from stac_fastapi.pgstac.core import CoreCrudClient
@@ -55,7 +54,7 @@ class PgstacClient(ExtendedClient):
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]
-        prepared = await self._prepared(snapshot, query)
+        prepared = await self._prepared(request, snapshot, query)
         view = self._addressed(query.view)
         caching = ContentCaching(request, self.settings, self._period(view))
         if prepared is None:
@@ -76,10 +75,11 @@ class PgstacClient(ExtendedClient):
             items = self._shown(show(snapshot, page["features"], root, view, query.fields), view)
             return feature_collection(items, links, matched)
 
-        whole = await anyio.to_thread.run_sync(body) if len(page["features"]) > _INLINE_ITEMS else body()
+        many = len(page["features"]) > _INLINE_ITEMS
+        whole = await self.work.searches.run(lambda _: body(), request.receive) if many else body()
         return caching.respond(whole, GEOJSON)
 
-    async def _prepared(self, snapshot: PgstacSnapshot, query: Query) -> Json | None:
+    async def _prepared(self, request: Request, snapshot: PgstacSnapshot, query: Query) -> Json | None:
         """Return what to ask; in a thread if a geometry or a filter is large."""
 
         def prepare() -> Json | None:
@@ -88,7 +88,9 @@ class PgstacClient(ExtendedClient):
                 body["token"] = _position(snapshot, query)
             return body
 
-        return prepare() if query.is_light else await anyio.to_thread.run_sync(prepare)
+        if query.is_light:
+            return prepare()
+        return await self.work.searches.run(lambda _: prepare(), request.receive)
 
     async def _page(
         self, request: Request, snapshot: PgstacSnapshot, query: Query, body: Json
@@ -142,11 +144,13 @@ class PgstacClient(ExtendedClient):
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]
         wanted = named(query.aggregations)
-        prepared = await self._prepared(snapshot, query)
+        prepared = await self._prepared(request, snapshot, query)
         if prepared is None:
             counts: Sequence[Json] = [a.document({}) for a in wanted]
         elif _count_of_all(snapshot, query) is not None and all(a.from_block for a in wanted):
-            counts = await anyio.to_thread.run_sync(self._from_blocks, snapshot, query, wanted)
+            counts = await self.work.searches.run(
+                lambda _: self._from_blocks(snapshot, query, wanted), request.receive
+            )
         else:
             counts = await count_by(self.store.database, prepared, wanted, self.settings.search_seconds)
         document = aggregation_document(counts, root, within)

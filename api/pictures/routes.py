@@ -19,8 +19,6 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import anyio
-import anyio.to_thread
 import orjson
 from fastapi import FastAPI
 from stac_fastapi.types.errors import NotFoundError
@@ -32,8 +30,9 @@ from api.catalogue.store import Store
 from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
+from api.http.work import Deadline, Pool
 from api.pictures.style import style_of
-from api.search.map_links import MAX_ZOOM, MOSAIC_ZOOM, TMS, can_draw
+from api.search.map_links import ITEM_ZOOM, MAX_ZOOM, MOSAIC_ZOOM, TMS, can_draw
 from api.search.render import has_item
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
@@ -55,9 +54,9 @@ _SIZES = range(16, MAX_SIZE + 1)
 _ITEM_ZOOMS = range(MAX_ZOOM + 4)
 
 
-def add_pictures(app: FastAPI, store: Store, settings: Settings) -> None:
+def add_pictures(app: FastAPI, store: Store, settings: Settings, pool: Pool) -> None:
     """Add the routes; without the extra they respond with what to install."""
-    pages = _Pages(store, settings)
+    pages = _Pages(store, settings, pool)
     item, tiles = "/collections/{collection_id}/items/{item_id}", f"tiles/{TMS}/{{z}}/{{x}}/{{y}}.png"
     for path, endpoint in (
         (f"{item}/preview.png", pages.preview),
@@ -72,12 +71,12 @@ def add_pictures(app: FastAPI, store: Store, settings: Settings) -> None:
 class _Pages:
     """The endpoints."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, pool: Pool) -> None:
         self._store = store
         self._settings = settings
         self._home = store.home
         self._installed = can_draw()
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._pool = pool
 
     async def preview(self, request: Request) -> Response:
         """Return a small image of an item."""
@@ -85,7 +84,7 @@ class _Pages:
         cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
         size = _whole("max_size", given.get("max_size", str(DEFAULT_SIZE)), _SIZES)
         style = style_of(request)
-        return await self._draw(request, lambda p: p.preview(cid, item_id, style, size))
+        return await self._draw(request, lambda p, until: p.preview(cid, item_id, style, size, until))
 
     async def tile(self, request: Request) -> Response:
         """Return a map tile of an item."""
@@ -93,7 +92,13 @@ class _Pages:
         cid, item_id = request.path_params["collection_id"], request.path_params["item_id"]
         z, x, y = _address(request, _ITEM_ZOOMS)
         style = style_of(request)
-        return await self._draw(request, lambda p: p.tile(cid, item_id, style, z, x, y))
+
+        def draw(pictures: Pictures, until: Deadline) -> bytes:
+            from api.pictures.map_tile import MapTile
+
+            return pictures.tile(cid, item_id, style, MapTile(z, x, y), until)
+
+        return await self._draw(request, draw)
 
     async def tilejson(self, request: Request) -> Response:
         """Return the TileJSON of an item."""
@@ -107,7 +112,7 @@ class _Pages:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         here = f"{request.scope['tessera.root']}/collections/{cid}/items/{quote(item_id)}"
         address = with_query(f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png", dict(given))
-        return self._tilejson(request, item_id, address, TileId.from_name(name).bounds, 0, MAX_ZOOM)
+        return self._tilejson(request, item_id, address, TileId.from_name(name).bounds, ITEM_ZOOM, MAX_ZOOM)
 
     async def mosaic(self, request: Request) -> Response:
         """Return a map tile of a collection and year."""
@@ -117,10 +122,13 @@ class _Pages:
         year = _year(record, given.get("year"))
         z, x, y = _address(request, range(MOSAIC_ZOOM, _ITEM_ZOOMS.stop))
 
-        def draw(pictures: Pictures) -> bytes:
+        def draw(pictures: Pictures, until: Deadline) -> bytes:
+            from api.pictures.map_tile import MapTile
+
             runs = cover_box(tile_bounds(z, x, y))
             tiles = snapshot.tiles.first_tiles(record.ordinal, MOSAIC_ITEMS, year=year, runs=runs)
-            return pictures.mosaic(record.id, [f"{tile.name}_{year}" for _, tile in tiles], z, x, y)
+            ids = [f"{tile.name}_{year}" for _, tile in tiles]
+            return pictures.mosaic(record.id, ids, MapTile(z, x, y), until)
 
         return await self._draw(request, draw)
 
@@ -138,7 +146,7 @@ class _Pages:
 
     # ------------------------------------------------------------------------------------ parts
 
-    async def _draw(self, request: Request, draw: Callable[[Pictures], bytes]) -> Response:
+    async def _draw(self, request: Request, draw: Callable[[Pictures, Deadline], bytes]) -> Response:
         """Return a PNG that is rendered in a thread, unless the client already has it."""
         if not self._installed:
             raise NotFoundError(NOT_INSTALLED)
@@ -146,21 +154,19 @@ class _Pages:
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._settings.threads)
 
-        def work() -> bytes:
+        def work(until: Deadline) -> bytes:
             from rasterio.errors import RasterioError
 
             from api.pictures.sources import Pictures
 
             try:
-                return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)))
+                return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)), until)
             except RasterioError as error:  # names a path of the server's: for its log
                 LOG.warning("an image cannot be rendered: %s", error)
                 raise NotFoundError("the item's file cannot be read; the server's log says why") from error
 
-        return caching.respond(await anyio.to_thread.run_sync(work, limiter=self._limiter), MEDIA_PNG)
+        return caching.respond(await self._pool.run(work, request.receive), MEDIA_PNG)
 
     def _tilejson(
         self, request: Request, name: str, address: str, bounds: Bounds, low: int, high: int

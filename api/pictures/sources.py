@@ -36,8 +36,11 @@ from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
 from api.catalogue.snapshot import AnySnapshot
+from api.http.work import Deadline
+from api.pictures.map_tile import TILE, MapTile
 from api.pictures.style import Bands, Rescale, Style
 from api.request.view import Shown
+from api.search.map_links import ITEM_ZOOM
 from api.search.render import item_documents
 from catalog_builder.catalog.basis import load_basis
 from catalog_builder.catalog.folder import COGS
@@ -61,7 +64,6 @@ from catalog_builder.storage import join
 from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 from catalog_builder.tile.grid import TileId
 
-TILE = 256
 _KEPT_RAW = 8
 """Cached images of unconverted tiles, 2.5 MB each, 10 MB with selected bands."""
 _SAMPLE_TILES = 6
@@ -85,7 +87,7 @@ class Pictures:
         self._reading = threading.Lock()
         """Held while a raw tile is read: its 110 MB are read once, however many map tiles want it."""
 
-    def preview(self, cid: str, item_id: str, style: Style, max_size: int) -> bytes:
+    def preview(self, cid: str, item_id: str, style: Style, max_size: int, deadline: Deadline) -> bytes:
         """Return a PNG of an item, at most ``max_size`` pixels a side.
 
         Raises
@@ -94,17 +96,29 @@ class Pictures:
             If there is no such item, or no pixels to draw it from; the message says why.
         QueryError
             If the style does not fit it.
+        QueryTimeoutError
+            If the deadline passes.
         """
-        return _png(self._draw(cid, item_id, style, lambda r, **how: r.preview(max_size=max_size, **how)))
 
-    def tile(self, cid: str, item_id: str, style: Style, z: int, x: int, y: int) -> bytes:
-        """Return a map tile of an item; transparent where it is not. Raises as :meth:`preview`."""
+        def read(reader: Reader, **how: Any) -> ImageData:
+            return reader.preview(max_size=max_size, **how)
+
+        return _png(self._draw(cid, self._item(cid, item_id), style, read, deadline))
+
+    def tile(self, cid: str, item_id: str, style: Style, at: MapTile, deadline: Deadline) -> bytes:
+        """Return a map tile of an item; transparent where it is not. Raises as :meth:`preview`.
+
+        Where the item is smaller than two pixels it is drawn from its bounds.
+        """
+        item = self._item(cid, item_id)
+        if at.z < ITEM_ZOOM:
+            return _png(at.mark(TileId.from_name(item["properties"]["tessera:tile"]).bounds))
         try:
-            return _png(self._draw(cid, item_id, style, lambda r, **how: r.tile(x, y, z, **how)))
+            return _png(self._draw(cid, item, style, at.read, deadline))
         except TileOutsideBounds:
             return EMPTY
 
-    def mosaic(self, cid: str, ids: Sequence[str], z: int, x: int, y: int) -> bytes:
+    def mosaic(self, cid: str, ids: Sequence[str], at: MapTile, deadline: Deadline) -> bytes:
         """Return a map tile of several items' ``visual``; of pixels that two have, the first's."""
         pixels = np.zeros((3, TILE, TILE), np.uint8)
         empty = np.ones((TILE, TILE), np.bool_)
@@ -113,9 +127,10 @@ class Pictures:
                 visual = item["assets"].get("visual")
                 if visual is None:
                     continue
+                deadline.check()
                 try:
                     with Reader(self._address(visual["href"])) as reader:
-                        found = reader.tile(x, y, z, indexes=(1, 2, 3))
+                        found = at.read(reader, indexes=(1, 2, 3))
                 except TileOutsideBounds:
                     continue
                 new = empty & ~np.ma.getmaskarray(found.array).all(axis=0)
@@ -127,7 +142,7 @@ class Pictures:
 
     # --------------------------------------------------------------------------------- reading
 
-    def _draw(self, cid: str, item_id: str, style: Style, read: Callable[..., ImageData]) -> ImageData:
+    def _item(self, cid: str, item_id: str) -> dict[str, Any]:
         found = (
             item_documents(self._snapshot, cid, [item_id], "", _IN_S3)
             if cid in self._snapshot.collections
@@ -135,18 +150,29 @@ class Pictures:
         )
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid[:80]}'")
-        (item,) = found
+        return found[0]
+
+    def _draw(
+        self,
+        cid: str,
+        item: dict[str, Any],
+        style: Style,
+        read: Callable[..., ImageData],
+        deadline: Deadline,
+    ) -> ImageData:
         visual = item["assets"].get("visual")
         with gdal_environment(*self._places):
             if style.bands is None and visual is not None:
                 with Reader(self._address(visual["href"])) as reader:
                     return read(reader, indexes=(1, 2, 3))
             if item["properties"]["tessera:cog"]:
-                return self._bands(item, style, read)
-            with self._raw_reader(cid, item, style) as reader:
+                return self._bands(item, style, read, deadline)
+            with self._raw_reader(cid, item, style, deadline) as reader:
                 return read(reader, indexes=(1, 2, 3))
 
-    def _bands(self, item: dict[str, Any], style: Style, read: Callable[..., ImageData]) -> ImageData:
+    def _bands(
+        self, item: dict[str, Any], style: Style, read: Callable[..., ImageData], deadline: Deadline
+    ) -> ImageData:
         """Return three bands of a converted tile, stretched to 0..255."""
         bands = style.bands or (0, 1, 2)  # converted without colours
         rescale = style.rescale or _stretch(item["assets"], bands)
@@ -156,10 +182,11 @@ class Pictures:
             raise NotFoundError("the item has no COG to render bands from")
         with ExitStack() as stack:
             indexes = (tuple(b + 1 for b in bands), (1,))  # of codes or values, of scales
-            found = [
-                read(stack.enter_context(Reader(self._address(source.href))), indexes=of, **_NEAREST)
-                for source, of in zip(sources, indexes, strict=False)
-            ]
+            found = []
+            for source, of in zip(sources, indexes, strict=False):
+                deadline.check()
+                reader = stack.enter_context(Reader(self._address(source.href)))
+                found.append(read(reader, indexes=of, **_NEAREST))
         if len(found) == 1:
             values, hidden = found[0].data, np.ma.getmaskarray(found[0].array).any(axis=0)
         else:
@@ -182,22 +209,29 @@ class Pictures:
     # ------------------------------------------------------------------------------ raw tiles
 
     @contextmanager
-    def _raw_reader(self, cid: str, item: dict[str, Any], style: Style) -> Iterator[Reader]:
+    def _raw_reader(
+        self, cid: str, item: dict[str, Any], style: Style, deadline: Deadline
+    ) -> Iterator[Reader]:
         record = self._snapshot.collections[cid]
         year = item["properties"]["tessera:year"]
         tile = TileId.from_name(item["properties"]["tessera:tile"])
         key = (f"{cid}/{year}/{tile.name}", style)
         reader = self._kept(key)
         if reader is None:
-            with self._reading:
+            if not self._reading.acquire(timeout=max(deadline.left, 0)):
+                raise QueryTimeoutError("the server is busy with other images; try again")
+            try:
+                deadline.check()
                 reader = self._kept(key)  # another map tile may have waited for the same
                 if reader is None:
-                    made = self._raw_picture(record, tile, year, style)
+                    made = self._raw_picture(record, tile, year, style, deadline)
                     with self._lock:
                         self._raw[key] = made
                         while len(self._raw) > _KEPT_RAW:
                             self._raw.popitem(last=False)[1].close()
                     reader = self._kept(key)
+            finally:
+                self._reading.release()
         if reader is None:  # pushed out by others at once
             raise QueryTimeoutError("the server is busy with other images; try again")
         with reader:
@@ -212,11 +246,15 @@ class Pictures:
             self._raw.move_to_end(key)
             return Reader(found.name)
 
-    def _raw_picture(self, record: CollectionRecord, tile: TileId, year: int, style: Style) -> MemoryFile:
+    def _raw_picture(
+        self, record: CollectionRecord, tile: TileId, year: int, style: Style, deadline: Deadline
+    ) -> MemoryFile:
         """Return an unconverted tile's image as a GeoTIFF in memory."""
         found = _read_raw(record, tile, year, style.bands or ALL_BANDS)
+        deadline.check()
         if style.bands is None:
-            basis = self._basis(record)
+            basis = self._basis(record, deadline)
+            deadline.check()
             match found:
                 case Quantized(codes, scales):
                     pixels = colours(basis, codes, scales).transpose(2, 0, 1)
@@ -246,7 +284,7 @@ class Pictures:
             dataset.build_overviews([2, 4, 8], Resampling.average)
         return file
 
-    def _basis(self, record: CollectionRecord) -> Basis:
+    def _basis(self, record: CollectionRecord, deadline: Deadline) -> Basis:
         """Return a dataset's colours: those that were stored, or fitted on its first tiles."""
 
         def make() -> Basis:
@@ -259,6 +297,7 @@ class Pictures:
                 return stored
             samples = []
             for year, tile in self._snapshot.tiles.first_tiles(record.ordinal, _SAMPLE_TILES):
+                deadline.check()
                 try:
                     vectors = _sampled(record, tile, year)
                 except NotFoundError:

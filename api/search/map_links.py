@@ -22,6 +22,8 @@ WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.j
 TMS = "WebMercatorQuad"
 MOSAIC_ZOOM = 9
 """From here on a map tile holds few enough tile-years to draw their mosaic."""
+ITEM_ZOOM = 5
+"""From here on a tile-year is at least two pixels wide: 0.1 of 360 degrees, at any latitude."""
 MAX_ZOOM = 15
 """Here a map's pixel is smaller than the data's 10 m, even at the equator."""
 
@@ -57,13 +59,13 @@ def with_map_links(template: Mapping[str, Any], record: CollectionRecord, root: 
             "rel": "xyz",
             "type": MEDIA_PNG,
             "href": Text(f"{here}/tiles/{TMS}/{{z}}/{{x}}/{{y}}.png"),
-            "title": "False colour as map tiles",
+            "title": f"False colour as map tiles, from zoom {ITEM_ZOOM}",
         },
         {
             "rel": "tilejson",
             "type": JSON,
             "href": Text(f"{here}/{TMS}/tilejson.json"),
-            "title": "False colour as map tiles",
+            "title": f"False colour as map tiles, from zoom {ITEM_ZOOM}",
         },
     ]
     raw = None if scheme(record.source_root) else int(Has.RAW_LANE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
-import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
 from api.files.bucket import BucketFiles
@@ -18,6 +17,7 @@ from api.files.folder import RangedFiles, open_below, visible
 from api.files.ranges import ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
+from api.http.work import Deadline, Pool
 from catalog_builder.errors import ArrayError, GridError, TesseraError
 from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
@@ -56,6 +56,8 @@ class DirectAccess:
         Apps that serve roots in S3; requests for other roots are redirected.
     exported
         The URL of a tile-year's exported GeoTIFF, if it has one: these lie anywhere below a root.
+    pool
+        Where documents are made.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class DirectAccess:
         converted: Convert | None = None,
         in_s3: Mapping[str, BucketFiles] | None = None,
         exported: Export | None = None,
+        pool: Pool | None = None,
     ) -> None:
+        self._pool = pool or Pool("documents", threads=2, waiting=64, seconds=10)
         self._converted = converted
         self._exported = exported
         self._in_s3 = in_s3 or {}
@@ -83,7 +87,7 @@ class DirectAccess:
         route = route_path(scope)
         path = visible(route.removesuffix("/"), scope.get("raw_path") or b"")
         named = None if path is None else asked(path, is_folder=route.endswith("/"))
-        if named is None and path is not None and await self._is_export(path, scope):
+        if named is None and path is not None and await self._is_export(path, scope, receive):
             directory, _, rest = path.partition("/")
             await self._file(self._roots[directory].root, rest, scope, receive, send)
             return
@@ -120,18 +124,21 @@ class DirectAccess:
         else:
             await self._generated(found, named, scope, receive, send)
 
-    async def _is_export(self, path: str, scope: Scope) -> bool:
+    async def _is_export(self, path: str, scope: Scope, receive: Receive) -> bool:
         """Whether a path is that of a GeoTIFF in an item: nothing else below a root is given."""
         source = self._roots.get(path.partition("/")[0])
-        if source is None or self._exported is None or _arrays_root(source) is None:
+        find, ids = self._exported, exports(path)
+        if source is None or find is None or _arrays_root(source) is None or not ids:
             return False
-        for item in exports(path):
-            href = await anyio.to_thread.run_sync(
-                self._exported, source.dataset, item, scope.get("tessera.root", "")
-            )
-            if href is not None and unquote(urlsplit(href).path).endswith(f"/source/{path}"):
-                return True
-        return False
+        root = scope.get("tessera.root", "")
+
+        def find_all(_: Deadline) -> list[str | None]:
+            return [find(source.dataset, item, root) for item in ids]
+
+        hrefs = await self._pool.run(find_all, receive)
+        return any(
+            href is not None and unquote(urlsplit(href).path).endswith(f"/source/{path}") for href in hrefs
+        )
 
     def _find(self, named: Asked) -> SourceFolder | str:
         """Return the tile-year, or why there is none."""
@@ -167,7 +174,7 @@ class DirectAccess:
             await self._file(root, path, scope, receive, send)
             return
         try:  # a store may have to be opened
-            place = await anyio.to_thread.run_sync(lambda: found.place)
+            place = await self._pool.run(lambda _: found.place, receive)
         except TesseraError as error:
             await send_error(scope, send, 503, "Unavailable", str(error), [(b"retry-after", b"1")])
             return
@@ -193,7 +200,7 @@ class DirectAccess:
         """Return the codes of a local source, band by band."""
         root, raster = self._files[found.source.root].root, found.tile.raster()
         try:
-            offset = await anyio.to_thread.run_sync(codes_offset, found, raster, root)
+            offset = await self._pool.run(lambda _: codes_offset(found, raster, root), receive)
             with open_below(root, found.path(".npy")) as content:
                 planes = Planes(content, offset, raster.height * raster.width)
                 kind = MEDIA_BYTES
@@ -212,14 +219,14 @@ class DirectAccess:
         try:
             cogs = None
             if named.kind == "band_vrt":
-                cogs = await anyio.to_thread.run_sync(self._cogs, found, scope)
+                cogs = await self._pool.run(lambda _: self._cogs(found, scope), receive)
             if cogs is not None:
                 metadata = tessera_metadata(found.source.dataset, found.tile, found.year, cogs.grid)
                 body = cogs.band_vrt(named.band, metadata)
             elif named.kind == "index" and local is not None:
-                body = await anyio.to_thread.run_sync(index, found, local, folder)
+                body = await self._pool.run(lambda _: index(found, local, folder), receive)
             elif local is not None:  # reads headers: not on the event loop
-                body = await anyio.to_thread.run_sync(document, found, named.kind, named.band, local)
+                body = await self._pool.run(lambda _: document(found, named.kind, named.band, local), receive)
             else:
                 body = document(found, named.kind, named.band, None)
         except FileNotFoundError as error:
