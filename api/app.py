@@ -38,7 +38,7 @@ from api.endpoints.indexed import IndexClient  # noqa: E402
 from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
 from api.files.direct.app import DirectAccess  # noqa: E402
-from api.files.direct.converted import find_cogs, find_export  # noqa: E402
+from api.files.direct.converted import find_cogs, find_export, find_pixels  # noqa: E402
 from api.files.direct.paths import SourceRoot  # noqa: E402
 from api.files.folder import RangedFiles, immutable_where  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
@@ -190,11 +190,13 @@ class _Source:
         except UnavailableError as exc:
             await error(503, str(exc), {"retry-after": "5"})(scope, receive, send)
             return
-        lane = snapshot.once("direct access", lambda: _direct_access(snapshot, self._settings, self._pool))
+        lane = snapshot.once(
+            "direct access", lambda: _direct_access(snapshot, self._store.home, self._settings, self._pool)
+        )
         await lane(scope, receive, send)
 
 
-def _direct_access(snapshot: AnySnapshot, settings: Settings, pool: Pool) -> DirectAccess:
+def _direct_access(snapshot: AnySnapshot, home: str, settings: Settings, pool: Pool) -> DirectAccess:
     ordinals = {r.dataset.directory: r.ordinal for r in snapshot.collections.values()}
 
     def exists(directory: str, lat_i: int, lon_i: int, year: int) -> bool:
@@ -212,7 +214,13 @@ def _direct_access(snapshot: AnySnapshot, settings: Settings, pool: Pool) -> Dir
         if root is not None and root.startswith("s3://") and published_address(root) is None
     }
     return DirectAccess(
-        roots, exists, partial(find_cogs, snapshot), in_s3, partial(find_export, snapshot), pool
+        roots,
+        exists,
+        partial(find_cogs, snapshot),
+        in_s3,
+        partial(find_export, snapshot),
+        partial(find_pixels, snapshot, home, settings.s3_access),
+        pool,
     )
 
 

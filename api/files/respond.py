@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from itertools import chain
@@ -62,8 +62,19 @@ async def respond(
     cache_control: str,
     max_ranges: int = MAX_RANGES,
     limiter: anyio.CapacityLimiter | None = None,
+    cut: Callable[[Span], Iterable[Span]] | None = None,
+    whole: bool = False,
 ) -> None:
     """Respond to a GET or HEAD for some content.
+
+    Parameters
+    ----------
+    cut
+        Where to cut a long span into the parts that are read and sent one after another; by default every
+        :data:`CHUNK` bytes.
+    whole
+        Ignore a range from the first byte on, as any server may, of a document that is always read to its
+        end: GDAL requests 16 kB, and keeps what it gets if that is at most ten times as much.
 
     Raises
     ------
@@ -96,6 +107,8 @@ async def respond(
             unsatisfied = (b"content-range", f"bytes */{content.size}".encode())
             await send_error(scope, send, 416, "RangeNotSatisfiable", str(error), [unsatisfied])
             return
+        if whole and spans and spans[0].start == 0:
+            spans = None
     pieces: list[bytes | Span]
     if spans is None:
         status, pieces = 200, [Span(0, content.size)]
@@ -121,7 +134,7 @@ async def respond(
             return
         await send_whole(send, status, headers, body)
     else:
-        parts = (part for piece in pieces for part in _chunks(piece))
+        parts = (part for piece in pieces for part in _parts(piece, cut or _chunks))
         try:
             first = await _bytes(next(parts), content, limiter)
         except ContentChangedError as error:
@@ -173,11 +186,14 @@ async def _stream(
         raise changed
 
 
-def _chunks(piece: bytes | Span) -> Iterable[bytes | Span]:
-    """Cut a span into chunks; bytes stay whole."""
-    if isinstance(piece, bytes):
-        return (piece,)
-    return (Span(at, min(at + CHUNK, piece.stop)) for at in range(piece.start, piece.stop, CHUNK))
+def _parts(piece: bytes | Span, cut: Callable[[Span], Iterable[Span]]) -> Iterable[bytes | Span]:
+    """Cut a span; bytes stay whole."""
+    return (piece,) if isinstance(piece, bytes) else cut(piece)
+
+
+def _chunks(span: Span) -> Iterable[Span]:
+    """Cut a span into chunks."""
+    return (Span(at, min(at + CHUNK, span.stop)) for at in range(span.start, span.stop, CHUNK))
 
 
 def _last_modified(content: Content) -> str | None:

@@ -16,6 +16,7 @@ from api.http.links import GEOJSON, link
 from api.pgstac.snapshot import PgstacSnapshot
 from api.request.fields import Fields
 from api.request.view import View
+from api.search.computed import COMPUTED, computed_asset, inserted
 from api.search.map_links import MAP_SLOTS, with_map_links
 from catalog_builder.item.bands_view import READABLE, bands_template
 from catalog_builder.item.item import Has, item_template
@@ -71,7 +72,10 @@ def _tiles(snapshot: PgstacSnapshot, cid: str, items: Sequence[Item], root: str,
             properties = {**item["properties"], **parts.pop("properties")}
             found.append({**_ordered(item), "properties": properties, **parts})
             continue
-        found.append({**_ordered(snapshot.at(item, root)), **parts})
+        whole = _ordered(snapshot.at(item, root))
+        for asset in parts.pop("assets").values():
+            whole["assets"] = inserted(whole["assets"], asset)
+        found.append({**whole, **parts})
     return found
 
 
@@ -90,7 +94,8 @@ def _renderer(snapshot: PgstacSnapshot, cid: str, root: str, view: View) -> Json
         of = (record.dataset, record.addresses, root, record.grid)
         if view is None or view.bands is None:
             template = with_map_links(item_template(*of), record, root)
-            return JsonRenderer({name: template[name] for name in ("stac_extensions", "links")})
+            parts = {name: template[name] for name in ("stac_extensions", "links")}
+            return JsonRenderer({**parts, "assets": {COMPUTED: computed_asset(record, root)}})
         template = bands_template(*of, view.bands)
         parts = {name: template[name] for name in ("stac_extensions", "assets", "links")}
         return JsonRenderer({**parts, "properties": {"proj:epsg": template["properties"]["proj:epsg"]}})
@@ -118,6 +123,8 @@ def _flags(item: Item) -> int:
         flags |= READABLE
         if flags & Has.NPY or "source_zarr" in assets:
             flags |= int(Has.RAW_LANE)
+    if "source_geotiff" in assets:
+        flags |= int(Has.GEOTIFF)
     if item["properties"].get("tessera:cog"):
         flags |= int(Has.COG) | READABLE
         if "visual" in assets:

@@ -13,6 +13,7 @@ from api.filter.ids import item_keys
 from api.request.fields import Fields
 from api.request.hrefs import shown
 from api.request.view import View
+from api.search.computed import with_computed
 from api.search.map_links import MAP_SLOTS, with_map_links
 from catalog_builder.catalog.index.keys import ordinal_of
 from catalog_builder.catalog.index.search.item_rows import item_texts
@@ -84,7 +85,7 @@ def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: F
         if view is not None and view.bands is not None:
             template = bands_template(*of, view.bands)
         else:
-            template = with_map_links(item_template(*of), record, root)
+            template = with_map_links(with_computed(item_template(*of), record, root), record, root)
         return JsonRenderer(template if fields is None else fields.prune(template))
 
     return snapshot.remember(("renderer", ordinal, root, view, fields), make)

@@ -12,7 +12,10 @@ from catalog_builder.pixels.place import Overview, Place
 from catalog_builder.pixels.values import Pixels, Quantized, Status
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
-from catalog_builder.tile.files import ALL_BANDS
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
+
+STRIP = 1 << 15
+"""Pixels that :func:`read_values` reads at a time, 16 MB of values, unless one row takes more."""
 
 
 def read_window(
@@ -66,6 +69,47 @@ def read_window(
     elif mask.shape != found.shape(window):
         raise ValueError(f"the mask is {mask.shape}, the window {found.shape(window)}")
     return CONTAINERS[place.kind].read(place, window, mask, bands, level, meter or Meter())
+
+
+def read_values(place: Place, window: Window, level: int = 0) -> npt.NDArray[np.float32]:
+    """Read the values of all bands of a window in bounded memory, at any level.
+
+    Parameters
+    ----------
+    place
+        Location of the tile-year.
+    window
+        In pixels of a raster 2**level times as coarse as full resolution. If the container has no
+        such overview, every so many pixels and rows of the nearest finer one are returned.
+    level
+        0: full resolution.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (rows, columns, 128), NaN where there is no data.
+
+    Raises
+    ------
+    ArrayError, StorageError
+        As :func:`read_window`.
+    """
+    found = overview(place, level)
+    coarser = 1 << (level - found.level)
+    step = found.step * coarser
+    out = np.empty((*window.shape, N_BANDS), np.float32)
+    rows = max(1, STRIP // (step * step * window.width))
+    for top in range(0, window.height, rows):
+        height = min(rows, window.height - top)
+        part = Window(
+            (window.row + top) * step,
+            window.col * step,
+            (height - 1) * step + 1,
+            (window.width - 1) * step + 1,
+        )
+        values = read_window(place, part, level=found.level).dequantized()
+        out[top : top + height] = values[::coarser, ::coarser]
+    return out
 
 
 def read_status(

@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal, Self
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from catalog_builder.raster.gdal import gdal_path
@@ -208,10 +209,7 @@ def f32_vrt(
         "</VRTRasterBand>"
         for i, b in enumerate(bands)
     )
-    if overviews:
-        levels = " ".join(str(f) for f in overviews)
-        body += f'\n<OverviewList resampling="nearest">{levels}</OverviewList>'
-    return _document(raster, metadata, body, pixel_interleaved=strip is not None)
+    return _document(raster, metadata, body + _overview_list(overviews), pixel_interleaved=strip is not None)
 
 
 def cog_f32_vrt(
@@ -315,6 +313,37 @@ def gain_vrt(raster: Raster, scales: str) -> str:
     return _document(raster, None, body)
 
 
+def computed_vrt(
+    raster: Raster, href: str, metadata: Metadata | None = None, *, overviews: Sequence[int] = ()
+) -> str:
+    """Return the view of a float32 GeoTIFF that a server computes: the ``embeddings_f32_computed`` asset.
+
+    Nothing is computed in it. It has GDAL read the file with threads: only so are ranges merged beyond 10 MB,
+    and no user has to set that.
+
+    Parameters
+    ----------
+    raster
+        The grid of the file.
+    href
+        Its http(s) URL. GDAL looks for no sidecar files beside it.
+    metadata
+        Dataset tags.
+    overviews
+        Reduction factors of the file's overviews. GDAL 3.10 sees only the first two by itself.
+    """
+    path = escape(f"/vsicurl?empty_dir=yes&url={quote(href, safe='')}")
+    body = "\n".join(
+        f'<VRTRasterBand dataType="Float32" band="{b + 1}"><Description>{band_name(b)}</Description>'
+        "<NoDataValue>nan</NoDataValue><SimpleSource>"
+        f"<SourceFilename>{path}</SourceFilename>"
+        '<OpenOptions><OOI key="NUM_THREADS">2</OOI></OpenOptions>'
+        f"<SourceBand>{b + 1}</SourceBand></SimpleSource></VRTRasterBand>"
+        for b in range(N_BANDS)
+    )
+    return _document(raster, metadata, body + _overview_list(overviews))
+
+
 @dataclass(frozen=True, slots=True)
 class CogView:
     """What a document of :func:`cog_f32_vrt` says beside raster and sources; of any form there was."""
@@ -369,10 +398,7 @@ def plain_band_vrt(
         '<VRTRasterBand dataType="Float32" band="1"><NoDataValue>nan</NoDataValue>'
         f"<Description>{band_name(band)}</Description>{_source(raster, source, band + 1)}</VRTRasterBand>"
     )
-    if overviews:
-        levels = " ".join(str(f) for f in overviews)
-        body += f'\n<OverviewList resampling="nearest">{levels}</OverviewList>'
-    return _document(raster, metadata, body)
+    return _document(raster, metadata, body + _overview_list(overviews))
 
 
 def _source(raster: Raster, source: VrtSource, band: int) -> str:
@@ -392,6 +418,12 @@ def _source(raster: Raster, source: VrtSource, band: int) -> str:
         f'<{kind}><SourceFilename relativeToVRT="{int(relative)}">{escape(path)}</SourceFilename>'
         f"{number}{properties}{table}</{kind}>"
     )
+
+
+def _overview_list(factors: Sequence[int]) -> str:
+    """Return the element that names a view's overviews; nothing if there are none."""
+    levels = " ".join(map(str, factors))
+    return f'\n<OverviewList resampling="nearest">{levels}</OverviewList>' if factors else ""
 
 
 def _document(

@@ -22,6 +22,9 @@ MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 MEDIA_VRT = "image/x.vrt"
 """Not registered, like every media type of VRTs. odc-stac loads only assets whose type starts with image/;
 stackstac and STAC Browser, which cannot render 128 bands, ignore this one."""
+MEDIA_VRT_WHOLE = "application/x.vrt"
+"""Of a VRT that reads all bands even if one is wanted: odc-stac, which reads band by band, must not load it
+among others without being asked to."""
 MEDIA_BAND = "image/vnd.stac.geotiff"
 """Of the assets of one band: stackstac and odc-stac take an asset for a raster by its type; of a VRT's own
 they know nothing."""
@@ -66,6 +69,8 @@ _BY_SUFFIX = {
 _COG = re.compile(r".*_[0-9a-f]{8}(?:_(?:embeddings|scales|visual))?\.tif")
 """Names that conversion gives hold a hash of the content; another GeoTIFF may have any layout."""
 
+_WHOLE = "_computed.vrt"
+
 
 def media_type(path: str) -> str:
     """Return the media type of a file by its name, ``application/octet-stream`` if that says nothing.
@@ -80,4 +85,6 @@ def media_type(path: str) -> str:
     name = posixpath.basename(path)
     if _COG.fullmatch(name):
         return MEDIA_COG
+    if name.endswith(_WHOLE):
+        return MEDIA_VRT_WHOLE
     return _BY_SUFFIX.get(posixpath.splitext(name)[1].lower(), MEDIA_BYTES)

@@ -421,3 +421,30 @@ def test_workers_share_one_download(home: tuple[Store, str], tmp_path: Path) -> 
     workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
     assert store.count("GET", "index.sqlite") == 1
+
+
+def test_computed_rasters_give_no_more_than_the_bucket(home: tuple[Store, str], public: httpx.Client) -> None:
+    """A private bucket's pixels are relayed where its files are, and not where its URLs are redirected to."""
+    store, address = home
+    view = public.get(ITEM).json()["assets"]["embeddings_f32_computed"]["href"]
+    raster = urlsplit(view).path.removesuffix(".vrt") + ".tif"
+    part = {"range": "bytes=400000-900000"}
+    found = public.get(raster, headers=part)
+    assert found.status_code == 206
+    asked = [a for a in store.log if "_embeddings.tif" in a.path and "range" in a.headers]
+    assert asked
+    assert all("authorization" not in a.headers for a in asked)
+    # GDAL keeps what it read: other bytes
+    part = {"range": "bytes=9000000-9500000"}
+    store.fault = lambda a: None if "authorization" in a.headers else "403"
+    refused = public.get(raster, headers=part)
+    assert refused.status_code == 503
+    with (
+        serve(create_app(address, _settings(s3_access="proxy"))) as server,
+        httpx.Client(base_url=server.url) as http,
+    ):
+        relayed = http.get(raster, headers=part)
+        assert relayed.status_code == 206
+        local = http.get(raster).content
+        assert local[9000000:9500001] == relayed.content
+        assert local[400000:900001] == found.content

@@ -9,6 +9,8 @@ description, so one folder holds both, per tile-year::
                                     <grid>.vrt         codes, 128 x Int8           generated
                                     <grid>_u8.vrt      their bytes, for _f32.vrt   generated
                                     <grid>_scales.vrt  scales, Float32             generated
+                                    <grid>_computed.vrt values, 128 x Float32  generated, over
+                                    <grid>_computed.tif the same as a GeoTIFF  computed from any container
                                     <grid>_b005.vrt    one band, Float32, 0 to 127 generated; it reads
                                     <grid>_scales.xml  labels of the scales        generated
                                     <grid>.xml         and codes                   generated

@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
+import anyio
 from starlette.types import Receive, Scope, Send
 
 from api.files.bucket import BucketFiles
 from api.files.direct.computed import ComputedArray
-from api.files.direct.converted import Cogs
-from api.files.direct.documents import codes_offset, document, index
-from api.files.direct.paths import Asked, SourceFolder, SourceRoot, asked, exports, public_address
+from api.files.direct.converted import Cogs, TilePixels
+from api.files.direct.documents import codes_offset, document, index, require_pair
+from api.files.direct.paths import (
+    Asked,
+    ServedKind,
+    SourceFolder,
+    SourceRoot,
+    asked,
+    exports,
+    public_address,
+)
 from api.files.direct.planes import Planes
+from api.files.direct.raster import ComputedRaster
 from api.files.folder import RangedFiles, open_below, visible
-from api.files.ranges import ContentChangedError, Document
+from api.files.ranges import Content, ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
 from api.http.work import Deadline, Pool
-from catalog_builder.errors import ArrayError, GridError, TesseraError
+from catalog_builder.errors import ArrayError, CatalogError, GridError, StorageError, TesseraError
 from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray
-from catalog_builder.raster.vrt import tessera_metadata
+from catalog_builder.raster.vrt import computed_vrt, tessera_metadata
 from catalog_builder.storage import scheme
 from catalog_builder.storage.headers import MEDIA_BYTES, MEDIA_NPY, REVALIDATE, media_type
 from catalog_builder.tile.datasets import Dataset
@@ -31,11 +41,15 @@ Convert = Callable[[Dataset, str, str], Cogs | None]
 """``convert(dataset, item id, root of the service)``: the COGs of a tile-year, if it is converted."""
 Export = Callable[[Dataset, str, str], str | None]
 """``export(dataset, item id, root of the service)``: the URL of the exported GeoTIFF of a tile-year."""
+Pixels = Callable[[Dataset, str], TilePixels | None]
+"""``pixels(dataset, item id)``: where this server reads a tile-year's pixels, if it has some."""
 Exists = Callable[[str, int, int, int], bool]
 """``exists(dataset directory, lat_i, lon_i, year)``: whether the catalogue lists the tile-year."""
 
 VRT_CACHE_CONTROL = "public, max-age=3600"
 """A view is derived from the tile's name; after an hour a rebuilt catalogue takes effect."""
+COMPUTING = 4
+"""Threads that compute rasters: each takes 30 MB, and may wait for a store."""
 REDIRECT_CACHE_CONTROL = "public, max-age=3600"
 """The location of a dataset changes only with a rebuild of the catalogue, if ever."""
 
@@ -56,6 +70,8 @@ class DirectAccess:
         Apps that serve roots in S3; requests for other roots are redirected.
     exported
         The URL of a tile-year's exported GeoTIFF, if it has one: these lie anywhere below a root.
+    pixels
+        What rasters are computed from.
     pool
         Where documents are made.
     """
@@ -67,10 +83,13 @@ class DirectAccess:
         converted: Convert | None = None,
         in_s3: Mapping[str, BucketFiles] | None = None,
         exported: Export | None = None,
+        pixels: Pixels | None = None,
         pool: Pool | None = None,
     ) -> None:
         self._pool = pool or Pool("documents", threads=2, waiting=64, seconds=10)
         self._converted = converted
+        self._pixels = pixels
+        self._limiter: anyio.CapacityLimiter | None = None
         self._exported = exported
         self._in_s3 = in_s3 or {}
         self._roots = {r.dataset.directory: r for r in roots}
@@ -111,6 +130,8 @@ class DirectAccess:
             await send_not_found(scope, send, "bands are extracted only from files on the server's own disk")
         elif kind == "planes":
             await self._planes(found, scope, receive, send)
+        elif kind == "computed" or kind == "computed_vrt":
+            await self._computed(found, kind, scope, receive, send)
         elif kind == "landmask":
             await self._landmask(found, scope, receive, send)
         elif kind == "codes" or kind == "scales":
@@ -186,6 +207,56 @@ class DirectAccess:
             media_type=MEDIA_NPY,
             cache_control=VRT_CACHE_CONTROL,
         )
+
+    async def _computed(
+        self, found: SourceFolder, kind: ServedKind, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Return the raster of a tile-year's values, or the view of it."""
+        try:
+            pixels = await self._pool.run(lambda _: self._readable(found), receive)
+        except FileNotFoundError as error:
+            await send_not_found(scope, send, f"the source has no {error}")
+            return
+        except ArrayError as error:
+            await send_error(scope, send, 409, "SourceMismatch", str(error))
+            return
+        except (CatalogError, StorageError, OSError):
+            reason = "the source cannot be read at the moment, try again"
+            await send_error(scope, send, 503, "Unavailable", reason, [(b"retry-after", b"1")])
+            return
+        if pixels is None:
+            await send_not_found(scope, send, f"{found.tile.name} of {found.year} has no pixels to read here")
+            return
+        metadata = tessera_metadata(found.source.dataset, found.tile, found.year, pixels.grid)
+        raster = ComputedRaster(pixels.place, metadata)
+        content: Content = raster
+        if kind == "computed_vrt":
+            below = f"{found.source.dataset.directory}/{found.path('_computed.tif')}"
+            href = f"{scope.get('tessera.root', '')}/source/{below}"
+            factors = raster.overviews
+            content = Document(computed_vrt(pixels.place.raster, href, metadata, overviews=factors).encode())
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(COMPUTING)
+        await respond(
+            scope,
+            receive,
+            send,
+            content,
+            media_type=media_type(route_path(scope)),
+            cache_control=REVALIDATE,
+            limiter=self._limiter,
+            cut=raster.parts if content is raster else None,
+            whole=content is not raster,
+        )
+
+    def _readable(self, found: SourceFolder) -> TilePixels | None:
+        """Return where a tile-year's pixels are; arrays on the server's disk are checked."""
+        item_id = f"{found.tile.name}_{found.year}"
+        pixels = self._pixels(found.source.dataset, item_id) if self._pixels is not None else None
+        local = self._local(found)
+        if pixels is not None and pixels.place.kind == "npy" and local is not None:
+            require_pair(found, local)
+        return pixels
 
     async def _file(self, root: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Return a source file: by range from a local folder, by redirect otherwise."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
 
+from api.access import Access
 from api.catalogue.snapshot import AnySnapshot
+from api.files.direct.paths import public_address
 from api.request.view import Shown
 from api.search.render import item_documents
+from catalog_builder.convert.encode.blocks import OVERVIEW_BLOCK_SIZE
 from catalog_builder.convert.encode.overviews import level_shapes
-from catalog_builder.pixels.container.cog import BLOCK_PIXELS
+from catalog_builder.errors import CatalogError
 from catalog_builder.pixels.container.table import CONTAINERS
-from catalog_builder.pixels.place import place_of
+from catalog_builder.pixels.place import Place, place_of
 from catalog_builder.raster.vrt import Metadata, VrtSource, band_vrt, plain_band_vrt
+from catalog_builder.storage import join, scheme
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import Grid, Raster
 
@@ -28,7 +34,7 @@ class Cogs:
     def band_vrt(self, band: int, metadata: Metadata) -> str:
         """Return the float32 view of one band, counted from 0."""
         # the blocks say how many overviews a COG has, no more
-        shapes = level_shapes(*self.raster.shape, BLOCK_PIXELS)
+        shapes = level_shapes(*self.raster.shape, OVERVIEW_BLOCK_SIZE)
         factors = [1 << i for i in range(1, len(shapes))]
         if len(self.sources) == 1:
             return plain_band_vrt(self.raster, self.sources[0], band, metadata, overviews=factors)
@@ -50,6 +56,56 @@ def find_cogs(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) 
         return None
     sources = CONTAINERS[place.kind].sources(place)
     return Cogs(place.raster, sources, found[0]["properties"]["tessera:grid"]) if sources else None
+
+
+@dataclass(frozen=True, slots=True)
+class TilePixels:
+    """Where this server reads the pixels of a tile-year."""
+
+    place: Place
+    grid: Grid
+
+
+def find_pixels(
+    snapshot: AnySnapshot, home: str, access: Access, dataset: Dataset, item_id: str
+) -> TilePixels | None:
+    """Return where this server reads a tile-year's pixels; None if it has none. Call it from a thread.
+
+    Parameters
+    ----------
+    home
+        Folder or s3 URL of the catalogue.
+    access
+        How this server serves files in S3. If by redirects to public URLs, it reads them there as well:
+        nobody gets through it what the bucket keeps from them.
+
+    Raises
+    ------
+    CatalogError
+        If its item lists a file outside the catalogue or the root of the dataset.
+    """
+    found = item_documents(snapshot, dataset.collection_id, [item_id], "", Shown(hrefs="s3"))
+    if not found:
+        return None
+    record = snapshot.collections[dataset.collection_id]
+    below = {"/data/": home, f"/source/{dataset.directory}/": record.source_root}
+
+    def address(href: str) -> str:
+        for start, root in below.items():
+            if href.startswith(start):
+                path = join(root, unquote(href.removeprefix(start)))
+                if not scheme(root) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
+                    raise CatalogError(f"{item_id}: a file of it lies outside its folder")
+                return path
+        return href
+
+    place = place_of(found[0], address)
+    if place is None:
+        return None
+    if access == "https" and place.kind != "store":
+        scales = None if place.scales is None else public_address(place.scales)
+        place = replace(place, main=public_address(place.main), scales=scales)
+    return TilePixels(place, found[0]["properties"]["tessera:grid"])
 
 
 def find_export(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) -> str | None:

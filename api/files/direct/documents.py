@@ -75,6 +75,21 @@ def document(found: SourceFolder, kind: ServedKind, band: int, local: str | None
     return band_vrt(raster, VrtSource(f"{name}{label}", "Int8", bands=N_BANDS), scales, band, metadata)
 
 
+def require_pair(found: SourceFolder, local: str) -> None:
+    """Check that local arrays are the codes of a tile, and one scale per pixel.
+
+    Raises
+    ------
+    FileNotFoundError, ArrayError
+        As :func:`document`.
+    """
+    raster = found.tile.raster()
+    codes_offset(found, raster, local)
+    if _scales(found, raster, local)[1] != 1:
+        path = found.path("_scales.npy")
+        raise ArrayError(f"{path}: has one scale per value, expected one per pixel; '_f32.vrt' reads it")
+
+
 def codes_offset(found: SourceFolder, raster: Raster, local: str | None) -> int:
     """Return the bytes before the codes in their file, which is checked where it is local.
 
@@ -129,7 +144,9 @@ def index(found: SourceFolder, local: str, public: str) -> str:
         date = f"01-Jan-{found.year}"  # GDAL's parser wants one; a view is as old as its subject
         size = "-"
         try:
-            if kind == "sidecar" or kind.endswith(("_vrt", "_label")):
+            if kind in ("computed", "computed_vrt"):
+                pass  # as bands below: nothing is said of their sizes
+            elif kind == "sidecar" or kind.endswith(("_vrt", "_label")):
                 size = str(len(document(found, kind, 0, local).encode()))
             elif kind == "planes":
                 height, width = found.tile.raster().shape

@@ -260,7 +260,8 @@ def test_index(web: httpx.Client, raw: RawTile) -> None:
     listed = dict(re.findall(r'<a href="([^"]+)">.* (\d+|-)$', answer.text, re.MULTILINE))
     labels = (".xml", "_scales.xml", "_planes.xml")
     views = (".vrt", "_u8.vrt", "_scales.vrt", "_f32.vrt", *labels, *(f"{label}.aux.xml" for label in labels))
-    files = (*views, "_planes.bin", ".npy", "_scales.npy", ".tiff")
+    computed = ("_computed.vrt", "_computed.tif")
+    files = (*views, *computed, "_planes.bin", ".npy", "_scales.npy", ".tiff")
     assert set(listed) == {NAME + s for s in (*files, *(f"_b{band:03d}.vrt" for band in range(128)))}
     for name, size in listed.items():
         if size != "-":
