@@ -29,6 +29,7 @@ EXTRAS = {
     "pgstac": ["api/pgstac/", "catalog_builder/publish/pgstac/"],
     "formats": ["catalog_builder/vectors/"],
     "tiles": ["api/pictures/"],
+    "vectors": ["catalog_builder/vectors/tables/"],
     "zarr": ["catalog_builder/stores/", "catalog_builder/synthetic/stores/"],
 }
 """Where what an extra installs may be imported: beginnings of paths."""

@@ -14,10 +14,11 @@ import typer
 
 from catalog_builder.cli.build import build, export
 from catalog_builder.cli.convert import convert
-from catalog_builder.cli.get import get, preview
 from catalog_builder.cli.look import coverage, info, validate
 from catalog_builder.cli.serve import serve
 from catalog_builder.cli.synthetic import demo, sample
+from catalog_builder.cli.vectors.get import get, preview
+from catalog_builder.cli.vectors.points import points
 from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraError
 
 app = typer.Typer(
@@ -72,5 +73,5 @@ def _root(
 
 
 # In the order in which --help lists them.
-for _verb in (build, info, coverage, preview, serve, export, sample, demo, get, validate, convert):
+for _verb in (build, info, coverage, preview, serve, export, sample, demo, get, points, validate, convert):
     app.command()(_verb)

@@ -17,6 +17,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 CatalogArg = Annotated[
     str, typer.Argument(help="The catalogue: a folder or an s3:// URL.", metavar="CATALOG")
 ]
+Catalog = Annotated[
+    str,
+    typer.Option(
+        "--catalog",
+        help="A catalogue folder, its s3:// URL, or the URL of a tessera-stac API.",
+        envvar="TESSERA_STAC_CATALOG",
+    ),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        help="Read on a Dask cluster, given its scheduler's address (tcp://, tls://) or scheduler file;"
+        " 'local' starts one on this machine."
+    ),
+]
 Years = Annotated[str | None, typer.Option(help="Years to include: '2024', '2017-2020' or '2017,2024'.")]
 Bbox = Annotated[
     str | None,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.place import Overview, Place
-from catalog_builder.pixels.values import Pixels, Quantized, Status
+from catalog_builder.pixels.values import Picked, Pixels, Quantized, Status, Values, has_data
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import ALL_BANDS, N_BANDS
@@ -138,11 +138,56 @@ def read_status(
     if status is not None:
         return status(place, window, meter or Meter())
     found = read_window(place, window, () if is_quantized(place) else (0,), meter=meter)
-    if isinstance(found, Quantized):
-        has_data = np.isfinite(found.scales) & (found.scales > 0)
+    is_data = has_data(found.scales) if isinstance(found, Quantized) else np.isfinite(found.values[..., 0])
+    return np.where(is_data, Status.DATA, Status.NODATA).astype(np.uint8)
+
+
+def read_pixels(
+    place: Place,
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    bands: Sequence[int] = ALL_BANDS,
+    *,
+    meter: Meter | None = None,
+) -> Picked:
+    """Read single pixels, in any order: memory and reads are those of the pixels, not of a window.
+
+    Parameters
+    ----------
+    place
+        Location of the tile-year.
+    rows, cols
+        Int (n,), at full resolution; a pixel may be asked for several times.
+    bands
+        Dimensions, counted from 0, in the order of the result; if empty, only what tells where there is data
+        is read.
+    meter
+        As of :func:`read_window`.
+
+    Returns
+    -------
+    Picked
+        (1, n, bands), and why pixels have no data, as :func:`read_status` returns it.
+
+    Raises
+    ------
+    ArrayError
+        If a ``.npy`` is not the array expected for the tile.
+    StorageError
+        If a file cannot be read, or does not match its item.
+    ValueError
+        If a pixel is outside the raster.
+    """
+    height, width = place.raster.shape
+    if len(rows) and not (rows.min() >= 0 and cols.min() >= 0 and rows.max() < height and cols.max() < width):
+        raise ValueError(f"pixels are not within a raster of {height} x {width}")
+    flat, order = np.unique(rows * width + cols, return_inverse=True)
+    found = CONTAINERS[place.kind].pick(place, flat // width, flat % width, bands, meter or Meter())
+    if isinstance(found.pixels, Quantized):
+        pixels: Pixels = Quantized(found.pixels.codes[:, order], found.pixels.scales[:, order])
     else:
-        has_data = np.isfinite(found.values[:, :, 0])
-    return np.where(has_data, Status.DATA, Status.NODATA).astype(np.uint8)
+        pixels = Values(found.pixels.values[:, order])
+    return Picked(pixels, found.status[order])
 
 
 def cost(place: Place, window: Window, mask: Mask | None = None) -> tuple[int, bool]:

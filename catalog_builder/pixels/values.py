@@ -89,3 +89,22 @@ class Values:
 
 
 type Pixels = Quantized | Values
+
+
+def has_data(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return where scales say that there is data: the rule of all containers, and of conversion.
+
+    A scale that is zero, negative, infinite or NaN is that of a pixel without data.
+    """
+    found: npt.NDArray[np.bool_] = np.isfinite(scales) & (scales > 0)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Some pixels of a tile-year, in the order in which they were asked for."""
+
+    pixels: Pixels
+    """One row of them: (1, n, bands)."""
+    status: npt.NDArray[np.uint8]
+    """uint8 (n,) of :class:`Status`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -21,6 +23,8 @@ _lock = threading.Lock()
 """Held while a client is created: all threads share its connections."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
+
+_CONTENT_RANGE = re.compile(rb"content-range:\s*bytes\s+(\d+)-(\d+)/", re.IGNORECASE)
 
 
 def size(address: str) -> int | None:
@@ -84,6 +88,55 @@ def read_range(address: str, start: int, stop: int | None) -> Range:
     total = response.headers.get("content-range", "").rpartition("/")[2]
     size = int(total) if total.isdecimal() else None
     return Range(response.content, "", str(response.url), status, tag, size)
+
+
+def read_ranges(address: str, ranges: Sequence[tuple[int, int]]) -> tuple[list[bytes], int, str] | None:
+    """Request several ranges [start, stop) in one response.
+
+    Returns
+    -------
+    tuple or None
+        Their bytes, the size of the response, and the file's URL after redirects; None if the server does
+        not give them so: it is asked for one at a time then, which tells why.
+    """
+    wanted = ",".join(f"{start}-{stop - 1}" for start, stop in ranges)
+    try:
+        response = _request("GET", address, headers={"Range": f"bytes={wanted}"}, ranged=True)
+    except StorageError:
+        return None
+    kind = response.headers.get("content-type", "")
+    if response.status_code != 206 or not kind.lower().startswith("multipart/byteranges"):
+        return None
+    parts = sorted(_parts(response.content, kind))
+    starts = [start for start, _ in parts]
+    found = []
+    for start, stop in ranges:
+        first, data = parts[at] if (at := bisect_right(starts, start) - 1) >= 0 else (0, b"")
+        if stop > first + len(data):
+            return None
+        found.append(data[start - first : stop - first])
+    return found, len(response.content), str(response.url)
+
+
+def _parts(body: bytes, kind: str) -> list[tuple[int, bytes]]:
+    """Return where the parts of a ``multipart/byteranges`` begin in the file, and their bytes.
+
+    Their boundary may stand in the bytes, so a part is as long as its header says.
+    """
+    match = re.search(r'boundary="?([^";]+)"?', kind)
+    boundary = f"--{match[1]}".encode() if match else b"--"
+    found, at = [], body.find(boundary)
+    while at >= 0:
+        end = body.find(b"\r\n\r\n", at)
+        said = _CONTENT_RANGE.search(body, at, end) if end > 0 else None
+        if said is None:
+            break
+        start, last = int(said[1]), int(said[2])
+        data = body[end + 4 : end + 5 + last - start]
+        if len(data) == last - start + 1:
+            found.append((start, data))
+        at = body.find(boundary, end + 5 + last - start)
+    return found
 
 
 @cache

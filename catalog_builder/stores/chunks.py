@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -229,11 +229,56 @@ def read_array(
     StorageError
         If a chunk cannot be read or decoded; also if shards are replaced again and again.
     """
-    touched = chunks_touched(layout_of(store, group, name), group, at, wanted)
-    try:
-        _read_chunks(store, group, name, at, touched, out, meter)
-    except FileChangedError:  # what was kept of the store is forgotten
-        _read_chunks(store, group, name, at, touched, out, meter)
+    layout = layout_of(store, group, name)
+    touched = chunks_touched(layout, group, at, wanted)
+
+    def paste(place: tuple[int, int], chunk: npt.NDArray[Any]) -> None:
+        _paste(out, at, layout, place, chunk)
+
+    _read_chunks(store, group, name, at[0], touched, paste, meter)
+
+
+def pick_array(
+    store: OpenStore,
+    group: ZoneGroup,
+    name: str,
+    at: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    out: npt.NDArray[Any],
+    meter: Meter,
+) -> None:
+    """Read single pixels into an array, which keeps what it has of those outside of the group.
+
+    Parameters
+    ----------
+    store, group, name
+        The array.
+    at
+        Time index, and rows and columns (n,) in the group.
+    out
+        (n,) or (n, bands), of the array's type.
+    meter
+        Counts what is read.
+
+    Raises
+    ------
+    StorageError
+        As :func:`read_array`.
+    """
+    time, rows, cols = at
+    layout = layout_of(store, group, name)
+    inside = np.flatnonzero((rows >= 0) & (rows < group.rows) & (cols >= 0) & (cols < group.cols))
+    wide = group.cols // layout.cols + 1
+    number = rows[inside] // layout.rows * wide + cols[inside] // layout.cols
+    order = inside[np.argsort(number, kind="stable")]
+    numbers, first = np.unique(np.sort(number), return_index=True)
+    of = dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(numbers) else {}
+
+    def pick(place: tuple[int, int], chunk: npt.NDArray[Any]) -> None:
+        mine = of[place[0] * wide + place[1]]
+        out[mine] = chunk[rows[mine] - place[0] * layout.rows, cols[mine] - place[1] * layout.cols]
+
+    touched = [divmod(int(n), wide) for n in numbers]
+    _read_chunks(store, group, name, time, touched, pick, meter)
 
 
 def chunks_touched(
@@ -252,28 +297,43 @@ def _read_chunks(
     store: OpenStore,
     group: ZoneGroup,
     name: str,
-    at: tuple[int, int, int],
+    time: int,
     touched: list[tuple[int, int]],
-    out: npt.NDArray[Any],
+    take: Callable[[tuple[int, int], npt.NDArray[Any]], None],
     meter: Meter,
 ) -> None:
-    """Copy chunks into a window: those that are kept, and the others read together."""
+    """Give chunks to a function: those that are kept, and the others read together."""
+    try:
+        _take_chunks(store, group, name, time, touched, take, meter)
+    except FileChangedError:  # what was kept of the store is forgotten
+        _take_chunks(store, group, name, time, touched, take, meter)
+
+
+def _take_chunks(
+    store: OpenStore,
+    group: ZoneGroup,
+    name: str,
+    time: int,
+    touched: list[tuple[int, int]],
+    take: Callable[[tuple[int, int], npt.NDArray[Any]], None],
+    meter: Meter,
+) -> None:
     layout, folder = layout_of(store, group, name), CHUNKS.folder
     # among processes a row of chunks at a time, so that none waits for one that waits for it
     rows = [list(row) for _, row in groupby(touched, key=itemgetter(0))] if folder else [touched]
     for row in filter(None, rows):
-        first = _key(store, group, name, at[0], row[0])
+        first = _key(store, group, name, time, row[0])
         with CHUNKS.reading(first), folder.reading(first) if folder else nullcontext():
             missing = []
             for place in row:
-                chunk = CHUNKS.get(_key(store, group, name, at[0], place))
+                chunk = CHUNKS.get(_key(store, group, name, time, place))
                 if chunk is None:
                     missing.append(place)
                 else:
-                    _paste(out, at, layout, place, chunk)
+                    take(place, chunk)
             for part in _rectangles(missing, AT_ONCE // (layout.rows * layout.cols * layout.item)):
-                for place, chunk in _read(store, group, name, at[0], layout, part, meter):
-                    _paste(out, at, layout, place, chunk)
+                for place, chunk in _read(store, group, name, time, layout, part, meter):
+                    take(place, chunk)
 
 
 def _key(store: OpenStore, group: ZoneGroup, name: str, time: int, place: tuple[int, int]) -> _Key:

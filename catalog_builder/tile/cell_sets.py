@@ -60,6 +60,15 @@ def from_mask(rows: npt.NDArray[np.bool_], cols: npt.NDArray[np.bool_]) -> Runs:
     )
 
 
+def from_cells(cells: grid.Cells) -> Runs:
+    """Return distinct cells (row * 3600 + column, in any order) as runs."""
+    row, col = grid.rows_cols(np.unique(cells).astype(np.int64))
+    number = row * _ROW + col
+    starts = np.flatnonzero(np.diff(number, prepend=-2) > 1)
+    ends = np.append(starts[1:], len(number)) - 1
+    return _from_spans(number[starts], number[ends]) if len(number) else _from_spans(number, number)
+
+
 def _from_spans(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> Runs:
     return Runs(
         (first // _ROW).astype(np.int32), (first % _ROW).astype(np.int32), (last % _ROW).astype(np.int32)

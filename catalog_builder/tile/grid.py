@@ -222,6 +222,18 @@ def cells(row: IntArray, col: IntArray) -> Cells:
     return cell
 
 
+def cells_containing(lon: FloatArray, lat: FloatArray) -> Cells:
+    """Return the cells of points, as :meth:`TileId.containing` has them; -1 for what is not on the globe.
+
+    >>> cells_containing(np.array([0.1, np.nan]), np.array([52.0, 0.0]))
+    array([5113801,      -1], dtype=int32)
+    """
+    row = np.minimum(np.searchsorted(LAT_EDGES, lat, side="right") - 1, N_ROWS - 1)
+    col = np.minimum(np.searchsorted(LON_EDGES, lon, side="right") - 1, N_COLS - 1)
+    on_globe = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)  # also rejects NaN
+    return np.where(on_globe, cells(row, col), -1).astype(np.int32)
+
+
 def rows_cols[T: np.integer](cell: npt.NDArray[T]) -> tuple[npt.NDArray[T], npt.NDArray[T]]:
     """Return rows and columns of cells; dtype as given.
 

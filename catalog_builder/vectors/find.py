@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from itertools import batched
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import shapely
 from shapely.geometry.base import BaseGeometry
@@ -13,12 +17,25 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder import storage
 from catalog_builder.errors import CatalogError, DatasetError, GridError
 from catalog_builder.pixels.place import Place, place_of
+from catalog_builder.tile import grid
+from catalog_builder.tile.cell_sets import from_cells
+from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.datasets import dataset as dataset_named
-from catalog_builder.tile.grid import TileId
+from catalog_builder.tile.grid import Cells, TileId
+from catalog_builder.tile.years import FIRST_YEAR
+
+if TYPE_CHECKING:
+    from pystac_client import Client
+
+    from catalog_builder.catalog.index.search.pages import Row
 
 _HERE = "catalog:"
 """Placeholder for the catalogue's URL in hrefs of a folder's items."""
+_PAGE = 5000
+"""Items that are rendered together."""
+_IDS = 500
+"""Ids of one search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +104,119 @@ def _of_collection(collection: str) -> Dataset | None:
     return found if found.collection_id == collection else None
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a catalogue has of some cells in some years."""
+
+    dataset: Dataset
+    years: tuple[int, ...]
+    """Those that were asked for, or all of the collection."""
+    tile_years: Mapping[tuple[int, int], TileYear | str]
+    """By cell and year: where the pixels are, or why they cannot be read."""
+    cells: frozenset[int]
+    """Cells that are listed in any year, whichever were asked for."""
+
+
+def find_cells(
+    catalog: str, cells: Cells, years: Collection[int] | None = None, name: str | None = None
+) -> Listed:
+    """Return what a catalogue has of some cells, in few requests however many they are.
+
+    Parameters
+    ----------
+    catalog
+        A catalogue folder, its s3 URL, or the http(s) URL of a tessera-stac API.
+    cells
+        Cell numbers, see :func:`catalog_builder.tile.grid.cells`.
+    years
+        Years to include; None: all of the collection.
+    name
+        A dataset's directory name or collection id; None: the only one, or the first real one.
+
+    Raises
+    ------
+    CatalogError
+        If there is no catalogue, or the URL does not respond as an API.
+    DatasetError
+        If the catalogue does not have the dataset.
+    """
+    of = _cells_from_api if storage.scheme(catalog) in ("http", "https") else _cells_from_catalog
+    return of(catalog, np.unique(cells), None if years is None else tuple(sorted(set(years))), name)
+
+
 # ---------------------------------------------------------------------------------------- catalogue
+
+
+class _Folder:
+    """A collection of a catalogue folder, whose items are rendered from its index."""
+
+    def __init__(self, catalog: str, name: str | None) -> None:
+        from catalog_builder.catalog.open import open_index
+        from catalog_builder.item.item import item_template
+        from catalog_builder.item.template import JsonRenderer
+
+        self.index = open_index(catalog)
+        self.record = self.index.collections[_choose(self.index.collections, name).collection_id]
+        record = self.record
+        self._catalog, self._root = catalog, record.source_root.rstrip("/")
+        self._lane = f"{_HERE}/source/{record.dataset.directory}/"
+        template = item_template(record.dataset, record.addresses, _HERE, record.grid)
+        self._renderer = JsonRenderer(template)
+
+    def address(self, href: str) -> str:
+        """Return the path or URL of an href of its items."""
+        if href.startswith(self._lane):
+            return f"{self._root}/{href.removeprefix(self._lane)}"
+        if href.startswith(f"{_HERE}/data/"):
+            return storage.join(self._catalog, href.removeprefix(f"{_HERE}/data/"))
+        return href
+
+    def items(self, runs: Runs, years: Collection[int] | None) -> Iterator[Mapping[str, Any]]:
+        """Yield the items of cells, in the order of the catalogue."""
+        from catalog_builder.catalog.index.search.item_rows import item_texts
+
+        for page in self._pages(runs, years):
+            yield from map(orjson.loads, item_texts(page, self.record, self._renderer))
+
+    def cells(self, runs: Runs) -> frozenset[int]:
+        """Return which cells are listed in any year."""
+        from catalog_builder.catalog.index.keys import rows_cols
+
+        found: set[int] = set()
+        for page in self._pages(runs, None):
+            keys = np.array([row[0] for row in page], np.int64)
+            found.update(grid.cells(*rows_cols(keys)).tolist())
+        return frozenset(found)
+
+    def _pages(self, runs: Runs, years: Collection[int] | None) -> Iterator[list[Row]]:
+        from catalog_builder.catalog.index.search.selection import Selection
+
+        wanted = None if years is None else sorted(set(self.record.years) & set(years))
+        selection = Selection([self.record.ordinal], years=wanted, runs=runs)
+        after = None
+        while page := self.index.page(selection, _PAGE, after):
+            yield page
+            after = page[-1][0]
+
+
+def _cells_from_catalog(
+    catalog: str, cells: Cells, years: tuple[int, ...] | None, name: str | None
+) -> Listed:
+    folder = _Folder(catalog, name)
+    found = _by_cell(folder.items(from_cells(cells), years), folder.record.dataset, folder.address)
+    seen = {cell for cell, _ in found}
+    others = np.array([c for c in cells.tolist() if c not in seen], np.int32)
+    listed = folder.cells(from_cells(others)) if len(others) else frozenset()
+    return Listed(folder.record.dataset, years or tuple(folder.record.years), found, listed | seen)
 
 
 def _from_catalog(
     catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
-    from catalog_builder.catalog.index.search.item_rows import item_texts
-    from catalog_builder.catalog.index.search.selection import Selection
-    from catalog_builder.catalog.open import open_index
-    from catalog_builder.item.item import item_template
-    from catalog_builder.item.template import JsonRenderer
     from catalog_builder.tile.cover import cover
 
-    index = open_index(catalog)
-    record = index.collections[_choose(index.collections, name).collection_id]
-    wanted = sorted(set(record.years) & years) if years is not None else None
-    selection = Selection([record.ordinal], years=wanted, runs=cover(region))
-    renderer = JsonRenderer(item_template(record.dataset, record.addresses, _HERE, record.grid))
-    lane = f"{_HERE}/source/{record.dataset.directory}/"
-    root = record.source_root.rstrip("/")
-
-    def address(href: str) -> str:
-        if href.startswith(lane):
-            return f"{root}/{href.removeprefix(lane)}"
-        if href.startswith(f"{_HERE}/data/"):
-            return storage.join(catalog, href.removeprefix(f"{_HERE}/data/"))
-        return href
-
-    texts = item_texts(index.page(selection, 10_000_000), record, renderer)
-    return _readable(map(orjson.loads, texts), record.dataset, address)
+    folder = _Folder(catalog, name)
+    return _readable(folder.items(cover(region), years), folder.record.dataset, folder.address)
 
 
 # ---------------------------------------------------------------------------------------------- API
@@ -125,13 +225,8 @@ def _from_catalog(
 def _from_api(
     url: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
 ) -> list[TileYear]:
-    import pystac_client
-    from pystac_client import Client
-
-    try:
-        client = Client.open(url)
-        chosen = _choose([c.id for c in client.get_collections()], name)
-        when = f"{min(years)}-01-01T00:00:00Z/{max(years)}-12-31T23:59:59Z" if years else None
+    when = f"{min(years)}-01-01T00:00:00Z/{max(years)}-12-31T23:59:59Z" if years else None
+    with _client(url, name) as (client, chosen, _):
         search = client.search(
             collections=[chosen.collection_id],
             intersects=shapely.geometry.mapping(region),
@@ -143,11 +238,46 @@ def _from_api(
             for item in search.items_as_dicts()
             if years is None or item["properties"].get("tessera:year") in years
         ]
+    return _readable(items, chosen, lambda href: href)
+
+
+def _cells_from_api(url: str, cells: Cells, years: tuple[int, ...] | None, name: str | None) -> Listed:
+    with _client(url, name) as (client, chosen, has):
+
+        def items(of: Iterable[int], in_years: Iterable[int]) -> Iterator[Mapping[str, Any]]:
+            wanted = sorted(set(in_years) & set(has))
+            names = (TileId.from_cell(cell).name for cell in of)
+            ids = (f"{tile}_{year}" for tile in names for year in wanted)
+            for batch in batched(ids, _IDS):
+                search = client.search(collections=[chosen.collection_id], ids=list(batch), limit=_IDS)
+                yield from search.items_as_dicts()
+
+        found = _by_cell(items(cells.tolist(), years or has), chosen, lambda href: href)
+        seen = {cell for cell, _ in found}
+        others = [c for c in cells.tolist() if c not in seen]
+        elsewhen = set(has) - set(years or has)
+        seen |= {_tile_of(item)[0].cell for item in items(others, elsewhen)}
+    return Listed(chosen, years or has, found, frozenset(seen))
+
+
+@contextmanager
+def _client(url: str, name: str | None) -> Iterator[tuple[Client, Dataset, tuple[int, ...]]]:
+    """Yield a client of an API, the dataset, and the years that its collection spans."""
+    import pystac_client
+    from pystac_client import Client
+
+    try:
+        client = Client.open(url)
+        collections = {c.id: c for c in client.get_collections()}
+        chosen = _choose(collections, name)
+        start, end = collections[chosen.collection_id].extent.temporal.intervals[0]
+        first = start.year if start else FIRST_YEAR
+        last = (end or datetime.now(UTC)).year
+        yield client, chosen, tuple(range(first, last + 1))
     except (pystac_client.exceptions.APIError, OSError, KeyError) as error:
         raise CatalogError(
             f"{url}: does not respond as a STAC API: {' '.join(str(error).split())[:300]}"
         ) from error
-    return _readable(items, chosen, lambda href: href)
 
 
 # --------------------------------------------------------------------------------------------- items
@@ -164,13 +294,29 @@ def _readable(
     return found
 
 
-def _tile_year(item: Mapping[str, Any], dataset: Dataset, address: Callable[[str], str]) -> TileYear | None:
-    """Return where an item's pixels are; None if it has none to read."""
+def _by_cell(
+    items: Iterable[Mapping[str, Any]], dataset: Dataset, address: Callable[[str], str]
+) -> dict[tuple[int, int], TileYear | str]:
+    """Return items by cell and year: where their pixels are, or why those cannot be read."""
+    found: dict[tuple[int, int], TileYear | str] = {}
+    for item in items:
+        tile, year = _tile_of(item)
+        found[tile.cell, year] = _tile_year(item, dataset, address) or (
+            f"{item['id']} is listed, but its pixels cannot be read in place (it has"
+            f" {', '.join(sorted(item['assets'])) or 'no assets'}): convert it first"
+        )
+    return found
+
+
+def _tile_of(item: Mapping[str, Any]) -> tuple[TileId, int]:
     name, _, year = str(item["id"]).rpartition("_")
-    place = place_of(item, address)
-    if place is None:
-        return None
     try:
-        return TileYear(item["id"], dataset, TileId.from_name(name), int(year), place)
+        return TileId.from_name(name), int(year)
     except (GridError, ValueError) as error:
         raise CatalogError(f"item {item['id']}: not a tessera-stac item ({error})") from error
+
+
+def _tile_year(item: Mapping[str, Any], dataset: Dataset, address: Callable[[str], str]) -> TileYear | None:
+    """Return where an item's pixels are; None if it has none to read."""
+    place = place_of(item, address)
+    return None if place is None else TileYear(item["id"], dataset, *_tile_of(item), place)

@@ -23,6 +23,7 @@ from catalog_builder.pixels.read import (
     is_drawable,
     is_quantized,
     overview,
+    read_pixels,
     read_status,
     read_window,
 )
@@ -83,6 +84,26 @@ def test_masks_and_bands(files: Files, placed: Placed, container: str, where: st
         assert (found.codes[~mask] == -128).all()
     rows, cols = np.nonzero(mask)
     assert same(found.at(rows, cols), expected[mask])
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_single_pixels(files: Files, placed: Placed, container: str, where: str) -> None:
+    """In the order in which they were asked for, repeated ones too, with the reason where there is none."""
+    rng, place = np.random.default_rng(5), placed(container, where)
+    rows, cols = rng.integers(0, HEIGHT, 500), rng.integers(0, WIDTH, 500)
+    rows[:3], cols[:3] = [HEIGHT - 1, 0, 0], [WIDTH - 1, 0, 0]
+    bands = (127, 0, 5)
+    found, status = read_pixels(place, rows, cols, bands), read_status(placed(container, "local"))
+    expected = files.values(container)[rows, cols]
+    assert same(found.pixels.dequantized()[0], expected[:, list(bands)])
+    assert np.array_equal(found.status, status[rows, cols])
+    assert same(read_pixels(place, rows, cols).pixels.dequantized()[0], expected)
+    alone = read_pixels(place, rows, cols, ())
+    assert alone.pixels.dequantized().shape == (1, 500, 0)
+    assert np.array_equal(alone.status, status[rows, cols])
+    with pytest.raises(ValueError, match="not within a raster"):
+        read_pixels(place, rows, cols + 1)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

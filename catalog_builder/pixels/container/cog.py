@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from catalog_builder.errors import StorageError
 from catalog_builder.pixels.place import Overview, Place
-from catalog_builder.pixels.values import NODATA_CODE, Quantized, Values
+from catalog_builder.pixels.values import NODATA_CODE, Picked, Quantized, Status, Values, has_data
 from catalog_builder.pixels.window import Mask, Window, blocks, paste
 from catalog_builder.raster.gdal import gdal_environment, gdal_path
 from catalog_builder.raster.vrt import VrtSource
@@ -25,6 +25,7 @@ from catalog_builder.tile.grid import Raster
 if TYPE_CHECKING:
     import rasterio
 
+Indices = npt.NDArray[np.int64]
 BLOCK_PIXELS = 128
 """Rows and columns of a block of the COGs that conversion makes, if nothing else is asked for."""
 FULL = 0.76
@@ -49,6 +50,23 @@ def read_values(
     """Read a window of float32 values; see :func:`catalog_builder.pixels.read.read_window`."""
     numbers = [b + 1 for b in bands]
     return Values(_read(place.main, place.raster, numbers, _NAN, window, mask, level, meter, place.size))
+
+
+def pick_pair(place: Place, rows: Indices, cols: Indices, bands: Sequence[int], meter: Meter) -> Picked:
+    """Read single pixels of a pair; see :func:`catalog_builder.pixels.read.read_pixels`."""
+    numbers = [b + 1 for b in bands]
+    codes = _pick(place.main, place.raster, numbers, np.int8(NODATA_CODE), rows, cols, meter, place.size)
+    scales = _pick(place.scales or "", place.raster, [1], _NAN, rows, cols, meter, place.scales_size)[..., 0]
+    status = np.where(has_data(scales[0]), Status.DATA, Status.NODATA).astype(np.uint8)
+    return Picked(Quantized(codes, scales), status)
+
+
+def pick_values(place: Place, rows: Indices, cols: Indices, bands: Sequence[int], meter: Meter) -> Picked:
+    """Read single pixels of float32 values; see :func:`catalog_builder.pixels.read.read_pixels`."""
+    numbers = [b + 1 for b in bands]
+    found = _pick(place.main, place.raster, numbers or [1], _NAN, rows, cols, meter, place.size)
+    status = np.where(np.isfinite(found[0, :, 0]), Status.DATA, Status.NODATA).astype(np.uint8)
+    return Picked(Values(found if numbers else found[:, :, :0]), status)
 
 
 def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
@@ -121,12 +139,7 @@ def _read(
     with _opened(address, level) as (ds, found):
         if found != level:
             raise StorageError(f"{address}: has {found} overviews, expected {level}")
-        if (not level and ds.shape != raster.shape) or ds.dtypes[0] != nodata.dtype.name:
-            raise StorageError(
-                f"{address}: expected {nodata.dtype} {raster.shape}, found {ds.dtypes[0]} {ds.shape}"
-            )
-        if ds.count < max(numbers):
-            raise StorageError(f"{address}: has {ds.count} bands, expected {max(numbers)}")
+        _require(ds, address, ds.shape if level else raster.shape, numbers, nodata)
         per_pixel = size * FULL / (raster.height * raster.width) * len(numbers) / ds.count if size else 0.0
         for w in blocks(window, mask, ds.block_shapes[0], ds.shape):
             data = ds.read(numbers, window=_raster_window(w))
@@ -134,6 +147,47 @@ def _read(
             meter.add(round(w.height * w.width * per_pixel))
     out[~mask] = nodata
     return out
+
+
+def _pick(
+    address: str,
+    raster: Raster,
+    numbers: list[int],
+    nodata: np.generic,
+    rows: Indices,
+    cols: Indices,
+    meter: Meter,
+    size: int | None,
+) -> npt.NDArray[Any]:
+    """Read bands (from 1) of single pixels: (1, n, bands). Each block that holds some is read once."""
+    out = np.full((1, len(rows), len(numbers)), nodata, dtype=nodata.dtype)
+    if not numbers or not len(rows):
+        return out
+    with _opened(address, 0) as (ds, _):
+        _require(ds, address, raster.shape, numbers, nodata)
+        per_pixel = size * FULL / (raster.height * raster.width) * len(numbers) / ds.count if size else 0.0
+        height, width = ds.block_shapes[0]
+        number = rows // height * (raster.width // width + 1) + cols // width
+        order = np.argsort(number, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+            top, left = int(rows[at].min()), int(cols[at].min())  # of the block, what is needed
+            window = Window(top, left, int(rows[at].max()) - top + 1, int(cols[at].max()) - left + 1)
+            data = ds.read(numbers, window=_raster_window(window))
+            out[0, at] = data[:, rows[at] - top, cols[at] - left].T
+            high = min(height, raster.height - top // height * height)
+            wide = min(width, raster.width - left // width * width)
+            meter.add(round(high * wide * per_pixel))
+    return out
+
+
+def _require(
+    ds: rasterio.DatasetReader, address: str, shape: tuple[int, int], numbers: list[int], nodata: np.generic
+) -> None:
+    """Reject a raster of another shape or type, or without some bands."""
+    if ds.shape != shape or ds.dtypes[0] != nodata.dtype.name:
+        raise StorageError(f"{address}: expected {nodata.dtype} {shape}, found {ds.dtypes[0]} {ds.shape}")
+    if ds.count < max(numbers):
+        raise StorageError(f"{address}: has {ds.count} bands, expected {max(numbers)}")
 
 
 @contextmanager

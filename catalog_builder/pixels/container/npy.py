@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from catalog_builder import storage
 from catalog_builder.pixels.place import Overview, Place
-from catalog_builder.pixels.values import Quantized
+from catalog_builder.pixels.values import Picked, Quantized, Status, has_data
 from catalog_builder.pixels.window import Mask, Window, byte_ranges, scatter
 from catalog_builder.raster.npy import NPY_HEADER, ArrayHeader, header_size, read_header
 from catalog_builder.tile.files import N_BANDS
 
 CONNECTIONS = 8
+PICK_GAP = 4096
+"""Bytes between two pixels that are rather read than asked around, where a request may hold many ranges."""
 
 
 def read(
@@ -37,6 +39,25 @@ def read(
     if not bands or list(bands) == list(range(N_BANDS)):
         return found
     return Quantized(found.codes[:, :, list(bands)], found.scales)
+
+
+def pick(
+    place: Place,
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    bands: Sequence[int],
+    meter: storage.Meter,
+) -> Picked:
+    """Read single pixels; see :func:`catalog_builder.pixels.read.read_pixels`."""
+    shape, flat = place.raster.shape, rows * place.raster.width + cols
+    found = Quantized.empty((1, len(flat)), N_BANDS if bands else 0)
+    _pick(found.scales[0], place.scales or "", shape, flat, meter)
+    status = np.where(has_data(found.scales[0]), Status.DATA, Status.NODATA).astype(np.uint8)
+    if bands:
+        _pick(found.codes[0], place.main, (*shape, N_BANDS), flat, meter)
+        if list(bands) != list(range(N_BANDS)):
+            found = Quantized(found.codes[:, :, list(bands)], found.scales)
+    return Picked(found, status)
 
 
 def cost(place: Place, window: Window, mask: Mask) -> tuple[int, bool]:
@@ -106,3 +127,40 @@ def _fill(
         else:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
                 place(pool.map(fetch, ranges))
+
+
+def _pick(
+    out: npt.NDArray[Any],
+    address: str,
+    shape: tuple[int, ...],
+    flat: npt.NDArray[np.int64],
+    meter: storage.Meter,
+) -> None:
+    """Fill an array (n, ...) with pixels of the array of a whole tile, by their ascending numbers."""
+    if not len(flat):
+        return
+    item = out.dtype.itemsize * (shape[2] if len(shape) == 3 else 1)
+    first = np.flatnonzero(np.diff(flat, prepend=-PICK_GAP) > max(1, PICK_GAP // item))
+    last = np.append(first[1:], len(flat))
+    with storage.open_ranged(address, meter) as file:
+
+        def ranges(offset: int) -> list[tuple[int, int]]:
+            starts, stops = flat[first] * item + offset, (flat[last - 1] + 1) * item + offset
+            return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+        if file.size is None:  # the header that nearly all arrays have comes with the pixels, in one request
+            start, *parts = file.read_many([(0, NPY_HEADER), *ranges(NPY_HEADER)])
+            header = read_header(start, address) if header_size(start) == NPY_HEADER else None
+        else:
+            parts, header = [], None
+        if header is None:
+            header = read_array_header(file, address)
+            header.require(out.dtype, shape)
+            parts = file.read_many(ranges(header.offset))
+        header.require(out.dtype, shape)
+    for at, to, data in zip(first.tolist(), last.tolist(), parts, strict=True):
+        pixels = np.frombuffer(data, header.dtype)
+        if to - at == 1:
+            out[at] = pixels if len(shape) == 3 else pixels[0]
+        else:
+            out[at:to] = pixels.reshape(-1, *shape[2:])[flat[at:to] - flat[at]]

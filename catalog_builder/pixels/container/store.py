@@ -14,7 +14,7 @@ import numpy.typing as npt
 from catalog_builder import storage
 from catalog_builder.errors import StoreError
 from catalog_builder.pixels.place import Overview, Place, StoreWindow
-from catalog_builder.pixels.values import Quantized, Status
+from catalog_builder.pixels.values import Picked, Quantized, Status
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import N_BANDS
@@ -58,20 +58,58 @@ def status(place: Place, window: Window, meter: Meter) -> npt.NDArray[np.uint8]:
     Where a scale that was never written is infinite, NaN is water by the landmask, unless the store says that
     no landmask was used (geotessera 0.11, ``zarr.py``). Otherwise NaN is what was not embedded.
     """
-    from catalog_builder.stores.chunks import layout_of, read_array
+    from catalog_builder.stores.chunks import read_array
 
     opened, group, at = _found(place, window)
     scales = np.full(window.shape, np.nan, np.float32)
     read_array(opened, group, "scales", at, np.ones(window.shape, np.bool_), scales, meter)
+    rows, cols = np.arange(window.height) + at[1], np.arange(window.width) + at[2]
+    return _status(opened, group, scales, rows[:, None], cols[None, :])
+
+
+def pick(
+    place: Place,
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    bands: Sequence[int],
+    meter: Meter,
+) -> Picked:
+    """Read single pixels; see :func:`catalog_builder.pixels.read.read_pixels`. Each chunk is read once."""
+    from catalog_builder.stores.chunks import pick_array
+
+    opened, group, (time, top, left) = _found(place, Window(0, 0, 1, 1))
+    rows, cols = rows + top, cols + left
+    pixels = Quantized.empty((1, len(rows)), N_BANDS if bands else 0)
+    pick_array(opened, group, "scales", (time, rows, cols), pixels.scales[0], meter)
+    found = _status(opened, group, pixels.scales[0], rows, cols)
+    pixels.scales[~np.isfinite(pixels.scales)] = np.nan
+    if bands:
+        wanted = np.isfinite(pixels.scales[0])
+        codes = pixels.codes[0, wanted]
+        pick_array(opened, group, "embeddings", (time, rows[wanted], cols[wanted]), codes, meter)
+        pixels.codes[0, wanted] = codes
+        if list(bands) != list(range(N_BANDS)):
+            pixels = Quantized(pixels.codes[:, :, list(bands)], pixels.scales)
+    return Picked(pixels, found)
+
+
+def _status(
+    opened: OpenStore,
+    group: ZoneGroup,
+    scales: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+) -> npt.NDArray[np.uint8]:
+    """Return the :class:`Status` of pixels with some scales, at rows and columns of a group."""
+    from catalog_builder.stores.chunks import layout_of
+
     is_masked = layout_of(opened, group, "scales").unwritten == np.inf
     is_masked &= bool(opened.attributes.get("geoemb:landmask", True))
-    found = np.full(window.shape, Status.DATA, np.uint8)
+    found = np.full(scales.shape, Status.DATA, np.uint8)
     found[scales <= 0] = Status.NODATA
     found[np.isnan(scales)] = Status.WATER if is_masked else Status.NODATA
     found[np.isinf(scales)] = Status.UNFILLED
-    rows, cols = np.arange(window.height) + at[1], np.arange(window.width) + at[2]
-    found[(rows < 0) | (rows >= group.rows)] = Status.OUTSIDE
-    found[:, (cols < 0) | (cols >= group.cols)] = Status.OUTSIDE
+    found[(rows < 0) | (rows >= group.rows) | (cols < 0) | (cols >= group.cols)] = Status.OUTSIDE
     return found
 
 

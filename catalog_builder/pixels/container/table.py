@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from catalog_builder.pixels.container import cog, npy, store
 from catalog_builder.pixels.place import ContainerKind, Overview, Place, published_arrays
-from catalog_builder.pixels.values import Pixels
+from catalog_builder.pixels.values import Picked, Pixels
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.raster.vrt import VrtSource
 from catalog_builder.storage import Meter
 from catalog_builder.tile.grid import TileId
+
+Indices = npt.NDArray[np.int64]
+"""Rows or columns of pixels, (n,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Container:
 
     read: Callable[[Place, Window, Mask, Sequence[int], int, Meter], Pixels]
     """``read(place, window, mask, bands, level, meter)``: pixels of a window, no data outside the mask."""
+    pick: Callable[[Place, Indices, Indices, Sequence[int], Meter], Picked]
+    """``pick(place, rows, cols, bands, meter)``: single pixels, distinct and row by row."""
     cost: Callable[[Place, Window, Mask], tuple[int, bool]]
     """``cost(place, window, mask)``: the bytes that takes, and whether that is exact."""
     overview: Callable[[Place, int], Overview]
@@ -45,12 +50,20 @@ class Container:
 
 CONTAINERS: dict[ContainerKind, Container] = {
     "npy": Container(
-        npy.read, npy.cost, npy.overview, True, npy.is_drawable, below=published_arrays, is_arrays=True
+        npy.read,
+        npy.pick,
+        npy.cost,
+        npy.overview,
+        True,
+        npy.is_drawable,
+        below=published_arrays,
+        is_arrays=True,
     ),
-    "cog": Container(cog.read_pair, cog.cost, cog.overview, True, sources=cog.sources),
-    "float": Container(cog.read_values, cog.cost, cog.overview, False, sources=cog.sources),
+    "cog": Container(cog.read_pair, cog.pick_pair, cog.cost, cog.overview, True, sources=cog.sources),
+    "float": Container(cog.read_values, cog.pick_values, cog.cost, cog.overview, False, sources=cog.sources),
     "store": Container(
         store.read,
+        store.pick,
         store.cost,
         store.overview,
         True,

@@ -102,7 +102,7 @@ def get(
 ) -> None:
     """Fetch the embeddings of a region: reads only the bytes it needs, clips and mosaics them."""
     from catalog_builder import console
-    from catalog_builder.cli.get_options import options_from, report_data, report_text
+    from catalog_builder.cli.vectors.get_options import options_from, report_data, report_text
     from catalog_builder.vectors.run import get as run
 
     chosen = frozenset({year}) if year is not None else parse_years(years)

@@ -1,0 +1,1 @@
+"""The commands that give pixels: regions, points, polygons, previews."""

@@ -1,0 +1,1 @@
+"""Tables: points and polygons from files of many formats, and vectors into tables."""

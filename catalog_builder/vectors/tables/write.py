@@ -1,0 +1,224 @@
+"""Tables of vectors as files: Parquet and GeoParquet, Arrow, CSV, and .npy with its rows in a CSV beside it.
+
+Rows come in batches of one schema, so that memory does not grow with the file, and a file appears when it is
+complete. What was written can be read again, batch by batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.storage import write_atomic
+
+TableFormat = Literal["parquet", "arrow", "csv", "npy"]
+FORMATS: dict[str, TableFormat] = {
+    ".parquet": "parquet",
+    ".geoparquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".csv": "csv",
+    ".npy": "npy",
+}
+"""By what a file's name ends with."""
+VECTOR = "embedding"
+"""Name of the column of vectors, a fixed-size list."""
+Write = Callable[[pa.RecordBatch], None]
+
+
+def format_of(out: Path) -> TableFormat:
+    """Return the format that a file's name says.
+
+    Raises
+    ------
+    QueryError
+        If it says none.
+    """
+    found = FORMATS.get(out.suffix.lower())
+    if found is None:
+        raise QueryError(f"{out}: expected a name that ends with {', '.join(FORMATS)}")
+    return found
+
+
+def rows_of_npy(out: Path) -> Path:
+    """Return the file of the rows of a ``.npy``: everything but the vectors, in the same order."""
+    return out.with_suffix(".rows.csv")
+
+
+def files_of(out: Path) -> list[Path]:
+    """Return the files of a table."""
+    return [out, rows_of_npy(out)] if format_of(out) == "npy" else [out]
+
+
+@contextmanager
+def table_writer(out: Path, schema: pa.Schema, rows: int) -> Iterator[Write]:
+    """Yield a function that appends a batch to a file, which appears at the end.
+
+    Parameters
+    ----------
+    out
+        Path; its ending says the format.
+    schema
+        Of all batches.
+    rows
+        Of all batches.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; an existing file is unchanged.
+    """
+    kind = format_of(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            paths = [stack.enter_context(write_atomic(path)) for path in files_of(out)]
+            if kind == "npy":
+                yield stack.enter_context(_npy(paths[0], paths[1], schema, rows))
+            else:
+                yield stack.enter_context(_arrow(paths[0], schema, kind))
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written: {error}") from error
+
+
+@contextmanager
+def _arrow(path: Path, schema: pa.Schema, kind: TableFormat) -> Iterator[Write]:
+    """Yield the writer of a format that pyarrow writes."""
+    writer: Any
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        texts = [f.name for f in schema if not _is_number(f.type)]
+        writer = parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
+    elif kind == "arrow":
+        from pyarrow import ipc
+
+        writer = ipc.new_file(path, schema)
+    else:
+        from pyarrow import csv
+
+        writer = csv.CSVWriter(path, schema)
+    with writer:
+        yield writer.write_batch
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_floating(kind) or pa.types.is_binary(kind) or pa.types.is_int8(kind))
+
+
+@contextmanager
+def _npy(path: Path, beside: Path, schema: pa.Schema, rows: int) -> Iterator[Write]:
+    """Yield the writer of an array and of its rows."""
+    kind = schema.field(VECTOR).type
+    array = np.lib.format.open_memmap(
+        path, mode="w+", dtype=kind.value_type.to_pandas_dtype(), shape=(rows, kind.list_size)
+    )
+    at = 0
+
+    def write(batch: pa.RecordBatch) -> None:
+        nonlocal at
+        array[at : at + len(batch)] = dense(batch[VECTOR])
+        at += len(batch)
+        write_rows(batch.drop_columns([VECTOR]))
+
+    number = schema.get_field_index(VECTOR)
+    with _arrow(beside, schema.remove(number), "csv") as write_rows:
+        yield write
+    array.flush()
+
+
+def dense(column: pa.FixedSizeListArray) -> npt.NDArray[Any]:
+    """Return lists as an array (n, bands): NaN, or -128 in int8, where there is none."""
+    bands = column.type.list_size
+    start = column.offset * bands
+    found: npt.NDArray[Any] = column.values.to_numpy(zero_copy_only=False)[
+        start : start + len(column) * bands
+    ]
+    found = found.reshape(len(column), bands)
+    if column.null_count:
+        found = found.copy()
+        found[column.is_null().to_numpy(zero_copy_only=False)] = -128 if found.dtype == np.int8 else np.nan
+    return found
+
+
+def read_batches(out: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield what :func:`table_writer` wrote, with at most so many rows in a batch.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be read, or has other columns.
+    """
+    try:
+        for batch in _batches(out, schema, rows):
+            yield batch.select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise StorageError(f"{out}: cannot be read again: {' '.join(str(error).split())[:200]}") from error
+
+
+def _batches(out: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    kind = format_of(out)
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(out) as file:
+            yield from file.iter_batches(rows)
+    elif kind == "arrow":
+        from pyarrow import ipc
+
+        with pa.memory_map(str(out)) as mapped:
+            reader = ipc.open_file(mapped)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i)
+    elif kind == "csv":
+        yield from _csv_batches(out, schema)
+    else:
+        array, at = np.load(out, mmap_mode="r", allow_pickle=False), 0
+        number = schema.get_field_index(VECTOR)
+        for batch in _csv_batches(rows_of_npy(out), schema.remove(number)):
+            part = np.array(array[at : at + len(batch)])
+            at += len(batch)
+            is_null = np.asarray(
+                (part == -128).all(axis=1) if part.dtype == np.int8 else np.isnan(part[:, 0])
+            )
+            vectors = lists(part, ~is_null)
+            yield pa.RecordBatch.from_arrays(
+                [*batch.columns[:number], vectors, *batch.columns[number:]], names=schema.names
+            )
+
+
+def _csv_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    from pyarrow import csv
+
+    # a column of text keeps its empty texts: a null is written without quotes
+    convert = csv.ConvertOptions(
+        column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    with csv.open_csv(path, convert_options=convert) as reader:
+        yield from reader
+
+
+def lists(vectors: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> pa.FixedSizeListArray:
+    """Return vectors (n, bands) as lists, null where they are not valid."""
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    mask = None if valid.all() else pa.array(~valid)
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)
+
+
+def geo_metadata(kinds: list[str], bounds: tuple[float, float, float, float]) -> dict[str, str]:
+    """Return the metadata of a schema whose column ``geometry`` is WKB in degrees (OGC:CRS84)."""
+    about = {"encoding": "WKB", "geometry_types": kinds, "edges": "planar", "bbox": list(bounds)}
+    return {
+        "geo": json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": about}})
+    }

@@ -1,0 +1,1 @@
+"""Statistics of the vectors in polygons; :mod:`.weights` is how much each pixel counts."""
