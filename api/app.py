@@ -28,15 +28,17 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse, Response  # noqa: E402
-from starlette.types import Receive, Scope, Send  # noqa: E402
+from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
 from api.catalogue.open import make_store  # noqa: E402
 from api.catalogue.snapshot import AnySnapshot  # noqa: E402
 from api.catalogue.store import Store  # noqa: E402
+from api.catalogue.visible import VisibleStore  # noqa: E402
 from api.endpoints.extended import ExtendedClient  # noqa: E402
 from api.endpoints.indexed import IndexClient  # noqa: E402
 from api.endpoints.openapi import OPERATIONS  # noqa: E402
 from api.files.bucket import BucketFiles  # noqa: E402
+from api.files.catalogue import CatalogueFiles  # noqa: E402
 from api.files.direct.app import DirectAccess  # noqa: E402
 from api.files.direct.converted import find_cogs, find_export, find_pixels  # noqa: E402
 from api.files.direct.paths import SourceRoot  # noqa: E402
@@ -44,12 +46,14 @@ from api.files.folder import RangedFiles, immutable_where  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
-from api.http.responses import error  # noqa: E402
+from api.http.responses import dumps, error  # noqa: E402
 from api.http.work import ClientGoneError, Pool, Work  # noqa: E402
 from api.pages.browser import add_browser  # noqa: E402
 from api.pages.coverage import add_coverage  # noqa: E402
 from api.pages.frame import add_icon  # noqa: E402
 from api.pictures.routes import add_pictures  # noqa: E402
+from api.readers.door import Door, has_readers  # noqa: E402
+from api.readers.reader import ASKING  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog.folder import COGS  # noqa: E402
@@ -88,7 +92,8 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     folder = None if place is None else str(place)
     metrics = Metrics()
     work = Work(settings)
-    store, client = _backend(folder, settings, metrics, work)
+    door = Door(settings) if has_readers(settings) else None
+    store, client = _backend(folder, settings, metrics, work, door)
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -99,26 +104,23 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
             _env_file=None,  # type: ignore[call-arg]
         ),
         stac_version="1.1.0",
-        middlewares=[Middleware(Front, settings=settings, metrics=metrics, explain=partial(_explain, store))],
+        middlewares=[
+            Middleware(Front, settings=settings, metrics=metrics, door=door, explain=partial(_explain, store))
+        ],
         health_check=lambda: _health(store),
     )
     app: FastAPI = api.app
     app.state.store = store
     store.attach(app)
     if folder is not None:
-        cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
-        if scheme(folder):
-            files = BucketFiles(folder.rstrip("/"), settings.s3_access, settings.presign_seconds, cogs)
-            app.mount("/data", files, name="data")
-        else:
-            tiles = rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+"
-            app.mount("/data", RangedFiles(folder, cogs, listed=tiles), name="data")
+        app.mount("/data", CatalogueFiles(_files(folder, settings), store, is_open=door is None), name="data")
     app.mount("/source", _Source(store, settings, work.drawings), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, work.drawings, browser=has_browser)
     add_icon(app)
     add_pictures(app, store, settings, work.drawings)
     _add_readiness(app, store)
+    _add_login(app, store, door)
     _add_metrics(app, store, metrics, settings)
     _add_error_handlers(app, metrics)
     if settings.access_log:
@@ -126,10 +128,24 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     return app
 
 
+def _files(folder: str, settings: Settings) -> ASGIApp:
+    """Return what serves all files of a catalogue."""
+    cogs = immutable_where(rf"{COGS}/(?!{LEDGER}/).*")  # the ledger grows
+    if scheme(folder):
+        return BucketFiles(folder.rstrip("/"), settings.s3_access, settings.presign_seconds, cogs)
+    return RangedFiles(folder, cogs, listed=rf"{COGS}/[^/]+/[0-9]{{4}}/grid_[^/]+")
+
+
 def _backend(
-    folder: str | None, settings: Settings, metrics: Metrics, work: Work
+    folder: str | None, settings: Settings, metrics: Metrics, work: Work, door: Door | None
 ) -> tuple[Store, ExtendedClient]:
-    """Return the store and the client that searches it."""
+    """Return the store, as whoever asks may see it, and the client that searches it."""
+    about: dict[str, Any] = {
+        "settings": settings,
+        "landing_page_id": settings.landing_id,
+        "work": work,
+        "door": door,
+    }
     if settings.backend == "pgstac":
         try:
             from api.pgstac.client import PgstacClient
@@ -138,14 +154,14 @@ def _backend(
             raise CatalogError(
                 f"the backend pgstac needs stac-fastapi-pgstac ({exc}): {install_line('pgstac')}"
             ) from exc
-        database = PgstacStore(folder, settings, metrics.refresh_failed)
-        page = settings.landing_id
-        return database, PgstacClient(store=database, settings=settings, work=work, landing_page_id=page)
+        stored = PgstacStore(folder, settings, metrics.refresh_failed)
+        seen = stored if door is None else VisibleStore(stored, door.privacy)
+        return seen, PgstacClient(store=seen, database=stored.database, **about)
     if folder is None:
         raise CatalogError("no catalogue given: set TESSERA_STAC_CATALOG, or call create_app(catalog)")
-    store = make_store(folder, settings, metrics.refresh_failed)
-    page = settings.landing_id
-    return store, IndexClient(store=store, settings=settings, work=work, landing_page_id=page)
+    indexed = make_store(folder, settings, metrics.refresh_failed)
+    store = indexed if door is None else VisibleStore(indexed, door.privacy)
+    return store, IndexClient(store=store, **about)
 
 
 class TesseraApi(StacApi):
@@ -266,6 +282,21 @@ def _add_readiness(app: FastAPI, store: Store) -> None:
         return Response(b'{"status":"UP"}', media_type=JSON, headers={"cache-control": "no-store"})
 
     app.add_api_route("/_mgmt/ready", ready, include_in_schema=False)
+
+
+def _add_login(app: FastAPI, store: Store, door: Door | None) -> None:
+    """Add a page that asks a browser for a password: elsewhere what is private is simply not there."""
+    if door is None:
+        return
+
+    async def login() -> Response:
+        reader = ASKING.get()
+        if not reader.name:
+            raise HTTPException(401, "log in", {"www-authenticate": door.challenge})
+        said = {"reader": reader.name, "collections": list(store.current().documents)}
+        return Response(dumps(said), media_type=JSON, headers={"cache-control": "no-store"})
+
+    app.add_api_route("/login", login, include_in_schema=False)
 
 
 def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Settings) -> None:

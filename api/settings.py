@@ -121,6 +121,32 @@ class Settings(BaseSettings):
         " link begins with it, whatever `Host` and forwarding headers say. It contains the path, so"
         " `TESSERA_STAC_ROOT_PATH` stays empty.",
     )
+    private: Annotated[str, NoDecode] = Field(
+        default="",
+        description="Comma-separated ids of private collections, or patterns such as `lab-*`: they exist only"
+        " for readers who may see them. `*` is all, and nothing is served without credentials then"
+        " ([access](access.md)).",
+    )
+    readers_file: Path | None = Field(
+        default=None,
+        description="File of readers, one `name:hash:collections` per line, as"
+        " `python -m api.readers.listed` writes them; read again when it changes.",
+    )
+    readers: Annotated[str, NoDecode] = Field(
+        default="", repr=False, description="The same lines in the environment, separated by `;`."
+    )
+    oidc_issuer: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="OpenID Connect provider whose tokens (JWT) are accepted; needs the extra `oidc`.",
+    )
+    oidc_audience: str = Field(
+        default="", description="The `aud` that its tokens must have; required with `oidc_issuer`."
+    )
+    oidc_claim: str = Field(
+        default="tessera_collections",
+        description="Claim of its tokens that lists the private collections to read: ids or patterns.",
+    )
     default_limit: int = Field(default=10, ge=1, description="Items per page when `limit` is not given.")
     max_limit: int = Field(
         default=10_000,
@@ -222,6 +248,12 @@ class Settings(BaseSettings):
     def _may_sign(self) -> Self:
         if self.hrefs == "presigned" and not self.presign:
             raise ValueError("hrefs: presigned needs presign=true, by which anybody may read what is signed")
+        return self
+
+    @model_validator(mode="after")
+    def _says_for_whom(self) -> Self:
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("oidc_audience: tokens for other services would be accepted; set it")
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from api.access import Access
 from api.catalogue.memory import forget_soon
@@ -28,7 +29,11 @@ class Renewable(ABC):
         """Compute the same for another build."""
 
 
-class Snapshot:
+_VIEWS = 64
+"""Sets of visible collections whose responses are cached."""
+
+
+class Snapshot(ABC):
     """One state of the catalogue: its collections and tiles."""
 
     def __init__(
@@ -60,6 +65,33 @@ class Snapshot:
         self._asked: OrderedDict[Hashable, Any] = OrderedDict()
         self._retired = False
         self._lock = threading.Lock()
+        self._views: OrderedDict[frozenset[str], Self] = OrderedDict()
+        self.is_part = False
+        """Whether it lacks collections that the catalogue may have."""
+
+    def only(self, ids: frozenset[str]) -> Self:
+        """Return the same state with some of its collections, as if there were no others.
+
+        It has caches and a generation of its own, so no response for one reader is another's.
+        """
+        with self._lock:
+            found = self._views.get(ids)
+            if found is None:
+                mark = hashlib.blake2b("\0".join(sorted(ids)).encode(), digest_size=6).hexdigest()
+                found = self._part(ids, f"{self.generation}-{mark}")
+                found.is_part = True
+                found._retired = self._retired  # then it is as short-lived as the request
+                if not self._retired:
+                    self._views[ids] = found
+            if ids in self._views:
+                self._views.move_to_end(ids)
+            if len(self._views) > _VIEWS:
+                self._views.popitem(last=False)
+            return found
+
+    @abstractmethod
+    def _part(self, ids: frozenset[str], generation: str) -> Self:
+        """Return a snapshot of some collections."""
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return the cached result of ``make`` for this key, kept as long as the build is in service.
@@ -100,8 +132,11 @@ class Snapshot:
         """
         with old._lock:
             made = [each for each in old._made.values() if isinstance(each, Renewable)]
+            views = dict(old._views)
         for each in made:
             each.renew(self)
+        for ids, view in views.items():
+            self.only(ids & self.documents.keys()).follow(view)
 
     def retire(self) -> None:
         """Drop the cache, and cache nothing from now on.
@@ -113,6 +148,10 @@ class Snapshot:
             self._made.clear()
             self._asked.clear()
             self._retired = True
+            views = list(self._views.values())
+            self._views.clear()
+        for view in views:
+            view.retire()
         forget_soon()
 
 
@@ -138,6 +177,9 @@ class IndexSnapshot(Snapshot):
         super().__init__(index, generation, built, home, access)
         self.index = index
         """Rows of the tile-years, for searches."""
+
+    def _part(self, ids: frozenset[str], generation: str) -> Self:
+        return type(self)(self.index.only(ids), generation, self.built, self.home, self.access)
 
 
 class StoredSnapshot(Snapshot, ABC):

@@ -31,6 +31,9 @@ from api.http.links import (
 )
 from api.http.responses import Caching, dumps
 from api.http.work import Work
+from api.readers.door import Door
+from api.readers.marks import marked
+from api.request.fields import Fields
 from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from api.search import collections, parameters
@@ -53,6 +56,8 @@ class TesseraClient(AsyncBaseCoreClient):
     store: Store
     settings: Settings
     work: Work
+    door: Door | None = None
+    """The check of credentials; None if everything is public."""
 
     # ------------------------------------------------------------------------------- documents
 
@@ -65,7 +70,7 @@ class TesseraClient(AsyncBaseCoreClient):
         return self._document(kwargs["request"], "landing", self._landing, JSON)
 
     def _landing(self, _snapshot: Snapshot, root: str, view: View) -> Any:
-        page = self._landing_page(
+        page: Any = self._landing_page(
             base_url=f"{root}/", conformance_classes=self.conformance_classes(), extension_schemas=[]
         )
         page["links"] += [
@@ -78,6 +83,8 @@ class TesseraClient(AsyncBaseCoreClient):
             # No child links: see api.endpoints.browse.
             tree_link(f"{root}/browse"),
         ]
+        if self.door is not None:
+            page = marked(page, self.door.schemes, root)
         return show_links(page, view, "search")
 
     async def conformance(self, **kwargs: Any) -> Any:
@@ -96,7 +103,7 @@ class TesseraClient(AsyncBaseCoreClient):
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
         view = asked.query.view
-        shown = [show_collection(collection(snapshot, cid, root), view) for cid in snapshot.documents]
+        shown = [show_collection(self.collection(snapshot, cid, root), view) for cid in snapshot.documents]
         page, tokens, matched = collections.find(shown, asked)
         links = paging_links(f"{root}/collections", "GET", {}, asked.query.texts, tokens, JSON)
         document = {
@@ -114,7 +121,7 @@ class TesseraClient(AsyncBaseCoreClient):
         return self._document(
             request,
             ("collection", cid),
-            lambda snapshot, root, view: show_collection(collection(snapshot, cid, root), view),
+            lambda snapshot, root, view: show_collection(self.collection(snapshot, cid, root), view),
             JSON,
         )
 
@@ -194,6 +201,28 @@ class TesseraClient(AsyncBaseCoreClient):
     def _signed(self, items: list[str], view: View) -> list[str]:
         when = self._period(view)
         return items if when is None else sign(items, when)
+
+    def collection(self, snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
+        """Return a collection's document with the service's links, and the credentials that it needs."""
+        document = collection(snapshot, cid, root)
+        if self.door is None or not self.door.privacy.hides(cid):
+            return document
+        return marked(document, self.door.schemes, root)
+
+    def _marked(self, items: list[str], root: str, fields: Fields | None = None) -> list[str]:
+        """Return items with the credentials that they need, if they are of private collections."""
+        door = self.door
+        if door is None:
+            return items
+
+        def text(item: str) -> str:
+            document = orjson.loads(item)
+            if not door.privacy.hides(document.get("collection", "*")):
+                return item
+            document = marked(document, door.schemes, root)
+            return dumps(document if fields is None else fields.prune(document)).decode()
+
+        return [text(item) for item in items]
 
     def _known_collection(self, request: Request) -> str:
         cid: str = request.path_params["collection_id"]

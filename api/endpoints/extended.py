@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.endpoints import browse
-from api.endpoints.core import TesseraClient, collection
+from api.endpoints.core import TesseraClient
 from api.filter.queryables import QUERYABLES, schema
 from api.http.links import JSON, SCHEMA, link
 from api.http.responses import dumps
@@ -100,7 +100,7 @@ class ExtendedClient(TesseraClient):
             "children",
             lambda snapshot, root, view: {
                 "children": [
-                    show_collection(collection(snapshot, cid, root), view) for cid in snapshot.documents
+                    show_collection(self.collection(snapshot, cid, root), view) for cid in snapshot.documents
                 ],
                 "links": [link("self", f"{root}/children"), link("root", f"{root}/")],
             },

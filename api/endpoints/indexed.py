@@ -10,7 +10,9 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.catalogue.snapshot import IndexSnapshot
 from api.catalogue.store import IndexStore
+from api.catalogue.visible import VisibleStore
 from api.endpoints.core import feature_collection
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
@@ -36,7 +38,7 @@ INLINE_ITEMS = 1000
 class IndexClient(ExtendedClient):
     """Implements every endpoint with a catalogue's index."""
 
-    store: IndexStore
+    store: IndexStore | VisibleStore[IndexSnapshot]
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot = self.store.current()
@@ -47,7 +49,8 @@ class IndexClient(ExtendedClient):
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
-        texts = self._signed(render(snapshot, [row], request.scope["tessera.root"], view), view)
+        root: str = request.scope["tessera.root"]
+        texts = self._marked(self._signed(render(snapshot, [row], root, view), view), root)
         return caching.respond(texts[0].encode(), GEOJSON)
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
@@ -66,6 +69,7 @@ class IndexClient(ExtendedClient):
                 *paging_links(root + path, request.method, query.given, query.texts, tokens),
             ]
             items = self._signed(render(snapshot, page.rows, root, view, query.fields), view)
+            items = self._marked(items, root, query.fields)
             return feature_collection(items, links, page.matched)
 
         # presigning the URLs of an item takes as long as rendering several

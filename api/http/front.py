@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,7 +27,10 @@ from api.http.links import service_root
 from api.http.metrics import Metrics
 from api.http.proxies import Proxies
 from api.http.responses import error
+from api.readers.door import Door, RefusedError
+from api.readers.reader import ANYBODY, ASKING
 from api.settings import Settings
+from catalog_builder.errors import UnavailableError
 
 ACCESS = logging.getLogger("tessera_stac.access")
 LOG = logging.getLogger("tessera_stac")
@@ -87,6 +90,8 @@ class Front:
         Of the server.
     explain
         Called with an unexpected error before the 500 response: returns a better response, or None.
+    door
+        The check of credentials; None if everything is public.
     """
 
     def __init__(
@@ -95,11 +100,13 @@ class Front:
         settings: Settings,
         metrics: Metrics,
         explain: Callable[[Exception], Awaitable[Response | None]] | None = None,
+        door: Door | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
         self._explain = explain
+        self._door = door
         self._proxies = Proxies(settings.trusted_proxies if settings.trust_forwarded else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,6 +120,42 @@ class Front:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method: str = scope["method"]
         hosts = sum(name == b"host" for name, _ in scope["headers"])
+        path, exchange = self._enter(scope, headers, send)
+        request_id: str = scope["tessera.request_id"]
+        self._metrics.begin()
+        try:
+            if hosts > 1:  # which of them a proxy took is not known: RFC 9112, 3.2
+                refusal: Response | None = error(400, "the request has more than one Host header")
+            else:
+                refusal = await self._refusal(headers, method, path)
+            if refusal is not None:
+                exchange.raw = False  # CORS and HEAD are done here
+                await refusal(scope, receive, exchange.send)
+            else:
+                await self._answer(scope, headers, receive, exchange)
+        except asyncio.CancelledError:
+            # Only the server's shutdown cancels a request, when `stop_seconds` are over.
+            self._metrics.error("unavailable")
+            if not exchange.started:
+                response = error(503, "the server is stopping, try again", {"retry-after": "1"})
+                await response(scope, receive, exchange.send)
+        except Exception as fault:
+            LOG.exception("request %s failed", request_id)
+            explained = await self._explain(fault) if self._explain is not None else None
+            self._metrics.error("fault" if explained is None else "unavailable")
+            if exchange.started:
+                raise
+            response = explained or error(500, f"an unexpected error; quote request id {request_id}")
+            await response(scope, receive, exchange.send)
+        finally:
+            operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
+            seconds = time.perf_counter() - started
+            self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
+            if self._settings.access_log:
+                self._log(scope, method, operation, exchange, seconds)
+
+    def _enter(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> tuple[str, _Exchange]:
+        """Complete the scope of a request; return its path within the service, and its sending side."""
         believed = self._proxies.believes(scope)
         if believed:
             scope["client"] = (self._proxies.client(scope, headers), 0)
@@ -130,37 +173,30 @@ class Front:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8).encode()
         scope["tessera.request_id"] = request_id.decode()
+        method = scope["method"]
         exchange = _Exchange(self._settings, headers, method, request_id, send, path.startswith(RAW_PATHS))
         exchange.origin, exchange.prefix = root.removesuffix(prefix).encode(), prefix.encode()
         if by_headers and not path.startswith("/data/"):  # files have no links to the service
             exchange.always.append(_VARY_FORWARDED)
-        self._metrics.begin()
+        if self._door is not None:
+            exchange.is_private = True
+            exchange.always.append((b"vary", b"Authorization"))
+        return path, exchange
+
+    async def _refusal(self, headers: Mapping[bytes, bytes], method: str, path: str) -> Response | None:
+        """Note who is asking; return a response if the credentials are not good."""
+        ASKING.set(ANYBODY)
+        if self._door is None or method == "OPTIONS":  # a preflight has no credentials
+            return None
         try:
-            if hosts > 1:  # which of them a proxy took is not known: RFC 9112, 3.2
-                response = error(400, "the request has more than one Host header")
-                await response(scope, receive, exchange.send)
-            else:
-                await self._answer(scope, headers, receive, exchange)
-        except asyncio.CancelledError:
-            # Only the server's shutdown cancels a request, when `stop_seconds` are over.
+            ASKING.set(await self._door.admit(headers, path))
+        except RefusedError as refused:
+            self._metrics.error("bad_request")
+            return error(401, str(refused), {"www-authenticate": self._door.challenge})
+        except UnavailableError as busy:
             self._metrics.error("unavailable")
-            if not exchange.started:
-                response = error(503, "the server is stopping, try again", {"retry-after": "1"})
-                await response(scope, receive, exchange.send)
-        except Exception as fault:
-            LOG.exception("request %s failed", request_id.decode())
-            explained = await self._explain(fault) if self._explain is not None else None
-            self._metrics.error("fault" if explained is None else "unavailable")
-            if exchange.started:
-                raise
-            response = explained or error(500, f"an unexpected error; quote request id {request_id.decode()}")
-            await response(scope, receive, exchange.send)
-        finally:
-            operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
-            seconds = time.perf_counter() - started
-            self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
-            if self._settings.access_log:
-                self._log(scope, method, operation, exchange, seconds)
+            return error(503, str(busy), {"retry-after": "5"})
+        return None
 
     def _root(self, scope: Scope, believed: bool) -> tuple[str, str, bool]:
         """Return the service's root URL, the path in it, and whether forwarding headers decide on it."""
@@ -261,7 +297,7 @@ class _Exchange:
     def __init__(
         self,
         settings: Settings,
-        headers: dict[bytes, bytes],
+        headers: Mapping[bytes, bytes],
         method: str,
         request_id: bytes,
         send: Send,
@@ -283,6 +319,8 @@ class _Exchange:
         """Scheme and host of the service: redirects within it are sent without them."""
         self.prefix = b""
         """Path of the service."""
+        self.is_private = False
+        """Whether responses depend on who asks, so that no cache may give one reader's to another."""
         self.always: list[tuple[bytes, bytes]] = []
         """Headers of every response."""
 
@@ -308,7 +346,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = [*self.always, (b"x-request-id", self._request_id)]
-            message["headers"] = [self._relative(pair) for pair in message["headers"]] + own
+            message["headers"] = [self._changed(pair) for pair in message["headers"]] + own
             if self.raw:
                 await self._send(message)
                 return
@@ -329,9 +367,11 @@ class _Exchange:
         self.sent += len(message.get("body", b""))
         await self._send(message)
 
-    def _relative(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    def _changed(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
         """Return a header; a redirect within the service without scheme and host, which clients forge."""
         name, value = header
+        if self.is_private and name == b"cache-control":
+            return name, value.replace(b"public", b"private")
         if name != b"location" or not value.startswith(self.origin + b"/"):
             return header
         # Two slashes would begin with a host.

@@ -17,6 +17,7 @@ from catalog_builder.storage.s3.presign import Period
 
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "A parameter is unknown or malformed; the description says which and why."),
+    401: ("Unauthorized", "The credentials are wrong, or missing where nothing is public."),
     404: ("NotFound", "There is no such collection, item or page."),
     405: ("MethodNotAllowed", "The path does not support this method."),
     408: ("RequestTimeout", "The body did not arrive in time."),

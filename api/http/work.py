@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -122,7 +123,8 @@ class Pool:
             return work(deadline)
 
         try:
-            future = self._executor.submit(in_time)
+            # The context says who is asking: api.readers.reader.ASKING.
+            future = self._executor.submit(copy_context().run, in_time)
         except BaseException:
             self._places.release()
             raise

@@ -132,7 +132,7 @@ class _Coverage:
         root: str = request.scope["tessera.root"]
 
         def make(snapshot: Snapshot) -> bytes:
-            record = _record(snapshot, given.get("collection", next(iter(snapshot.collections))))
+            record = _record(snapshot, given.get("collection", next(iter(snapshot.collections), "")))
             mask = _grid(snapshot, record).masks[tile.row, tile.col]
             items = []
             for year in years_of(int(mask)):

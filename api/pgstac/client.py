@@ -15,12 +15,14 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.catalogue.visible import VisibleStore
 from api.endpoints.core import feature_collection
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
 from api.pgstac.aggregation import count_by
 from api.pgstac.counting import count_items
+from api.pgstac.database import Database
 from api.pgstac.items import show
 from api.pgstac.snapshot import PgstacSnapshot
 from api.pgstac.store import PgstacStore
@@ -49,7 +51,8 @@ class Body(BaseModel):
 class PgstacClient(ExtendedClient):
     """Implements every endpoint; searches and items come from the database."""
 
-    store: PgstacStore
+    store: PgstacStore | VisibleStore[PgstacSnapshot]
+    database: Database
     core: CoreCrudClient = attr.Factory(CoreCrudClient)
 
     async def _search(self, request: Request, query: Query, path: str) -> Response:
@@ -73,6 +76,7 @@ class PgstacClient(ExtendedClient):
 
         def body() -> bytes:
             items = self._shown(show(snapshot, page["features"], root, view, query.fields), view)
+            items = self._marked(items, root, query.fields)
             return feature_collection(items, links, matched)
 
         many = len(page["features"]) > _INLINE_ITEMS
@@ -96,7 +100,7 @@ class PgstacClient(ExtendedClient):
         self, request: Request, snapshot: PgstacSnapshot, query: Query, body: Json
     ) -> tuple[Json, Count]:
         """Ask for a page, and beside it for the number of matches."""
-        seconds, database = self.settings.search_seconds, self.store.database
+        seconds, database = self.settings.search_seconds, self.database
         plain = _plain(request)
 
         async def find() -> Json:
@@ -128,11 +132,11 @@ class PgstacClient(ExtendedClient):
             found: Any = await self.core._search_base(asked, _plain(request))
             return list(found["features"])
 
-        found = await self.store.database.within(self.settings.search_seconds, find)
+        found = await self.database.within(self.settings.search_seconds, find)
         if not found:
             raise NotFoundError(f"no item '{item_id[:80]}' in collection '{cid}'")
         view = self._addressed(view)
-        (text,) = self._shown(show(snapshot, found, root, view), view)
+        (text,) = self._marked(self._shown(show(snapshot, found, root, view), view), root)
         caching = ContentCaching(request, self.settings, self._period(view))
         return caching.respond(text.encode(), GEOJSON)
 
@@ -152,7 +156,7 @@ class PgstacClient(ExtendedClient):
                 lambda _: self._from_blocks(snapshot, query, wanted), request.receive
             )
         else:
-            counts = await count_by(self.store.database, prepared, wanted, self.settings.search_seconds)
+            counts = await count_by(self.database, prepared, wanted, self.settings.search_seconds)
         document = aggregation_document(counts, root, within)
         return ContentCaching(request, self.settings).respond(document, JSON)
 

@@ -8,9 +8,10 @@ Items that others write into pgSTAC appear in searches at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,15 @@ class LoadedTiles:
         self.documents = dict(documents)
         self._masks = {r.ordinal: masks[r.id] for r in self.collections.values()}
         self._years_counted: dict[tuple[int, int], Blocks] = {}
+
+    def only(self, ids: Collection[str]) -> Self:
+        """Return the same tiles with some of the collections, as if there were no others."""
+        found = copy(self)
+        found.collections = {cid: r for cid, r in self.collections.items() if cid in ids}
+        found.by_ordinal = {r.ordinal: r for r in found.collections.values()}
+        found.documents = {cid: doc for cid, doc in self.documents.items() if cid in ids}
+        found._masks = {o: self._masks[o] for o in found.by_ordinal}
+        return found
 
     def has_tile(self, key: int) -> int:
         """Return 1 if there is such a tile-year, 0 if not."""
@@ -100,6 +110,7 @@ class PgstacSnapshot(StoredSnapshot):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(tiles, generation)
+        self._tiles = tiles
         self.urls = urls
         """The root URL in each collection's items, to be replaced by the service's."""
         self._fetch = fetch
@@ -108,8 +119,13 @@ class PgstacSnapshot(StoredSnapshot):
     def items(self, collection_id: str, ids: Sequence[str], root: str) -> list[Json]:
         """Return tile-years' items, in any order; for threads, not for the event loop."""
         _forbid_waiting_on(self._loop)
+        if collection_id not in self.documents:
+            return []
         found = asyncio.run_coroutine_threadsafe(self._fetch(collection_id, ids), self._loop).result()
         return [self.at(item, root) for item in found]
+
+    def _part(self, ids: frozenset[str], generation: str) -> Self:
+        return type(self)(self._tiles.only(ids), generation, self.urls, self._fetch, self._loop)
 
     def at(self, item: Json, root: str) -> Json:
         """Return a tile-year's item with hrefs below the service's root URL."""

@@ -45,11 +45,14 @@ def search_body(snapshot: PgstacSnapshot, query: Query, settings: Settings) -> J
     QueryError
         If the filter does not fit the items, or pgSTAC cannot evaluate it.
     """
-    if query.collections == ():
+    wanted = query.collections
+    if snapshot.is_part:  # the database has others, which must not be found
+        wanted = tuple(c for c in snapshot.documents if wanted is None or c in wanted)
+    if wanted == ():
         return None
     body: Json = {"limit": query.limit, "sortby": _order(query)}
-    if query.collections is not None:
-        body["collections"] = list(query.collections)
+    if wanted is not None:
+        body["collections"] = list(wanted)
     if query.ids is not None:
         body["ids"] = list(query.ids)
     nodes: list[Node] = []

@@ -23,7 +23,7 @@ import stac_geoparquet.arrow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.catalogue.snapshot import Snapshot
+from api.catalogue.snapshot import IndexSnapshot
 from api.request.fields import Fields
 from api.search.render import render
 from catalog_builder.build.run import BuildOptions, build
@@ -181,7 +181,7 @@ def test_every_output_says_the_same(found: dict[tuple[TileId, int], TileYear], d
     with built(found) as (folder, index):
         (record,) = index.collections.values()
         rows = index.page(Selection([record.ordinal]), 1000)
-        snapshot = Snapshot(index, "1")
+        snapshot = IndexSnapshot(index, "1")
         items = {i["id"]: i for i in map(orjson.loads, render(snapshot, rows, URL))}
         assert items.keys() == {f"{tile.name}_{year}" for tile, year in found}
         for (tile, year), has in found.items():

@@ -11,10 +11,11 @@ any geometry is exact and cheap: whole blocks are summed, only cells at the boun
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from catalog_builder.catalog.index import tables
 from catalog_builder.catalog.index.blocks import Blocks
-from catalog_builder.catalog.index.keys import Keys, split_key
+from catalog_builder.catalog.index.keys import Keys, ordinal_of, split_key
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.schema import check_version
 from catalog_builder.catalog.index.search import counts, pages, sorting
@@ -79,6 +80,15 @@ class Index:
         }
         self._blocks = YearBlocks(self._connections)
         self._ranges = Ranges({o: r.years for o, r in self.by_ordinal.items()}, self._blocks)
+
+    def only(self, ids: Collection[str]) -> Self:
+        """Return the same index with some of its collections, as if it had no others."""
+        found = copy(self)
+        found.collections = {cid: r for cid, r in self.collections.items() if cid in ids}
+        found.by_ordinal = {r.ordinal: r for r in found.collections.values()}
+        found.documents = {cid: doc for cid, doc in self.documents.items() if cid in ids}
+        found._ranges = Ranges({o: r.years for o, r in found.by_ordinal.items()}, self._blocks)
+        return found
 
     def lend(self, seconds: float | None, selection: Selection) -> AbstractContextManager[sqlite3.Connection]:
         """Yield a connection for a selection's ``where``, under a time limit.
@@ -146,6 +156,8 @@ class Index:
 
     def has_tile(self, key: int) -> int:
         """Return the :class:`Has` flags of a key, 0 if there is no such tile-year."""
+        if ordinal_of(key) not in self.by_ordinal:
+            return 0
         found = self._connections.rows("SELECT has FROM tile WHERE key = ?", (key,))
         return found[0][0] if found else 0
 

@@ -1,0 +1,1 @@
+"""Who is asking, and which collections that reader may see."""
