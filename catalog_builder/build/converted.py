@@ -62,7 +62,7 @@ def stage_ledgers(staging: CogStaging, ledgers: Sequence[str], dataset: Dataset,
                 continue
             if row.lat_i is None or row.lon_i is None or row.year is None:
                 continue
-            yield row.lat_i, row.lon_i, row.year, row.finished, _facts(row)
+            yield row.lat_i, row.lon_i, row.year, row.finished, _origin(row), _facts(row)
 
     _stage(staging, found(), selection)
 
@@ -77,13 +77,13 @@ def stage_present(
             for key, has, *facts in index.cog_rows(ordinal, of_year):
                 _, year, row, col = split_key(key)
                 tile = TileId.from_row_col(row, col)
-                yield tile.lat_i, tile.lon_i, year, "", (has & COG_FLAGS, *facts)
+                yield tile.lat_i, tile.lon_i, year, "", None, (has & COG_FLAGS, *facts)
 
     _stage(staging, found(), selection)
 
 
-_Found = tuple[int, int, int, str, tuple[Any, ...]]
-"""Centre latitude and longitude x 100, year, when it finished, facts."""
+_Found = tuple[int, int, int, str, bytes | None, tuple[Any, ...]]
+"""Centre latitude and longitude x 100, year, when it finished, hash of its source, facts."""
 
 
 def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Subset) -> None:
@@ -92,12 +92,18 @@ def _stage(staging: CogStaging, rows: Iterable[_Found], selection: Subset) -> No
         keep = selection.keeps(lat_i, lon_i, year)
         cell = grid.cells(*grid.of_centres(lat_i, lon_i))
         staging.add(
-            (row[2], at, row[3], row[4])
+            (row[2], at, *row[3:])
             for row, at, wanted in zip(
                 batch, cell.tolist(), repeat(True) if keep is None else keep.tolist(), strict=False
             )
             if wanted
         )
+
+
+def _origin(row: LedgerRow) -> bytes | None:
+    """Return what tells the source of a conversion from others; None if that is not known."""
+    main = next((s.sha256 for s in row.sources if s.role == "main"), "")
+    return bytes.fromhex(main)[:8] or None
 
 
 def _facts(row: LedgerRow) -> tuple[Any, ...]:

@@ -117,6 +117,7 @@ class NewVersion:
                 )
                 self._report_misfits(rows, year)
                 self._note_stale(rows, year)
+                self._note_rivals(year)
                 writing += self._write_parquet(pool, record, parquet_document, year, rows)
                 writer.tiles(record.ordinal, year, rows.index_rows())
                 done += len(rows.cell)
@@ -174,6 +175,16 @@ class NewVersion:
             self.problems.note(
                 f"{year}: {len(stale):,} converted tiles are left out, because their source has changed since"
                 f" ({tile.name} is the first): convert them again"
+            )
+
+    def _note_rivals(self, year: int) -> None:
+        """Report tiles of which several sources were converted: what runs said to each other nobody knows."""
+        cells = self.cogs.rivals(year)
+        if len(cells):
+            tile = grid.TileId.from_cell(int(cells[0]))
+            self.problems.note(
+                f"{year}: {len(cells):,} tiles were converted more than once, from files with other content"
+                f" ({tile.name} is the first): of each the conversion that finished last is used"
             )
 
     def _write_parquet(

@@ -32,6 +32,8 @@ StoreKind = Literal["zarr", "icechunk"]
 
 ICECHUNK = ".icechunk"
 """How the address of an Icechunk repository ends; a local folder is also known by what is in it."""
+ZARR = ".zarr"
+"""How the address of a Zarr store may end; others are known by their root."""
 CONNECTIONS = 8
 """Requests at the same time while a store is opened."""
 FRESH = 60.0
@@ -129,6 +131,8 @@ def open_store(address: str) -> OpenStore:
         If it cannot be read.
     """
     address = address.rstrip("/")
+    if not storage.scheme(address) and not storage.local_path(address).is_dir():
+        raise StoreError(f"{address}: not a store: expected a folder")
     kind: StoreKind = "icechunk" if _is_icechunk(address) else "zarr"
     try:
         import zarr
@@ -199,7 +203,7 @@ def is_store(address: str) -> bool:
     False also where that cannot be asked: who reads the address as something else says why not.
     """
     address = address.rstrip("/")
-    if _is_icechunk(address):
+    if _is_icechunk(address) or address.endswith(ZARR):
         return True
     suffix = address.rpartition("/")[2].rpartition(".")[2]
     if storage.scheme(address) and suffix in _FILES:
@@ -275,7 +279,8 @@ def _session(address: str) -> Any:
             place = icechunk.http_storage(address)
         return icechunk.Repository.open(place).readonly_session(branch="main")
     except Exception as error:  # icechunk's own, of which there is no common class
-        raise StorageError(f"{address}: the Icechunk repository cannot be opened: {error}") from error
+        reason = str(error).partition("\n")[0]  # then where in its own source
+        raise StorageError(f"{address}: the Icechunk repository cannot be opened: {reason}") from error
 
 
 def public_region(bucket: str, settings: storage.S3Settings) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -260,6 +261,30 @@ def test_cog_of_another_source_is_left_out(tmp_path: Path) -> None:
     assert any("convert them again" in note for note in report.problems.notes)
     (item,) = api_items(CatalogFolder(tmp_path / "catalog").open_index(), "").values()
     assert item["properties"]["tessera:cog"] is False
+
+
+def test_one_tile_of_two_sources_is_said_and_the_last_is_used(tmp_path: Path) -> None:
+    """Whichever ledger is given first; that one is converted again from the same files is nothing to say."""
+    home = tmp_path / "catalog"
+    ledgers = []
+    for seed in (0, 1, 1):
+        npy = write_pair(tmp_path / f"src{seed}", sample(seed=seed))
+        ledgers.append(str(tmp_path / f"ledger{len(ledgers)}"))
+        with LedgerWriter(ledgers[-1]) as ledger:
+            row = convert_one(npy, home / "cogs").row
+            ledger.append(row)
+    last = row.content
+    options: dict[str, Any] = {"dataset": dataset("synthetic"), "url": "http://cat"}
+    options["source_root"] = str(tmp_path / "src0")
+    for given in (ledgers[:2], ledgers[1::-1]):
+        report = build([], home, BuildOptions(ledgers=tuple(given), **options))
+        (note,) = (n for n in report.problems.notes if "more than once" in n)
+        assert note.startswith(f"{YEAR}: 1 tiles")
+        assert f"({POLAR.name} is the first)" in note
+        (item,) = api_items(CatalogFolder(home).open_index(), "http://cat").values()
+        assert f"_{last}_embeddings.tif" in item["assets"]["embeddings"]["href"]
+    report = build([], home, BuildOptions(ledgers=tuple(ledgers[1:]), **options))
+    assert not any("more than once" in n for n in report.problems.notes)
 
 
 def test_ledger_alone_is_a_catalogue(tmp_path: Path) -> None:

@@ -112,10 +112,31 @@ def test_what_is_not_there_is_a_reason(stores: Stores, tmp_path: Path) -> None:
     reasons = sorted(row.reason.rpartition(": ")[2] for row in report.failed)
     assert report.exit_code == 1
     assert reasons == [
+        "expected a folder",
         "has no complete 2023 of zone 31",
         "has no complete 2024 of zone 47",
-        "it has no root group",
     ]
+
+
+@pytest.mark.parametrize("name", ["tiles.icechunk", "tiles.zarr"])
+@pytest.mark.parametrize("content", ["nothing", "other files", "a file", "not there"])
+def test_what_is_called_a_store_and_is_none(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    if content == "a file":
+        path.write_bytes(b"x")
+    elif content != "not there":
+        path.mkdir()
+    if content == "other files":
+        (path / "notes.txt").write_text("x")
+    refused = convert(str(path), "--out", str(tmp_path / "out"))
+    assert refused.returncode == 1
+    reason = {
+        "tiles.icechunk": "the Icechunk repository cannot be opened: the repository doesn't exist",
+        "tiles.zarr": "not a Zarr v3 store: it has no root group",
+    }[name]
+    if content in ("a file", "not there"):
+        reason = "not a store: expected a folder"
+    assert refused.stderr.splitlines() == [f"error: {path}: {reason}"]
 
 
 @pytest.mark.parametrize("layout", ["a", "b"])

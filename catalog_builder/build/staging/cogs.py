@@ -1,8 +1,8 @@
 """Staging of converted tile-years between ledgers and a build: on disk, not in memory.
 
 A converted tile-year has 3 kB of metadata, 7 kB as Python objects: the 14 million of a converted planet
-would need 100 GB at once. They are spilled to a SQLite file, by year and cell, where a later row replaces an
-earlier one; a build then reads them a batch at a time.
+would need 100 GB at once. They are spilled to a SQLite file, by year and cell, where the row that finished
+later replaces the other, in whatever order they come; a build then reads them a batch at a time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class CogStaging:
         self._db.executescript(
             "PRAGMA page_size=16384; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "PRAGMA cache_size=-65536; PRAGMA locking_mode=EXCLUSIVE;"
-            f"CREATE TABLE cog(slot INTEGER PRIMARY KEY, finished TEXT NOT NULL, {', '.join(columns)})"
+            "CREATE TABLE cog(slot INTEGER PRIMARY KEY, finished TEXT NOT NULL, origin BLOB, rivals INTEGER,"
+            f" {', '.join(columns)});"
+            "CREATE INDEX rival ON cog(slot) WHERE rivals"
         )
         self.num_rows = 0
         """Rows that were added, repeated ones too."""
@@ -65,19 +67,26 @@ class CogStaging:
         self._db.close()
         self._dir.cleanup()
 
-    def add(self, rows: Iterable[tuple[int, int, str, Facts]]) -> None:
-        """Spill rows (year, cell, time finished, metadata); per tile-year, the last to finish is kept."""
-        marks = ", ".join("?" * (len(self.columns) + 2))
-        sets = ", ".join(f"{name} = excluded.{name}" for name in ("finished", *self.columns))
-        sql = (
-            f"INSERT INTO cog VALUES({marks}) ON CONFLICT(slot) DO UPDATE SET {sets}"
-            " WHERE excluded.finished >= cog.finished"
+    def add(self, rows: Iterable[tuple[int, int, str, bytes | None, Facts]]) -> None:
+        """Spill rows (year, cell, time finished, hash of the source, metadata).
+
+        Per tile-year the last to finish is kept, and of several at the same time the last that is added;
+        :meth:`rivals` are those of which another source was converted as well.
+        """
+        marks = ", ".join("?" * len(self.columns))
+        sets = ", ".join(
+            f"{name} = CASE WHEN excluded.finished >= cog.finished THEN excluded.{name} ELSE cog.{name} END"
+            for name in ("finished", "origin", *self.columns)
+        )
+        sql = (  # in SQLite, every expression of an update sees the row as it was
+            f"INSERT INTO cog VALUES(?, ?, ?, 0, {marks}) ON CONFLICT(slot) DO UPDATE SET"
+            f" rivals = cog.rivals OR coalesce(excluded.origin <> cog.origin, 0), {sets}"
         )
 
         def bound() -> Iterator[Facts]:
-            for year, cell, finished, facts in rows:
+            for year, cell, finished, origin, facts in rows:
                 self.num_rows += 1
-                yield (year * N_CELLS + cell, finished, *facts)
+                yield (year * N_CELLS + cell, finished, origin, *facts)
 
         self._db.execute("BEGIN")
         self._db.executemany(sql, bound())
@@ -97,6 +106,14 @@ class CogStaging:
         """Return the cells of a year that are converted, ascending."""
         with self._lock:
             rows = self._db.execute("SELECT slot FROM cog WHERE slot BETWEEN ? AND ?", self._span(year))
+            return np.fromiter((slot - year * N_CELLS for (slot,) in rows), np.int32)
+
+    def rivals(self, year: int) -> npt.NDArray[np.int32]:
+        """Return the cells of a year of which several sources were converted, ascending."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT slot FROM cog WHERE rivals AND slot BETWEEN ? AND ? ORDER BY slot", self._span(year)
+            )
             return np.fromiter((slot - year * N_CELLS for (slot,) in rows), np.int32)
 
     def rows(self, year: int, columns: Sequence[str] | None = None) -> Iterator[list[Facts]]:
