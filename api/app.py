@@ -94,6 +94,10 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     work = Work(settings)
     door = Door(settings) if has_readers(settings) else None
     store, client = _backend(folder, settings, metrics, work, door)
+
+    async def health() -> dict[str, Any]:
+        return await _health(store)
+
     api = TesseraApi(
         client=client,
         settings=ApiSettings(
@@ -107,7 +111,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
         middlewares=[
             Middleware(Front, settings=settings, metrics=metrics, door=door, explain=partial(_explain, store))
         ],
-        health_check=lambda: _health(store),
+        health_check=health,
     )
     app: FastAPI = api.app
     app.state.store = store
@@ -257,13 +261,18 @@ def _is_damage(fault: sqlite3.Error) -> bool:
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
 
 
-def _health(store: Store) -> dict[str, Any]:
-    """Report whether the index can be read."""
-    snapshot = store.current()
-    items = sum(r.n_items for r in snapshot.collections.values())
-    said = {"status": "UP", "generation": snapshot.generation, "items": items}
+async def _health(store: Store) -> dict[str, Any]:
+    """Report whether searches can be served, and of what."""
+    said: dict[str, Any] = {"status": "UP"}
+    try:
+        snapshot = store.current()
+        items = sum(r.n_items for r in snapshot.collections.values())
+        said |= {"generation": snapshot.generation, "items": items}
+        await store.probe()
+    except TesseraError as exc:
+        said |= {"status": "DOWN", "reason": str(exc)}
     if store.damage is not None:
-        said |= {"status": "DOWN", "damage": store.damage}
+        said |= {"damage": store.damage}
     if store.refused is not None:
         said |= {"refused": store.refused}
     if found := store.health():

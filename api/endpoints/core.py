@@ -261,10 +261,12 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
     return document
 
 
-def feature_collection(items: Sequence[str], links: Sequence[Link], matched: Count) -> bytes:
-    """Return items, as JSON texts, in a FeatureCollection."""
-    more: dict[str, Any] = {"numberMatched": max(matched.n, len(items)), "numberReturned": len(items)}
-    if not matched.exact:
+def feature_collection(items: Sequence[str], links: Sequence[Link], matched: Count | None) -> bytes:
+    """Return items, as JSON texts, in a FeatureCollection; without ``numberMatched`` where it is None."""
+    more: dict[str, Any] = {"numberReturned": len(items)}
+    if matched is not None:
+        more = {"numberMatched": max(matched.n, len(items)), **more}
+    if matched is not None and not matched.exact:
         more |= {
             "tessera:matched_exact": False,
             "tessera:matched_at_least": max(matched.at_least, len(items)),

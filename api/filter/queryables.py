@@ -23,8 +23,9 @@ from catalog_builder.tile.grid import COLS_PER_ZONE, N_ROWS, centre_texts
 from catalog_builder.tile.years import COVERAGE_NAMES, year_bits
 
 ValueKind = Literal["number", "text", "boolean", "instant", "geometry"]
-Axis = Literal["collection", "year", "zone", "tile-year"]
-"""What a property depends on; ``zone`` is a UTM zone and hemisphere."""
+Axis = Literal["collection", "year", "zone", "coverage", "tile-year"]
+"""What a property depends on; ``zone`` is a UTM zone and hemisphere, ``coverage`` the collection and the
+years that a tile has."""
 
 _ZONE = f"({COL_SQL} / {COLS_PER_ZONE} + 1)"
 _HEMISPHERE = f"(CASE WHEN {ROW_SQL} < {N_ROWS // 2} THEN 32700 ELSE 32600 END)"
@@ -188,7 +189,7 @@ QUERYABLES: dict[str, Queryable] = {
             {"type": "number", "minimum": 0, "maximum": 1, "title": "Share of valid pixels, once converted"},
         ),
         Queryable(
-            "tessera:coverage", "text", "tile-year", _coverage,
+            "tessera:coverage", "text", "coverage", _coverage,
             {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"},
         ),
     )

@@ -21,7 +21,7 @@ from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
 from api.pgstac.aggregation import count_by
-from api.pgstac.counting import count_items
+from api.pgstac.counting import Known, count_items, known_matches, presentable
 from api.pgstac.database import Database
 from api.pgstac.items import show
 from api.pgstac.snapshot import PgstacSnapshot
@@ -62,7 +62,7 @@ class PgstacClient(ExtendedClient):
         caching = ContentCaching(request, self.settings, self._period(view))
         if prepared is None:
             page: Json = {"features": [], "links": []}
-            matched = Count(0)
+            matched: Count | None = Count(0)
         else:
             page, matched = await self._page(request, snapshot, query, prepared)
         sealed = _seal_of(query)
@@ -98,8 +98,8 @@ class PgstacClient(ExtendedClient):
 
     async def _page(
         self, request: Request, snapshot: PgstacSnapshot, query: Query, body: Json
-    ) -> tuple[Json, Count]:
-        """Ask for a page, and beside it for the number of matches."""
+    ) -> tuple[Json, Count | None]:
+        """Ask for a page, and beside it for the number of matches unless that is known."""
         seconds, database = self.settings.search_seconds, self.database
         plain = _plain(request)
 
@@ -109,17 +109,32 @@ class PgstacClient(ExtendedClient):
             found: Any = await self.core._search_base(asked, plain)
             return dict(found)
 
-        whole = _count_of_all(snapshot, query)
-        if whole is not None:
-            return _with_tokens(await database.within(seconds, find)), whole
+        known = await self._known(request, snapshot, query)
+        if known.n is not None:
+            return _with_tokens(await database.within(seconds, find)), Count(known.n)
         limit = min(self.settings.count_seconds, seconds)
-        page, matched = await asyncio.gather(
+        page, counted = await asyncio.gather(
             database.within(seconds, find), count_items(database, body, limit, seconds)
         )
         page = _with_tokens(page)
         if not page["links"]:
-            matched = Count(len(page["features"]))  # the first page is the last one
-        return page, matched
+            return page, Count(len(page["features"]))  # the first page is the last one
+        at_least = len(page["features"]) + len(page["links"])  # before it, after it, or both
+        filtered = (query.filter, query.query, query.terms)
+        is_filtered = any(part is not None for part in filtered)
+        return page, presentable(counted, at_least, known.at_most, is_filtered=is_filtered)
+
+    async def _known(self, request: Request, snapshot: PgstacSnapshot, query: Query) -> Known:
+        """Return what is known of the number of matches; it is the same for every page."""
+
+        def know() -> Known:
+            return snapshot.remember(
+                ("known", query.matching), lambda: known_matches(snapshot, query, self.settings)
+            )
+
+        if all(part is None for part in (query.area, query.filter, query.query, query.terms)):
+            return know()
+        return await self.work.searches.run(lambda _: know(), request.receive)
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from api.catalogue.snapshot import StoredSnapshot
 from catalog_builder.catalog.index.blocks import BLOCK_CELLS, N_BLOCK_COLS, N_BLOCK_ROWS, Blocks
-from catalog_builder.catalog.index.keys import split_key
+from catalog_builder.catalog.index.keys import make_key, split_key
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError
 from catalog_builder.tile import grid
@@ -27,6 +27,8 @@ from catalog_builder.tile.years import year_bits
 
 Json = dict[str, Any]
 
+Group = tuple[int, int, int]
+"""Tile-years of one collection, year, UTM zone, hemisphere and mask: one's key, the mask, their number."""
 Masks = npt.NDArray[np.uint32]
 """(1800, 3600): years of each tile, bit i is year 2000 + i."""
 
@@ -49,6 +51,7 @@ class LoadedTiles:
         self.documents = dict(documents)
         self._masks = {r.ordinal: masks[r.id] for r in self.collections.values()}
         self._years_counted: dict[tuple[int, int], Blocks] = {}
+        self._years_grouped: dict[tuple[int, int], list[Group]] = {}
 
     def only(self, ids: Collection[str]) -> Self:
         """Return the same tiles with some of the collections, as if there were no others."""
@@ -91,6 +94,28 @@ class LoadedTiles:
             made = self._years_counted[ordinal, year] = Blocks(counts)
         return made
 
+    def groups(self, ordinal: int, year: int, runs: Runs | None = None) -> list[Group]:
+        """Return the tile-years of a collection's year and some cells in groups; whole years are cached."""
+        made = self._years_grouped.get((ordinal, year)) if runs is None else None
+        if made is None:
+            made = self._grouped(ordinal, year, runs)
+            if runs is None:
+                self._years_grouped[ordinal, year] = made
+        return made
+
+    def _grouped(self, ordinal: int, year: int, runs: Runs | None) -> list[Group]:
+        flat, bit = self._masks[ordinal].ravel(), np.uint32(year_bits([year]))
+        some = np.flatnonzero(flat & bit) if runs is None else runs.cells()
+        cells = some[(flat[some] & bit) != 0]
+        row, col = grid.rows_cols(cells)
+        place = (row >= grid.N_ROWS // 2) * 64 + col // grid.COLS_PER_ZONE
+        _, first, n = np.unique(
+            (place.astype(np.int64) << 32) | flat[cells], return_index=True, return_counts=True
+        )
+        parts = (row[first], col[first], flat[cells[first]], n)
+        chosen = zip(*(part.tolist() for part in parts), strict=True)
+        return [(make_key(ordinal, year, r, c), mask, count) for r, c, mask, count in chosen]
+
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], Masks]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
         flat = self._masks[ordinal].ravel()
@@ -101,11 +126,14 @@ class LoadedTiles:
 class PgstacSnapshot(StoredSnapshot):
     """The state of a database after a load."""
 
+    tiles: LoadedTiles
+
     def __init__(
         self,
         tiles: LoadedTiles,
         generation: str,
         urls: Mapping[str, str],
+        whole: frozenset[int],
         fetch: Callable[[str, Sequence[str]], Coroutine[Any, Any, list[Json]]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -113,6 +141,8 @@ class PgstacSnapshot(StoredSnapshot):
         self._tiles = tiles
         self.urls = urls
         """The root URL in each collection's items, to be replaced by the service's."""
+        self.whole = whole
+        """Ordinals of the collections of which every tile-year of the catalogue is loaded."""
         self._fetch = fetch
         self._loop = loop
 
@@ -125,7 +155,7 @@ class PgstacSnapshot(StoredSnapshot):
         return [self.at(item, root) for item in found]
 
     def _part(self, ids: frozenset[str], generation: str) -> Self:
-        return type(self)(self._tiles.only(ids), generation, self.urls, self._fetch, self._loop)
+        return type(self)(self._tiles.only(ids), generation, self.urls, self.whole, self._fetch, self._loop)
 
     def at(self, item: Json, root: str) -> Json:
         """Return a tile-year's item with hrefs below the service's root URL."""

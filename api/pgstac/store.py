@@ -189,8 +189,10 @@ class PgstacStore:
             {cid: _text(content, urls.get(cid)) for cid, content in documents},
             masks,
         )
+        # Of a part, a tile's years are not those that its items were made with.
+        whole = frozenset(r.ordinal for r in tiles.collections.values() if r.counts == stored[r.id].counts)
         generation = hashlib.blake2b(mark.encode(), digest_size=8).hexdigest()
-        return PgstacSnapshot(tiles, generation, urls, self.items, loop)
+        return PgstacSnapshot(tiles, generation, urls, whole, self.items, loop)
 
     async def items(self, collection_id: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return items as stored, in any order; missing ones are omitted."""

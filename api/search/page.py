@@ -41,6 +41,17 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
     QueryError
         If its filter does not fit the items.
     """
+    return select_on(snapshot, query, settings)[0]
+
+
+def select_on(snapshot: Snapshot, query: Query, settings: Settings) -> tuple[Selection, frozenset[str]]:
+    """Return the selection of a query, and what its SQL depends on (:data:`api.filter.queryables.Axis`).
+
+    Raises
+    ------
+    QueryError
+        If its filter does not fit the items.
+    """
     wanted = query.collections
     ordinals = frozenset(r.ordinal for r in snapshot.collections.values() if wanted is None or r.id in wanted)
     bound = Bound(ordinals=ordinals)
@@ -56,11 +67,12 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
     conditions = [compiler.compile(f) for f in (query.filter, query.query) if f is not None]
     if query.terms is not None:
         conditions.append(compiler.any_of(bounds_of(query.terms, snapshot)))
-    where, values = "", ()
+    where, values, axes = "", (), frozenset[str]()
     if conditions:
         whole = all_of(conditions)
         bound, where, values = both(bound, whole.bound), whole.rest, whole.rest_values
-    return Selection(
+        axes = whole.rest_axes
+    selection = Selection(
         ordinals=sorted(bound.ordinals or ()),
         years=None if bound.years is None else sorted(bound.years),
         runs=bound.cells,
@@ -69,6 +81,7 @@ def select(snapshot: Snapshot, query: Query, settings: Settings) -> Selection:
         values=values,
         cell_sets=tuple(compiler.cell_sets) if where else (),
     )
+    return selection, axes
 
 
 def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds: float) -> Page:

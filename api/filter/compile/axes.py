@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,9 @@ def bound_of(
     """
     if not axes:
         return EVERYTHING if _holding(sql, values, [0]) else NOTHING
-    if len(axes) > 1 or "tile-year" in axes:
+    (axis, *others) = axes
+    if others or axis in ("coverage", "tile-year"):
         return EVERYTHING.inexact()
-    (axis,) = axes
     if axis == "collection":
         held = _holding(sql, values, [make_key(o, 0, 0, 0) for o in sorted(ordinals)])
         return Bound(ordinals=frozenset(map(ordinal_of, held)))
@@ -61,13 +62,27 @@ def bound_of(
     return Bound(cells=_zones(_holding(sql, values, _ZONE_KEYS)))
 
 
-def _holding(sql: str, values: tuple[Any, ...], keys: list[int]) -> list[int]:
-    query = f"WITH t(key) AS (SELECT value FROM json_each(?)) SELECT key FROM t WHERE {sql}"
+def rows_holding(sql: str, values: tuple[Any, ...], rows: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the places of those of some rows, (key, mask), for which a condition holds.
+
+    Raises
+    ------
+    QueryError
+        If SQLite cannot compute it.
+    """
+    query = (
+        "WITH t(place, key, mask) AS (SELECT key, value->>0, value->>1 FROM json_each(?))"
+        f" SELECT place FROM t WHERE {sql}"
+    )
     try:
-        found = _memory().execute(query, (orjson.dumps(keys).decode(), *values))
-        return [key for (key,) in found]
+        found = _memory().execute(query, (orjson.dumps(rows).decode(), *values))
+        return [place for (place,) in found]
     except (sqlite3.Error, OverflowError) as exc:
         raise QueryError(f"filter: cannot be computed ({exc})") from None
+
+
+def _holding(sql: str, values: tuple[Any, ...], keys: list[int]) -> list[int]:
+    return [keys[place] for place in rows_holding(sql, values, [(key, 0) for key in keys])]
 
 
 def _zones(keys: list[int]) -> Runs:

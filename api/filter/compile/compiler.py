@@ -30,6 +30,10 @@ MOST_PATTERN = 1000
 _COMPARISONS = {"=", "<>", "<", ">", "<=", ">="}
 
 
+_EACH: frozenset[str] = frozenset({"tile-year"})
+"""What a condition depends on that has to be tested of each tile-year."""
+
+
 class Compiler:
     """Compiles the filters of one search.
 
@@ -65,7 +69,7 @@ class Compiler:
     def _condition(self, node: Any) -> Condition:
         """Compile a boolean expression."""
         if isinstance(node, bool):
-            return self._certain("1" if node else "0", (), EVERYTHING if node else NOTHING)
+            return self._certain("1" if node else "0", (), EVERYTHING if node else NOTHING, frozenset())
         if isinstance(node, dict) and "property" in node:
             entry = queryable(str(node["property"]), "filter")
             raise QueryError(
@@ -191,9 +195,13 @@ class Compiler:
             tests.append(f"in_cells({len(self.cell_sets) - 1}, t.key)")
         return self._certain(f"({' AND '.join(tests)})", (), bound)
 
-    def _certain(self, sql: str, values: tuple[Any, ...], bound: Bound) -> Condition:
+    def _certain(
+        self, sql: str, values: tuple[Any, ...], bound: Bound, axes: frozenset[str] = _EACH
+    ) -> Condition:
         """Return a condition that is never NULL: it is false wherever it is not true."""
-        return make_condition(sql, values, bound, lambda: complement(bound, self._ordinals, self._years))
+        return make_condition(
+            sql, values, bound, lambda: complement(bound, self._ordinals, self._years), axes
+        )
 
     def _scalar(self, sql: str, parts: Sequence[Value]) -> Condition:
         """Return a condition on scalars, with its bound if they lie on one axis."""
@@ -203,7 +211,7 @@ class Compiler:
         def where(test: str) -> Bound:
             return bound_of(test, values, axes, self._ordinals, self._years)
 
-        return make_condition(sql, values, where(sql), lambda: where(f"NOT {sql}"))
+        return make_condition(sql, values, where(sql), lambda: where(f"NOT {sql}"), axes)
 
     def _by_name(self, x: Value, options: Sequence[Value]) -> Bound | None:
         """Return the rows that a list of ids or tile names stands for, if this is a list of those."""

@@ -24,21 +24,25 @@ class Condition:
     """Where it is true."""
     refuted: Callable[[], Bound]
     """Where it is false; only a negation asks."""
+    axes: frozenset[str]
+    """What it depends on, see :data:`api.filter.queryables.Axis`."""
     rest: str
     """What remains to be tested within the bound; empty if it is exact."""
     rest_values: tuple[Any, ...]
+    rest_axes: frozenset[str]
 
 
 def make_condition(
-    sql: str, values: tuple[Any, ...], bound: Bound, refuted: Callable[[], Bound]
+    sql: str, values: tuple[Any, ...], bound: Bound, refuted: Callable[[], Bound], axes: frozenset[str]
 ) -> Condition:
     """Return a condition that is tested by its SQL unless its bound is exact."""
-    return Condition(sql, values, bound, refuted, *(("", ()) if bound.exact else (sql, values)))
+    rest = ("", (), frozenset[str]()) if bound.exact else (sql, values, axes)
+    return Condition(sql, values, bound, refuted, axes, *rest)
 
 
 def negation(part: Condition) -> Condition:
     """Return what holds where a condition is false."""
-    return make_condition(f"(NOT {part.sql})", part.values, part.refuted(), lambda: part.bound)
+    return make_condition(f"(NOT {part.sql})", part.values, part.refuted(), lambda: part.bound, part.axes)
 
 
 def all_of(parts: Sequence[Condition]) -> Condition:
@@ -49,8 +53,10 @@ def all_of(parts: Sequence[Condition]) -> Condition:
         _values_of(parts),
         reduce(both, (p.bound for p in parts)),
         lambda: reduce(either, (p.refuted() for p in parts)),
+        _axes_of(parts),
         " AND ".join(f"({p.rest})" for p in rests),
         sum((p.rest_values for p in rests), ()),
+        frozenset().union(*(p.rest_axes for p in rests)),
     )
 
 
@@ -61,8 +67,13 @@ def one_of(parts: Sequence[Condition]) -> Condition:
         _values_of(parts),
         reduce(either, (p.bound for p in parts)),
         lambda: reduce(both, (p.refuted() for p in parts)),
+        _axes_of(parts),
     )
 
 
 def _values_of(parts: Sequence[Condition]) -> tuple[Any, ...]:
     return sum((p.values for p in parts), ())
+
+
+def _axes_of(parts: Sequence[Condition]) -> frozenset[str]:
+    return frozenset().union(*(p.axes for p in parts))

@@ -174,6 +174,8 @@ class _Load:
             for year in part.years:
                 self._year(part, year)
         self._tell("loading items", self._of, self._of)
+        if self._done.loaded or self._done.removed:
+            self._state.analyze()
         self._state.finish()
         return self._done
 

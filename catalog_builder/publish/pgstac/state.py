@@ -283,6 +283,13 @@ class LoadState:
             )
         return int(gone)
 
+    def analyze(self) -> None:
+        """Renew the planner's statistics, without which it takes a loaded table for an almost empty one.
+
+        A role that does not own the table is warned by PostgreSQL, and statistics come with autovacuum.
+        """
+        self._db.execute("ANALYZE pgstac.items")
+
     def finish(self) -> None:
         """Notify servers of new data: set the time of the last load."""
         self._db.execute(

@@ -98,9 +98,14 @@ def test_the_server_may_start_before_the_database(
             refused = http.get("/search")
             assert refused.status_code == 503
             assert "database cannot be reached" in refused.json()["description"]
+            assert ok(http.get("/_mgmt/health"))["status"] == "DOWN"
             with running(folder / "pg", port=int(port)):
                 eventually(http, "/_mgmt/ready", lambda a: a.status_code == 200)
                 assert len(ids_of(ok(http.get("/search?limit=100")))) == 24
+                assert ok(http.get("/_mgmt/health"))["status"] == "UP"
+            health = ok(http.get("/_mgmt/health"))
+            assert health["status"] == "DOWN"
+            assert "database cannot be reached" in health["reason"]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
