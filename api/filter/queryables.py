@@ -47,6 +47,8 @@ class Queryable:
     """JSON Schema, for /queryables."""
     rank: Callable[[], str] | None = None
     """SQL that is cheaper than ``sql`` and orders items as it does; never NULL."""
+    changes: bool = False
+    """Whether another build of the catalogue may have another value for the same tile-year."""
 
     def order(self, snapshot: Snapshot) -> str:
         """Return SQL to sort by."""
@@ -178,19 +180,20 @@ QUERYABLES: dict[str, Queryable] = {
         ),
         Queryable(
             "tessera:grid", "text", "collection", _of_collection(lambda r: r.grid),
-            {**_TEXT, "enum": ["utm", "source"], "title": "Raster grid"},
+            {**_TEXT, "enum": ["utm", "source"], "title": "Raster grid"}, changes=True,
         ),
         Queryable(
             "tessera:cog", "boolean", "tile-year", _always(f"((t.has & {int(Has.COG)}) != 0)"),
-            {"type": "boolean", "title": "Converted to COG"},
+            {"type": "boolean", "title": "Converted to COG"}, changes=True,
         ),
         Queryable(
             "tessera:valid_fraction", "number", "tile-year", _always("t.valid_fraction"),
             {"type": "number", "minimum": 0, "maximum": 1, "title": "Share of valid pixels, once converted"},
+            changes=True,
         ),
         Queryable(
             "tessera:coverage", "text", "coverage", _coverage,
-            {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"},
+            {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"}, changes=True,
         ),
     )
 }  # fmt: skip

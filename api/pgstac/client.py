@@ -31,6 +31,7 @@ from api.request.hrefs import readdress
 from api.request.token import foreign, seal, unseal
 from api.request.view import View
 from api.search.aggregation import Aggregation, from_years, named
+from api.search.order import build_of, changing, check_build
 from api.search.page import select
 from api.search.query import Query
 from catalog_builder.catalog.index.search.selection import Count
@@ -67,7 +68,9 @@ class PgstacClient(ExtendedClient):
             page, matched = await self._page(request, snapshot, query, prepared)
         sealed = _seal_of(query)
         tokens = {
-            one["rel"]: seal(one["token"], sealed) for one in page["links"] if one["rel"] in ("next", "prev")
+            one["rel"]: seal([one["token"], *build_of(query.sortby, snapshot)], sealed)
+            for one in page["links"]
+            if one["rel"] in ("next", "prev")
         }
         links = [
             link("root", f"{root}/"),
@@ -220,15 +223,20 @@ def _position(snapshot: PgstacSnapshot, query: Query) -> str:
         If it is none: the name of an item in one of the collections that are served.
     """
     token = query.token or ""
-    position = unseal(token, _seal_of(query))
-    match = _POSITION.fullmatch(position) if isinstance(position, str) else None
+    match unseal(token, _seal_of(query)):
+        case [str(position), *build]:
+            if changing(query.sortby):
+                check_build(query.sortby, build[0] if build else None, snapshot)
+        case _:
+            raise foreign(token)
+    match = _POSITION.fullmatch(position)
     try:
         cid, item = (bytes.fromhex(part).decode() for part in match.groups()) if match else ("", "")
     except UnicodeDecodeError:
         cid = item = ""
     if cid not in snapshot.documents or not item or "\0" in item:
         raise foreign(token)
-    return str(position)
+    return position
 
 
 _POSITION = re.compile(r"(?:next|prev):((?:[0-9a-f]{2})+):((?:[0-9a-f]{2})+)")

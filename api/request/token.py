@@ -35,7 +35,7 @@ class Cursor:
     backwards: bool = False
     """Whether the page precedes it."""
     values: tuple[Value, ...] = ()
-    """That row's sort values, if the order is not the index's own."""
+    """That row's sort values, if the order is not the index's own, and the build if they may change."""
 
 
 def encode(cursor: Cursor, fingerprint: str) -> str:

@@ -4,6 +4,9 @@ Terms that depend on the collection or the year alone (datetime, tessera:year, c
 change the order in which years are walked, so they cost nothing at any size. From the first other
 term on, the matches of each group of equal years are sorted by SQLite, which is refused beyond
 ``max_sorted`` of them. The index key is the last term of every order.
+
+A position in an order that another build may have changed, such as by ``tessera:coverage``, holds in the
+build that it was found in: in another one, items would be missed or repeated without a word.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from api.catalogue.snapshot import IndexSnapshot
+from api.catalogue.snapshot import IndexSnapshot, Snapshot
 from api.filter.queryables import QUERYABLES
 from api.request.token import Cursor
 from api.search.parameters import Sort
@@ -29,6 +32,31 @@ Pair = tuple[int, int]
 """Collection ordinal and year."""
 
 
+def changing(sortby: Sequence[Sort]) -> list[str]:
+    """Return the terms of an order by which another build may order the same items otherwise."""
+    return [s.name for s in sortby if QUERYABLES[s.name].changes]
+
+
+def build_of(sortby: Sequence[Sort], snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what a position says of its build: something only where another one may have another order."""
+    return (snapshot.generation[:16],) if changing(sortby) else ()
+
+
+def check_build(sortby: Sequence[Sort], began: object, snapshot: Snapshot) -> None:
+    """Reject a position in an order that may have changed since.
+
+    Raises
+    ------
+    QueryError
+        If the build in which the walk began is not the one in service.
+    """
+    if (began,) != build_of(sortby, snapshot):
+        raise QueryError(
+            "token: the catalogue has been rebuilt since this walk began, which may have changed the order by"
+            f" {', '.join(changing(sortby))}; start again without a token"
+        )
+
+
 class Order:
     """The order of one search's results."""
 
@@ -38,6 +66,10 @@ class Order:
         self._index = snapshot.index
         self._selection = selection
         self._most = settings.max_sorted
+        self._sortby = sortby
+        self._snapshot = snapshot
+        self._build = build_of(sortby, snapshot)
+        """Behind a row's sort values in positions, where these may differ in another build."""
         self._groups: list[list[Pair]] | None = None
         """Years by equal values of the leading terms, in order; None: as the index has them."""
         walked = 0
@@ -70,10 +102,15 @@ class Order:
         Raises
         ------
         QueryError
-            If too many items would have to be sorted, or the position is none of this order.
+            If too many items would have to be sorted, or the position is none of this order, or of another
+            build whose order may differ.
         QueryTimeoutError
             If it is not done by the deadline.
         """
+        if cursor is not None and self._build:
+            *values, began = cursor.values or (None,)
+            check_build(self._sortby, began, self._snapshot)
+            cursor = replace(cursor, values=tuple(values))
         if cursor is not None and not self._has(cursor):
             raise QueryError("token: it is no position in these results; follow the next links")
         backwards = cursor is not None and cursor.backwards
@@ -144,7 +181,8 @@ class Order:
 
     def cursor(self, row: Row, *, backwards: bool) -> Cursor:
         """Return a row's position in the order."""
-        return Cursor(row[0], backwards, tuple(self._index.sort_values(row[0], self._sorted)))
+        values = self._index.sort_values(row[0], self._sorted)
+        return Cursor(row[0], backwards, (*values, *self._build))
 
 
 def _axis_values(

@@ -118,6 +118,10 @@ def test_a_load_beside_a_running_server(
     load(catalog, dsn)
     with pgstac_client(dsn, catalog, refresh_seconds=0.1) as http:
         first = ok(http.get("/collections/tessera-v1"))
+        walks = {
+            by: link_of(ok(http.get(f"/search?limit=1&sortby={by}")), "next")
+            for by in ("id", "-tessera:coverage")
+        }
         assert http.get("/source/v1/2024/grid_0.05_52.05/grid_0.05_52.05_f32.vrt").status_code == 404
         write_manifest(tmp_path / "m", 2024, patch(0, 52, 2, 2))
         write_manifest(tmp_path / "m", 2022, patch(0, 52, 1, 1))
@@ -126,6 +130,10 @@ def test_a_load_beside_a_running_server(
         # all that were there have another list of years
         assert (done.loaded, done.removed) == (17, 11)
         eventually(http, "/search?limit=1", lambda a: a.json()["numberMatched"] == 17)
+        # A position in an order that the load may have changed is none in the new one.
+        refused, going_on = (http.get((walks[by] or {})["href"]) for by in ("-tessera:coverage", "id"))
+        assert (refused.status_code, going_on.status_code) == (400, 200)
+        assert "has been rebuilt" in refused.json()["description"]
         years = eventually(http, "/aggregate?aggregations=year_frequency", lambda a: a.status_code == 200)
         buckets = years.json()["aggregations"][0]["buckets"]
         assert {b["key"]: b["frequency"] for b in buckets} == {2022: 1, 2023: 12, 2024: 4}
