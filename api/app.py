@@ -64,6 +64,7 @@ from catalog_builder.errors import (  # noqa: E402
     QueryTimeoutError,
     TesseraError,
     UnavailableError,
+    UnreadableError,
 )
 from catalog_builder.extras import install_line  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
@@ -332,6 +333,10 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         metrics.error("not_found")
         return error(404, str(exc))
 
+    async def unreadable(_: Request, exc: Exception) -> Response:
+        metrics.error("unreadable")
+        return error(409, str(exc))
+
     async def timeout(_: Request, exc: Exception) -> Response:
         metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
         return error(503, str(exc), {"retry-after": "5"})
@@ -354,6 +359,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         (QueryError, bad_query),
         (RequestValidationError, bad_query),
         (NotFoundError, not_found),
+        (UnreadableError, unreadable),
         (QueryTimeoutError, timeout),
         (UnavailableError, timeout),
         (ClientGoneError, left),

@@ -27,6 +27,10 @@ class StorageError(TesseraError):
     """A file or URL that cannot be opened, listed or written."""
 
 
+class MissingFileError(StorageError):
+    """A local file that is not there."""
+
+
 class ArrayError(StorageError):
     """A ``.npy`` that cannot be read by range requests, or is not the array that its tile must have."""
 
@@ -74,6 +78,10 @@ class QueryTimeoutError(TesseraError):
 
 class UnavailableError(TesseraError):
     """Something that the server needs is temporarily unreachable (HTTP 503)."""
+
+
+class UnreadableError(TesseraError):
+    """A file of an item that is damaged, or is not what the catalogue says it is (HTTP 409)."""
 
 
 class ConvertError(TesseraError):

@@ -109,9 +109,10 @@ class Metrics:
 
 ERRORS = (
     "bad_request", "not_found", "too_large", "too_slow", "client_gone",
-    "search_timeout", "unavailable", "fault",
+    "unreadable", "search_timeout", "unavailable", "fault",
 )  # fmt: skip
-"""Kinds of failures: of the client, of the machine (too slow; database unreachable), of the software."""
+"""Kinds of failures: of the client, of an item's file, of the machine (too slow; database unreachable), of
+the software."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ open any URL that a client gives, compute expressions, and have no limits.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -36,7 +37,8 @@ from api.search.map_links import ITEM_ZOOM, MAX_ZOOM, MOSAIC_ZOOM, TMS, can_draw
 from api.search.render import has_item
 from api.settings import Settings
 from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.errors import QueryError
+from catalog_builder.errors import QueryError, TesseraError, UnavailableError, UnreadableError
+from catalog_builder.pixels.whole import gdal_reason
 from catalog_builder.storage.headers import MEDIA_PNG
 from catalog_builder.tile.cover import cover_box
 from catalog_builder.tile.grid import Bounds, TileId
@@ -164,7 +166,7 @@ class _Pages:
                 return draw(snapshot.once("pictures", lambda: Pictures(snapshot, self._home)), until)
             except RasterioError as error:  # names a path of the server's: for its log
                 LOG.warning("an image cannot be rendered: %s", error)
-                raise NotFoundError("the item's file cannot be read; the server's log says why") from error
+                raise _unreadable(gdal_reason(error)) from error
 
         return caching.respond(await self._pool.run(work, request.receive), MEDIA_PNG)
 
@@ -186,6 +188,17 @@ class _Pages:
             "center": [(west + east) / 2, (south + north) / 2, max(low, 11)],
         }
         return caching.not_modified() or caching.respond(dumps(document), JSON)
+
+
+def _unreadable(reason: str) -> TesseraError:
+    """Return the error for a COG that GDAL cannot read, without the folders of the server."""
+    said = f"the item's file cannot be read: {_FOLDERS.sub('', reason)}"
+    return UnavailableError(said) if _OF_NETWORK.search(reason) else UnreadableError(said)
+
+
+_FOLDERS = re.compile(r"(?:/[^/\s'\":,]+)+/")
+_OF_NETWORK = re.compile(r"HTTP|CURL|timed out|Could not resolve", re.IGNORECASE)
+"""What GDAL says where a file in S3 could not be asked for: it may be as it should be."""
 
 
 def tile_bounds(z: int, x: int, y: int) -> Bounds:

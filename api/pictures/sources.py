@@ -52,7 +52,14 @@ from catalog_builder.convert.encode.colours import (
     fit_basis,
     picked_pixels,
 )
-from catalog_builder.errors import ConvertError, QueryError, QueryTimeoutError, StorageError
+from catalog_builder.errors import (
+    ConvertError,
+    MissingFileError,
+    QueryError,
+    QueryTimeoutError,
+    StorageError,
+    UnreadableError,
+)
 from catalog_builder.item.basis import Basis
 from catalog_builder.pixels.container.table import CONTAINERS, place_below
 from catalog_builder.pixels.place import place_of
@@ -300,7 +307,7 @@ class Pictures:
                 deadline.check()
                 try:
                     vectors = _sampled(record, tile, year)
-                except NotFoundError:
+                except (NotFoundError, UnreadableError):
                     continue
                 samples.append(Sample(f"{year}/{tile.name}", record.dataset.directory, vectors))
             return fit_basis(samples)
@@ -326,7 +333,8 @@ def _read_raw(
     except StorageError as error:
         # the client learns the file's name, but not its location on the server
         reason = str(error).replace(f"{record.source_root.rstrip('/')}/", "")
-        raise NotFoundError(f"{tile.name} of {year} cannot be read: {reason}") from error
+        kind = NotFoundError if isinstance(error, MissingFileError) else UnreadableError
+        raise kind(f"{tile.name} of {year} cannot be read: {reason}") from error
 
 
 def _sampled(record: CollectionRecord, tile: TileId, year: int) -> npt.NDArray[np.float32]:

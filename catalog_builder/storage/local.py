@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog_builder.errors import StorageError
+from catalog_builder.errors import MissingFileError, StorageError
 from catalog_builder.storage.address import Entry, fail
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -58,11 +58,13 @@ def open_file(path: Path) -> BinaryIO:
 
     Raises
     ------
+    MissingFileError
+        If there is none.
     StorageError
-        If it is none, or cannot be read.
+        If it is something else, or cannot be read.
     """
     if found := oddity(path):
-        raise StorageError(f"{path}: {found}")
+        raise (StorageError if path.exists() else MissingFileError)(f"{path}: {found}")
     try:
         # Should it have become a pipe in the meantime, opening it does not wait.
         return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))

@@ -90,7 +90,8 @@ def read_array_header(file: storage.RangedFile, name: str) -> ArrayHeader:
     """
     is_remote = file.size is None  # of local arrays only what is read of the pixels is counted
     start = file.read(0, NPY_HEADER if file.size is None else min(NPY_HEADER, file.size), counted=is_remote)
-    if (whole := header_size(start)) > len(start):
+    whole = header_size(start) if file.size is None else min(header_size(start), file.size)
+    if whole > len(start):
         start += file.read(len(start), whole, counted=is_remote)
     header = read_header(start, name)
     if file.size is not None:
