@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     )
     oidc_issuer: str = Field(
         default="",
-        pattern=r"^(https?://[^\s?#]+)?$",
+        pattern=r"^(https?://[^\s?#@]+)?$",
         description="OpenID Connect provider whose tokens (JWT) are accepted; needs the extra `oidc`.",
     )
     oidc_audience: str = Field(

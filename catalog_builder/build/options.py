@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from catalog_builder import storage
 from catalog_builder.build.merge import MergeReport
 from catalog_builder.item.addresses import Mirrors
 from catalog_builder.manifests import ProblemLog
@@ -41,6 +42,26 @@ class BuildOptions:
     folder, if there is one; an empty tuple for none."""
     is_dataset_said: bool = True
     """Whether the user chose it: only then sources of a dataset that is not known are taken to be of it."""
+
+    def __post_init__(self) -> None:
+        """Check the URLs, which will stand in every item.
+
+        Raises
+        ------
+        StorageError
+            If one contains credentials or a query.
+        """
+        bases = (
+            ("--url", self.url),
+            ("--source-root", self.source_root),
+            ("--landmask-root", self.landmask_root),
+            ("--data-root", self.data_root),
+            *(("--mirror", url) for _, url in self.mirrors),
+            *(("--source-mirror", url) for _, url in self.source_mirrors),
+        )
+        for option, base in bases:
+            if base is not None:
+                storage.check_base(base, option)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import orjson
 from shapely.geometry.base import BaseGeometry
 
+from catalog_builder import storage
 from catalog_builder.catalog.index.keys import make_keys, rows_cols
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
@@ -135,6 +136,8 @@ def extracts(
     QueryError
         If no item is selected, or no URL is known.
     """
+    if url is not None:
+        storage.check_base(url, "--url")
     root = (url or index.meta.get("url", "")).rstrip("/")
     if "://" not in root:
         raise QueryError(

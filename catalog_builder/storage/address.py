@@ -34,14 +34,45 @@ def scheme(address: str | Path) -> str:
     Raises
     ------
     StorageError
-        If the address has a scheme that is not supported.
+        If the address has a scheme that is not supported, or contains credentials.
     """
-    head, mark, _ = str(address).partition("://")
+    head, mark, rest = str(address).partition("://")
     if not mark or head == "file":
         return ""
     if head not in ("s3", "http", "https"):
         raise StorageError(f"{address}: unknown scheme '{head}', expected a path, s3://, http:// or https://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:  # it would stand in items, ledgers and logs
+        instead = "AWS_PROFILE or AWS_ACCESS_KEY_ID" if head == "s3" else "~/.netrc"
+        raise StorageError(
+            f"{head}://…@{authority.rpartition('@')[2]}: a URL must not contain credentials, which would"
+            f" stand in the catalogue; use {instead}"
+        )
     return head
+
+
+def check_base(address: str | Path, option: str) -> None:
+    """Check the address of a folder, to which names of files will be appended in hrefs.
+
+    Parameters
+    ----------
+    address
+        A local path or a URL.
+    option
+        What it was given as, for the message.
+
+    Raises
+    ------
+    StorageError
+        If it contains credentials, or has a query or a fragment: a name cannot be appended to that, and a
+        signature does not fit another file.
+    """
+    if scheme(address) and (found := re.search(r"[?#]", str(address))):
+        what = "a query" if found[0] == "?" else "a fragment"
+        raise StorageError(
+            f"{option}: {str(address)[: found.start()]} must not have {what}: names of files are appended to"
+            " it. For private files give the s3:// URL and let the server sign (TESSERA_STAC_PRESIGN)"
+        )
 
 
 def local_path(address: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 import re
 import threading
@@ -144,7 +145,14 @@ def _client_of(_pid: int) -> httpx.Client:
     # 60 ms to import: only when an http(s) URL is used
     import httpx
 
+    try:  # passwords: not in URLs
+        auth = httpx.NetRCAuth(os.environ.get("NETRC") or None)
+    except FileNotFoundError:
+        auth = None
+    except (OSError, netrc.NetrcParseError) as error:
+        raise StorageError(f"netrc: cannot be read ({error})") from error
     return httpx.Client(
+        auth=auth,
         # identity: a .gz must arrive as it is stored, and sizes must be those of the file
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         follow_redirects=True,

@@ -182,11 +182,15 @@ def test_the_static_catalogue_is_there(http: httpx.Client) -> None:
     assert http.get(path, headers={"range": "bytes=0-3"}).content == b"PAR1"
 
 
-def test_the_ledger_is_not_immutable(place: Place, http: httpx.Client) -> None:
+def test_what_is_the_operators_is_not_served(place: Place, http: httpx.Client) -> None:
+    """The index and the ledger name paths of the machine; by nginx as by the server."""
     (file, *_) = (f for f in (place.tiles.catalog / "cogs" / "ledger").rglob("*") if f.is_file())
-    path = f"/data/{file.relative_to(place.tiles.catalog)}"
-    for client in (http, httpx.Client(base_url=place.api)):
-        assert client.get(path).headers["cache-control"] == "public, max-age=0, must-revalidate"
+    ledger = file.relative_to(place.tiles.catalog).as_posix()
+    for path in (ledger, "cogs/ledger/", "index.sqlite", "index.sqlite-wal", "cogs/../index.sqlite",
+                 "%69ndex.sqlite", ledger.replace("/ledger", "//ledger"),
+                 ledger.replace("ledger", "%6cedger", 1)):  # fmt: skip
+        assert http.get(f"/data/{path}").status_code == 404, path
+        assert httpx.get(f"{place.api}/data/{path}").status_code == 404, path
 
 
 def _array(suffix: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from catalog_builder import storage
 from catalog_builder.convert.encode.blocks import BLOCK_SIZE, OVERVIEW_BLOCK_SIZE
 from catalog_builder.tile.datasets import Dataset, dataset
 from catalog_builder.tile.grid import Bounds, TileId
@@ -201,6 +202,18 @@ class Wanted:
     """Year of ``.npy`` files whose folder name does not contain it."""
     shard: tuple[int, int] | None = None
     """(i, N): the i-th of N parts, i from 0; parts are disjoint and together everything."""
+
+    def __post_init__(self) -> None:
+        """Check the URLs, to which names of files are appended.
+
+        Raises
+        ------
+        StorageError
+            If one contains credentials or a query.
+        """
+        for option, base in (("--source-root", self.source_root), ("--landmask-root", self.landmask_root)):
+            if base is not None:
+                storage.check_base(base, option)
 
 
 @dataclass(frozen=True, slots=True)
