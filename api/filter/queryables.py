@@ -192,6 +192,12 @@ QUERYABLES: dict[str, Queryable] = {
             changes=True,
         ),
         Queryable(
+            "tessera:refused_fraction", "number", "tile-year", _always("t.refused_fraction"),
+            {"type": "number", "minimum": 0, "maximum": 1,
+             "title": "Share of pixels that the makers of the store refused, at most"},
+            changes=True,
+        ),
+        Queryable(
             "tessera:coverage", "text", "coverage", _coverage,
             {**_TEXT, "enum": list(COVERAGE_NAMES), "title": "Years that the tile has"}, changes=True,
         ),

@@ -26,8 +26,8 @@ from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import StorageError
 from catalog_builder.tile.grid import N_COLS, TileId
 
-SCHEMA_VERSION = 2
-"""Incremented whenever the tables or the operators change; a server rejects other versions."""
+SCHEMA_VERSION = 3
+"""Incremented whenever the tables, operators or properties change; a server rejects other versions."""
 
 _LOCK = 0x7E55E7A
 """Advisory lock of loads: two at once would each record half of the state."""
@@ -74,6 +74,7 @@ PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     "tessera:year": {"title": "Year", "type": "number"},
     "tessera:utm_zone": {"title": "UTM zone", "type": "number"},
     "tessera:valid_fraction": {"title": "Share of valid pixels", "type": "number"},
+    "tessera:refused_fraction": {"title": "Largest share of refused pixels", "type": "number"},
 }
 """Properties that pgSTAC must treat as numbers; it treats all others as text."""
 

@@ -49,7 +49,7 @@ def test_queryables_are_true(api: httpx.Client, items: list[dict[str, Any]], pat
     for name, schema in document["properties"].items():
         if name == "geometry":
             continue
-        if name == "tessera:valid_fraction":  # only of converted tiles
+        if name in ("tessera:valid_fraction", "tessera:refused_fraction"):  # of converted tiles, of a store
             assert ok(api.get(f"/search?filter={name} IS NULL"))["numberMatched"] == len(items)
             continue
         value = item[name] if name in ("id", "collection") else item["properties"][name]
