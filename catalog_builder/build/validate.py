@@ -248,8 +248,9 @@ def _earlier_view_lines(found: EarlierViews) -> Iterator[str]:
     n = len(found.files)
     yield (
         f"warn {n:,} {'float32 view is' if n == 1 else 'float32 views are'} of an earlier form:"
-        " without one for windows, and if of version 0.1 read wrongly by GDAL before 3.7, without an error"
-        " (codes below zero come out as 128 to 255)"
+        " in a mosaic (STACIT, gdalbuildvrt) GDAL before 3.12.3 puts zeros beside it, without an error; those"
+        " of version 0.1 lack the one for windows, and are read wrongly by GDAL before 3.7 (codes below zero"
+        " come out as 128 to 255)"
     )
     yield from (f"       {path}" for path in found.files[:_SHOWN])
     if n > _SHOWN:

@@ -177,7 +177,7 @@ def convert(
         typer.Option(
             help="predictor: convert tiles again whose embeddings have a predictor, as in earlier versions:"
             " async-geotiff and lazycogs read them wrongly. view: rewrite only the float32 views of an"
-            " earlier form: they lack the one for windows, and GDAL before 3.7 reads those of 0.1 wrongly."
+            " earlier form: they are wrong in mosaics, and GDAL before 3.7 reads those of 0.1 wrongly."
             " statistics: read those of the codes, which items list, from COGs of earlier versions."
             " `validate` reports all of them. layout: convert tiles again that have the larger blocks of"
             " earlier versions, which take more bytes to read."

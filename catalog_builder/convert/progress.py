@@ -206,11 +206,11 @@ def earlier_views(n: int) -> str:
     """Return a line about tiles that are done and whose float32 views are of an earlier form.
 
     >>> earlier_views(1)
-    '1 of those done already has float32 views of an earlier form, without the one for windows: --redo view'
+    '1 of those done already has float32 views of an earlier form, which are wrong in mosaics: --redo view'
     """
     have = "has" if n == 1 else "have"
     return (
-        f"{n:,} of those done already {have} float32 views of an earlier form, without the one for windows:"
+        f"{n:,} of those done already {have} float32 views of an earlier form, which are wrong in mosaics:"
         " --redo view"
     )
 

@@ -15,9 +15,12 @@ Values equal numpy's ``codes.astype("f4") * scales[..., None]`` bit for bit: ``m
 float64, where int8 x float32 is exact (8 + 24 bits), and rounding that once to float32 is what a
 float32 multiplication does. Signed zeros, infinities and NaN come out the same too.
 
-**A derived band has no NoDataValue, on purpose.** With NaN as its nodata GDAL 3.12's ``mul`` skips
-an operand that is NaN and returns the other one, such as -128, as if it were an embedding. Without it
-GDAL 3.10 and 3.12 are both exact, and NaN scales give NaN.
+**A derived band shows no NoDataValue, and has one that nothing equals, on purpose.** With NaN as its nodata
+GDAL 3.12's ``mul`` skips an operand that is NaN and returns the other one, such as -128, as if it were an
+embedding. Without one, GDAL before 3.12.3 begins by zeroing as many bytes as the window has, side by side,
+even where the buffer's lines are longer: a mosaic of two views (STACIT, gdalbuildvrt) then has zeros where
+values of the first were, without an error. With a number that is neither a code nor a float32, GDAL 3.6, 3.10
+and 3.12 are exact, NaN scales give NaN, and ``HideNoDataValue`` keeps it from readers.
 
 **Codes go through a look-up table, in Float32, on purpose.** GDAL before 3.7 has no Int8: a VRT reads signed
 bytes as 0 to 255, without an error. The table gives both ways of counting the same code. It is applied only
@@ -41,9 +44,9 @@ from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Grid, Raster, TileId
 
-VIEW_FORM = 3
-"""Version of the documents that are kept beside COGs, recorded with them. Version 1 of :func:`cog_f32_vrt` is
-read wrongly by GDAL before 3.7; up to version 2 there is no :func:`cog_window_vrt`."""
+VIEW_FORM = 4
+"""Version of the documents that are kept beside COGs, recorded with them. Of :func:`cog_f32_vrt` version 1 is
+read wrongly by GDAL before 3.7, and all before 4 in mosaics; up to 2 there is no :func:`cog_window_vrt`."""
 RAW_STRIP = 64
 """Rows that a float32 view of raw arrays reads at a time. GDAL reads band by band otherwise, and keeps
 16 MB of what it fetched: a tile of 107 MB would be fetched 128 times. 64 rows are at most 9 MB."""
@@ -55,6 +58,8 @@ CODES_LUT = "-128:-128,127:127,128:-128,255:-1"
 slope 1, so every code is met exactly."""
 _LUT_ELEMENT = f"<LUT>{CODES_LUT}</LUT>"
 
+_NOTHING = "<NoDataValue>-1e30</NoDataValue><HideNoDataValue>1</HideNoDataValue>"
+"""A nodata that no operand equals: as a float32 it is another number."""
 _NO_CODE = 128
 """A number that no int8 code is."""
 
@@ -197,13 +202,11 @@ def f32_vrt(
     """
     if not bands or not all(0 <= b < N_BANDS for b in bands):
         raise ValueError(f"bands must be one or more of 0..{N_BANDS - 1}, found {list(bands)}")
-    # Blocks must be as wide as the raster. GDAL reads a pixel-interleaved dataset block by block, each
-    # into its place in the caller's buffer, and before 3.12.3 a derived band that is read into a part of
-    # a line zeroes what lies beside it.
+    # GDAL reads a pixel-interleaved dataset block by block: as wide as the raster, a block is one range.
     block = "" if strip is None else f' blockXSize="{raster.width}" blockYSize="{strip}"'
     body = "\n".join(
         f'<VRTRasterBand dataType="Float32" band="{i + 1}"{block} subClass="VRTDerivedRasterBand">'
-        f"<Description>{band_name(b)}</Description>"
+        f"<Description>{band_name(b)}</Description>{_NOTHING}"
         "<SourceTransferType>Float32</SourceTransferType><PixelFunctionType>mul</PixelFunctionType>"
         f"{_source(raster, codes, b + 1)}{_source(raster, scales, b + 1 if scales.bands > 1 else 1)}"
         "</VRTRasterBand>"

@@ -28,7 +28,7 @@ from catalog_builder.convert.run import RunReport, run
 from catalog_builder.convert.tile import profiles
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
-from catalog_builder.raster.vrt import cog_f32_vrt
+from catalog_builder.raster.vrt import VIEW_FORM, cog_f32_vrt
 from catalog_builder.tile.datasets import dataset
 from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import sample_basis, write_column
@@ -96,7 +96,11 @@ def test_renewed_views_are_those_of_a_conversion_of_today(
     assert done.bytes_out == sum(row.files[view].size for row in after.values() for view in views)
     for job, row in after.items():
         assert row.files == wanted[job].files, "names, sizes and hashes"
-        assert (row.view, row.content, row.statistics) == (3, wanted[job].content, wanted[job].statistics)
+        assert (row.view, row.content, row.statistics) == (
+            VIEW_FORM,
+            wanted[job].content,
+            wanted[job].statistics,
+        )
         for role in ("embeddings", "scales"):
             one, two = (out / found[job].files[role].path for found in (before, after))
             assert one != two

@@ -249,6 +249,34 @@ def test_cog_view(pair: tuple[Path, Raster], block: tuple[int, int] | None, gdal
     assert np.isnan(full[0, 0]).all()
 
 
+def test_views_beside_each_other_in_a_mosaic(
+    pair: tuple[Path, Raster], tmp_path: Path, any_gdal: Path
+) -> None:
+    """As STACIT and gdalbuildvrt make it: what is read of the second must not touch the first."""
+    folder, raster = pair
+    height, width = raster.shape
+    view = folder / "f32.vrt"
+    view.write_text(cog_f32_vrt(raster, "q.tif", "s.tif", overviews=(2, 4)))
+    sources = "".join(
+        f"<SimpleSource><SourceFilename>{view}</SourceFilename><SourceBand>7</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{x}" yOff="{y}" xSize="{width}" ySize="{height}"/></SimpleSource>'
+        for x, y in ((0, 3), (width - 10, 0))
+    )
+    mosaic = tmp_path / "mosaic.vrt"
+    mosaic.write_text(
+        f'<VRTDataset rasterXSize="{2 * width - 10}" rasterYSize="{height + 3}"><SRS>EPSG:32631</SRS>'
+        "<GeoTransform>300000, 10, 0, 5800030, 0, -10</GeoTransform>"
+        f'<VRTRasterBand dataType="Float32" band="1">{sources}</VRTRasterBand></VRTDataset>'
+    )
+    (found,), _ = read(any_gdal, mosaic, {})
+    one = _level(folder, "q", None)[..., 6].astype(np.float32) * _level(folder, "s", None)[..., 0]
+    wanted = np.zeros((height + 3, 2 * width - 10), np.float32)
+    wanted[3:, :width] = one
+    wanted[:height, width - 10 :] = one
+    assert same_bits(found[..., 0], wanted)
+
+
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a view for windows over a pair of odd size, with its overviews: data and none side by side.
@@ -408,9 +436,13 @@ def test_hrefs() -> None:
     assert named("/a/b.tif", "s3://bucket/b.tif") == {("/a/b.tif", "0"), ("/vsis3/bucket/b.tif", "0")}
 
 
-def test_no_derived_band_has_nodata() -> None:
+def test_no_derived_band_shows_nodata() -> None:
     text = f32_vrt(POLAR.raster(), VrtSource("q.tif", "Int8"), VrtSource("s.tif", "Float32"))
-    assert "NoData" not in text
+    for band in ET.fromstring(text).iter("VRTRasterBand"):  # noqa: S314
+        assert band.findtext("HideNoDataValue") == "1"
+        value = float(band.findtext("NoDataValue") or "nan")
+        assert value not in range(-128, 128)
+        assert float(np.float32(value)) != value, "no scale is it"
 
 
 def test_metadata() -> None:

@@ -60,7 +60,7 @@ class MisreadFiles:
 
 @dataclass(frozen=True, slots=True)
 class EarlierViews:
-    """Float32 views of an earlier form; a warning, for GDAL 3.7 and newer read them right."""
+    """Float32 views of an earlier form; a warning, for alone GDAL 3.7 and newer read them right."""
 
     files: tuple[str, ...]
     """Paths below the output folder."""
