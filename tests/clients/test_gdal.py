@@ -18,7 +18,8 @@ from pystac_client import Client
 
 from tests.conftest import plain_environment
 from tests.convert.test_requests import RECOMMENDED
-from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted
+from tests.support.containers import YEAR, Contained
+from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted
 from tests.support.http_server import Server
 from tests.support.pixels import BBOX, cog, mosaic, same, tile_values
 from tests.support.snippets import localised, run_python, snippets
@@ -56,7 +57,7 @@ def read(
     return np.load(out), json.loads(done.stdout)
 
 
-def asset(server: Server, name: str, year: int = 2024) -> str:
+def asset(server: Server, name: str, year: int = YEAR) -> str:
     item = next(Client.open(f"{server.url}/").search(ids=[f"{FIRST.name}_{year}"]).items())
     return f"/vsicurl/{item.assets[name].href}"
 
@@ -66,19 +67,31 @@ def asset(server: Server, name: str, year: int = 2024) -> str:
     [
         ("embeddings", "embeddings.tif"),
         ("scales", "scales.tif"),
-        ("embeddings_f32", None),
         ("visual", "visual.tif"),
     ],
 )
 def test_assets_equal_the_files(
-    server: Server, tiles: Converted, gdal_python: Path, tmp_path: Path, name: str, file: str | None
+    server: Server, tiles: Converted, gdal_python: Path, tmp_path: Path, name: str, file: str
 ) -> None:
     found, about = read(gdal_python, tmp_path, asset(server, name), **RECOMMENDED)
-    if file is None:
-        assert same(found, tile_values(tiles, FIRST, 2024))
-    else:
-        wanted, _ = read(gdal_python, tmp_path, str(cog(tiles, FIRST, 2024, file)))
-        assert same(found, wanted)
+    wanted, _ = read(gdal_python, tmp_path, str(cog(tiles, FIRST, 2024, file)))
+    assert same(found, wanted)
+    at_its_place(about)
+
+
+@pytest.mark.parametrize("name", ["embeddings_f32", "embeddings_f32_window"])
+def test_float32_views_equal_numpy(
+    contained: Contained, gdal_python: Path, tmp_path: Path, name: str
+) -> None:
+    found, about = read(gdal_python, tmp_path, asset(contained.server, name), **RECOMMENDED)
+    assert same(found, contained.values(FIRST))
+    at_its_place(about)
+    assert (about["count"], about["dtype"], about["nodata"]) == (128, "float32", "None")
+    assert about["descriptions"] == [f"Tessera_Band_{i}" for i in range(128)]
+    assert (about["tags"]["TESSERA_YEAR"], about["tags"]["TESSERA_SYNTHETIC"]) == ("2024", "YES")
+
+
+def at_its_place(about: dict[str, Any]) -> None:
     raster = FIRST.raster()
     assert about["epsg"] == 32633
     assert about["transform"] == list(raster.transform)[:6]
@@ -121,7 +134,7 @@ def test_statistics_of_the_item_are_the_pixels(server: Server, tiles: Converted)
         assert said["mean"] == pytest.approx(np.nanmean(values[i], dtype=np.float64), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["embeddings", "scales", "visual", "embeddings_f32"])
+@pytest.mark.parametrize("name", ["embeddings", "scales", "visual"])
 def test_stacit_opens_a_search_as_one_mosaic(
     server: Server, tiles: Converted, gdal_python: Path, tmp_path: Path, name: str
 ) -> None:
@@ -132,14 +145,32 @@ def test_stacit_opens_a_search_as_one_mosaic(
     found, about = read(gdal_python, tmp_path, f'STACIT:"{search}":asset={name}', None, bands, **RECOMMENDED)
     assert tuple(about["shape"]) == (1121, 468)
     assert about["epsg"] == 32633
-    if name == "embeddings_f32":
-        return  # without nodata the overlap is whichever came last; the parts are compared below
     wanted = mosaic(tiles, 2024, {"visual": "visual.tif"}.get(name, f"{name}.tif"))
     wanted = wanted[np.array(bands) - 1]
     raster = FIRST.raster()
     width = raster.width - 20  # the overlap of the two tiles belongs to one or the other
     assert same(found[:, :, :width], wanted[:, :, :width])
     assert same(found[:, :, raster.width + 20 :], wanted[:, :, raster.width + 20 :])
+
+
+def test_stacit_of_float32_views(contained: Contained, gdal_python: Path, tmp_path: Path) -> None:
+    box = ",".join(map(str, BBOX))
+    search = (
+        f"{contained.server.url}/search?collections={COLLECTION}&bbox={box}&datetime=2024-01-01T00:00:00Z"
+    )
+    found, about = read(
+        gdal_python, tmp_path, f'STACIT:"{search}":asset=embeddings_f32', None, [1, 128], **RECOMMENDED
+    )
+    assert tuple(about["shape"]) == (1121, 468)
+    assert about["epsg"] == 32633
+    west, north = about["transform"][2], about["transform"][5]
+    for tile, columns in ((FIRST, slice(0, -20)), (NEIGHBOUR, slice(20, None))):  # not where they overlap
+        raster = tile.raster()
+        row, col = round((north - raster.transform.f) / 10), round((raster.transform.c - west) / 10)
+        there = found[:, row : row + raster.height, col : col + raster.width][..., columns]
+        # the rectangle of the neighbour, where it has no data, may cover this tile's
+        mine = contained.values(tile)[[0, 127]][..., columns]
+        assert same(np.where(np.isnan(mine), mine, there), mine), tile
 
 
 def test_stacit_lists_what_there_is(server: Server, tmp_path: Path) -> None:
@@ -164,8 +195,8 @@ COSTS = [
     ("embeddings", (20, 300, 200, 200), None, 2, 2050, 3_768_320),
     ("scales", (100, 500, 1, 1), None, 2, 2, 98_304),
     ("visual", (0, 0, 240, 1118), None, 2, 2, 565_267),
-    ("embeddings_f32", (100, 500, 1, 1), None, 10, 11, 769_142),
-    ("embeddings_f32", (100, 500, 64, 64), [1, 2, 3], 17, 17, 352_690),
+    ("embeddings_f32", (100, 500, 1, 1), None, 10, 11, 777_846),
+    ("embeddings_f32", (100, 500, 64, 64), [1, 2, 3], 17, 17, 361_394),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Float32 views as GDAL 3.6, 3.10 and 3.12 read them, from the server and from the disk, by both views.
+"""Float32 views as GDAL 3.6, 3.10 and 3.12 read them, of every container, from the server and from the disk.
 
 GDAL 3.6 is Debian 12's, with its QGIS. It has no Int8: what it reads must be right, or refused.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,62 @@ import rasterio
 from pystac_client import Client
 
 from tests.conftest import SUPPORT, plain_environment
-from tests.support.converted import FIRST, RAW_YEAR, Converted
-from tests.support.http_server import Server
+from tests.support.containers import UNCONVERTED, YEAR, Contained, ContainedIn
+from tests.support.converted import FIRST, Converted, converted
 from tests.support.needs import program, require_qgis
-from tests.support.pixels import cog, same, tile_values
+from tests.support.pixels import cog, same
 
 WINDOW = (90, 500, 64, 48)
 """Column, row, width, height: over the edges of blocks."""
 BAND = 5
 """Counted from 0."""
-WAYS = ("converted", "converted file", "converted band", "raw", "raw band")
+VIEWS = ("cog", "cog file", *UNCONVERTED)
+WAYS = (*VIEWS, "cog band", *(pytest.param(f"{p.values[0]} band", marks=p.marks) for p in UNCONVERTED))
+"""By container: the item's view of all bands, from the server or beside the COGs, or that of one band."""
 
 
-def place(way: str, server: Server, tiles: Converted) -> tuple[str, int, int]:
-    """Return what GDAL opens, the number of :data:`BAND` in it, and the year."""
-    year = RAW_YEAR if way.startswith("raw") else 2024
-    if way.endswith("file"):
-        return str(cog(tiles, FIRST, year, "f32.vrt")), BAND + 1, year
-    bands = way.endswith("band")
-    client = Client.open(f"{server.url}/", parameters={"view": "bands"} if bands else None)
-    item = next(client.search(ids=[f"{FIRST.name}_{year}"]).items())
+@dataclass(frozen=True)
+class View:
+    """What GDAL opens."""
+
+    path: str
+    number: int
+    """Of :data:`BAND` in it."""
+    of: Contained
+
+    @property
+    def is_beside_cogs(self) -> bool:
+        return not self.path.startswith("/vsicurl/")
+
+    def exact(self) -> npt.NDArray[np.float64]:
+        """Return the window of one band in double, where a code times a scale is exact."""
+        x, y, width, height = WINDOW
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        if self.of.container == "cog":
+            with rasterio.open(cog(converted(), FIRST, YEAR, "embeddings.tif")) as src:
+                codes = src.read(BAND + 1)[rows, columns]
+            with rasterio.open(cog(converted(), FIRST, YEAR, "scales.tif")) as src:
+                scales = src.read(1)[rows, columns]
+        else:
+            arrays = self.of.arrays[FIRST]
+            codes, scales = arrays[0][rows, columns, BAND], arrays[1][rows, columns]
+        values: npt.NDArray[np.float64] = codes.astype(np.float64) * scales.astype(np.float64)
+        assert np.isfinite(values).any()
+        return values
+
+
+@pytest.fixture(params=WAYS)
+def view(request: pytest.FixtureRequest, contained_in: ContainedIn) -> View:
+    """Return each view of the first tile."""
+    container, _, kind = request.param.partition(" ")
+    contained = contained_in(container)
+    if kind == "file":
+        return View(str(cog(converted(), FIRST, YEAR, "f32.vrt")), BAND + 1, contained)
+    bands = {"view": "bands"} if kind == "band" else None
+    client = Client.open(f"{contained.server.url}/", parameters=bands)
+    item = next(client.search(ids=[f"{FIRST.name}_{YEAR}"]).items())
     asset = item.assets[f"b{BAND:03d}" if bands else "embeddings_f32"]
-    return f"/vsicurl/{asset.href}", 1 if bands else BAND + 1, year
+    return View(f"/vsicurl/{asset.href}", 1 if bands else BAND + 1, contained)
 
 
 def read(python: Path, path: str, out: Path, *reads: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -51,32 +86,12 @@ def read(python: Path, path: str, out: Path, *reads: dict[str, Any]) -> tuple[li
         return [saved[str(i)] for i in range(len(saved))], json.loads(done.stdout)
 
 
-def exact(tiles: Converted, year: int) -> npt.NDArray[np.float64]:
-    """Return the window of one band in double, where a code times a scale is exact."""
-    x, y, width, height = WINDOW
-    rows, columns = slice(y, y + height), slice(x, x + width)
-    if year == RAW_YEAR:
-        folder = tiles.embeddings / str(year) / FIRST.name
-        codes = np.load(folder / f"{FIRST.name}.npy", mmap_mode="r")[rows, columns, BAND]
-        scales = np.load(folder / f"{FIRST.name}_scales.npy", mmap_mode="r")[rows, columns]
-    else:
-        with rasterio.open(cog(tiles, FIRST, year, "embeddings.tif")) as src:
-            codes = src.read(BAND + 1)[rows, columns]
-        with rasterio.open(cog(tiles, FIRST, year, "scales.tif")) as src:
-            scales = src.read(1)[rows, columns]
-    values: npt.NDArray[np.float64] = codes.astype(np.float64) * scales.astype(np.float64)
-    assert np.isfinite(values).any()
-    return values
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_buffers(server: Server, tiles: Converted, any_gdal: Path, tmp_path: Path, way: str) -> None:
+def test_buffers(view: View, any_gdal: Path, tmp_path: Path) -> None:
     """Bit for bit in float32 and float64, rounded in int16, and the same in complex buffers."""
-    path, number, year = place(way, server, tiles)
     kinds = ("float32", "float64", "int16", "complex64", "complex128")
-    reads = [{"window": WINDOW, "bands": [number], "dtype": kind} for kind in kinds]
-    found, about = read(any_gdal, path, tmp_path / "out.npz", *reads)
-    wanted = exact(tiles, year)
+    reads = [{"window": WINDOW, "bands": [view.number], "dtype": kind} for kind in kinds]
+    found, about = read(any_gdal, view.path, tmp_path / "out.npz", *reads)
+    wanted = view.exact()
     assert (about["shape"], about["dtypes"], about["epsg"]) == ([*FIRST.raster().shape], ["float32"], 32633)
     assert about["transform"] == list(FIRST.raster().transform)[:6]
     for kind, array in zip(kinds, found, strict=True):
@@ -88,22 +103,18 @@ def test_buffers(server: Server, tiles: Converted, any_gdal: Path, tmp_path: Pat
             assert not array.imag.any()
 
 
-@pytest.mark.parametrize("way", ["converted", "converted file", "raw"])
-def test_all_bands(server: Server, tiles: Converted, any_gdal: Path, tmp_path: Path, way: str) -> None:
-    path, _, year = place(way, server, tiles)
-    (found,), _ = read(any_gdal, path, tmp_path / "out.npz", {"window": WINDOW})
+@pytest.mark.parametrize("view", VIEWS, indirect=True)
+def test_all_bands(view: View, any_gdal: Path, tmp_path: Path) -> None:
+    (found,), _ = read(any_gdal, view.path, tmp_path / "out.npz", {"window": WINDOW})
     x, y, width, height = WINDOW
-    assert same(found, tile_values(tiles, FIRST, year)[:, y : y + height, x : x + width])
+    assert same(found, view.of.values(FIRST)[:, y : y + height, x : x + width])
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_commands_of_the_distribution(
-    server: Server, tiles: Converted, gdal36: Path, tmp_path: Path, way: str
-) -> None:
+def test_commands_of_the_distribution(view: View, gdal36: Path, tmp_path: Path) -> None:
     """Complex values are read by gdallocationinfo, by gdal_translate the type that it is to write."""
-    path, number, year = place(way, server, tiles)
+    path, number = view.path, view.number
     x, y, width, height = WINDOW
-    wanted = exact(tiles, year)
+    wanted = view.exact()
     row, column = np.argwhere(np.isfinite(wanted) & (wanted < 0))[0]
 
     def run(name: str, *arguments: str) -> str:
@@ -125,35 +136,32 @@ def test_commands_of_the_distribution(
     assert report["bands"][number - 1]["description"] == f"Tessera_Band_{BAND}"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_qgis_of_the_distribution(
-    server: Server, tiles: Converted, gdal36: Path, tmp_path: Path, way: str
-) -> None:
+def test_qgis_of_the_distribution(view: View, gdal36: Path, tmp_path: Path) -> None:
     """A window as it is, and the whole tile zoomed out: the overview of a COG."""
     require_qgis(gdal36)
-    path, number, year = place(way, server, tiles)
-    if way.endswith("file"):  # QGIS writes statistics and histograms into a VRT that it may write
+    path = view.path
+    if view.is_beside_cogs:  # QGIS writes statistics and histograms into a VRT that it may write
         copied = shutil.copytree(Path(path).parent, tmp_path / "tile")
         path = str(copied / Path(path).name)
     out = tmp_path / "out.npz"
-    command = [str(c) for c in (gdal36, SUPPORT / "qgis_reader.py", path, out, number, *WINDOW, 2)]
+    command = [str(c) for c in (gdal36, SUPPORT / "qgis_reader.py", path, out, view.number, *WINDOW, 2)]
     environment = plain_environment(QT_QPA_PLATFORM="offscreen", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3.22.")
     with np.load(out) as saved:
         window, reduced = saved["window"], saved["reduced"]
-    assert same(window, exact(tiles, year).astype(np.float32))
-    if year == RAW_YEAR:
+    assert same(window, view.exact().astype(np.float32))
+    if view.of.container != "cog":
         return  # published arrays have no overviews: which pixels are taken is up to QGIS
-    with rasterio.open(cog(tiles, FIRST, year, "embeddings.tif"), overview_level=0) as src:
+    with rasterio.open(cog(converted(), FIRST, YEAR, "embeddings.tif"), overview_level=0) as src:
         codes = src.read(BAND + 1)
-    with rasterio.open(cog(tiles, FIRST, year, "scales.tif"), overview_level=0) as src:
+    with rasterio.open(cog(converted(), FIRST, YEAR, "scales.tif"), overview_level=0) as src:
         scales = src.read(1)
     assert same(reduced, codes.astype(np.float32) * scales)
 
 
-def test_int8_on_gdal_36(server: Server, tiles: Converted, gdal36: Path, tmp_path: Path) -> None:
+def test_int8_on_gdal_36(tiles: Converted, gdal36: Path, tmp_path: Path) -> None:
     """Codes of a COG are unsigned there, and said to be signed; scales and colours are what they are."""
     codes, about = read(gdal36, str(cog(tiles, FIRST, 2024, "embeddings.tif")), tmp_path / "out.npz", {})
     with rasterio.open(cog(tiles, FIRST, 2024, "embeddings.tif")) as src:

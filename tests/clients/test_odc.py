@@ -11,9 +11,10 @@ import pytest
 import xarray as xr
 from pystac_client import Client
 
+from tests.support.containers import Contained
 from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
 from tests.support.http_server import Server
-from tests.support.pixels import BBOX, YEARS, mosaic, same, tile_values
+from tests.support.pixels import BBOX, mosaic, same
 from tests.support.snippets import localised, run_python, snippets
 
 pytestmark = [
@@ -56,18 +57,17 @@ def test_codes_and_scales_equal_rasterio(server: Server, tiles: Converted) -> No
 
 
 @pytest.mark.parametrize("chunks", [None, {}], ids=["now", "dask"])
-def test_float32_of_all_years_equals_rasterio(
-    server: Server, tiles: Converted, chunks: dict[str, int] | None
-) -> None:
-    """Converted or not, through the same asset."""
+def test_float32_of_all_years_equals_rasterio(contained: Contained, chunks: dict[str, int] | None) -> None:
+    """Of every container, converted or not, through the same asset."""
     numbers = (1, 6, 128)
-    data = odc.stac.load(items(server), bands=[f"embeddings_f32.{n}" for n in numbers], chunks=chunks)
-    assert data.time.dt.year.values.tolist() == list(YEARS)
+    bands = [f"embeddings_f32.{n}" for n in numbers]
+    data = odc.stac.load(items(contained.server), bands=bands, chunks=chunks)
+    assert data.time.dt.year.values.tolist() == list(contained.years)
     raster = FIRST.raster()
     row = round((float(data.y.max()) + 5 - raster.transform.f) / 10)
     col = round((raster.transform.c - float(data.x.min()) + 5) / 10)
-    for at, year in enumerate(YEARS):
-        wanted = tile_values(tiles, FIRST, year)
+    for at, year in enumerate(contained.years):
+        wanted = contained.values(FIRST, year)
         for n in numbers:
             found = data[f"embeddings_f32.{n}"][at, row : row + raster.height, col : col + raster.width]
             # the neighbour shows where this tile has no data

@@ -1,4 +1,4 @@
-"""A matrix of readers: each reads pixels of a converted and an unconverted tile, or items, exactly or not.
+"""A matrix of readers: each reads pixels of a tile in each container, or items, exactly or not.
 
 What each does is the table in ``docs/clients.md``. ``READERS_WRITE=1`` writes it anew; without it a table
 that is no longer true fails. A wrong value without an error is accepted only where :data:`WRONG` names it.
@@ -25,7 +25,8 @@ import rasterio
 from shapely.geometry import shape
 
 from tests.conftest import SUPPORT, plain_environment
-from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted
+from tests.support.containers import ContainedIn
+from tests.support.converted import COLLECTION, FIRST, Converted
 from tests.support.environments import environment, node_environment
 from tests.support.http_server import Server
 from tests.support.needs import distribution_gdal, program
@@ -42,8 +43,9 @@ WINDOW = (90, 500, 64, 48)
 GDALS = ("GDAL 3.6", "GDAL 3.10", "GDAL 3.12")
 TIFF_READERS = ("tifffile", "async-geotiff", "virtual-tiff")
 PIXEL_READERS = (*GDALS, "rioxarray", *TIFF_READERS, "geotiff.js")
-ASSETS = ("embeddings", "scales", "embeddings_f32", "embeddings_f32_window", "unconverted")
-"""Of the converted tile, and the float32 view of the unconverted one, which is one for both keys."""
+UNCONVERTED = ("npy", "zarr", "icechunk")
+ASSETS = ("embeddings", "scales", "embeddings_f32", "embeddings_f32_window", *UNCONVERTED)
+"""Of the converted tile; by container, the float32 view of it unconverted, which is one for both keys."""
 ITEM_READERS = {
     "pystac": "items of the API",
     "pystac-client": "search of the API",
@@ -127,7 +129,7 @@ def _items(python: Path, reader: str, server: Server, tiles: Converted) -> Outco
 
 @pytest.fixture(scope="module")
 def outcomes(
-    server: Server, tiles: Converted, tmp_path_factory: pytest.TempPathFactory
+    server: Server, tiles: Converted, contained_in: ContainedIn, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Key, Outcome]:
     """Run every reader once."""
     folder = tmp_path_factory.mktemp("readers")
@@ -139,7 +141,7 @@ def outcomes(
             strict=True,
         )
     )
-    urls = _urls(server)
+    urls = _urls(server, contained_in)
 
     def pixels(key: Key) -> Outcome:
         reader, asset = key
@@ -158,18 +160,21 @@ def outcomes(
         return dict(zip(keys, pool.map(one, keys), strict=True))
 
 
-def _urls(server: Server) -> dict[str, str]:
-    ids = f"{FIRST.name}_2024,{FIRST.name}_{RAW_YEAR}"
-    found = httpx.get(f"{server.url}/search", params={"ids": ids}).json()["features"]
-    assets = {item["properties"]["tessera:year"]: item["assets"] for item in found}
-    urls = {name: assets[2024][name]["href"] for name in ASSETS[:4]}
-    raw = {assets[RAW_YEAR][name]["href"] for name in ASSETS[2:4]}
-    assert len(raw) == 1
-    return {**urls, "unconverted": raw.pop()}
+def _urls(server: Server, contained_in: ContainedIn) -> dict[str, str]:
+    def assets(of: Server) -> dict[str, Any]:
+        (item,) = httpx.get(f"{of.url}/search", params={"ids": f"{FIRST.name}_2024"}).json()["features"]
+        found: dict[str, Any] = item["assets"]
+        return found
+
+    urls = {name: asset["href"] for name, asset in assets(server).items() if name in ASSETS[:4]}
+    for container in UNCONVERTED:
+        views = assets(contained_in(container).server)
+        (urls[container],) = {views[name]["href"] for name in ASSETS[2:4]}
+    return urls
 
 
 @pytest.fixture(scope="module")
-def wanted(server: Server, tiles: Converted) -> Mapping[str, Any]:
+def wanted(server: Server, tiles: Converted, contained_in: ContainedIn) -> Mapping[str, Any]:
     """Return what is right: pixels by numpy and rasterio on the files, bounds by shapely on the JSON."""
     x, y, width, height = WINDOW
     rows, columns = slice(y, y + height), slice(x, x + width)
@@ -183,7 +188,7 @@ def wanted(server: Server, tiles: Converted) -> Mapping[str, Any]:
         "embeddings": stored("embeddings.tif"),
         "scales": stored("scales.tif"),
         **dict.fromkeys(ASSETS[2:4], tile_values(tiles, FIRST, 2024)[:, rows, columns]),
-        "unconverted": tile_values(tiles, FIRST, RAW_YEAR)[:, rows, columns],
+        **{c: contained_in(c).values(FIRST)[:, rows, columns] for c in UNCONVERTED},
         "items": {f["id"]: [*shape(f["geometry"]).bounds, f["properties"]["tessera:year"]] for f in features},
     }
 
@@ -247,15 +252,13 @@ def test_the_table(outcomes: dict[Key, Outcome], wanted: Mapping[str, Any]) -> N
     lock = (HERE / "readers.lock").read_text()
     lines = [
         "| reader | version | `embeddings`, `scales` | `embeddings_f32`, converted"
-        " | `embeddings_f32_window`, converted | both, unconverted |",
-        "|---|---|---|---|---|---|",
+        " | `embeddings_f32_window`, converted | both, `.npy` | both, Zarr | both, Icechunk |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for reader in PIXEL_READERS:
-        codes, scales, floats, windows, raw = (_cell(outcomes, wanted, (reader, asset)) for asset in ASSETS)
+        codes, scales, *views = (_cell(outcomes, wanted, (reader, asset)) for asset in ASSETS)
         pair = codes if codes == scales else f"{codes}; scales {scales}"
-        lines.append(
-            f"| {reader} | {_version(outcomes, reader, lock)} | {pair} | {floats} | {windows} | {raw} |"
-        )
+        lines.append(f"| {' | '.join([reader, _version(outcomes, reader, lock), pair, *views])} |")
     lines += ["", "| reader | version | reads | items |", "|---|---|---|---|"]
     for reader, what in ITEM_READERS.items():
         cell = _cell(outcomes, wanted, (reader, "items"))

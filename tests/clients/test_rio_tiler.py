@@ -29,7 +29,9 @@ from catalog_builder.synthetic.world import SampleTile
 from catalog_builder.tile.datasets import dataset
 from tests.conftest import plain_environment
 from tests.convert.making import COLUMN, POLAR, YEAR, convert_one, sample, write_pair
-from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted
+from tests.support.containers import YEAR as NEWEST
+from tests.support.containers import Contained
+from tests.support.converted import COLLECTION, FIRST, Converted
 from tests.support.http_server import Server, serve
 
 _READ = """
@@ -91,17 +93,23 @@ def _ranges(codes: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[list[
     return np.stack([codes[valid].min(axis=0), codes[valid].max(axis=0)], axis=1).astype(float).tolist()
 
 
-def test_a_pair_that_is_not_converted(server: Server, tmp_path: Path) -> None:
-    found, assets = read(server, f"{FIRST.name}_{RAW_YEAR}", tmp_path)
+def test_a_tile_that_is_not_converted(unconverted: Contained, tmp_path: Path) -> None:
+    found, assets = read(unconverted.server, f"{FIRST.name}_{NEWEST}", tmp_path)
     assert list(found) == ["landmask"]
-    assert {assets[key] for key in ("embeddings", "source_scales")} == {"application/x-npy"}
+    names = ("embeddings", "source_scales" if unconverted.container == "npy" else "source_zarr")
+    kind = {
+        "npy": "application/x-npy",
+        "zarr": "application/vnd+zarr; version=3",
+        "icechunk": "application/vnd.zarr+icechunk",
+    }[unconverted.container]
+    assert {assets[name] for name in names} == {kind}
 
 
-@pytest.mark.parametrize("year", [2024, RAW_YEAR])
-def test_an_asset_for_each_band(server: Server, tmp_path: Path, year: int) -> None:
+def test_an_asset_for_each_band(contained: Contained, tmp_path: Path) -> None:
     """``view=bands`` is of VRTs alone, and rio-tiler refuses an item without an asset to read."""
-    with pytest.raises(AssertionError, match="No valid asset found"):
-        read(server, f"{FIRST.name}_{year}", tmp_path, "?view=bands")
+    for year in contained.years:
+        with pytest.raises(AssertionError, match="No valid asset found"):
+            read(contained.server, f"{FIRST.name}_{year}", tmp_path, "?view=bands")
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pystac_client
 import pytest
 
 from tests.conftest import plain_environment
-from tests.support.converted import COLLECTION, Converted
+from tests.support.containers import Contained
+from tests.support.converted import COLLECTION
 from tests.support.environments import environment
-from tests.support.http_server import Server
 
 LOCK = Path(__file__).parent / "readers" / "readers.lock"
 
@@ -45,11 +45,12 @@ os._exit(0)  # rustac 0.9.18 crashes now and then as the interpreter ends, after
 
 
 @pytest.mark.parametrize("out", ["items.parquet", "items.ndjson", "items.json"])
-def test_a_search_is_read_and_written(server: Server, tmp_path: Path, out: str) -> None:
-    """Converted items and others, of every asset."""
-    said = json.loads(ran(_SEARCH, f"{server.url}/", COLLECTION, str(tmp_path / out), folder=tmp_path))
-    wanted = {i.id: i for i in pystac_client.Client.open(f"{server.url}/").search().items()}
-    assert said["n"] == len(wanted) == 4
+def test_a_search_is_read_and_written(contained: Contained, tmp_path: Path, out: str) -> None:
+    """Items of every container, converted or not, with every asset."""
+    root = f"{contained.server.url}/"
+    said = json.loads(ran(_SEARCH, root, COLLECTION, str(tmp_path / out), folder=tmp_path))
+    wanted = {i.id: i for i in pystac_client.Client.open(root).search().items()}
+    assert said["n"] == len(wanted) == sum(map(len, contained.years.values()))
     for items in (said["found"], said["again"]):
         assert {i["id"] for i in items} == set(wanted)
         for item in items:
@@ -69,12 +70,13 @@ os._exit(0)  # rustac 0.9.18 crashes now and then as the interpreter ends, after
 """
 
 
-def test_the_catalogues_parquet_is_read(tiles: Converted, tmp_path: Path) -> None:
-    paths = sorted(map(str, (tiles.catalog / COLLECTION / "items").rglob("*.parquet")))
-    assert len(paths) == 3
+def test_the_catalogues_parquet_is_read(contained: Contained, tmp_path: Path) -> None:
+    paths = sorted(map(str, (contained.catalog / COLLECTION / "items").rglob("*.parquet")))
+    assert len(paths) == len(contained.years)
     found = json.loads(ran(_READ, *paths, folder=tmp_path))
     items = [item for collection in found for item in collection["features"]]
-    assert sorted(i["properties"]["tessera:year"] for i in items) == [2022, 2023, 2024, 2024]
+    years = [year for year, tiles in contained.years.items() for _ in tiles]
+    assert sorted(i["properties"]["tessera:year"] for i in items) == years
     for item in items:
         native = item["properties"]["tessera:cog"]
         assert item["assets"]["embeddings"]["data_type"] == "int8"

@@ -14,9 +14,10 @@ import stackstac
 from pystac_client import Client
 from pystac_client.warnings import strict
 
-from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, Converted
+from tests.support.containers import YEAR, Contained
+from tests.support.converted import COLLECTION, FIRST
 from tests.support.http_server import Server
-from tests.support.pixels import BBOX, YEARS, same, tile_values
+from tests.support.pixels import BBOX, same
 from tests.support.snippets import localised, run_python, snippets
 
 BANDS = (0, 1, 5, 6, 7)
@@ -32,42 +33,43 @@ def warnings_are_errors() -> Iterator[None]:
         yield
 
 
-def expected(tiles: Converted, stack: Any, band: int, tile: Any, year: int) -> np.ndarray[Any, Any]:
+def expected(tiles: Contained, stack: Any, band: int, tile: Any, year: int) -> np.ndarray[Any, Any]:
     """Return a tile's band where stackstac must put it: nothing may move."""
     raster = tile.raster()
     out = np.full(stack.shape[2:], np.nan, np.float32)
     row = round((float(stack.y.max()) - raster.transform.f) / 10)
     col = round((raster.transform.c - float(stack.x.min())) / 10)
     height, width = raster.shape
-    out[row : row + height, col : col + width] = tile_values(tiles, tile, year)[band]
+    out[row : row + height, col : col + width] = tiles.values(tile, year)[band]
     return out
 
 
-@pytest.mark.parametrize("year", [2022, 2024])
-def test_one_year_equals_rasterio(server: Server, tiles: Converted, year: int) -> None:
-    search = client(server, bands="0,1,5-7").search(collections=[COLLECTION], bbox=BBOX, datetime=str(year))
-    stack = stackstac.stack(list(search.items_as_dicts()))
-    assert stack.band.values.tolist() == [f"b{b:03d}" for b in BANDS]
-    assert (stack.rio.crs.to_epsg() if hasattr(stack, "rio") else int(stack.epsg)) == 32633
-    assert stack.attrs["resolution"] == 10
-    found = stack.compute().values.astype(np.float32)
-    for i, tile in enumerate(YEARS[year]):
-        for j, band in enumerate(BANDS):
-            assert same(found[i, j], expected(tiles, stack, band, tile, year)), (tile, band)
+def test_one_year_equals_rasterio(contained: Contained) -> None:
+    for year, tiles in contained.years.items():
+        of_client = client(contained.server, bands="0,1,5-7")
+        search = of_client.search(collections=[COLLECTION], bbox=BBOX, datetime=str(year))
+        stack = stackstac.stack(list(search.items_as_dicts()))
+        assert stack.band.values.tolist() == [f"b{b:03d}" for b in BANDS]
+        assert (stack.rio.crs.to_epsg() if hasattr(stack, "rio") else int(stack.epsg)) == 32633
+        assert stack.attrs["resolution"] == 10
+        found = stack.compute().values.astype(np.float32)
+        for i, tile in enumerate(tiles):
+            for j, band in enumerate(BANDS):
+                assert same(found[i, j], expected(contained, stack, band, tile, year)), (tile, band)
 
 
-def test_several_years_and_all_kinds(server: Server, tiles: Converted) -> None:
-    search = client(server).search(collections=[COLLECTION], bbox=BBOX)
+def test_several_years_and_all_kinds(contained: Contained) -> None:
+    search = client(contained.server).search(collections=[COLLECTION], bbox=BBOX)
     items = list(search.items_as_dicts())
     stack = stackstac.stack(
         items, assets=["b127"], dtype="float32", fill_value=np.float32("nan"), rescale=False
     )
-    assert stack.time.dt.year.values.tolist() == [2022, 2023, 2024, 2024]
+    order = [(tile, year) for year, tiles in contained.years.items() for tile in tiles]
+    assert stack.time.dt.year.values.tolist() == [year for _, year in order]
     found = stack.compute().values
-    order = [(FIRST, 2022), (FIRST, 2023), (FIRST, 2024), (NEIGHBOUR, 2024)]
     assert [i["id"] for i in items] == [f"{t.name}_{y}" for t, y in order]
     for i, (tile, year) in enumerate(order):
-        assert same(found[i, 0], expected(tiles, stack, 127, tile, year)), (tile, year)
+        assert same(found[i, 0], expected(contained, stack, 127, tile, year)), (tile, year)
 
 
 def test_all_128_assets_are_stacked_by_default(server: Server) -> None:
@@ -76,8 +78,8 @@ def test_all_128_assets_are_stacked_by_default(server: Server) -> None:
     assert stack.shape == (2, 128, 1121, 468)
 
 
-def test_pystac_items_keep_what_stackstac_reads(server: Server, tiles: Converted) -> None:
-    search = client(server, bands="3").search(collections=[COLLECTION], bbox=BBOX, datetime="2024")
+def test_pystac_items_keep_what_stackstac_reads(contained: Contained) -> None:
+    search = client(contained.server, bands="3").search(collections=[COLLECTION], bbox=BBOX, datetime="2024")
     dicts = list(search.items_as_dicts())
     collection = search.item_collection()
     wanted = stackstac.stack(dicts)
@@ -92,7 +94,7 @@ def test_pystac_items_keep_what_stackstac_reads(server: Server, tiles: Converted
         assert (stack.x.values == wanted.x.values).all()
         assert (stack.y.values == wanted.y.values).all()
     found = stackstac.stack(collection).compute().values.astype(np.float32)
-    assert same(found[0, 0], expected(tiles, wanted, 3, FIRST, 2024))
+    assert same(found[0, 0], expected(contained, wanted, 3, FIRST, YEAR))
 
 
 def test_following_links_stays_in_the_view(server: Server) -> None:

@@ -23,6 +23,7 @@ FOLDERS = frozenset({"bench", "clients", "conformance", "deploy", "faults", "s3"
 FIXTURES = frozenset(
     {
         "any_gdal",
+        "contained_in",
         "demo",
         "endpoint",
         "gdal310",

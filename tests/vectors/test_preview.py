@@ -21,7 +21,8 @@ from catalog_builder.vectors.preview import Preview, preview, write_preview
 from tests.conftest import plain_environment
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.chromium import open_tab
-from tests.support.converted import FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
+from tests.support.containers import YEAR, Contained
+from tests.support.converted import FIRST, NEIGHBOUR, Converted, converted
 from tests.support.http_server import serve
 
 pytestmark = pytest.mark.xdist_group("pictures")
@@ -75,13 +76,11 @@ def test_full_resolution_is_visual(data: Converted) -> None:
 
 
 @pytest.mark.slow
-def test_unconverted_arrays_are_fitted_on_the_fly(data: Converted) -> None:
-    picture = preview(str(data.catalog), INSIDE, year=RAW_YEAR)
+def test_unconverted_arrays_are_fitted_on_the_fly(unconverted: Contained) -> None:
+    picture = preview(str(unconverted.catalog), INSIDE, year=YEAR)
     assert picture.fitted
-    folder = data.embeddings / str(RAW_YEAR) / FIRST.name
-    codes, scales = np.load(folder / f"{FIRST.name}.npy"), np.load(folder / f"{FIRST.name}_scales.npy")
     # Which way the directions point follows from the sample; that colours are a projection does not.
-    vectors = at_pixels(picture, codes.astype(np.float32) * scales[..., None])
+    vectors = at_pixels(picture, np.moveaxis(unconverted.values(FIRST), 0, -1))
     inner = picture.pixels.all(axis=2) & (picture.pixels.min(axis=2) > 1) & (picture.pixels.max(axis=2) < 255)
     inner &= np.isfinite(vectors).all(axis=2) & vectors.any(axis=2)
     assert inner.mean() > 0.3

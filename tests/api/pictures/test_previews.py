@@ -20,6 +20,7 @@ from catalog_builder.catalog.basis import load_basis
 from catalog_builder.convert.encode.colours import colours
 from catalog_builder.errors import QueryError
 from tests.support.backends import Serve
+from tests.support.containers import Contained
 from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted, converted
 from tests.support.http_server import Server
 from tests.support.paging import ok
@@ -94,6 +95,33 @@ def agreement(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     return float((shown == (found[..., 3] == 255)).mean()), float(close[both].mean())
 
 
+def shows_bands_with_rescale(
+    http: httpx.Client, base: str, values: np.ndarray, none: np.ndarray | bool = False
+) -> None:
+    """Compare a map tile of three bands with values (rows, cols, 128); pixels are blank where ``none``."""
+    bands = values[..., [5, 0, 127]]
+    low, high = np.nanpercentile(bands, [5, 95])
+    scaled = np.clip(np.rint((bands - low) / (high - low) * 255), 0, 255)
+    scaled[none] = np.nan
+    x, y = map_tile(Z, FIRST.lon, FIRST.lat)
+    given = {"bands": "5,0,127", "rescale": f"{low:.9g},{high:.9g}"}
+    found = picture(http.get(f"{base}/tiles/WebMercatorQuad/{Z}/{x}/{y}.png", params=given))
+    # A map pixel may be taken from one neighbour or the other.
+    assert agreement(found, expected_tile(scaled, Z, x, y)) > (0.98, 0.9)
+
+
+def test_tiles_that_are_not_converted_in_every_container(unconverted: Contained) -> None:
+    values = np.moveaxis(unconverted.values(FIRST), 0, -1)
+    with httpx.Client(base_url=unconverted.server.url, timeout=60) as http:
+        shows_bands_with_rescale(http, CONVERTED, values)
+        found = picture(http.get(f"{CONVERTED}/preview.png"))
+    raster = FIRST.raster()
+    assert found.shape[1] / found.shape[0] == pytest.approx(raster.width / raster.height, abs=0.02)
+    shown = np.isfinite(values).all(axis=2) & values.any(axis=2)
+    assert (found[..., 3] > 0).mean() == pytest.approx(shown.mean(), abs=0.03)
+    assert found[found[..., 3] > 0][:, :3].std() > 10
+
+
 class TestTiles:
     def test_false_colour_is_visual(self, http: httpx.Client, data: Converted) -> None:
         item = ok(http.get(CONVERTED))
@@ -109,18 +137,13 @@ class TestTiles:
     @pytest.mark.parametrize("base", [CONVERTED, RAW])
     def test_bands_with_rescale(self, http: httpx.Client, data: Converted, base: str) -> None:
         codes, scales = pair(data, int(base[-4:]))
-        values = codes[..., [5, 0, 127]].astype(np.float32) * scales[..., None]
-        low, high = np.nanpercentile(values, [5, 95])
-        scaled = np.clip(np.rint((values - low) / (high - low) * 255), 0, 255)
+        values = codes.astype(np.float32) * scales[..., None]
+        none = np.zeros(scales.shape, np.bool_)
         if base == CONVERTED:  # conversion blanks water by the landmask
             item = ok(http.get(CONVERTED))
             with rasterio.open(local(item, "scales", data)) as dataset:
-                scaled[np.isnan(dataset.read(1))] = np.nan
-        x, y = map_tile(Z, FIRST.lon, FIRST.lat)
-        given = {"bands": "5,0,127", "rescale": f"{low:.9g},{high:.9g}"}
-        found = picture(http.get(f"{base}/tiles/WebMercatorQuad/{Z}/{x}/{y}.png", params=given))
-        # A map pixel may be taken from one neighbour or the other.
-        assert agreement(found, expected_tile(scaled, Z, x, y)) > (0.98, 0.9)
+                none = np.isnan(dataset.read(1))
+        shows_bands_with_rescale(http, base, values, none)
 
     def test_raw_tile_has_the_stored_colours(self, http: httpx.Client, data: Converted) -> None:
         basis = load_basis(str(data.catalog / "cogs"), "synthetic")
