@@ -158,7 +158,7 @@ def store_asset(store: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def group_assets(store: Store, stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the assets of a collection, one per group of its store, by the name of the group."""
-    # xpystac knows the media type without its parameter only, and the format by this field.
+    # xpystac 0.5 knows the media type without a parameter only, QGIS 4.2 as well; the field says the version.
     media = MEDIA_ICECHUNK if store.kind == "icechunk" else MEDIA_ZARR
     return {
         one.name: {

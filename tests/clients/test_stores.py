@@ -79,15 +79,23 @@ def test_xarray_opens_the_store_with_the_assets_own_keywords(
 ) -> None:
     found = items(catalog)
     reads = [{"item": found[f"{tile.name}_2024"], "by": "xarray"} for tile in TILES]
-    # xpystac 0.5.0 knows the media type without its parameter only
-    plain = {"by": "xpystac", "media_type": "application/vnd+zarr"}
-    reads += [{"item": found[f"{NORTH.name}_2024"], **plain}]
-    collection = json.loads((catalog / "tessera-synthetic" / "collection.json").read_text())
-    reads += [{"collection": collection, "asset": "utm31", "by": "xpystac"}]
     arrays = read(tmp_path / "out.npz", reads)
-    for i, tile in enumerate((*TILES, NORTH)):
+    for i, tile in enumerate(TILES):
         same(arrays, i, tile, stores)
-    assert arrays["names4"].tolist() == ["embeddings", "scales"]
+
+
+def test_xpystac_opens_the_store(stores: Stores, catalog: Path, tmp_path: Path) -> None:
+    """The collection's assets as they are; an item's once its media type has no parameter, see the docs."""
+    collection = json.loads((catalog / "tessera-synthetic" / "collection.json").read_text())
+    item = items(catalog)[f"{NORTH.name}_2024"]
+    by = {"item": item, "by": "xpystac"}
+    plain = item["assets"]["source_zarr"]["type"].partition(";")[0]
+    reads = [{**by, "collection": collection, "asset": "utm31"}, {**by, "media_type": plain}, by]
+    arrays = read(tmp_path / "out.npz", reads)
+    for i in (0, 1):
+        same(arrays, i, NORTH, stores)
+    # of 0.5.0: an xpystac that knows the parameter makes the one line, and its paragraph, needless
+    assert "default_kwargs" in str(arrays["error2"])
 
 
 def test_repositories(stores: Stores, tmp_path: Path) -> None:

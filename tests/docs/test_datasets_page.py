@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from catalog_builder.tile.datasets import DATASETS
-from tests.conftest import plain_environment
+from tests.conftest import SUPPORT, plain_environment
+from tests.support.environments import environment
 from tests.support.ports import free_port
 from tests.support.snippets import run_python, snippets
 from tests.support.waiting import until
@@ -33,7 +34,7 @@ def test_its_table_is_that_of_the_datasets() -> None:
 @pytest.mark.service
 @pytest.mark.slow
 def test_its_blocks_run(tmp_path: Path) -> None:
-    assert set(BLOCKS) == {"build", "read", "convert"}
+    assert set(BLOCKS) == {"build", "read", "xpystac", "convert"}
     port = free_port()
     here = f"http://localhost:{port}"
     *build, serve = BLOCKS["build"][1].replace("http://localhost:8000", here).strip().rsplit("\n", 1)
@@ -46,6 +47,13 @@ def test_its_blocks_run(tmp_path: Path) -> None:
             printed = run_python(BLOCKS["read"][1].replace("http://localhost:8000", here), tmp_path)
             item, shape, difference = re.fullmatch(r"(\S+) (\(.*\)) (\S+)\n", printed).groups()  # type: ignore[union-attr]
             assert (item, shape, float(difference)) == ("grid_17.95_83.95_2024", "(128, 100, 60)", 0.0)
+            script = tmp_path / "opened.py"
+            script.write_text(BLOCKS["xpystac"][1].replace("http://localhost:8000", here))
+            done = subprocess.run(
+                [environment(SUPPORT / "xpystac.lock"), script],
+                env=plain_environment(), capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.stdout == "True ['embeddings', 'scales']\n", done.stderr
             shell(BLOCKS["convert"][1], tmp_path)
             assert list((tmp_path / "catalog" / "cogs").rglob("grid_17.95_83.95_2024_*_embeddings.tif"))
         finally:

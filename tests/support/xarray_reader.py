@@ -1,9 +1,9 @@
 """Open the stores of assets with xarray and xpystac and save windows: a script for where these are.
 
-``python xarray_reader.py OUT.npz JSON``: the JSON is a list of ``{"item": {...}}`` or of
-``{"collection": {...}, "asset": key}``, with ``"by"``: ``xarray`` (``xr.open_zarr`` of the href with
-``xarray:open_kwargs``), ``xpystac``, or ``icechunk`` (``xr.open_zarr`` of a session's store). Saved are codes
-and scales of the item's window, or, of a collection's asset, the names of its variables.
+``python xarray_reader.py OUT.npz JSON``: the JSON is a list of ``{"item": {...}}``, whose asset is opened or,
+with ``"collection": {...}, "asset": key``, that one of the collection. ``"by"`` is ``xarray``
+(``xr.open_zarr`` of the href with ``xarray:open_kwargs``), ``xpystac``, or ``icechunk`` (the same of the
+store of a session). Saved are codes and scales of the item's window, or the error that xpystac raised.
 """
 
 import json
@@ -33,17 +33,19 @@ def main(out, reads):
     warnings.simplefilter("ignore")
     arrays = {}
     for i, read in enumerate(json.loads(reads)):
+        window = of = pystac.Item.from_dict(read["item"]).assets["source_zarr"]
         if "collection" in read:
-            asset = pystac.Collection.from_dict(read["collection"]).assets[read["asset"]]
-            arrays[f"names{i}"] = np.array(sorted(opened(asset, read["by"]).data_vars))
-            continue
-        asset = pystac.Item.from_dict(read["item"]).assets["source_zarr"]
+            of = pystac.Collection.from_dict(read["collection"]).assets[read["asset"]]
         if "media_type" in read:
-            asset.media_type = read["media_type"]
-        found = opened(asset, read["by"])
-        row, col, height, width = asset.extra_fields["tessera:window"]
+            of.media_type = read["media_type"]
+        try:
+            found = opened(of, read["by"])
+        except UnboundLocalError as error:
+            arrays[f"error{i}"] = np.array(str(error))
+            continue
+        row, col, height, width = window.extra_fields["tessera:window"]
         y, x = ("y", "x") if "y" in found.dims else ("northing", "easting")
-        at = {"time": asset.extra_fields["tessera:time_index"], y: slice(row, row + height)}
+        at = {"time": window.extra_fields["tessera:time_index"], y: slice(row, row + height)}
         part = found.isel({**at, x: slice(col, col + width)})
         arrays[f"codes{i}"] = part["embeddings"].transpose(y, x, "band").to_numpy()
         arrays[f"scales{i}"] = part["scales"].to_numpy()
