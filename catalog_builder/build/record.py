@@ -95,7 +95,7 @@ def source_root_of(options: BuildOptions, found: Found) -> str:
         return found.store.address
     if options.source_root is not None:
         return options.source_root.rstrip("/")
-    roots = found.roots or found.export_roots
+    roots = found.roots or (set() if found.has_arrays_elsewhere else found.export_roots)
     if len(roots) == 1:
         return next(iter(roots)).rstrip("/")
     if options.dataset.published_root is None:

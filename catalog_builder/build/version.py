@@ -18,6 +18,7 @@ from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
 from catalog_builder.build.record import make_record
 from catalog_builder.build.staging.cogs import CogStaging
+from catalog_builder.build.staging.exports import exports_below
 from catalog_builder.build.staging.reader import Found
 from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.collection import (
@@ -109,7 +110,7 @@ class NewVersion:
             for year in years:
                 # Every year, or none: the columns of the parquet files must be the same.
                 rows = YearRows(
-                    self.staging.year(year),
+                    exports_below(self.staging.year(year), record.source_root),
                     masks,
                     landmasks,
                     self.cogs,

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.staging.blocks import BlockStaging
+from catalog_builder.build.staging.exports import placed_exports
 from catalog_builder.build.staging.stores import StoreSource, in_groups, published_store
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord
@@ -40,6 +41,8 @@ class Found:
     """The store that tile-years are windows of."""
     has_files: bool = False
     """Whether any tile-year has files of its own, arrays or a GeoTIFF."""
+    has_arrays_elsewhere: bool = False
+    """Whether arrays are listed by something that does not say where they lie: where they are published."""
 
 
 class Reader:
@@ -165,6 +168,10 @@ class Reader:
                 part = replace(part, tiles=self._in_store(part.source, part.tiles))
             if part.root is not None:
                 (self._found.roots if has_arrays else self._found.export_roots).add(part.root)
+                if files and self._options.source_root is None:
+                    part = replace(part, tiles=placed_exports(part.tiles, part.root))
+            elif has_arrays:
+                self._found.has_arrays_elsewhere = True
             self._rows += part.tiles.num_rows if part.tiles is not None else 0
         self._staging.add(part)
         self._progress("reading manifests", self._rows, 0)

@@ -9,8 +9,9 @@ import pytest
 
 from api.app import create_app
 from catalog_builder.convert.plan.sources import Wanted, plan
+from catalog_builder.errors import DatasetError
 from catalog_builder.synthetic.geotiff import write_geotiff_tile
-from tests.convert.making import COLUMN, sample
+from tests.convert.making import COLUMN, YEAR, sample, write_pair
 from tests.support.catalogs import build_from
 from tests.support.http_server import serve
 
@@ -47,3 +48,31 @@ def test_a_catalogue_of_exports_is_converted(tmp_path: Path) -> None:
     jobs = list(plan([str(tmp_path / "catalog")], Wanted()).jobs())
     assert len(jobs) == 2
     assert all(Path(job.main.address).is_file() for job in jobs)
+
+
+def test_exports_beside_arrays_are_below_the_root_of_the_arrays(tmp_path: Path) -> None:
+    """As geotessera downloads them: both forms of a tile in one folder, and a tile that has one form only."""
+    folder = tmp_path / "tiles"
+    npy = write_pair(folder, sample())
+    paths = [write_geotiff_tile(folder, sample(tile)) for tile in COLUMN[:2]]
+    build_from(tmp_path / "catalog", folder, dataset="synthetic", url="http://cat")
+    with serve(create_app(tmp_path / "catalog")) as server, httpx.Client(trust_env=False) as http:
+        found = http.get(f"{server.url}/search?limit=9").json()["features"]
+        assets = {item["id"]: item["assets"] for item in found}
+        for tile, path in zip(COLUMN[:2], paths, strict=True):
+            href = assets[f"{tile.name}_{YEAR}"]["source_geotiff"]["href"]
+            assert http.get(href).content == path.read_bytes()
+        href = assets[f"{COLUMN[0].name}_{YEAR}"]["source_npy"]["href"]
+        assert http.get(href).content == npy.read_bytes()
+    jobs = list(plan([str(tmp_path / "catalog")], Wanted()).jobs())
+    assert {job.main.address for job in jobs} == {str(npy), str(paths[1])}
+
+
+def test_exports_outside_of_the_root_of_the_arrays_are_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    write_pair(folder, sample())
+    path = write_geotiff_tile(folder / "exports", sample(COLUMN[1]))
+    with pytest.raises(DatasetError, match="lies outside of") as refused:
+        build_from(tmp_path / "catalog", folder, dataset="synthetic", url="http://cat")
+    assert str(refused.value).startswith(f"{path}:")
+    assert not (tmp_path / "catalog" / "catalog.json").exists()
