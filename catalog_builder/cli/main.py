@@ -19,6 +19,7 @@ from catalog_builder.cli.serve import serve
 from catalog_builder.cli.synthetic import demo, sample
 from catalog_builder.cli.vectors.get import get, preview
 from catalog_builder.cli.vectors.points import points
+from catalog_builder.cli.vectors.zonal import zonal
 from catalog_builder.errors import DatasetError, GridError, QueryError, TesseraError
 
 app = typer.Typer(
@@ -73,5 +74,19 @@ def _root(
 
 
 # In the order in which --help lists them.
-for _verb in (build, info, coverage, preview, serve, export, sample, demo, get, points, validate, convert):
+for _verb in (
+    build,
+    info,
+    coverage,
+    preview,
+    serve,
+    export,
+    sample,
+    demo,
+    get,
+    points,
+    zonal,
+    validate,
+    convert,
+):
     app.command()(_verb)

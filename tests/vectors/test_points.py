@@ -27,8 +27,9 @@ from catalog_builder.tile.grid import TileId
 from catalog_builder.vectors.points.options import PointOptions, PointYear
 from catalog_builder.vectors.points.reading import Threads
 from catalog_builder.vectors.points.rows import RowOptions
-from catalog_builder.vectors.points.run import TableReport, points_to_file
+from catalog_builder.vectors.points.run import points_to_file
 from catalog_builder.vectors.points.sample import Sampling
+from catalog_builder.vectors.points.table import TableReport
 from catalog_builder.vectors.points.vectors import Outcome
 from catalog_builder.vectors.tables.read import read_points
 from tests.conftest import plain_environment

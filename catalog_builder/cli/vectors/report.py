@@ -9,7 +9,7 @@ import typer
 from catalog_builder import console
 
 if TYPE_CHECKING:
-    from catalog_builder.vectors.points.run import TableReport
+    from catalog_builder.vectors.points.table import TableReport
 
 _SHOWN = 10
 

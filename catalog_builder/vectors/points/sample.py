@@ -83,6 +83,9 @@ class Sampling:
         context.of_tile_years = sum(isinstance(t, TileYear) for t in listed.tile_years.values())
         return cls(options, sites_of(x, y), context)
 
+    def __len__(self) -> int:
+        return len(self.sites)
+
     @property
     def listed(self) -> Listed:
         """What the catalogue has of the cells around the points."""

@@ -120,22 +120,32 @@ def _is_number(kind: pa.DataType) -> bool:
 @contextmanager
 def _npy(path: Path, beside: Path, schema: pa.Schema, rows: int) -> Iterator[Write]:
     """Yield the writer of an array and of its rows."""
-    kind = schema.field(VECTOR).type
-    array = np.lib.format.open_memmap(
-        path, mode="w+", dtype=kind.value_type.to_pandas_dtype(), shape=(rows, kind.list_size)
-    )
-    at = 0
+    names = vector_names(schema)
+    kind = schema.field(names[0]).type
+    shape = (rows, kind.list_size) if len(names) == 1 else (rows, len(names), kind.list_size)
+    dtype = kind.value_type.to_pandas_dtype()
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    whole, at = array.reshape(rows, len(names), -1), 0
 
     def write(batch: pa.RecordBatch) -> None:
         nonlocal at
-        array[at : at + len(batch)] = dense(batch[VECTOR])
+        for i, name in enumerate(names):
+            whole[at : at + len(batch), i] = dense(batch[name])
         at += len(batch)
-        write_rows(batch.drop_columns([VECTOR]))
+        write_rows(batch.drop_columns(names))
 
-    number = schema.get_field_index(VECTOR)
-    with _arrow(beside, schema.remove(number), "csv") as write_rows:
+    with _arrow(beside, _without(schema, names), "csv") as write_rows:
         yield write
     array.flush()
+
+
+def vector_names(schema: pa.Schema) -> list[str]:
+    """Return the columns of vectors, which are fixed-size lists and ours: carried ones are text in a .npy."""
+    return [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+
+
+def _without(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in names])
 
 
 def dense(column: pa.FixedSizeListArray) -> npt.NDArray[Any]:
@@ -184,18 +194,16 @@ def _batches(out: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch
     elif kind == "csv":
         yield from _csv_batches(out, schema)
     else:
-        array, at = np.load(out, mmap_mode="r", allow_pickle=False), 0
-        number = schema.get_field_index(VECTOR)
-        for batch in _csv_batches(rows_of_npy(out), schema.remove(number)):
-            part = np.array(array[at : at + len(batch)])
+        array, at, names = np.load(out, mmap_mode="r", allow_pickle=False), 0, vector_names(schema)
+        for batch in _csv_batches(rows_of_npy(out), _without(schema, names)):
+            part = np.array(array[at : at + len(batch)]).reshape(len(batch), len(names), -1)
             at += len(batch)
-            is_null = np.asarray(
-                (part == -128).all(axis=1) if part.dtype == np.int8 else np.isnan(part[:, 0])
-            )
-            vectors = lists(part, ~is_null)
-            yield pa.RecordBatch.from_arrays(
-                [*batch.columns[:number], vectors, *batch.columns[number:]], names=schema.names
-            )
+            found = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for i, name in enumerate(names):
+                vectors = part[:, i]
+                is_null = (vectors == -128).all(axis=1) if part.dtype == np.int8 else np.isnan(vectors[:, 0])
+                found[name] = lists(vectors, ~np.asarray(is_null))
+            yield pa.RecordBatch.from_arrays([found[n] for n in schema.names], names=schema.names)
 
 
 def _csv_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
