@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ import zstandard
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
+from catalog_builder.manifests.ahead import ahead
 from catalog_builder.manifests.listing.listing import SIDECAR, read_listing, read_sidecar
 from catalog_builder.manifests.listing.saved import looks_like_tile, saved_entries
 from catalog_builder.manifests.parquet import blocks, filled, manifest, registry
@@ -44,6 +46,8 @@ from catalog_builder.tile.datasets import Dataset, dataset_in
 
 _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)SHA256(?:SUM)?$")
 """Files with these names in a folder are intended as manifests; others may be anything."""
+SMALL = 8 << 20
+"""Bytes up to which a manifest in S3 is read before its turn."""
 _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
 """Files requested below an http(s) URL that ends with a slash: web folders cannot be listed."""
 
@@ -116,13 +120,23 @@ def _read_folder(address: str, reading: Reading) -> Iterator[ManifestPart]:
     names = {e.path for e in others}
     if SIDECAR in names:
         reading = replace(reading, dataset=read_sidecar(storage.join(address, SIDECAR), reading))
-    for entry in others:
-        if entry.path.rpartition("/")[2] != SIDECAR:
-            member, folder = storage.join(address, entry.path), entry.path.rpartition("/")[0]
-            if reading.leaves_out(folder):
-                continue
-            says = dataset_in(folder) or reading.dataset
-            yield from _read_member(member, replace(reading, source=member, dataset=says))
+    members = [
+        entry
+        for entry in others
+        if entry.path.rpartition("/")[2] != SIDECAR and not reading.leaves_out(entry.path.rpartition("/")[0])
+    ]
+    contents = ahead(partial(_small_remote, address), members)
+    for entry, content in zip(members, contents, strict=True):
+        member = storage.join(address, entry.path)
+        says = dataset_in(entry.path.rpartition("/")[0]) or reading.dataset
+        yield from _read_member(member, replace(reading, source=member, dataset=says), content)
+
+
+def _small_remote(address: str, entry: Entry) -> bytes | None:
+    """Return a small remote file; None of others, which are read as a stream when it is their turn."""
+    if not storage.scheme(address) or entry.size > SMALL:
+        return None
+    return storage.read_bytes(storage.join(address, entry.path))
 
 
 def _report_odd(odd: Oddity, reading: Reading) -> None:
@@ -133,8 +147,8 @@ def _report_odd(odd: Oddity, reading: Reading) -> None:
         reading.problems.add(ProblemKind.MISSING_FILE, odd.path, odd.reason)
 
 
-def _read_member(address: str, reading: Reading) -> Iterator[ManifestPart]:
-    with storage.open_binary(address) as file:
+def _read_member(address: str, reading: Reading, content: bytes | None) -> Iterator[ManifestPart]:
+    with storage.open_binary(address) if content is None else io.BytesIO(content) as file:
         local = None if storage.scheme(address) else storage.local_path(address)
         yield from _read_stream(file, reading, local, in_folder=True)
 
@@ -340,13 +354,22 @@ def _parquet_reader(names: set[str]) -> Any:
 def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iterator[ManifestPart]:
     """Read the blocks that a master registry refers to; in a folder they are read anyway."""
     folder = reading.source.rpartition("/")[0]
-    in_archive = "!" in reading.source
-    for name, sha256 in read_master(body, reading):
-        if in_archive:
-            continue
+
+    def find(listed: tuple[str, str | None]) -> tuple[str, str | None, str | None, bytes | None]:
+        """Return what is listed, the address of the block, and its content if that is to be compared."""
+        name, sha256 = listed
         sub = "landmasks" if name.startswith(("landmasks_", "registry_tiles_")) else "embeddings"
         candidates = [storage.join(folder, p) if folder else p for p in (name, f"{sub}/{name}")]
         block = next((c for c in candidates if storage.exists(c)), None)
+        if block is None or sha256 is None or len(sha256) != 64:
+            return name, None, block, None
+        return name, sha256, block, storage.read_bytes(block)
+
+    everything = read_master(body, reading)
+    if "!" in reading.source:  # in an archive, whose members are read anyway
+        deque(everything, maxlen=0)
+        return
+    for name, sha256, block, content in ahead(find, everything):
         if block is None:
             reading.problems.add(
                 ProblemKind.MISSING_FILE,
@@ -355,8 +378,7 @@ def _follow_master(body: BinaryIO, reading: Reading, *, in_folder: bool) -> Iter
                 place="",
             )
             continue
-        if sha256 is not None and len(sha256) == 64:
-            content = storage.read_bytes(block)
+        if content is not None:
             found = hashlib.sha256(content).hexdigest()
             if found != sha256:
                 reading.problems.add(
