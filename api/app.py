@@ -69,6 +69,7 @@ from catalog_builder.errors import (  # noqa: E402
 from catalog_builder.extras import install_line  # noqa: E402
 from catalog_builder.storage import published_address, scheme  # noqa: E402
 from catalog_builder.storage.headers import REVALIDATE  # noqa: E402
+from catalog_builder.stores.connections import CONNECTIONS  # noqa: E402
 from catalog_builder.tile.files import LEDGER  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402
 
@@ -93,6 +94,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     folder = None if place is None else str(place)
     metrics = Metrics()
     work = Work(settings)
+    CONNECTIONS.allow(settings.store_connections)
     door = Door(settings) if has_readers(settings) else None
     store, client = _backend(folder, settings, metrics, work, door)
 

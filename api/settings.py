@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.access import Access, Hrefs
+from catalog_builder.stores.connections import DEFAULT as STORE_CONNECTIONS
 
 PREFIX = "TESSERA_STAC_"
 """Prefix of the environment variables."""
@@ -210,6 +211,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Time limit of an image, a map tile or a generated document, with the wait for a thread;"
         " beyond it the response is 503.",
+    )
+    store_connections: int = Field(
+        default=STORE_CONNECTIONS,
+        ge=1,
+        description="Requests that a process makes to one host of Zarr and Icechunk stores at the same time.",
     )
     max_waiting: int = Field(
         default=64,

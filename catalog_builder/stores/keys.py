@@ -21,6 +21,7 @@ from catalog_builder import storage
 from catalog_builder.errors import FileChangedError, StorageError
 from catalog_builder.storage import Meter
 from catalog_builder.storage.versioned import Tail
+from catalog_builder.stores.connections import CONNECTIONS
 
 KEPT = 64 << 20
 """Bytes of indexes and metadata that are kept of a store: those of 250 shards of 4096 pixels."""
@@ -139,7 +140,8 @@ class Files(_ReadOnly):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return a key's bytes; None if there is none."""
-        data = await asyncio.to_thread(self._read, key, byte_range)
+        async with CONNECTIONS.to(self.address):
+            data = await asyncio.to_thread(self._read, key, byte_range)
         return None if data is None else prototype.buffer.from_bytes(data)
 
     def _read(self, key: str, part: ByteRequest | None) -> bytes | None:
@@ -201,7 +203,8 @@ class Repository(_ReadOnly):
         if keeps and (found := self.kept.get(key, n)) is not None:
             return None if found[0] is None else prototype.buffer.from_bytes(found[0].data)
         try:
-            buffer: Buffer | None = await self._inner.get(key, prototype, byte_range)
+            async with CONNECTIONS.to(self.address):
+                buffer: Buffer | None = await self._inner.get(key, prototype, byte_range)
         except Exception as error:  # icechunk's own, of which there is no common class
             raise StorageError(f"{self.address}: {key} cannot be read: {error}") from error
         data = None if buffer is None else buffer.to_bytes()

@@ -21,6 +21,7 @@ from catalog_builder import storage
 from catalog_builder.errors import StorageError, StoreError
 from catalog_builder.extras import install_line
 from catalog_builder.storage import Meter
+from catalog_builder.stores.connections import CONNECTIONS
 from catalog_builder.stores.zones import ZoneGroup, is_zone, zone_names
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ ICECHUNK = ".icechunk"
 """How the address of an Icechunk repository ends; a local folder is also known by what is in it."""
 ZARR = ".zarr"
 """How the address of a Zarr store may end; others are known by their root."""
-CONNECTIONS = 8
-"""Requests at the same time while a store is opened."""
+OPENERS = 8
+"""Threads that ask for groups while a store is opened."""
 FRESH = 60.0
 """Seconds after which it is asked whether a repository has a newer snapshot."""
 _FILES = ("parquet", "txt", "gz", "bz2", "xz", "zst", "zip", "tar", "tgz")
@@ -220,10 +221,10 @@ def _groups(root: zarr.Group, keys: Files | Repository) -> dict[str, ZoneGroup]:
     if consolidated is not None:
         names = sorted(name for name in consolidated.metadata if is_zone(name))
     else:  # stores on the web cannot be listed
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
+        with ThreadPoolExecutor(OPENERS) as pool:
             there = pool.map(lambda name: _has(keys, name), zone_names())
             names = [name for name, found in zip(zone_names(), there, strict=True) if found]
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
+    with ThreadPoolExecutor(OPENERS) as pool:
         return dict(zip(names, pool.map(lambda name: _group(root, name), names), strict=True))
 
 
@@ -277,7 +278,8 @@ def _session(address: str) -> Any:
             place = icechunk.s3_storage(**_s3_options(address))
         else:
             place = icechunk.http_storage(address)
-        return icechunk.Repository.open(place).readonly_session(branch="main")
+        config = icechunk.RepositoryConfig(max_concurrent_requests=CONNECTIONS.limit)
+        return icechunk.Repository.open(place, config=config).readonly_session(branch="main")
     except Exception as error:  # icechunk's own, of which there is no common class
         reason = str(error).partition("\n")[0]  # then where in its own source
         raise StorageError(f"{address}: the Icechunk repository cannot be opened: {reason}") from error
