@@ -45,11 +45,13 @@ from api.files.direct.paths import SourceRoot  # noqa: E402
 from api.files.folder import RangedFiles, immutable_where  # noqa: E402
 from api.http.front import ACCESS, Front  # noqa: E402
 from api.http.links import JSON  # noqa: E402
+from api.http.methods import Methods  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.http.responses import dumps, error  # noqa: E402
 from api.http.work import ClientGoneError, Pool, Work  # noqa: E402
 from api.pages.browser import add_browser  # noqa: E402
 from api.pages.coverage import add_coverage  # noqa: E402
+from api.pages.document import add_document  # noqa: E402
 from api.pages.frame import add_icon  # noqa: E402
 from api.pictures.routes import add_pictures  # noqa: E402
 from api.readers.door import Door, has_readers  # noqa: E402
@@ -96,6 +98,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     work = Work(settings)
     CONNECTIONS.allow(settings.store_connections)
     door = Door(settings) if has_readers(settings) else None
+    methods = Methods()
     store, client = _backend(folder, settings, metrics, work, door)
 
     async def health() -> dict[str, Any]:
@@ -108,11 +111,19 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
             stac_fastapi_description=settings.description,
             stac_fastapi_version=__version__,
             stac_fastapi_landing_id=settings.landing_id,
+            docs_url="",  # its page loads scripts from elsewhere: see api.pages.document
             _env_file=None,  # type: ignore[call-arg]
         ),
         stac_version="1.1.0",
         middlewares=[
-            Middleware(Front, settings=settings, metrics=metrics, door=door, explain=partial(_explain, store))
+            Middleware(
+                Front,
+                settings=settings,
+                metrics=metrics,
+                explain=partial(_explain, store),
+                door=door,
+                methods=methods,
+            )
         ],
         health_check=health,
     )
@@ -124,12 +135,14 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     app.mount("/source", _Source(store, settings, work.drawings), name="source")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, work.drawings, browser=has_browser)
+    add_document(app)
     add_icon(app)
     add_pictures(app, store, settings, work.drawings)
     _add_readiness(app, store)
     _add_login(app, store, door)
     _add_metrics(app, store, metrics, settings)
-    _add_error_handlers(app, metrics)
+    _add_error_handlers(app, metrics, methods)
+    methods.learn(app)
     if settings.access_log:
         _log_to_stdout()
     return app
@@ -324,7 +337,7 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 
 
-def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+def _add_error_handlers(app: FastAPI, metrics: Metrics, methods: Methods) -> None:
     """Return every failure as JSON, with its reason, and count it."""
 
     async def bad_query(_: Request, exc: Exception) -> Response:
@@ -351,6 +364,8 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
         metrics.error("not_found" if status == 404 else "bad_request")
         headers = exc.headers if isinstance(exc, HTTPException) else None
+        if status == 405:  # the framework names the methods of one route of the path only
+            headers = {"allow": ", ".join(methods.of(request.scope["tessera.path"]))}
         reasons = {
             404: f"no such page: {request.url.path[:200]}",
             405: f"{request.method} is not supported here",

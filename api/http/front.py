@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.cors import VARY, allow_headers
 from api.http.links import service_root
+from api.http.methods import Methods
 from api.http.metrics import Metrics
 from api.http.proxies import Proxies
 from api.http.responses import error
@@ -43,6 +44,7 @@ _CORS: list[tuple[bytes, bytes]] = [
     ),
     (b"x-content-type-options", b"nosniff"),
 ]
+_NO_CONTENT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _VARY_FORWARDED = (
     b"vary",
     b"Forwarded, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port, X-Forwarded-Prefix",
@@ -92,6 +94,8 @@ class Front:
         Called with an unexpected error before the 500 response: returns a better response, or None.
     door
         The check of credentials; None if everything is public.
+    methods
+        What the application's routes allow.
     """
 
     def __init__(
@@ -101,12 +105,14 @@ class Front:
         metrics: Metrics,
         explain: Callable[[Exception], Awaitable[Response | None]] | None = None,
         door: Door | None = None,
+        methods: Methods | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
         self._explain = explain
         self._door = door
+        self._methods = methods or Methods()
         self._proxies = Proxies(settings.trusted_proxies if settings.trust_forwarded else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,6 +175,7 @@ class Front:
         path: str = scope["path"]
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
+        scope["tessera.path"] = path
         request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8).encode()
@@ -178,6 +185,8 @@ class Front:
         exchange.origin, exchange.prefix = root.removesuffix(prefix).encode(), prefix.encode()
         if by_headers and not path.startswith("/data/"):  # files have no links to the service
             exchange.always.append(_VARY_FORWARDED)
+        if exchange.raw and path.endswith("/"):  # a list of files, as a page
+            exchange.always.append(_NO_CONTENT)
         if self._door is not None:
             exchange.is_private = True
             exchange.always.append((b"vary", b"Authorization"))
@@ -212,7 +221,12 @@ class Front:
             await self._app(scope, receive, exchange.send)
             return
         if scope["method"] == "OPTIONS":
-            await exchange.preflight()
+            allowed = self._methods.of(scope["tessera.path"])
+            if allowed:
+                await exchange.preflight(", ".join(allowed).encode())
+            else:
+                missing = error(404, f"no such page: {scope['tessera.path'][:200]}")
+                await missing(scope, receive, exchange.send)
             return
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
@@ -324,13 +338,13 @@ class _Exchange:
         self.always: list[tuple[bytes, bytes]] = []
         """Headers of every response."""
 
-    async def preflight(self) -> None:
-        """Respond to OPTIONS."""
+    async def preflight(self, allowed: bytes) -> None:
+        """Respond to OPTIONS of a path that allows some methods."""
         self.status = 204
         lines = [
             *_CORS,
-            (b"allow", b"GET, HEAD, POST, OPTIONS"),
-            (b"access-control-allow-methods", b"GET, HEAD, POST, OPTIONS"),
+            (b"allow", allowed),
+            (b"access-control-allow-methods", allowed),
             allow_headers(self._asked),
             (b"access-control-max-age", b"86400"),
             VARY,

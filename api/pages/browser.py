@@ -22,8 +22,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.files.folder import visible
 from api.http.responses import error
-from api.pages.frame import not_modified, page, strong_etag
+from api.pages.frame import PAGE_HEADERS, UNFRAMED, not_modified, page, strong_etag
 from api.settings import Settings
+from catalog_builder.catalog.coverage.page import POLICY
 from catalog_builder.storage.headers import IMMUTABLE, REVALIDATE, media_type
 
 DIST = Path(__file__).parents[1] / "browser_dist"
@@ -41,6 +42,15 @@ window.STAC_BROWSER_CONFIG.preprocessSTAC = (stac) => {
   return stac;
 };
 """
+
+# Its scripts are files; it may show and read whatever an item links to. Vue sets styles inline; GeoTIFFs are
+# decoded in workers made of data: URLs, with WebAssembly.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline';"
+    " font-src 'self' data:; img-src * data: blob:; media-src *; connect-src * data: blob:;"
+    " worker-src 'self' blob: data:;"
+    f" object-src 'none'; base-uri 'self'; form-action 'self'; {UNFRAMED}"
+)
 
 _COMPRESSIBLE = ("text/", "application/json", "image/svg")
 _MIN_COMPRESSED = 1000
@@ -79,6 +89,8 @@ class _File:
     def answer(self, request: Request, compress: bool) -> Response:
         """Return the file, compressed if the client accepts that; call it from a thread."""
         headers = {"etag": self.etag, "cache-control": self.caching, "vary": "Accept-Encoding"}
+        if self.kind.startswith("text/html"):
+            headers[POLICY] = _POLICY
         if (unchanged := not_modified(request, headers)) is not None:
             return unchanged
         body = self.body
@@ -176,4 +188,5 @@ restart the server:</p>
 <p>The public STAC Browser shows any catalogue that your machine can reach:
 <a href="{html.escape(public)}">open this catalogue in it</a>.</p>
 """
-    return HTMLResponse(page("STAC Browser", body), headers={"cache-control": "no-store"})
+    headers = {"cache-control": "no-store", **PAGE_HEADERS}
+    return HTMLResponse(page("STAC Browser", body), headers=headers)

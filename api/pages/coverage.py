@@ -22,8 +22,9 @@ from api.catalogue.store import Store
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
 from api.http.work import Pool
+from api.pages.frame import UNFRAMED
 from api.settings import Settings
-from catalog_builder.catalog.coverage.page import coverage_page, layer
+from catalog_builder.catalog.coverage.page import POLICY, coverage_page, coverage_policy, layer
 from catalog_builder.catalog.coverage.tiles import CoverageGrid
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import GridError, QueryError
@@ -105,7 +106,9 @@ class _Coverage:
             texts = [f'<a href="{html.escape(f"{root}/{path}")}">{name}</a>' for path, name in links]
             return coverage_page(layers, f"<p>{' · '.join(texts)}</p>").encode()
 
-        return await self._answer(request, make, f"{HTML}; charset=utf-8")
+        found = await self._answer(request, make, f"{HTML}; charset=utf-8")
+        found.headers[POLICY] = f"{coverage_policy()}; {UNFRAMED}"
+        return found
 
     async def tile(self, request: Request) -> Response:
         """Return a map tile."""

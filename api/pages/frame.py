@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from catalog_builder.catalog.coverage.page import POLICY, content_policy
+
 _FRAME = """\
 <!doctype html>
 <html lang="en">
@@ -33,6 +35,15 @@ a {{ color: #0b57a4; }}
 {body}</body>
 </html>
 """
+
+
+UNFRAMED = "frame-ancestors 'none'"
+"""No other site may show the page in a frame; only a header can say so."""
+PAGE_HEADERS: Mapping[str, str] = {
+    POLICY: f"{content_policy(_FRAME.format(title='', body=''))}; {UNFRAMED}",
+    "referrer-policy": "same-origin",
+}
+"""Of a response with a :func:`page`: its style alone is allowed."""
 
 
 def page(title: str, body: str) -> str:

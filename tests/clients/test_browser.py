@@ -128,6 +128,13 @@ def test_unconverted_item_is_drawn_from_map_tiles(server: Server, tab: Tab) -> N
     assert not [r for r in server.log if r.path.endswith(".npy")]
 
 
+def test_it_runs_its_own_scripts_only(server: Server) -> None:
+    """What its pages need is not blocked: every test here looks at the console."""
+    policy = httpx.get(at(server, "").partition("#")[0]).headers["content-security-policy"]
+    assert "script-src 'self' 'wasm-unsafe-eval';" in policy
+    assert "frame-ancestors 'none'" in policy
+
+
 def test_item_is_drawn_on_the_map_by_ranges(server: Server, tab: Tab) -> None:
     server.clear()
     tab.page.goto(at(server, f"collections/{COLLECTION}/items/{FIRST.name}_2024"))

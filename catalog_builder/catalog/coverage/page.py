@@ -8,6 +8,8 @@ scripts inserted; it loads nothing from other hosts.
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import zlib
 from collections.abc import Sequence
 from functools import cache
@@ -77,17 +79,55 @@ def coverage_page(layers: Sequence[dict[str, Any]], links: str = "") -> str:
         "linesFrom": LINES_FROM,
         "colors": [*((*COLORS[name], ALPHA) for name in COVERAGE_NAMES), (*ELSEWHERE, ELSEWHERE_ALPHA)],
     }
-    return fill_page("coverage.html", ("style.css", "map.js", "coverage.js"), config, links)
+    return fill_page("coverage.html", COVERAGE_PARTS, config, links)
 
 
 def fill_page(name: str, parts: Sequence[str], config: dict[str, Any], links: str = "") -> str:
-    """Return a page of ``web/`` with its parts and its configuration inserted."""
-    page = _read(name)
-    for part in parts:
-        page = page.replace(f"/*{{{part}}}*/", _read(part))
+    """Return a page of ``web/`` with its parts and its configuration inserted, and what it may load."""
+    page = _with_parts(name, *parts)
+    page = page.replace("<!--{policy}-->", f'<meta http-equiv="{POLICY}" content="{content_policy(page)}">')
     # In a script element only "</" and "<!--" end or change what follows.
     said = orjson.dumps(config).decode().replace("<", "\\u003c")
     return page.replace("/*{config}*/", said).replace("<!--{links}-->", links)
+
+
+POLICY = "Content-Security-Policy"
+COVERAGE_PARTS = ("style.css", "map.js", "coverage.js")
+
+
+def content_policy(page: str) -> str:
+    """Return the Content-Security-Policy of one of our pages: its own scripts and styles, and no others.
+
+    Parameters
+    ----------
+    page
+        The page as we wrote it: before anything of a catalogue or a request is inserted, which must not
+        become a script that is allowed.
+    """
+
+    def digests(element: str) -> str:
+        found = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        sums = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in found)
+        return " ".join(f"'sha256-{each}'" for each in sums) or "'none'"
+
+    return (
+        f"default-src 'none'; script-src {digests('script')}; style-src {digests('style')};"
+        " img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def coverage_policy() -> str:
+    """Return the policy of :func:`coverage_page`, for the header of a response."""
+    return content_policy(_with_parts("coverage.html", *COVERAGE_PARTS))
+
+
+@cache
+def _with_parts(name: str, *parts: str) -> str:
+    page = _read(name)
+    for part in parts:
+        page = page.replace(f"/*{{{part}}}*/", _read(part))
+    return page
 
 
 @cache
