@@ -48,7 +48,7 @@ class FileChangedError(StorageError):
 
 
 class StoreError(StorageError):
-    """A Zarr or Icechunk store that is not laid out as TESSERA's are."""
+    """A Zarr or Icechunk store that is damaged, or not laid out as TESSERA's are."""
 
 
 class CatalogError(TesseraError):

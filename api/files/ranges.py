@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from catalog_builder.errors import TesseraError
+from catalog_builder.errors import ArrayError, StorageError, StoreError, TesseraError, UnreadableError
 
 MAX_RANGES = 256
 """Maximum number of ranges in one request."""
@@ -19,6 +19,12 @@ _SPAN = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 
 class ContentChangedError(TesseraError):
     """A file that was modified or truncated while it was being sent."""
+
+
+def failed(error: StorageError, reason: str) -> TesseraError:
+    """Return the error for pixels that a container did not give: of a damaged one, or for now."""
+    is_damaged = isinstance(error, ArrayError | StoreError)
+    return UnreadableError(reason) if is_damaged else ContentChangedError(reason)
 
 
 class RangeError(TesseraError, ValueError):

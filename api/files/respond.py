@@ -41,6 +41,7 @@ from api.files.ranges import (
     parse_range,
 )
 from api.files.sending import CORS, Headers, send_error, send_whole
+from catalog_builder.errors import UnreadableError
 
 CHUNK = 256 * 1024
 """Bytes per read and per ASGI message: what one slow client can hold in memory."""
@@ -78,9 +79,9 @@ async def respond(
 
     Raises
     ------
-    ContentChangedError
-        If the content changed after the response had started. The server then closes the connection,
-        so the client sees a response that is shorter than announced, not wrong bytes.
+    ContentChangedError, UnreadableError
+        If the content changed or turned out to be damaged after the response had started. The server then
+        closes the connection, so the client sees a response that is shorter than announced, not wrong bytes.
     """
     asked = {k: v.decode("latin-1") for k, v in scope["headers"] if k in _CONDITIONAL}
     headers: Headers = [
@@ -129,19 +130,27 @@ async def respond(
         # Read before responding: then a file that just shrank, or a store that is away, is a clean 503.
         try:
             body = b"".join([await _bytes(piece, content, limiter) for piece in pieces])
-        except ContentChangedError as error:
-            await send_error(scope, send, 503, "ContentChanged", str(error), [(b"retry-after", b"1")])
+        except (ContentChangedError, UnreadableError) as error:
+            await _send_failure(scope, send, error)
             return
         await send_whole(send, status, headers, body)
     else:
         parts = (part for piece in pieces for part in _parts(piece, cut or _chunks))
         try:
             first = await _bytes(next(parts), content, limiter)
-        except ContentChangedError as error:
-            await send_error(scope, send, 503, "ContentChanged", str(error), [(b"retry-after", b"1")])
+        except (ContentChangedError, UnreadableError) as error:
+            await _send_failure(scope, send, error)
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await _stream(chain((first,), parts), content, receive, send, limiter)
+
+
+async def _send_failure(scope: Scope, send: Send, error: ContentChangedError | UnreadableError) -> None:
+    """Say that nothing can be sent: what is damaged stays so, what changed may be there the next time."""
+    if isinstance(error, UnreadableError):
+        await send_error(scope, send, 409, "SourceMismatch", str(error))
+    else:
+        await send_error(scope, send, 503, "ContentChanged", str(error), [(b"retry-after", b"1")])
 
 
 async def _bytes(piece: bytes | Span, content: Content, limiter: anyio.CapacityLimiter | None) -> bytes:
@@ -162,7 +171,7 @@ async def _stream(
     limiter: anyio.CapacityLimiter | None,
 ) -> None:
     """Send parts until they are sent or the client is gone."""
-    changed: ContentChangedError | None = None
+    changed: ContentChangedError | UnreadableError | None = None
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:
@@ -179,7 +188,7 @@ async def _stream(
                 # neither a read at hand nor a send() that is buffered lets others run
                 await anyio.lowlevel.checkpoint()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except ContentChangedError as error:
+        except (ContentChangedError, UnreadableError) as error:
             changed = error  # raised below: inside the group it would come out as an ExceptionGroup
         tasks.cancel_scope.cancel()
     if changed is not None:

@@ -332,7 +332,8 @@ def _read_raw(
         return read_window(place, None, bands, mask=mask)
     except StorageError as error:
         # the client learns the file's name, but not its location on the server
-        reason = str(error).replace(f"{record.source_root.rstrip('/')}/", "")
+        root = record.source_root.rstrip("/")
+        reason = str(error).replace(f"{root}/", "").replace(f"{root.rpartition('/')[0]}/", "")
         kind = NotFoundError if isinstance(error, MissingFileError) else UnreadableError
         raise kind(f"{tile.name} of {year} cannot be read: {reason}") from error
 

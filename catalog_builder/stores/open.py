@@ -353,8 +353,10 @@ def read_region(
     ------
     FileChangedError
         If a shard was replaced while it was being read: read again.
+    StoreError
+        If it cannot be decoded.
     StorageError
-        If it cannot be read or decoded.
+        If it cannot be read.
     """
     array = store.array(group, name, meter)
     with _reading(store.address, f"{group}/{name}"):
@@ -363,7 +365,7 @@ def read_region(
 
 @contextmanager
 def _reading(address: str, what: str) -> Iterator[None]:
-    """Turn what zarr-python raises in this block into a :class:`StorageError`."""
+    """Turn what zarr-python raises in this block into a :class:`StorageError`, or a :class:`StoreError`."""
     try:
         yield
     except StorageError as error:
@@ -374,6 +376,6 @@ def _reading(address: str, what: str) -> Iterator[None]:
             cause = cause.exceptions[0]
         if isinstance(cause, StorageError):
             raise cause from error
-        raise StorageError(
-            f"{address}: {what} cannot be read or decoded: {cause or type(cause).__name__}"
-        ) from error
+        # the bytes were there: what was read from elsewhere or a disk in vain is a StorageError already
+        kind = StorageError if isinstance(cause, OSError) else StoreError
+        raise kind(f"{address}: {what} cannot be read or decoded: {cause or type(cause).__name__}") from error

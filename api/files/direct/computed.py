@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.files.ranges import ContentChangedError, Span
+from api.files.ranges import Span, failed
 from catalog_builder.errors import StorageError
 from catalog_builder.pixels.virtual import VirtualArray
 
@@ -37,8 +37,10 @@ class ComputedArray:
         ------
         ContentChangedError
             If the pixels cannot be read.
+        UnreadableError
+            If what contains them is damaged.
         """
         try:
             return self.array.read(span.start, span.stop)
         except StorageError as error:
-            raise ContentChangedError(str(error)) from error
+            raise failed(error, str(error)) from error

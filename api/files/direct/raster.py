@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from api.files.ranges import ContentChangedError, Span
+from api.files.ranges import Span, failed
 from catalog_builder.convert.encode.blocks import OVERVIEW_BLOCK_SIZE
 from catalog_builder.convert.encode.overviews import level_shapes
 from catalog_builder.convert.encode.tiff import Layout, assemble_header, geo_tags, metadata_tags
@@ -157,6 +157,8 @@ class ComputedRaster:
         ------
         ContentChangedError
             If the pixels cannot be read.
+        UnreadableError
+            If what contains them is damaged.
         """
         parts = [self.header[span.start : span.stop]]
         for run in self._runs(span):
@@ -188,7 +190,7 @@ class ComputedRaster:
         try:
             values = read_values(self.place, run.window, run.level.number)
         except StorageError as error:
-            raise ContentChangedError(self._public(str(error))) from error
+            raise failed(error, self._public(str(error))) from error
         n = run.stop - run.first
         out = np.empty((n, _STORED), np.uint8)
         out[:, :4] = np.frombuffer(struct.pack("<I", BLOCK_BYTES), np.uint8)

@@ -26,7 +26,7 @@ from tests.support.catalogs import build_from
 from tests.support.http_server import serve
 from tests.support.pixels import same
 from tests.support.registry import write_land
-from tests.support.stores import make_stores
+from tests.support.stores import SHARD, make_stores
 
 pytestmark = pytest.mark.service
 KEY = "embeddings_f32_computed"
@@ -181,6 +181,25 @@ def test_an_array_that_is_not_the_tiles_is_a_409(served: Served) -> None:
         assert "(4, 4)" in refused.json()["description"]
     path.unlink()
     assert served.http.get(served.view).status_code == 404
+
+
+@pytest.mark.parametrize("served", ["zarr"], indirect=True)
+def test_a_damaged_store_is_a_409(served: Served) -> None:
+    """It stays damaged, so it is no 503 that asks to try again: read as a file, an array and an image."""
+    raster, item = served.raster, served.item
+    for shard in (p for p in (served.home / "zarr").rglob("embeddings/c/*/*/*/*") if p.is_file()):
+        data = bytearray(shard.read_bytes())
+        index = 16 * (SHARD // 32) ** 2 + 4
+        data[: len(data) - index] = bytes(len(data) - index)
+        shard.write_bytes(data)
+    this = next(link["href"] for link in item["links"] if link["rel"] == "self")
+    arrays = item["assets"]["embeddings"]["href"]
+    for url in (raster, f"{this}/preview.png?bands=0,1,2", *([arrays] if arrays.endswith(".npy") else [])):
+        refused = served.http.get(url, headers={"range": "bytes=400000-900000"})
+        assert refused.status_code == 409, (url, refused.text)
+        assert refused.json()["code"] == "SourceMismatch"
+        assert "cannot be read or decoded" in refused.json()["description"]
+        assert str(served.home) not in refused.text
 
 
 @pytest.mark.parametrize("served", ["npy"], indirect=True)

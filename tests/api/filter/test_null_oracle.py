@@ -73,7 +73,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row]]:
 
 @pytest.fixture(scope="module")
 def api(made: tuple[Path, list[Row]], serve_on: Serve) -> Iterator[httpx.Client]:
-    with serve_on(made[0]) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    # other tests may leave it little of the machine for hours
+    with (
+        serve_on(made[0], search_seconds=60) as server,
+        httpx.Client(base_url=server.url, timeout=90) as client,
+    ):
         yield client
 
 
