@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from catalog_builder.convert.plan.job import ConvertOptions
-from catalog_builder.convert.tile.staging import publish, staging
+from catalog_builder.convert.tile.staging import ABANDONED, publish, shared_folder, staging
 from catalog_builder.convert.workers import run_lock
-from catalog_builder.convert.workers.run_lock import ABANDONED, machine, staging_of
+from catalog_builder.convert.workers.run_lock import machine, staging_of
 from tests.convert.making import convert_one, write_pair
 from tests.support.waiting import until
 
@@ -166,3 +166,42 @@ def test_a_tile_published_by_two_workers_at_once(tmp_path: Path) -> None:
     assert {f.path: (out / f.path).read_bytes() for f in row.files.values()} == {
         f.path: (tmp_path / "once" / f.path).read_bytes() for f in row.files.values()
     }
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that this user's runs with output in S3 have on this machine."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"tessera-stac-{os.getuid()}"
+
+
+def test_a_run_with_output_in_s3_leaves_nothing(temporary: Path) -> None:
+    with staging_of(ConvertOptions("s3://tiles/cogs")) as options:
+        folder = shared_folder(options)
+        assert folder == temporary / options.run
+        (folder / "chunks").mkdir(parents=True)
+        assert temporary.stat().st_mode & 0o777 == 0o700
+    assert not temporary.exists()
+
+
+def test_what_killed_runs_left_is_removed_and_what_others_use_is_not(temporary: Path) -> None:
+    ages = {"dead": ABANDONED + 60, "busy": ABANDONED + 60, "young": 60}
+    for name, age in ages.items():
+        chunks = temporary / name / "chunks"
+        chunks.mkdir(parents=True)
+        temporary.chmod(0o700)
+        for path in (chunks, chunks.parent) if name != "busy" else (chunks.parent,):
+            os.utime(path, (time.time() - age,) * 2)
+    assert shared_folder(ConvertOptions("s3://tiles/cogs", run="mine")) == temporary / "mine"
+    assert sorted(path.name for path in temporary.iterdir()) == ["busy", "young"]
+
+
+@pytest.mark.parametrize("how", ["open to others", "a link"])
+def test_a_folder_that_others_may_have_made_is_not_used(temporary: Path, tmp_path: Path, how: str) -> None:
+    if how == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        temporary.symlink_to(tmp_path / "elsewhere")
+    else:
+        temporary.mkdir()
+        temporary.chmod(0o777)
+    assert shared_folder(ConvertOptions("s3://tiles/cogs", run="mine")) is None

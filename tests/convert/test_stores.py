@@ -26,6 +26,7 @@ from tests.support.catalogs import build_from
 from tests.support.http_server import Server, serve
 from tests.support.pixels import same
 from tests.support.registry import write_land
+from tests.support.s3_store import environment, s3_store
 from tests.support.stores import EAST, NORTH, SOUTH, Stores, make_stores
 
 pytestmark = pytest.mark.service
@@ -84,6 +85,39 @@ def test_bit_exact_and_each_chunk_once(
     assert not (tmp_path / ".staging").exists()
     again = run(Plan(len(jobs), lambda: iter(jobs)), options, ProcessWorkers(2))
     assert (again.converted, again.skipped) == (0, 3)
+
+
+@pytest.mark.parametrize("workers", [("--workers", "2"), ("--dask", "local", "--workers", "2")], ids=" ".join)
+def test_each_chunk_once_with_store_and_results_in_s3(
+    stores: Stores, tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    """Processes of a machine share chunks in its temporary folder, which is empty afterwards."""
+    with s3_store() as store:
+        for path in (p for p in stores.a.rglob("*") if p.is_file()):
+            key = path.relative_to(stores.a.parent).as_posix()
+            store.client.upload_file(str(path), store.bucket, key)
+        out = f"{store.root}/cogs"
+        command = [sys.executable, "-m", "catalog_builder.cli", "convert", f"{store.root}/{stores.a.name}"]
+        command += ["--dataset", "v1.1-dclimate", "--years", "2024", "--out", out, "-q", *workers]
+        settings = plain_environment(**environment(store), TMPDIR=str(tmp_path))
+        done = subprocess.run(command, capture_output=True, text=True, env=settings)
+        assert done.returncode == 0, done.stderr
+        files = [key for key in store.stored("cogs/") if key.endswith("_embeddings.tif")]
+        for tile, (codes, scales) in stores.tiles.items():
+            (key,) = (key for key in files if f"/{tile.name}/" in key)
+            store.client.download_file(store.bucket, key, str(tmp_path / "found.tif"))
+            with rasterio.open(tmp_path / "found.tif") as ds:
+                valid = np.isfinite(scales) & (scales > 0)
+                assert same(np.moveaxis(ds.read(), 0, -1)[valid], codes[valid])
+        read = [(a.path, a.headers.get("range", "")) for a in store.log if "/embeddings/c/" in a.path]
+    spans = [(path, said, *said.removeprefix("bytes=").split("-")) for path, said in read]
+    asked = Counter(
+        (path, said) for path, said, *ends in spans if ends[0] and int(ends[1]) - int(ends[0]) > 100_000
+    )
+    assert sum(asked.values()) > 3
+    assert max(asked.values()) == 1
+    assert not overlapping(asked)
+    assert not list(tmp_path.glob("tessera-stac-*"))
 
 
 def overlapping(asked: Counter[tuple[str, str | None]]) -> list[object]:

@@ -260,8 +260,8 @@ def _read_store(job: Job, options: ConvertOptions) -> Source:
 
     if job.tile is None or job.year is None or job.dataset is None:
         raise ConvertError(f"{job.main.address}: a store's tile-years are found by a manifest or catalogue")
-    is_far = storage.scheme(job.main.address) and not storage.scheme(options.out)
-    CHUNKS.share(shared_folder(options) / "chunks" if is_far and options.run else None)
+    folder = shared_folder(options) if storage.scheme(job.main.address) else None
+    CHUNKS.share(None if folder is None else folder / "chunks")
     found = read_window(place_below(job.main.address, job.tile, job.year, "store"))
     if not isinstance(found, Quantized):
         raise ConvertError(f"{job.main.address}: holds no codes and scales")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from catalog_builder.storage.headers import IMMUTABLE, media_type
 
 STAGING = ".staging"
 """Hidden folder below the output for files that are not whole yet."""
+ABANDONED = 24 * 3600.0
+"""Seconds without a sign of life after which a run is taken for dead."""
 
 
 @contextmanager
@@ -40,9 +44,44 @@ def staging(options: ConvertOptions) -> Iterator[Path]:
                     empty.rmdir()
 
 
-def shared_folder(options: ConvertOptions) -> Path:
-    """Return the folder of a run on the output's own disk, removed with it; it may not exist yet."""
-    return storage.local_path(options.out) / STAGING / options.run
+def shared_folder(options: ConvertOptions) -> Path | None:
+    """Return the folder that the processes of a run share; it may not exist yet, and is removed with the run.
+
+    It is on the output's own disk; if that is in S3, each machine has one in its temporary folder. None if
+    there can be none.
+    """
+    if not options.run:
+        return None
+    if not storage.scheme(options.out):
+        return storage.local_path(options.out) / STAGING / options.run
+    root = _of_this_machine()
+    return None if root is None else root / options.run
+
+
+def forget_run(options: ConvertOptions) -> None:
+    """Remove what a run with output in S3 keeps on this machine; other outputs have it beside them."""
+    if storage.scheme(options.out) and (folder := shared_folder(options)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _of_this_machine() -> Path | None:
+    """Return this user's own folder for runs with output in S3; what killed runs left in it is removed."""
+    root = Path(tempfile.gettempdir()) / f"tessera-stac-{os.getuid()}"
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        about = root.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+            return None  # somebody else's: anybody may write to a temporary folder
+        for folder in root.iterdir():
+            with suppress(OSError):
+                alive = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+                if time.time() - alive > ABANDONED:
+                    shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return None
+    return root
 
 
 @contextmanager

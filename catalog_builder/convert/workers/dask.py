@@ -23,7 +23,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from catalog_builder import storage
 from catalog_builder.convert.plan.job import ConvertOptions
+from catalog_builder.convert.tile.staging import forget_run
 from catalog_builder.convert.workers.dask_worker import (
     CODE,
     Call,
@@ -90,6 +92,7 @@ class DaskWorkers(Workers):
         self._options = _Pickled()
         self._waits = ""
         """What is waited for, as it was said."""
+        self._run: ConvertOptions | None = None
         self._closed = self._knows = False
         self._looked = -_LOOK_EVERY
         self._look()
@@ -116,6 +119,7 @@ class DaskWorkers(Workers):
         ClusterError
             If no worker does.
         """
+        self._run = options
         self._probe(list(self._threads), options)
         self._give_up_if_all_unfit()
 
@@ -161,7 +165,10 @@ class DaskWorkers(Workers):
         self._end()
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster, and nothing on its machines."""
+        if self._run is not None and storage.scheme(self._run.out):
+            with contextlib.suppress(Exception):  # a worker that is gone; its machine's next run removes it
+                self._client.run(pickle.loads, pickle.dumps(Call(forget_run, self._run)), on_error="ignore")
         self._end()
 
     def _end(self) -> None:

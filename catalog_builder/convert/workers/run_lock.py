@@ -28,12 +28,10 @@ from pathlib import Path
 
 from catalog_builder import storage
 from catalog_builder.convert.plan.job import ConvertOptions
-from catalog_builder.convert.tile.staging import STAGING
+from catalog_builder.convert.tile.staging import ABANDONED, STAGING, forget_run
 
 TOUCH_EVERY = 60.0
 """Seconds between signs of life."""
-ABANDONED = 24 * 3600.0
-"""Seconds without a sign of life after which a run of another machine is taken for dead."""
 _LOCK = ".lock"
 
 
@@ -43,7 +41,10 @@ def staging_of(options: ConvertOptions) -> Iterator[ConvertOptions]:
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{machine()}-{secrets.token_hex(4)}"
     named = replace(options, run=name)
     if storage.scheme(options.out):
-        yield named
+        try:
+            yield named
+        finally:
+            forget_run(named)
         return
     root = storage.local_path(options.out) / STAGING
     path = root / f"{name}{_LOCK}"
