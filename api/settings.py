@@ -148,6 +148,21 @@ class Settings(BaseSettings):
         default="tessera_collections",
         description="Claim of its tokens that lists the private collections to read: ids or patterns.",
     )
+    shared_caches: bool = Field(
+        default=True,
+        description="Whether a cache may give a response to several users. Set it to false behind a proxy"
+        " that asks for credentials; with private collections it is always false.",
+    )
+    client_rate: float = Field(
+        default=0.0,
+        ge=0,
+        description="Searches, pages of items, counts, images and computed files that one client address may"
+        " request per second on average, per server process; beyond it the response is 429 with"
+        " `Retry-After`. 0 is no limit.",
+    )
+    client_burst: int = Field(
+        default=100, ge=1, description="How many of these it may request at once, with `client_rate`."
+    )
     default_limit: int = Field(default=10, ge=1, description="Items per page when `limit` is not given.")
     max_limit: int = Field(
         default=10_000,

@@ -28,6 +28,7 @@ from api.http.methods import Methods
 from api.http.metrics import Metrics
 from api.http.proxies import Proxies
 from api.http.responses import error
+from api.readers.allowance import Allowance
 from api.readers.door import Door, RefusedError
 from api.readers.reader import ANYBODY, ASKING
 from api.settings import Settings
@@ -113,6 +114,7 @@ class Front:
         self._explain = explain
         self._door = door
         self._methods = methods or Methods()
+        self._allowance = Allowance(settings.client_rate, settings.client_burst)
         self._proxies = Proxies(settings.trusted_proxies if settings.trust_forwarded else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +135,7 @@ class Front:
             if hosts > 1:  # which of them a proxy took is not known: RFC 9112, 3.2
                 refusal: Response | None = error(400, "the request has more than one Host header")
             else:
-                refusal = await self._refusal(headers, method, path)
+                refusal = await self._refusal(scope, headers, method, path)
             if refusal is not None:
                 exchange.raw = False  # CORS and HEAD are done here
                 await refusal(scope, receive, exchange.send)
@@ -187,20 +189,30 @@ class Front:
             exchange.always.append(_VARY_FORWARDED)
         if exchange.raw and path.endswith("/"):  # a list of files, as a page
             exchange.always.append(_NO_CONTENT)
-        if self._door is not None:
+        if self._door is not None or not self._settings.shared_caches:
             exchange.is_private = True
             exchange.always.append((b"vary", b"Authorization"))
         return path, exchange
 
-    async def _refusal(self, headers: Mapping[bytes, bytes], method: str, path: str) -> Response | None:
-        """Note who is asking; return a response if the credentials are not good."""
+    async def _refusal(
+        self, scope: Scope, headers: Mapping[bytes, bytes], method: str, path: str
+    ) -> Response | None:
+        """Note who is asking; return a response if it is too often, or the credentials are not good."""
         ASKING.set(ANYBODY)
-        if self._door is None or method == "OPTIONS":  # a preflight has no credentials
+        if method == "OPTIONS":  # a preflight has no credentials
+            return None
+        client = (scope.get("client") or ("",))[0]
+        if seconds := self._allowance.wait(client, path):
+            self._metrics.error("too_many")
+            return error(429, "too many requests from this address", {"retry-after": str(seconds)})
+        if self._door is None:
             return None
         try:
             ASKING.set(await self._door.admit(headers, path))
         except RefusedError as refused:
             self._metrics.error("bad_request")
+            if seconds := self._allowance.wait(client, path, anyway=True):  # who tries passwords
+                return error(429, "too many wrong credentials", {"retry-after": str(seconds)})
             return error(401, str(refused), {"www-authenticate": self._door.challenge})
         except UnavailableError as busy:
             self._metrics.error("unavailable")

@@ -108,7 +108,7 @@ class Metrics:
 
 
 ERRORS = (
-    "bad_request", "not_found", "too_large", "too_slow", "client_gone",
+    "bad_request", "not_found", "too_large", "too_slow", "too_many", "client_gone",
     "unreadable", "search_timeout", "unavailable", "fault",
 )  # fmt: skip
 """Kinds of failures: of the client, of an item's file, of the machine (too slow; database unreachable), of

@@ -25,6 +25,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     413: ("PayloadTooLarge", "The body is larger than the server accepts."),
     414: ("URITooLong", "The query string is longer than the server accepts; use POST."),
     415: ("UnsupportedMediaType", "The body is compressed; the server accepts only uncompressed bodies."),
+    429: ("TooManyRequests", "The client sends more requests than it may; `Retry-After` says when it may."),
     500: ("InternalError", "An error of the server; quote the request id."),
     503: (
         "Unavailable",

@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 CONFIG = DEPLOY / "nginx"
-SNIPPETS = ("locations.conf", "cors.conf", "proxy.conf", "raw-lane.conf")
+SNIPPETS = ("locations.conf", "cors.conf", "proxy.conf", "raw-lane.conf", "password.conf", "private.conf")
 """Files that the sites include."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -365,6 +366,78 @@ def test_an_api_that_does_not_answer_is_503_with_the_reason(small: Path, tmp_pat
             assert found.headers["retry-after"] == "5"
             assert found.headers["access-control-allow-origin"] == "*"
             assert httpx.get(f"{site.plain}/data/catalog.json").status_code == 200, "files need no API"
+
+
+def test_a_site_behind_a_password(place: Place, tmp_path: Path) -> None:
+    """Nginx asks for it, for what it reads from disk too; the API has no readers of its own."""
+    (tmp_path / "tessera-stac").mkdir()
+    hashed = subprocess.run(["openssl", "passwd", "-6", "secret"], capture_output=True, text=True, check=True)
+    (tmp_path / "tessera-stac" / "users").write_text(f"anna:{hashed.stdout}")
+    changes = {
+        "    set $tessera_scheme": "    include tessera-stac/password.conf;\n    set $tessera_scheme",
+        '"public, ': '"private, ',
+    }
+    with (
+        serve_catalog(place.tiles.catalog, TESSERA_STAC_SHARED_CACHES="false") as api,
+        nginx(
+            lay_out(tmp_path, place.tiles.catalog, int(api.url.rpartition(":")[2]), "plain.conf", changes)
+        ) as site,
+        httpx.Client(base_url=site.plain, timeout=30) as http,
+    ):
+        paths = ("/", "/search", "/data/catalog.json", f"/data/{place.cog()}", "/coverage", "/browser/")
+        for path in paths:
+            refused = http.get(path)
+            assert refused.status_code == 401, path
+            assert "Basic" in refused.headers["www-authenticate"]
+            assert http.get(path, auth=("anna", "wrong")).status_code == 401
+            given = http.get(path, auth=("anna", "secret"))
+            assert given.status_code == 200, path
+            assert "public" not in given.headers.get("cache-control", ""), path
+            preflight = http.options(path, headers={"access-control-request-headers": "authorization"})
+            assert preflight.status_code in (200, 204), path
+        client = pystac_client.Client.open(
+            f"{site.plain}/", headers={"Authorization": httpx.BasicAuth("anna", "secret")._auth_header}
+        )
+        assert len(list(client.search(collections=[COLLECTION]).items())) == 4
+        env = {**plain_environment(), "GDAL_HTTP_AUTH": "BASIC", "GDAL_HTTP_USERPWD": "anna:secret"}
+        script = "import rasterio, sys; print(rasterio.open(sys.argv[1]).read(1).shape)"
+        command = [sys.executable, "-c", script, f"/vsicurl/{site.plain}/data/{place.cog()}"]
+        assert subprocess.run(command, env=env, capture_output=True).returncode == 0
+        assert subprocess.run(command, env=plain_environment(), capture_output=True).returncode != 0
+
+
+def test_private_collections_behind_nginx(place: Place, tmp_path: Path) -> None:
+    """The API decides, about files too: nginx reads none from disk."""
+    include = "    include tessera-stac/private.conf;\n    set $tessera_scheme $scheme;"
+    token = "t" * 43
+    readers = f"anna:sha256${hashlib.sha256(token.encode()).hexdigest()}:{COLLECTION}"
+    with (
+        serve_catalog(
+            place.tiles.catalog, TESSERA_STAC_PRIVATE=COLLECTION, TESSERA_STAC_READERS=readers
+        ) as api,
+        nginx(
+            lay_out(
+                tmp_path,
+                place.tiles.catalog,
+                int(api.url.rpartition(":")[2]),
+                "plain.conf",
+                {"    set $tessera_scheme $scheme;": include},
+            )
+        ) as site,
+        httpx.Client(base_url=site.plain, timeout=30) as http,
+    ):
+        files = (
+            f"/data/{place.cog()}",
+            f"/data/{COLLECTION}/collection.json",
+            f"/data/{place.cog().parent}/",
+        )
+        for path in (*files, f"/collections/{COLLECTION}", "/data/index.sqlite"):
+            assert http.get(path).status_code == 404, path
+        for path in (*files, f"/collections/{COLLECTION}"):
+            given = http.get(path, headers={"authorization": f"Bearer {token}", "range": "bytes=0-99"})
+            assert given.status_code in (200, 206), path
+            assert "public" not in given.headers["cache-control"]
+            assert "Authorization" in given.headers["vary"]
 
 
 def test_a_flood_of_searches_is_slowed_down_and_told_so(small: Path, tmp_path: Path) -> None:
