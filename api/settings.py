@@ -11,10 +11,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.access import Access, Hrefs
+from catalog_builder.errors import QueryError
 from catalog_builder.stores.connections import DEFAULT as STORE_CONNECTIONS
 
 PREFIX = "TESSERA_STAC_"
@@ -38,7 +39,10 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 class Settings(BaseSettings):
     """Settings of the API server."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    # Errors must not repeat what was set: readers and the database's password are among it.
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     catalog: str | None = Field(
         default=None,
@@ -85,6 +89,7 @@ class Settings(BaseSettings):
     )
     pgstac_dsn: str = Field(
         default="",
+        repr=False,
         description="Database of the backend `pgstac`, such as `postgresql://user:password@host/database`;"
         " if empty, `PGHOST`, `PGUSER` and so on are used.",
     )
@@ -282,6 +287,22 @@ class Settings(BaseSettings):
         if self.root_url and self.root_path:
             raise ValueError("root_path: root_url contains the path already; leave root_path empty")
         return self
+
+
+def from_environment() -> Settings:
+    """Return the settings in the environment.
+
+    Raises
+    ------
+    QueryError
+        Naming the variable that is wrong, and what was expected.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_input=False, include_context=False)
+        name = "".join(f"{PREFIX}{str(part).upper()}: " for part in first["loc"][:1])
+        raise QueryError(f"{name}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def settings_document() -> str:

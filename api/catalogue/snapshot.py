@@ -136,7 +136,7 @@ class Snapshot(ABC):
         for each in made:
             each.renew(self)
         for ids, view in views.items():
-            self.only(ids & self.documents.keys()).follow(view)
+            self.only(ids.intersection(self.documents)).follow(view)
 
     def retire(self) -> None:
         """Drop the cache, and cache nothing from now on.

@@ -31,13 +31,19 @@ def serve(
     from api import server
     from api.catalogue.memory import set_up_malloc
     from api.http.metrics import FOLDER
-    from api.settings import Settings
+    from api.readers.door import Door, has_readers
+    from api.settings import from_environment
     from catalog_builder.catalog.digest import check_digest
     from catalog_builder.catalog.open import open_index
     from catalog_builder.console import say
     from catalog_builder.storage import scheme
 
     set_up_malloc()
+    if root_path:
+        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
+    settings = from_environment()
+    if has_readers(settings):
+        Door(settings)  # one clear error now, instead of one in every worker
     on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
     if catalog is None and not on_database:
         raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
@@ -46,12 +52,10 @@ def serve(
     sock = server.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
-    if root_path:
-        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
     say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(
                 FOLDER, shared
             )  # each worker counts there, and any of them can report for all
-        server.run(sock, workers, Settings())
+        server.run(sock, workers, settings)

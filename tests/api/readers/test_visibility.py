@@ -31,6 +31,7 @@ from tests.support.backends import Serve
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.converted import COLLECTION as PRIVATE
 from tests.support.converted import FIRST, converted
+from tests.support.http_server import serve
 from tests.support.paging import ids_of, link_of, ok
 
 PUBLIC = "tessera-v1"
@@ -114,7 +115,8 @@ def asked() -> list[str]:
         f"/collections/{PRIVATE}?view=bands", f"/collections/{PRIVATE}/items?view=bands/{ITEM}",
         f"/coverage/at?collection={PRIVATE}&lon=15.65&lat=78.25",
         *(f"{grid}/{FIRST.name}{end}" for end in
-          (".npy", "_scales.npy", ".tiff", "_f32.vrt", ".vrt", "_b005.vrt", ".xml", "_planes.bin")),
+          (".npy", "_scales.npy", ".tiff", "_f32.vrt", ".vrt", "_b005.vrt", ".xml", "_planes.bin",
+           "_f32.tif")),
         grid, f"{grid}/", "/source/", "/source/none/2024/x", "/data/", "/data/catalog.json",
         *(f"/data/{p.relative_to(converted().catalog).as_posix()}" for p in files),
         *(f"/data/{p.relative_to(converted().catalog).as_posix()}/" for p in files if p.is_dir()),
@@ -332,3 +334,27 @@ def test_everything_private(catalog: Path, serve_on: Serve) -> None:
             assert len(ids_of(ok(http.get("/search?limit=1000")))) == len(TILES) + 4
         with here.client(BEARER) as http:
             assert [c["id"] for c in ok(http.get("/collections"))["collections"]] == [PRIVATE]
+
+
+def test_a_rebuild_reaches_every_reader(tmp_path: Path) -> None:
+    """Who may see more sees the new build, and who may not sees nothing of it."""
+    private = "tessera-v1.1-cam"
+    build_from(tmp_path / "c", write_manifest(tmp_path / "v1", 2024, TILES))
+    build_from(
+        tmp_path / "c", write_manifest(tmp_path / "cam", 2023, patch(20, 40, 2, 1)), dataset="v1.1-cam"
+    )
+    readers = f"anna:sha256${hashlib.sha256(TOKEN.encode()).hexdigest()}:{private}"
+    settings = Settings(private=private, readers=readers, refresh_seconds=0)
+    with serve(create_app(tmp_path / "c", settings)) as server:
+        here = Site(server.url, tmp_path / "c")
+        with here.client() as nobody, here.client(BEARER) as anna:
+            before = [ok(http.get("/search?limit=100")) for http in (nobody, anna)]
+            assert [p["numberMatched"] for p in before] == [len(TILES), len(TILES) + 2]
+            assert private in anna.get("/coverage").text
+            more = write_manifest(tmp_path / "more", 2023, patch(20, 40, 3, 3))
+            build_from(tmp_path / "c", more, dataset="v1.1-cam")
+            after = [ok(http.get("/search?limit=100")) for http in (nobody, anna)]
+            assert [p["numberMatched"] for p in after] == [len(TILES), len(TILES) + 9]
+            assert len(after[1]["features"]) == len(TILES) + 9
+            assert private not in nobody.get("/coverage").text
+            assert private in anna.get("/coverage").text
