@@ -11,6 +11,8 @@ zone's northern CRS. Saved are, by the number n of the window, ``codes_n`` (H, W
 ``python geotessera11.py probe STORE YEAR JSON`` prints what geotessera says of points, a list of
 ``[longitude, latitude]``: valid, water, nodata or outside.
 
+``python geotessera11.py sample STORE YEAR OUT.npy JSON`` samples points, float32 (n, 128), NaN without data.
+
 ``python geotessera11.py place JSON`` prints where it puts tiles, ``[longitude, latitude]`` by zone, in
 the Zarr store of their land list: ``[west, top, rows, columns, [[row, column, height, width], …]]`` by zone.
 
@@ -74,6 +76,14 @@ def probe(store, year, points):
     print(json.dumps([client.probe(*point, int(year), search_px=0)[1] for point in json.loads(points)]))
 
 
+def sample(store, year, out, points):
+    from geotessera.store import GeoTesseraZarr
+
+    points = [tuple(point) for point in json.loads(points)]
+    found = GeoTesseraZarr(store).sample_points(points, int(year), cross_zone=False, search_px=0)
+    np.save(out, found)
+
+
 def place(zones):
     from geotessera.zarr import _compute_zone_grid_from_landmask, _tile_pixel_offset, project_tile
 
@@ -93,6 +103,5 @@ def constants():
 
 
 if __name__ == "__main__":
-    {"make": make, "read": read, "probe": probe, "place": place, "constants": constants}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    calls = (make, read, probe, sample, place, constants)
+    next(call for call in calls if call.__name__ == sys.argv[1])(*sys.argv[2:])

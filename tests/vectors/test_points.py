@@ -32,12 +32,13 @@ from catalog_builder.vectors.points.sample import Sampling
 from catalog_builder.vectors.points.table import TableReport
 from catalog_builder.vectors.points.vectors import Outcome
 from catalog_builder.vectors.tables.read import read_points
-from tests.conftest import plain_environment
+from tests.conftest import SUPPORT, plain_environment
 from tests.support.catalogs import build_from
 from tests.support.converted import FIRST, NEIGHBOUR, RAW_YEAR, Converted
 from tests.support.http_server import Server
 from tests.support.pixels import YEARS, same, tile_values
 from tests.support.registry import write_land
+from tests.support.sample_stores import SampleStores
 from tests.support.stores import make_stores
 
 TESSERA = Path(sys.executable).with_name("tessera-stac")
@@ -451,3 +452,32 @@ def test_an_api_is_asked_for_ids(server: Server, tiles: Converted, tmp_path: Pat
     assert (found.outcome == Outcome.VALID).sum() > 30_000
     searches = [r for r in server.log if r.path.endswith("/search")]
     assert len(searches) < 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["zarr", "icechunk"])
+def test_a_store_gives_what_geotessera_samples(
+    container: str, sample_stores: SampleStores, geotessera11: Path, tmp_path: Path
+) -> None:
+    """Points anywhere in tiles of two zones and hemispheres, in one run of each."""
+    stored = getattr(sample_stores, container)
+    catalog = tmp_path / "catalog"
+    build_from(catalog, stored.store, stored.land, dataset="synthetic", url="http://cat")
+    tiles = [written.tile for written in sample_stores.npy.written]
+    rng = np.random.default_rng(12)
+    of = rng.integers(0, len(tiles), 400)
+    lon = np.array([tile.lon for tile in tiles])[of] + rng.uniform(-0.05, 0.05, 400)
+    lat = np.array([tile.lat for tile in tiles])[of] + rng.uniform(-0.05, 0.05, 400)
+    (found,) = sample(catalog, lon, lat, years=(2024,), max_scale=None)
+    out, script = tmp_path / "theirs.npy", SUPPORT / "geotessera11.py"
+    points = json.dumps(list(zip(lon.tolist(), lat.tolist(), strict=True)))
+    done = subprocess.run(
+        [geotessera11, script, "sample", stored.store, "2024", out, points],
+        env=plain_environment(MPLBACKEND="agg", MPLCONFIGDIR="/tmp"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    theirs, ours = np.load(out), found.vectors.dequantized()
+    assert same(ours, theirs)
+    assert 200 < np.isfinite(ours[:, 0]).sum() < 400
