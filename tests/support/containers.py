@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from api.app import create_app
+from api.settings import Settings
 from catalog_builder.tile.datasets import source_path
 from catalog_builder.tile.grid import TileId
 from tests.support.catalogs import build_from
@@ -89,7 +90,8 @@ def contained_in() -> Iterator[ContainedIn]:
             )  # fmt: skip
             if container == "npy":  # where tiles overlap, each has its own
                 arrays = {tile: _published(tiles, tile) for tile in arrays}
-            server = stack.enter_context(serve(create_app(catalog)))
+            # An image drawn beside other tests takes seconds.
+            server = stack.enter_context(serve(create_app(catalog, Settings(drawing_seconds=120))))
             return Contained(container, catalog, server, {YEAR: (FIRST, NEIGHBOUR)}, arrays)
 
         def found(container: str) -> Contained:

@@ -19,6 +19,7 @@ import zarr
 from PIL import Image
 
 from api.app import create_app
+from api.settings import Settings
 from tests.conftest import plain_environment
 from tests.support.backends import (
     EXPORTED_AT,
@@ -52,7 +53,11 @@ def catalog(irregular_repository: SampleStore, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def api(catalog: Path, serve_on: Serve) -> Iterator[httpx.Client]:
-    with serve_on(catalog) as server, httpx.Client(base_url=server.url, timeout=120) as http:
+    # A tile drawn beside other tests takes seconds.
+    with (
+        serve_on(catalog, drawing_seconds=120) as server,
+        httpx.Client(base_url=server.url, timeout=120) as http,
+    ):
         yield http
 
 
@@ -129,6 +134,7 @@ def test_pixels_by_direct_access(api: httpx.Client, shares: dict[str, float]) ->
         assert np.array_equal(served[0], codes)
         assert np.array_equal(served[1], scales, equal_nan=True)
         drawn = api.get(f"/collections/{COLLECTION}/items/{item_id}/preview.png")
+        assert drawn.status_code == 200, drawn.text
         pixels = np.asarray(Image.open(io.BytesIO(drawn.content)).convert("RGBA"))
         shown = np.isfinite(scales).mean()
         assert (pixels[..., 3] > 0).mean() == pytest.approx(shown, abs=0.03)
@@ -165,11 +171,12 @@ def test_the_database_says_what_the_index_says(
                 link["href"] = link["href"].partition("token=")[0]  # sealed by each server
         return found
 
-    with serve(create_app(catalog)) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+    app = create_app(catalog, Settings(drawing_seconds=120))
+    with serve(app) as server, httpx.Client(base_url=server.url, timeout=120) as http:
         over_index = answers(http)
         (item, *_rest) = over_index[1]["features"]
         drawn = http.get(f"/collections/{COLLECTION}/items/{item['id']}/preview.png").content
-    with pgstac_client(dsn, catalog if with_folder else None) as http:
+    with pgstac_client(dsn, catalog if with_folder else None, drawing_seconds=120) as http:
         over_database = answers(http)
         for ours, theirs in zip(over_index, over_database, strict=True):
             assert theirs == ours
