@@ -4,6 +4,6 @@ They are implemented in :mod:`catalog_builder.vectors`.
 """
 
 from catalog_builder.vectors.points.sample import Samples, sample_points
-from catalog_builder.vectors.run import Options, Report, get
+from catalog_builder.vectors.regions.run import Options, Report, get
 
 __all__ = ["Options", "Report", "Samples", "get", "sample_points"]

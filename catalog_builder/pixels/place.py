@@ -10,6 +10,7 @@ from affine import Affine
 
 from catalog_builder.errors import CatalogError
 from catalog_builder.pixels.window import Window
+from catalog_builder.raster.npy import NPY_HEADER
 from catalog_builder.storage import join
 from catalog_builder.storage.headers import MEDIA_COG
 from catalog_builder.tile.datasets import source_path
@@ -110,7 +111,7 @@ def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda hre
     """
     assets, properties = item["assets"], item["properties"]
     try:
-        found = _best(assets)
+        found = _best(assets, properties)
         if found is None:
             return None
         kind, main, scales, is_converted = found
@@ -136,15 +137,21 @@ def place_of(item: Mapping[str, Any], address: Callable[[str], str] = lambda hre
         raise CatalogError(f"item {item.get('id')}: not a tessera-stac item ({error})") from error
 
 
-def _best(assets: Mapping[str, Any]) -> tuple[ContainerKind, str, str | None, bool] | None:
+def _best(
+    assets: Mapping[str, Any], properties: Mapping[str, Any]
+) -> tuple[ContainerKind, str, str | None, bool] | None:
     """Return the container of an item's best pixels, the keys of its assets, and whether it is ours."""
     if "embeddings" in assets and "scales" in assets:
         return "cog", "embeddings", "scales", True
     if assets.get("embeddings_f32", {}).get("type") == MEDIA_COG:
         return "float", "embeddings_f32", None, True
-    # an array can be read in place only where the catalogue found its shape to be the tile's
-    if "source_npy" in assets and "source_scales" in assets and "embeddings_f32" in assets:
-        return "npy", "source_npy", "source_scales", False
+    # Arrays can be read in place where the catalogue found their shapes to be the tile's; of scales in other
+    # forms, such as (H, W, 128) or float16, their header says whether they are.
+    if "source_npy" in assets and "source_scales" in assets:
+        height, width = properties["proj:shape"]
+        is_whole = assets["source_npy"].get("file:size") == height * width * N_BANDS + NPY_HEADER
+        if "embeddings_f32" in assets or is_whole:
+            return "npy", "source_npy", "source_scales", False
     if "source_geotiff" in assets:
         return "float", "source_geotiff", None, False
     if "source_zarr" in assets:

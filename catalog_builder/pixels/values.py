@@ -56,6 +56,18 @@ class Quantized:
         picked = Quantized(self.codes[rows, cols][:, None], self.scales[rows, cols][:, None])
         return picked.dequantized()[:, 0]
 
+    def has_data(self) -> Mask:
+        """Return bool (height, width): where there is data."""
+        return has_data(self.scales)
+
+    def corrupt(self, max_scale: float) -> Mask:
+        """Return bool (height, width): whose scale no embedding has.
+
+        That is a scale that is negative, infinite, or at least ``max_scale``.
+        """
+        found: Mask = (self.scales < 0) | (self.scales >= max_scale)
+        return found
+
     def blank(self, hidden: Mask) -> None:
         """Set the pixels of a mask (height, width) to no data."""
         self.codes[hidden] = NODATA_CODE
@@ -82,6 +94,20 @@ class Values:
         """Return float32 (n, bands) of some pixels."""
         picked: npt.NDArray[np.float32] = self.values[rows, cols]
         return picked
+
+    def has_data(self) -> Mask:
+        """Return bool (height, width): where there is data, that is where all values are finite."""
+        found: Mask = np.isfinite(self.values).all(axis=-1)
+        return found
+
+    def corrupt(self, max_scale: float) -> Mask:
+        """Return bool (height, width): whose scale no embedding has.
+
+        Values have no scale of their own: theirs is at least the largest by 127.
+        """
+        with np.errstate(invalid="ignore"):
+            found: Mask = (np.abs(self.values) >= 127 * max_scale).any(axis=-1)
+        return found
 
     def blank(self, hidden: Mask) -> None:
         """Set the pixels of a mask (height, width) to no data."""

@@ -51,10 +51,26 @@ class TileYear:
     """Where its pixels are."""
 
 
-def find(
-    catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
-) -> list[TileYear]:
-    """Return the readable tile-years of a region, in the order of the catalogue.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a catalogue has of a region."""
+
+    dataset: Dataset
+    years: tuple[int, ...]
+    """Those that were asked for, or all of the collection."""
+    tile_years: Mapping[tuple[int, int], TileYear | str]
+    """By cell and year, in the order of the catalogue: where the pixels are, or why they cannot be read."""
+    listed: frozenset[tuple[int, int]]
+    """Cells and years that are listed, whichever were asked for."""
+
+    @property
+    def readable(self) -> list[TileYear]:
+        """Those whose pixels can be read."""
+        return [one for one in self.tile_years.values() if isinstance(one, TileYear)]
+
+
+def find(catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None) -> Found:
+    """Return what a catalogue has of a region.
 
     Parameters
     ----------
@@ -74,9 +90,8 @@ def find(
     DatasetError
         If the catalogue does not have the dataset.
     """
-    if storage.scheme(catalog) in ("http", "https"):
-        return _from_api(catalog, region, years, name)
-    return _from_catalog(catalog, region, years, name)
+    of = _from_api if storage.scheme(catalog) in ("http", "https") else _from_catalog
+    return of(catalog, region, None if years is None else tuple(sorted(years)), name)
 
 
 def _choose(names: Iterable[str], name: str | None) -> Dataset:
@@ -178,14 +193,15 @@ class _Folder:
         for page in self._pages(runs, years):
             yield from map(orjson.loads, item_texts(page, self.record, self._renderer))
 
-    def cells(self, runs: Runs) -> frozenset[int]:
-        """Return which cells are listed in any year."""
-        from catalog_builder.catalog.index.keys import rows_cols
+    def listed(self, runs: Runs) -> frozenset[tuple[int, int]]:
+        """Return which of some cells are listed in which years."""
+        from catalog_builder.catalog.index.keys import ordinals_years, rows_cols
 
-        found: set[int] = set()
+        found: set[tuple[int, int]] = set()
         for page in self._pages(runs, None):
             keys = np.array([row[0] for row in page], np.int64)
-            found.update(grid.cells(*rows_cols(keys)).tolist())
+            cells, years = grid.cells(*rows_cols(keys)), ordinals_years(keys)[1]
+            found.update(zip(cells.tolist(), years.tolist(), strict=True))
         return frozenset(found)
 
     def _pages(self, runs: Runs, years: Collection[int] | None) -> Iterator[list[Row]]:
@@ -206,39 +222,42 @@ def _cells_from_catalog(
     found = _by_cell(folder.items(from_cells(cells), years), folder.record.dataset, folder.address)
     seen = {cell for cell, _ in found}
     others = np.array([c for c in cells.tolist() if c not in seen], np.int32)
-    listed = folder.cells(from_cells(others)) if len(others) else frozenset()
-    return Listed(folder.record.dataset, years or tuple(folder.record.years), found, listed | seen)
+    listed = {cell for cell, _ in folder.listed(from_cells(others))} if len(others) else set()
+    return Listed(folder.record.dataset, years or tuple(folder.record.years), found, frozenset(listed | seen))
 
 
 def _from_catalog(
-    catalog: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
-) -> list[TileYear]:
+    catalog: str, region: BaseGeometry, years: tuple[int, ...] | None, name: str | None
+) -> Found:
     from catalog_builder.tile.cover import cover
 
-    folder = _Folder(catalog, name)
-    return _readable(folder.items(cover(region), years), folder.record.dataset, folder.address)
+    folder, runs = _Folder(catalog, name), cover(region)
+    ds = folder.record.dataset
+    found = _by_cell(folder.items(runs, years), ds, folder.address)
+    return Found(ds, years or tuple(folder.record.years), found, folder.listed(runs))
 
 
 # ---------------------------------------------------------------------------------------------- API
 
 
-def _from_api(
-    url: str, region: BaseGeometry, years: frozenset[int] | None, name: str | None
-) -> list[TileYear]:
-    when = f"{min(years)}-01-01T00:00:00Z/{max(years)}-12-31T23:59:59Z" if years else None
-    with _client(url, name) as (client, chosen, _):
-        search = client.search(
-            collections=[chosen.collection_id],
-            intersects=shapely.geometry.mapping(region),
-            datetime=when,
-            limit=500,
-        )
-        items = [
-            item
-            for item in search.items_as_dicts()
-            if years is None or item["properties"].get("tessera:year") in years
-        ]
-    return _readable(items, chosen, lambda href: href)
+def _from_api(url: str, region: BaseGeometry, years: tuple[int, ...] | None, name: str | None) -> Found:
+    with _client(url, name) as (client, chosen, has):
+        search: dict[str, Any] = {
+            "collections": [chosen.collection_id],
+            "intersects": shapely.geometry.mapping(region),
+            "limit": 500,
+        }
+        when = f"{years[0]}-01-01T00:00:00Z/{years[-1]}-12-31T23:59:59Z" if years else None
+        items = client.search(datetime=when, **search).items_as_dicts()
+        wanted = (item for item in items if years is None or _tile_of(item)[1] in years)
+        found = _by_cell(wanted, chosen, lambda href: href)
+        listed = set(found)
+        if years is not None:
+            fields = ["id"] if client.conforms_to("FIELDS") else None
+            for item in client.search(fields=fields, **search).items_as_dicts():
+                tile, year = _tile_of(item)
+                listed.add((tile.cell, year))
+    return Found(chosen, years or has, found, frozenset(listed))
 
 
 def _cells_from_api(url: str, cells: Cells, years: tuple[int, ...] | None, name: str | None) -> Listed:
@@ -281,17 +300,6 @@ def _client(url: str, name: str | None) -> Iterator[tuple[Client, Dataset, tuple
 
 
 # --------------------------------------------------------------------------------------------- items
-
-
-def _readable(
-    items: Iterable[Mapping[str, Any]], dataset: Dataset, address: Callable[[str], str]
-) -> list[TileYear]:
-    found = []
-    for item in items:
-        one = _tile_year(item, dataset, address)
-        if one is not None:
-            found.append(one)
-    return found
 
 
 def _by_cell(

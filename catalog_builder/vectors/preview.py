@@ -69,7 +69,7 @@ class Preview:
     tiles: int
     """Number of tiles drawn."""
     left_out: int
-    """Number of tiles skipped, because they would have to be fetched in full."""
+    """Number of tiles of the year that are not drawn: they cannot be read in place, or only in full."""
     fitted: bool
     """Whether the colours were fitted to this image: those of another preview may differ."""
 
@@ -152,14 +152,18 @@ def preview(
     west, south, east, north = region.bounds
     if east - west > 180:
         raise QueryError("a preview cannot cross the antimeridian: draw the two sides separately")
-    found = find(catalog, region, None if year is None else frozenset([year]), dataset)
+    listed = find(catalog, region, None if year is None else frozenset([year]), dataset)
+    found = listed.readable
     if not found:
+        has = ", ".join(map(str, sorted({y for _, y in listed.listed})))
         raise QueryError(
             f"the catalogue has no tiles of {year or 'any year'} in this region that can be read"
+            + (f": it lists {has} there" if has else "")
         )
     newest = max(tile.year for tile in found)
     chosen = [tile for tile in found if tile.year == newest]
     drawable = [t for t in chosen if is_drawable(t.place)]
+    of_year = sum(y == newest for _, y in listed.tile_years)
     if not drawable:
         raise QueryError(
             f"{len(chosen)} tiles of {newest} are available, but none is converted: an image would fetch"
@@ -179,7 +183,7 @@ def preview(
         dataset=drawable[0].dataset.title,
         year=newest,
         tiles=len(drawable),
-        left_out=len(chosen) - len(drawable),
+        left_out=of_year - len(drawable),
         fitted=fitted is not None,
     )
 

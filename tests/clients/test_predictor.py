@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,34 @@ from catalog_builder.convert.encode.cog import write_cog
 from catalog_builder.convert.encode.quantize import dequantize
 from catalog_builder.convert.ledger.rows import LedgerRow
 from catalog_builder.convert.ledger.writer import LedgerWriter
-from catalog_builder.pixels.values import Quantized, Values
+from catalog_builder.pixels.values import Pixels, Quantized, Values
+from catalog_builder.pixels.window import Window
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.vectors.preview import Preview, write_preview
-from catalog_builder.vectors.write import Mosaic, write
+from catalog_builder.vectors.regions.canvas import Grid
+from catalog_builder.vectors.regions.write import Mosaic, write
 from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import POLAR, YEAR, convert_one, sample, sample_basis, write_pair
 from tests.support.environments import environment
 
 Made = tuple[Path, np.ndarray[Any, Any]]
 """A file and what is in it, (rows, cols, bands)."""
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """A canvas of pixels that are there."""
+
+    pixels: Pixels
+
+    @property
+    def is_quantized(self) -> bool:
+        return isinstance(self.pixels, Quantized)
+
+    def read(self, window: Window) -> Pixels:
+        if isinstance(self.pixels, Quantized):
+            return Quantized(self.pixels.codes[window.slices], self.pixels.scales[window.slices])
+        return Values(self.pixels.values[window.slices])
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +129,9 @@ def _got(kind: Any, dtype: str) -> Callable[[Path], Iterator[Made]]:
     def make(tmp_path: Path) -> Iterator[Made]:
         codes, scales = _pixels()
         pixels = Values(dequantize(codes, scales)) if dtype == "float32" else Quantized(codes, scales)
-        mosaic = Mosaic(POLAR.raster(), tuple(range(128)), YEAR, dataset("synthetic"), pixels)
-        arrays = [layer[1] for layer in mosaic.layers]
+        grid, ds = Grid.of(POLAR.raster()), dataset("synthetic")
+        mosaic = Mosaic(grid, tuple(range(128)), YEAR, ds, _InMemory(pixels))
+        arrays = [layer.of(pixels) for layer in mosaic.layers]
         for path, array in zip(write(tmp_path, "region", kind, mosaic), arrays, strict=True):
             yield path, array if array.ndim == 3 else array[..., None]
 

@@ -32,8 +32,8 @@ from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
 from catalog_builder.tile.regions.region_file import region_of
 from catalog_builder.vectors.find import find
-from catalog_builder.vectors.plan import plan
-from catalog_builder.vectors.write import FORMATS
+from catalog_builder.vectors.regions.plan import plan
+from catalog_builder.vectors.regions.write import FORMATS
 from tests.conftest import plain_environment
 from tests.support.containers import Contained
 from tests.support.converted import FIRST, NEIGHBOUR, Converted
@@ -172,7 +172,7 @@ def test_raw_arrays_are_read_by_exact_ranges(server: Server, tiles: Converted, t
     assert sum(r.sent for r in arrays) == planned.planned_bytes == done.read_bytes
     assert done.read_bytes < done.whole_bytes / 5
     # by the mask itself: rows of codes lie too far apart to be joined, rows of scales do not
-    (output,) = plan(find(str(tiles.catalog), REGION, frozenset({2022}), None), REGION, tiles=False)
+    (output,) = plan(find(str(tiles.catalog), REGION, frozenset({2022}), None), REGION, tiles=False).outputs
     mask = output.parts[0].mask
     spans = sum(int(np.ptp(np.flatnonzero(row))) + 1 for row in mask)
     codes = sum(r.sent for r in arrays if not r.path.endswith("_scales.npy"))
@@ -192,7 +192,7 @@ def test_cogs_are_read_by_the_blocks_that_are_touched(
     # a process of its own: GDAL keeps what it fetched
     done = command("get", server.url, "--bbox", box, "--year", 2024, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    (output,) = plan(find(str(tiles.catalog), region, frozenset({2024}), None), region, tiles=False)
+    (output,) = plan(find(str(tiles.catalog), region, frozenset({2024}), None), region, tiles=False).outputs
     (part,) = output.parts
     for name in ("embeddings.tif", "scales.tif"):
         path = cog(tiles, FIRST, 2024, name)
@@ -227,8 +227,10 @@ def test_again_reads_nothing(server: Server, tmp_path: Path) -> None:
     done = fetch(server.url, tmp_path)
     assert (done.written, done.kept, done.read_bytes) == (0, 1, 0)
     assert not [r for r in server.log if r.path.startswith(("/data", "/source"))]
-    # another choice is another output
-    assert fetch(server.url, tmp_path, bands=(1,)).written == 1
+    # another choice is another output, which replaces nothing unless it is asked to
+    with pytest.raises(QueryError, match=r"synthetic_2024_utm33n.tif is there, .*other options.*--force"):
+        fetch(server.url, tmp_path, bands=(1,))
+    assert fetch(server.url, tmp_path, bands=(1,), force=True).written == 1
     done.files[0].unlink()
     assert fetch(server.url, tmp_path, bands=(1,)).written == 1
 
@@ -311,13 +313,16 @@ def test_points_and_slivers_take_the_pixels_they_touch(tiles: Converted, tmp_pat
 
 def test_too_large_is_refused_with_advice(tiles: Converted, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="--tiles"):
-        fetch(tiles.catalog, tmp_path, max_bytes=1_000_000)
+        fetch(tiles.catalog, tmp_path, max_bytes=1_000_000, format="cog")
+    assert not (tmp_path / "synthetic_2024_utm33n.tif").exists()
+    # what is written a window at a time needs no such limit
+    assert fetch(tiles.catalog, tmp_path, max_bytes=1_000_000).written == 1
 
 
 def test_no_request_is_larger_than_it_should_be(tiles: Converted) -> None:
     tile = TileId.from_name("grid_15.65_78.25")
-    (source,) = find(str(tiles.catalog), shapely.box(*tile.bounds), frozenset({2022}), None)
-    (output,) = plan([source], shapely.box(*tile.bounds), tiles=True)
+    found = find(str(tiles.catalog), shapely.box(*tile.bounds), frozenset({2022}), None)
+    (output,) = plan(found, shapely.box(*tile.bounds), tiles=True).outputs
     (part,) = output.parts
     ranges = byte_ranges(part.window, part.mask, 128, tile.raster().width)
     assert max(stop - start for start, stop in ranges) <= MAX_RANGE
@@ -407,7 +412,7 @@ def test_readme_snippet(server: Server, tmp_path: Path) -> None:
 
 def test_published_arrays_are_found_where_they_are_published(tiles: Converted) -> None:
     """A folder catalogue reads its local source root, whatever its items say."""
-    (source,) = find(str(tiles.catalog), REGION, frozenset({2022}), None)
+    (source,) = find(str(tiles.catalog), REGION, frozenset({2022}), None).readable
     assert source.place.main == str(tiles.embeddings / source_path(2022, FIRST.name))
 
 

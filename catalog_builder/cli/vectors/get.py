@@ -47,7 +47,10 @@ def preview(
         picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
     write_preview(picture, out)
     if picture.left_out and not quiet:
-        console.say(f"note: {picture.left_out} tiles are left out: not converted, and not on this machine")
+        console.say(
+            f"note: {picture.left_out} tiles of {picture.year} are left out: not converted, and not arrays on"
+            " this machine"
+        )
     height, width, _ = picture.pixels.shape
     console.result(
         f"{out}: {picture.tiles} tiles of {picture.year}, {width} x {height} pixels",
@@ -95,6 +98,32 @@ def get(
             "--tiles", help="Write one file per tile and year instead of one per UTM zone and year."
         ),
     ] = False,
+    grid_aligned: Annotated[
+        bool,
+        typer.Option("--grid-aligned", help="Give all years one shape and transform, so that they stack."),
+    ] = False,
+    max_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixels with this scale or a greater one are corrupt and have no data."
+            " Default: they are kept, and counted from 1.0 on."
+        ),
+    ] = None,
+    max_memory: Annotated[
+        float, typer.Option(help="GB that a COG, NetCDF or Zarr may take in memory, in which it is made.")
+    ] = 4.0,
+    name: Annotated[
+        str, typer.Option(help="Beginning of the files' names, to tell regions apart. Default: the dataset.")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of another region, or with other options.")
+    ] = False,
+    skip_failed: Annotated[
+        bool,
+        typer.Option(
+            "--skip-failed", help="Write files without the tiles that cannot be read, which are listed."
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(help="Number of tiles read at the same time.", min=1)] = 4,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be read.")] = False,
     quiet: Quiet = False,
@@ -103,20 +132,36 @@ def get(
     """Fetch the embeddings of a region: reads only the bytes it needs, clips and mosaics them."""
     from catalog_builder import console
     from catalog_builder.cli.vectors.get_options import options_from, report_data, report_text
-    from catalog_builder.vectors.run import get as run
+    from catalog_builder.vectors.regions.run import get as run
 
     chosen = frozenset({year}) if year is not None else parse_years(years)
     if year is not None and years is not None:
         raise QueryError("--year and --years: only one of them may be given")
     options = options_from(
-        region_file, bbox, chosen, dataset, kind, dtype, bands, tiles=tiles, workers=workers
+        region_file,
+        bbox,
+        kind,
+        dtype,
+        bands,
+        years=chosen,
+        dataset=dataset,
+        tiles=tiles,
+        workers=workers,
+        max_bytes=int(max_memory * 1e9),
+        max_scale=max_scale,
+        skip_failed=skip_failed,
+        force=force,
+        name=name,
+        grid_aligned=grid_aligned,
     )
     with console.progress("tile-years", quiet=quiet) as report:
         done = run(catalog, out, options, report, dry_run=dry_run)
-    for name, reason in done.failed.items():
-        console.say(f"failed: {name}: {reason}")
+    for output, reason in done.failed.items():
+        console.say(f"failed: {output}: {reason}")
+    for item, reason in done.skipped.items():
+        console.say(f"skipped: {item}: {reason}")
     console.result(
         report_text(done, out, dry_run=dry_run), report_data(done, dry_run=dry_run), as_json=as_json
     )
-    if done.failed:
+    if done.failed or done.skipped:
         raise typer.Exit(1)

@@ -8,23 +8,21 @@ from typing import Any, cast, get_args
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import parse_bands
 from catalog_builder.tile.regions.region_file import region_of
-from catalog_builder.vectors.run import Options, Report
-from catalog_builder.vectors.write import FORMATS, Dtype
+from catalog_builder.vectors.regions.run import Options, Report
+from catalog_builder.vectors.regions.write import FORMATS, Dtype
 
 
 def options_from(
-    region_file: str | None,
-    bbox: str | None,
-    years: frozenset[int] | None,
-    dataset: str | None,
-    kind: str,
-    dtype: str,
-    bands: str,
-    *,
-    tiles: bool,
-    workers: int,
+    region_file: str | None, bbox: str | None, kind: str, dtype: str, bands: str, **others: Any
 ) -> Options:
     """Parse the arguments of the command.
+
+    Parameters
+    ----------
+    region_file, bbox, kind, dtype, bands
+        As given.
+    **others
+        Attributes of the options as they are.
 
     Raises
     ------
@@ -41,13 +39,10 @@ def options_from(
         raise QueryError(f"--dtype: expected float32 or int8, found '{dtype}'")
     return Options(
         region=region_of(region_file if region_file is not None else bbox or ""),
-        years=years,
-        dataset=dataset,
         format=kind,
         dtype=cast(Dtype, dtype),
         bands=parse_bands(bands),
-        tiles=tiles,
-        workers=workers,
+        **others,
     )
 
 
@@ -56,6 +51,8 @@ def report_text(done: Report, out: Path, *, dry_run: bool) -> str:
     about = "about " if not done.planned_exact else ""
     title = done.dataset.title if done.dataset else ""
     lines = [f"{title}: {done.pixels:,} pixels of {done.tile_years} tile-years"]
+    if done.missing:
+        lines.append(done.missing)
     if dry_run:
         lines.append(
             f"would read {about}{done.planned_bytes:,} bytes; the whole tiles are {done.whole_bytes:,}"
@@ -67,9 +64,14 @@ def report_text(done: Report, out: Path, *, dry_run: bool) -> str:
         if done.written
         else "nothing to read"
     )
+    if done.corrupt:
+        lines.append(
+            f"{done.corrupt:,} pixels have corrupt scales (negative, infinite, or too large: --max-scale)"
+        )
     lines += [f"  {path}" for path in done.files]
     lines.append(
         f"{out}: {done.written} written, {done.kept} already there, {len(done.failed)} failed"
+        + (f"; {len(done.skipped)} tile-years skipped, which are not in these files" if done.skipped else "")
         + ("; SYNTHETIC pixels, not TESSERA data" if done.is_synthetic else "")
     )
     return "\n".join(lines)
@@ -90,5 +92,8 @@ def report_data(done: Report, *, dry_run: bool) -> dict[str, Any]:
         "written": done.written,
         "kept": done.kept,
         "failed": done.failed,
+        "skipped": done.skipped,
+        "missing": done.missing,
+        "corrupt_pixels": done.corrupt,
         "files": [str(p) for p in done.files],
     }

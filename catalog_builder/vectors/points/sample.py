@@ -188,7 +188,7 @@ def sample_points(
     StorageError
         If a tile-year cannot be read.
     CatalogError, DatasetError
-        As for :func:`catalog_builder.vectors.run.get`.
+        As for :func:`catalog_builder.vectors.regions.run.get`.
     """
     wanted = tuple(dict.fromkeys(years))
     options = PointOptions(wanted or None, dataset, tuple(bands), max_scale=None)

@@ -108,12 +108,6 @@ class Vectors:
         return of_codes
 
     def corrupt(self, max_scale: float) -> npt.NDArray[np.bool_]:
-        """Return bool (n,): whose scale no embedding has: negative, infinite, or at least ``max_scale``.
-
-        Values have no scale of their own: theirs is at least the largest by 127.
-        """
-        if self.codes is not None:
-            return (self.scales < 0) | (self.scales >= max_scale)
-        with np.errstate(invalid="ignore"):
-            found: npt.NDArray[np.bool_] = (np.abs(self._values) >= 127 * max_scale).any(axis=1)
+        """Return bool (n,): whose scale no embedding has; see :meth:`Quantized.corrupt`."""
+        found: npt.NDArray[np.bool_] = self.pixels().corrupt(max_scale)[0]
         return found

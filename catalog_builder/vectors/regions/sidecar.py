@@ -55,12 +55,44 @@ class Sidecar:
         return (
             found is not None
             and found.get("fingerprint") == fingerprint
+            and not found.get("skipped")
             and all((self._path.parent / n).exists() for n in found.get("files", ["?"]))
         )
 
-    def add(self, name: str, fingerprint: str, files: list[str], year: int) -> None:
-        """Record an output on disk at once, so that finished outputs are known after an interruption."""
-        self._outputs[name] = {"fingerprint": fingerprint, "files": files, "year": year}
+    def conflict(self, name: str, request: str, files: list[str]) -> str:
+        """Return why an output cannot be written without replacing another one; empty if it can.
+
+        Parameters
+        ----------
+        name
+            Of the output.
+        request
+            What it is of, and how it is written. An output of the same request is renewed.
+        files
+            Its files.
+        """
+        there = [n for n in files if (self._path.parent / n).exists()]
+        found = self._outputs.get(name)
+        if found is not None and any((self._path.parent / n).exists() for n in found.get("files", [])):
+            # outputs of earlier versions do not say of what region they are
+            same = found.get("request") == request
+            box = f", of {','.join(map(str, found['bbox']))}" if "bbox" in found else ""
+            return (
+                "" if same else f"{found['files'][0]} is there, of another region or with other options{box}"
+            )
+        return f"{there[0]} is there, and {METADATA_FILE} does not say of which region" if there else ""
+
+    def add(self, name: str, entry: dict[str, Any]) -> None:
+        """Record an output on disk at once, so that finished outputs are known after an interruption.
+
+        Parameters
+        ----------
+        name
+            Of the output.
+        entry
+            ``fingerprint``, ``request``, ``bbox``, ``files``, ``year``; ``skipped`` if it is not whole.
+        """
+        self._outputs[name] = entry
         years = sorted({o["year"] for o in self._outputs.values()})
         ds = self._dataset
         facts = self._others | {
