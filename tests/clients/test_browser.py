@@ -24,6 +24,7 @@ from tests.support.chromium import Tab, open_tab
 from tests.support.converted import COLLECTION, FIRST, RAW_YEAR, Converted, converted
 from tests.support.http_server import Server, serve
 from tests.support.needs import lacks
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TITLE = "Synthetic tiles in TESSERA's formats (not real data)"
@@ -144,7 +145,7 @@ def test_item_is_drawn_on_the_map_by_ranges(server: Server, tab: Tab) -> None:
     assert all(r.status == 206 for r in asked)
     assert not [r for r in server.log if r.path.endswith("_embeddings.tif")], "128 bands must not be drawn"
     tab.page.get_by_text("Thumbnails").first.click()
-    tab.page.wait_for_function("[...document.images].some(i => i.naturalWidth > 100)")
+    until(lambda: tab.page.evaluate("[...document.images].some(i => i.naturalWidth > 100)"))
 
 
 def test_search_by_map_and_date(server: Server, tab: Tab) -> None:

@@ -24,6 +24,7 @@ from tests.support.chromium import open_tab
 from tests.support.containers import YEAR, Contained
 from tests.support.converted import FIRST, NEIGHBOUR, Converted, converted
 from tests.support.http_server import serve
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("pictures")
 BOTH = shapely.union_all([shapely.box(*FIRST.bounds), shapely.box(*NEIGHBOUR.bounds)])
@@ -129,7 +130,7 @@ def test_files(data: Converted, tmp_path: Path) -> None:
         assert (np.moveaxis(dataset.read(), 0, -1) == picture.pixels).all()
     with open_tab(900, 600) as tab:
         tab.page.goto((tmp_path / "a.html").as_uri())
-        tab.page.wait_for_function("map.layers.length === 1")
+        until(lambda: tab.page.evaluate("map.layers.length === 1"))
         tab.page.locator("#map").focus()
         tab.page.keyboard.press("Enter")
         tab.page.get_by_role("heading", name="grid_15.").wait_for()

@@ -20,6 +20,7 @@ from catalog_builder.tile.years import coverage_codes, year_bits
 from tests.support.chromium import Tab, open_tab
 from tests.support.http_server import Server
 from tests.support.oracle import Oracle
+from tests.support.waiting import until
 
 YEARS = (2020, 2021, 2024)
 ALPHAS = (0.6, 0.6, 0.6, 0.35)
@@ -196,11 +197,13 @@ class TestChromium:
         page.locator("#map").focus()
         for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
             page.keyboard.press(key)
-        page.wait_for_function("!document.querySelector('#details h2').textContent.includes('grid_0.15_')")
+        until(
+            lambda: page.evaluate("!document.querySelector('#details h2').textContent.includes('grid_0.15_')")
+        )
         page.locator("#year").focus()
         page.keyboard.press("Home")
         assert page.inner_text("#year-shown") == "all years"
-        page.wait_for_function("location.hash.includes('year=all')")
+        until(lambda: page.evaluate("location.hash.includes('year=all')"))
         page.fill("#lon", "-1.45")
         page.fill("#lat", "53.35")
         page.get_by_role("button", name="Go").click()
@@ -218,7 +221,7 @@ class TestChromium:
         assert page.evaluate("map.center[0]") == pytest.approx(before + 100 / (256 * 2**8))
         assert "Choose a tile" in page.inner_text("#details")
         page.mouse.wheel(0, -300)
-        page.wait_for_function("map.zoom > 8.9")
+        until(lambda: page.evaluate("map.zoom > 8.9"))
 
     def test_one_file_draws_the_same_as_the_server(
         self, grid: CoverageGrid, tab: Tab, tmp_path: Path
