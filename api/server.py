@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from multiprocessing.connection import wait
 from typing import Any
@@ -21,6 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from api.http.work import SLOW
 from api.settings import Settings
 from catalog_builder.errors import StorageError
 
@@ -30,6 +32,10 @@ HEAD_BYTES = 256 * 1024
 """Maximum size of the request headers: four times the longest accepted query string."""
 STALLED_SECONDS = 60.0
 """How long a client may stop reading before the kernel drops the connection."""
+UNSENT_BYTES = 256 * 1024
+"""What the kernel takes for a client beyond what is on its way, so that the server sees who reads slowly."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep the interpreter from the event loop: a tenth of the default."""
 IDLE_SECONDS = 75
 """How long an idle connection is kept between requests."""
 CLOSING_SECONDS = 5
@@ -51,7 +57,11 @@ class PatientProtocol(HttpToolsProtocol):
     most_connections: int | None = None
     """None: derived from the limit of open files."""
 
+    stall_seconds = STALLED_SECONDS
+    """How long a client may read nothing of what waits for it."""
+
     _late: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _head = 0
     _in_body = False
 
@@ -88,9 +98,37 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer."""
+        """Cancel the timers."""
         self._stop_waiting()
+        self._reads_again()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Note that the client reads more slowly than the server writes."""
+        super().pause_writing()
+        SLOW.begin(self.transport)
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Note that it has caught up."""
+        self._reads_again()
+        super().resume_writing()
+
+    def _watch(self, before: int) -> None:
+        self._stalled = self.loop.call_later(self.stall_seconds, self._drop_if_stalled, before)
+
+    def _drop_if_stalled(self, before: int) -> None:
+        now = self.transport.get_write_buffer_size()
+        if now < before:
+            self._watch(now)
+        else:
+            self.transport.abort()
+
+    def _reads_again(self) -> None:
+        SLOW.end(self.transport)
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _expect_head(self) -> None:
         self._head = 0
@@ -148,6 +186,8 @@ def listen(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # otherwise the kernel holds megabytes for a slow client
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         sock.bind(address)
     except OSError as exc:
         raise StorageError(f"{host}:{port}: cannot listen there ({exc.strerror or exc})") from exc
@@ -159,9 +199,12 @@ def application() -> Any:
     """Return the application, in a worker that exits when its parent is killed."""
     from api.app import create_app
 
+    sys.setswitchinterval(SWITCH_SECONDS)
+    settings = Settings()
+    PatientProtocol.stall_seconds = settings.stall_seconds  # workers are processes of their own
     parent = multiprocessing.parent_process()
     if parent is not None:
-        time = Settings().stop_seconds + CLOSING_SECONDS
+        time = settings.stop_seconds + CLOSING_SECONDS
         threading.Thread(target=_leave_with, args=(parent.sentinel, time), daemon=True).start()
     return create_app()
 
@@ -190,6 +233,7 @@ class _Workers(Multiprocess):
 def run(sock: socket.socket, workers: int, settings: Settings) -> None:
     """Serve the catalogue of the settings on a socket until stopped."""
     raise_file_limit()
+    PatientProtocol.stall_seconds = settings.stall_seconds
     config = uvicorn.Config(
         "api.server:application",
         factory=True,

@@ -175,6 +175,24 @@ class Settings(BaseSettings):
         description="Maximum number of items per page; a larger `limit` is reduced to this, as OGC API -"
         " Features requires.",
     )
+    page_bytes: int = Field(
+        default=32_000_000,
+        ge=100_000,
+        description="Maximum size of a page of items, before compression; a page that would be larger has"
+        " fewer items than `limit`, and its `next` link goes on.",
+    )
+    max_bytes_in_flight: int = Field(
+        default=128_000_000,
+        ge=1_000_000,
+        description="What a server process holds in memory of responses that are being sent and of bodies"
+        " that are being read; beyond it, requests get 503 with `Retry-After`, and the slowest readers are"
+        " dropped.",
+    )
+    stall_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long a client may read nothing of a response before its connection is closed.",
+    )
     max_body_bytes: int = Field(
         default=4_000_000, ge=1000, description="Maximum size of a request body; a larger one gets 413."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attr
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.catalogue.snapshot import IndexSnapshot
 from api.catalogue.store import IndexStore
 from api.catalogue.visible import VisibleStore
-from api.endpoints.core import feature_collection
+from api.endpoints.core import LARGE_ITEM, feature_collection, feature_parts
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import Caching
@@ -21,7 +21,8 @@ from api.request.view import View
 from api.search.aggregation import aggregate, named
 from api.search.page import find_page, select
 from api.search.query import Query
-from api.search.render import find_item, render
+from api.search.render import find_item, fitting, portions, render, sizes
+from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.errors import QueryTimeoutError
 
 T = TypeVar("T")
@@ -32,6 +33,10 @@ INLINE_SECONDS = 0.02
 A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not block the loop."""
 INLINE_ITEMS = 1000
 """A page with more items is rendered in a thread."""
+LONG_PAGE = 2_000_000
+"""Bytes from which on a page is sent in parts, each rendered when the one before has been read."""
+ROW_BYTES = 4000
+"""Memory of a row of a page, with the statistics of a converted tile."""
 
 
 @attr.s(auto_attribs=True, kw_only=True)
@@ -61,21 +66,38 @@ class IndexClient(ExtendedClient):
             return unchanged
         root: str = request.scope["tessera.root"]
 
-        def answer(seconds: float) -> bytes:
-            page = find_page(snapshot, query, self.settings, seconds)
+        def answer(seconds: float) -> bytes | Response:
+            lengths: list[int] = []
+
+            def fits(rows: Sequence[Row], backwards: bool) -> Sequence[Row]:
+                if len(rows) * LARGE_ITEM < min(LONG_PAGE, self.settings.page_bytes):
+                    return rows
+                lengths[:] = sizes(snapshot, rows, root, view, query.fields)
+                fit = fitting(rows, lengths, self.settings.page_bytes, backwards=backwards)
+                lengths[:] = lengths[-len(fit) :] if backwards else lengths[: len(fit)]
+                return fit
+
+            page = find_page(snapshot, query, self.settings, seconds, fits)
             tokens = {rel: t for rel, t in (("next", page.next), ("prev", page.prev)) if t}
             links = [
                 link("root", f"{root}/"),
                 *paging_links(root + path, request.method, query.given, query.texts, tokens),
             ]
-            items = self._signed(render(snapshot, page.rows, root, view, query.fields), view)
-            items = self._marked(items, root, query.fields)
-            return feature_collection(items, links, page.matched)
+
+            def items(rows: Sequence[Row]) -> list[str]:
+                texts = self._signed(render(snapshot, rows, root, view, query.fields), view)
+                return self._marked(texts, root, query.fields)
+
+            if sum(lengths) < LONG_PAGE:
+                return feature_collection(items(page.rows), links, page.matched)
+            made = map(items, portions(page.rows, lengths))
+            parts = feature_parts(made, links, page.matched, len(page.rows))
+            return caching.respond_in_parts(parts, len(page.rows) * ROW_BYTES, GEOJSON)
 
         # presigning the URLs of an item takes as long as rendering several
         items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
         body = await self._run(request, answer, inline=query.is_light and query.limit <= items_here)
-        return caching.respond(body, GEOJSON)
+        return caching.respond(body, GEOJSON) if isinstance(body, bytes) else body
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
         snapshot = self.store.current()

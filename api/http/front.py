@@ -11,23 +11,21 @@ import logging
 import re
 import secrets
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
 import anyio
-import brotli  # type: ignore[import-untyped]
 import orjson
-import zstandard
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.cors import VARY, allow_headers
+from api.http.exchange import Exchange
 from api.http.links import service_root
 from api.http.methods import Methods
 from api.http.metrics import Metrics
 from api.http.proxies import Proxies
 from api.http.responses import error
+from api.http.work import Flight
 from api.readers.allowance import Allowance
 from api.readers.door import Door, RefusedError
 from api.readers.reader import ANYBODY, ASKING
@@ -37,14 +35,6 @@ from catalog_builder.errors import UnavailableError
 ACCESS = logging.getLogger("tessera_stac.access")
 LOG = logging.getLogger("tessera_stac")
 
-_CORS: list[tuple[bytes, bytes]] = [
-    (b"access-control-allow-origin", b"*"),
-    (
-        b"access-control-expose-headers",
-        b"ETag, Link, Content-Length, Content-Encoding, Retry-After, X-Request-Id",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-]
 _NO_CONTENT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _VARY_FORWARDED = (
     b"vary",
@@ -52,24 +42,6 @@ _VARY_FORWARDED = (
 )
 """For caches between the proxy and us: links follow these headers."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_MIN_COMPRESSED = 1000
-"""Bytes below which compressing costs more than it saves."""
-_COMPRESSIBLE = (
-    b"application/json",
-    b"application/geo+json",
-    b"application/schema+json",
-    b"application/vnd.oai",
-    b"text/",
-)
-
-# A page of 100 items, 470 kB: zstd 0.12 ms to 11 kB, brotli 0.17 ms to 14 kB, gzip 1.1 ms to 24 kB.
-# Higher levels cost more than they save on anything but a modem.
-_ENCODINGS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
-    (b"zstd", lambda body: zstandard.compress(body, 1)),
-    (b"br", lambda body: brotli.compress(body, quality=1)),
-    (b"gzip", lambda body: zlib.compress(body, 1, 31)),
-)
-
 RAW_PATHS = ("/data/", "/source/")
 """Apps below these paths handle HEAD, ranges and CORS themselves, and must not be compressed."""
 
@@ -115,6 +87,7 @@ class Front:
         self._door = door
         self._methods = methods or Methods()
         self._allowance = Allowance(settings.client_rate, settings.client_burst)
+        self._flight = Flight(settings.max_bytes_in_flight)
         self._proxies = Proxies(settings.trusted_proxies if settings.trust_forwarded else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,6 +121,9 @@ class Front:
                 response = error(503, "the server is stopping, try again", {"retry-after": "1"})
                 await response(scope, receive, exchange.send)
         except Exception as fault:
+            if exchange.refused:
+                self._metrics.error("unavailable")
+                return
             LOG.exception("request %s failed", request_id)
             explained = await self._explain(fault) if self._explain is not None else None
             self._metrics.error("fault" if explained is None else "unavailable")
@@ -156,13 +132,14 @@ class Front:
             response = explained or error(500, f"an unexpected error; quote request id {request_id}")
             await response(scope, receive, exchange.send)
         finally:
+            self._flight.give(exchange.held)
             operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
             seconds = time.perf_counter() - started
             self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
             if self._settings.access_log:
                 self._log(scope, method, operation, exchange, seconds)
 
-    def _enter(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> tuple[str, _Exchange]:
+    def _enter(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> tuple[str, Exchange]:
         """Complete the scope of a request; return its path within the service, and its sending side."""
         believed = self._proxies.believes(scope)
         if believed:
@@ -182,8 +159,8 @@ class Front:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8).encode()
         scope["tessera.request_id"] = request_id.decode()
-        method = scope["method"]
-        exchange = _Exchange(self._settings, headers, method, request_id, send, path.startswith(RAW_PATHS))
+        method, is_raw = scope["method"], path.startswith(RAW_PATHS)
+        exchange = Exchange(self._settings, headers, method, request_id, send, is_raw, self._flight)
         exchange.origin, exchange.prefix = root.removesuffix(prefix).encode(), prefix.encode()
         if by_headers and not path.startswith("/data/"):  # files have no links to the service
             exchange.always.append(_VARY_FORWARDED)
@@ -227,7 +204,7 @@ class Front:
         return (*service_root(scope, self._settings.root_path, believed), believed)
 
     async def _answer(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: _Exchange
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange
     ) -> None:
         if exchange.raw:
             await self._app(scope, receive, exchange.send)
@@ -241,7 +218,7 @@ class Front:
                 await missing(scope, receive, exchange.send)
             return
         if scope["method"] == "HEAD":
-            scope["method"] = "GET"
+            scope["method"], scope["tessera.head"] = "GET", True
         limit = self._settings.max_body_bytes
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:18]) > limit:
@@ -275,6 +252,7 @@ class Front:
             read += len(message.get("body", b""))
             if read > limit:
                 raise TooLargeError
+            exchange.hold_body(read)
             return message
 
         try:
@@ -292,7 +270,7 @@ class Front:
             )
             await response(scope, receive, exchange.send)
 
-    def _log(self, scope: Scope, method: str, operation: str, exchange: _Exchange, seconds: float) -> None:
+    def _log(self, scope: Scope, method: str, operation: str, exchange: Exchange, seconds: float) -> None:
         client = scope.get("client")
         ACCESS.info(
             orjson.dumps(
@@ -315,126 +293,3 @@ class Front:
 def _raw_operation(path: str) -> str:
     """Return the operation under which a path without a route is counted."""
     return next((p.rstrip("/") for p in RAW_PATHS if path.startswith(p)), "other")
-
-
-class _Exchange:
-    """The sending side of one request."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        headers: Mapping[bytes, bytes],
-        method: str,
-        request_id: bytes,
-        send: Send,
-        raw: bool,
-    ) -> None:
-        self._send = send
-        self._request_id = request_id
-        self._head = method == "HEAD"
-        self._asked = headers.get(b"access-control-request-headers", b"")
-        self._accepts = headers.get(b"accept-encoding", b"") if settings.compress else b""
-        self._start: Message | None = None
-        self.raw = raw
-        self.status = 500
-        """The status until something else was sent."""
-        self.sent = 0
-        self.started = False
-        """Whether anything has been sent to the client."""
-        self.origin = b""
-        """Scheme and host of the service: redirects within it are sent without them."""
-        self.prefix = b""
-        """Path of the service."""
-        self.is_private = False
-        """Whether responses depend on who asks, so that no cache may give one reader's to another."""
-        self.always: list[tuple[bytes, bytes]] = []
-        """Headers of every response."""
-
-    async def preflight(self, allowed: bytes) -> None:
-        """Respond to OPTIONS of a path that allows some methods."""
-        self.status = 204
-        lines = [
-            *_CORS,
-            (b"allow", allowed),
-            (b"access-control-allow-methods", allowed),
-            allow_headers(self._asked),
-            (b"access-control-max-age", b"86400"),
-            VARY,
-            (b"x-request-id", self._request_id),
-        ]
-        await self._send({"type": "http.response.start", "status": 204, "headers": lines})
-        await self._send({"type": "http.response.body", "body": b""})
-
-    async def send(self, message: Message) -> None:
-        """Pass a message on, with headers, encoding and without a body as the request needs."""
-        if self.raw or self._start is not None:
-            self.started = True
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            own = [*self.always, (b"x-request-id", self._request_id)]
-            message["headers"] = [self._changed(pair) for pair in message["headers"]] + own
-            if self.raw:
-                await self._send(message)
-                return
-            message["headers"] += _CORS
-            self._start = message  # until the first part of the body has arrived
-            return
-        if self.raw or message["type"] != "http.response.body":
-            self.sent += len(message.get("body", b""))
-            await self._send(message)
-            return
-        if self._start is not None:
-            start, self._start = self._start, None
-            if not message.get("more_body"):
-                message = {**message, "body": self._encoded(start, message.get("body", b""))}
-            await self._send(start)
-        if self._head:
-            message = {**message, "body": b""}
-        self.sent += len(message.get("body", b""))
-        await self._send(message)
-
-    def _changed(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-        """Return a header; a redirect within the service without scheme and host, which clients forge."""
-        name, value = header
-        if self.is_private and name == b"cache-control":
-            return name, value.replace(b"public", b"private")
-        if name != b"location" or not value.startswith(self.origin + b"/"):
-            return header
-        # Two slashes would begin with a host.
-        path = b"/" + value[len(self.origin) :].lstrip(b"/")
-        # The framework does not know a prefix that the proxy strips.
-        inside = not self.prefix or path.startswith(self.prefix + b"/")
-        return name, path if inside else self.prefix + path
-
-    def _encoded(self, start: Message, body: bytes) -> bytes:
-        """Return the body in an encoding that the client accepts, and set the headers."""
-        headers = start["headers"]
-        named = dict(headers)
-        if not named.get(b"content-type", b"").startswith(_COMPRESSIBLE) or b"content-encoding" in named:
-            return body
-        headers.append((b"vary", b"Accept-Encoding"))
-        encoding = _best(self._accepts) if len(body) >= _MIN_COMPRESSED else None
-        if encoding is None:
-            return body
-        name, compress = encoding
-        body = compress(body)
-        start["headers"] = [(k, v) for k, v in headers if k != b"content-length"] + [
-            (b"content-length", str(len(body)).encode()),
-            (b"content-encoding", name),
-        ]
-        return body
-
-
-def _best(accepts: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | None:
-    """Return the first of our encodings listed in an Accept-Encoding header.
-
-    ``*`` alone gets no compression: some clients send it (such as pystac in stac-api-validator) that
-    cannot decode anything, and it permits the identity encoding.
-    """
-    if not accepts:
-        return None
-    allowed = {}
-    for part in accepts.lower().split(b","):
-        name, _, weight = part.partition(b";")
-        allowed[name.strip()] = weight.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-    return next((e for e in _ENCODINGS if allowed.get(e[0], False)), None)

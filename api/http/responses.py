@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import anyio.to_thread
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.catalogue.snapshot import Snapshot
 from api.http.links import JSON
+from api.http.work import client_gone
 from api.settings import Settings
 from catalog_builder.storage.s3.presign import Period
 
@@ -46,6 +50,54 @@ def error(status: int, description: str, headers: Mapping[str, str] | None = Non
 def dumps(value: Any) -> bytes:
     """Return a value as JSON."""
     return orjson.dumps(value)
+
+
+PART_BYTES = 256 * 1024
+"""Size of the parts of a long response: what a slow client holds in memory."""
+
+
+class PartsResponse(Response):
+    """A long response that is made part by part, each when the client has read the one before.
+
+    Parameters
+    ----------
+    parts
+        Makes the parts; it is called in threads, one at a time.
+    held
+        Bytes that it holds meanwhile.
+    headers, kind
+        Of the response.
+    """
+
+    def __init__(self, parts: Iterator[bytes], held: int, headers: Mapping[str, str], kind: str) -> None:
+        super().__init__(None, 200, headers, kind)
+        del self.headers["content-length"]
+        self._parts = parts
+        self.held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the parts until the client has left."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if scope.get("tessera.head"):
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if scope["http_version"] == "1.0":  # knows no chunks
+            body = await anyio.to_thread.run_sync(lambda: b"".join(self._parts))
+            length = (b"content-length", str(len(body)).encode())
+            await send({**start, "headers": [*self.raw_headers, length]})
+            await send({"type": "http.response.body", "body": body})
+            return
+        gone = asyncio.ensure_future(client_gone(receive))
+        try:
+            await send({**start, "tessera.held": self.held})
+            while not gone.done():
+                part = await anyio.to_thread.run_sync(next, self._parts, None)
+                await send({"type": "http.response.body", "body": part or b"", "more_body": part is not None})
+                if part is None:
+                    return
+        finally:
+            gone.cancel()
 
 
 class _Validators:
@@ -100,6 +152,10 @@ class Caching(_Validators):
     def respond(self, body: bytes, kind: str) -> Response:
         """Return a document."""
         return Response(body, 200, self.headers, kind)
+
+    def respond_in_parts(self, parts: Iterator[bytes], held: int, kind: str) -> Response:
+        """Return a long document that is made while it is sent."""
+        return PartsResponse(parts, held, self.headers, kind)
 
 
 class ContentCaching(_Validators):

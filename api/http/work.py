@@ -1,10 +1,15 @@
-"""Work that must not run on the event loop: in a few threads, with a bounded queue and a deadline.
+"""What strangers can start, bounded: work in threads, and bytes that are held for clients.
 
+Work must not run on the event loop, but in a few threads, with a bounded queue and a deadline.
 Searches that scan, images, map tiles, aggregations and generated documents all run in a :class:`Pool`, so
 what strangers can start is bounded: ``threads`` pieces run, ``waiting`` wait, and further requests are
 refused with 503 at once. A client that leaves takes its request out of the queue. A piece that runs cannot be
 stopped from outside: it looks at its :class:`Deadline` between reads, and keeps its place in the pool until
 it has ended.
+
+Responses, and request bodies, beyond a few kilobytes are counted from when they are in memory until the
+client has read them (:class:`Flight`). Beyond the budget further ones get 503, and the clients that have read
+nothing for longest are dropped, so that the next request finds room.
 """
 
 from __future__ import annotations
@@ -28,6 +33,11 @@ T = TypeVar("T")
 
 _DRAWING_NICE = 10
 """How much drawing yields to searches where both want the same processor."""
+
+COUNTED = 64 * 1024
+"""Less than this is not counted: uvicorn buffers as much for each connection without waiting."""
+_PATIENCE_SECONDS = 2.0
+"""How long a client may have read too slowly before it is dropped for others."""
 
 
 class BusyError(UnavailableError):
@@ -175,3 +185,55 @@ class Work:
             "images and documents", settings.drawing_threads, waiting, settings.drawing_seconds, _DRAWING_NICE
         )
         """Previews, map tiles, coverage, generated documents of direct access."""
+
+
+class Flight:
+    """The budget of a server process, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+        """Bytes in flight."""
+
+    def take(self, size: int) -> bool:
+        """Count bytes; False if there is no room for them now. One response always fits."""
+        if self.held and self.held + size > self._most:
+            SLOW.drop(self.held + size - self._most)
+            return False
+        self.held += size
+        return True
+
+    def give(self, size: int) -> None:
+        """Count bytes no more."""
+        self.held -= size
+
+
+class SlowReaders:
+    """Connections of this process whose clients read more slowly than the server writes.
+
+    The server's protocol enters them here; without it, under another server, nobody is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Transport, float] = {}
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Note a connection whose buffer is full."""
+        self._since.setdefault(transport, time.monotonic())
+
+    def end(self, transport: asyncio.Transport) -> None:
+        """Note that it has room again, or is closed."""
+        self._since.pop(transport, None)
+
+    def drop(self, size: int) -> None:
+        """Close the slowest connections, until their buffers hold as many bytes."""
+        late = time.monotonic() - _PATIENCE_SECONDS
+        for transport, since in list(self._since.items()):  # in the order in which they fell behind
+            if size <= 0 or since > late:
+                break
+            size -= transport.get_write_buffer_size()
+            transport.abort()
+
+
+SLOW = SlowReaders()
+"""Of this process."""

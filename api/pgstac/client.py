@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.catalogue.visible import VisibleStore
-from api.endpoints.core import feature_collection
+from api.endpoints.core import LARGE_ITEM, feature_collection
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import ContentCaching
@@ -61,30 +61,53 @@ class PgstacClient(ExtendedClient):
         prepared = await self._prepared(request, snapshot, query)
         view = self._addressed(query.view)
         caching = ContentCaching(request, self.settings, self._period(view))
-        if prepared is None:
-            page: Json = {"features": [], "links": []}
-            matched: Count | None = Count(0)
-        else:
-            page, matched = await self._page(request, snapshot, query, prepared)
+        items: list[str] = []
+        tokens: dict[str, str] = {}
+        matched: Count | None = Count(0)
+        if prepared is not None:
+            items, tokens, matched = await self._items(request, snapshot, query, prepared, view)
         sealed = _seal_of(query)
         tokens = {
-            one["rel"]: seal([one["token"], *build_of(query.sortby, snapshot)], sealed)
-            for one in page["links"]
-            if one["rel"] in ("next", "prev")
+            rel: seal([token, *build_of(query.sortby, snapshot)], sealed) for rel, token in tokens.items()
         }
         links = [
             link("root", f"{root}/"),
             *paging_links(root + path, request.method, query.given, query.texts, tokens),
         ]
+        return caching.respond(feature_collection(items, links, matched), GEOJSON)
 
-        def body() -> bytes:
-            items = self._shown(show(snapshot, page["features"], root, view, query.fields), view)
-            items = self._marked(items, root, query.fields)
-            return feature_collection(items, links, matched)
+    async def _items(
+        self, request: Request, snapshot: PgstacSnapshot, query: Query, prepared: Json, view: View
+    ) -> tuple[list[str], dict[str, str], Count | None]:
+        """Return a page's items, the tokens of the pages around it, and the number of matches.
 
-        many = len(page["features"]) > _INLINE_ITEMS
-        whole = await self.work.searches.run(lambda _: body(), request.receive) if many else body()
-        return caching.respond(whole, GEOJSON)
+        A long page is asked for and rendered in portions: stored items are trees of Python objects, which
+        take ten times their text.
+        """
+        root, most = request.scope["tessera.root"], self.settings.page_bytes
+        backwards = str(prepared.get("token", "")).startswith("prev")
+        onward = "prev" if backwards else "next"
+        portion = max(min(query.limit, _PORTION, most // LARGE_ITEM), 1)
+        page, matched = await self._page(request, snapshot, query, {**prepared, "limit": portion})
+        tokens = _tokens(page)
+        items: list[str] = []
+        while True:
+            features = page["features"]
+
+            def render(features: list[Json] = features) -> list[str]:
+                shown = self._shown(show(snapshot, features, root, view, query.fields), view)
+                return self._marked(shown, root, query.fields)
+
+            many = len(features) > _INLINE_ITEMS
+            found = await self.work.searches.run(lambda _: render(), request.receive) if many else render()
+            items = found + items if backwards else items + found
+            size = sum(map(len, items))
+            fitting = (most - size) * len(items) // max(size, 1)
+            portion = min(query.limit - len(items), _PORTION, fitting)
+            if onward not in tokens or portion < 1:
+                return items, tokens, matched
+            page = await self._found(request, {**prepared, "limit": portion, "token": tokens.pop(onward)})
+            tokens |= {rel: token for rel, token in _tokens(page).items() if rel == onward}
 
     async def _prepared(self, request: Request, snapshot: PgstacSnapshot, query: Query) -> Json | None:
         """Return what to ask; in a thread if a geometry or a filter is large."""
@@ -104,22 +127,13 @@ class PgstacClient(ExtendedClient):
     ) -> tuple[Json, Count | None]:
         """Ask for a page, and beside it for the number of matches unless that is known."""
         seconds, database = self.settings.search_seconds, self.database
-        plain = _plain(request)
-
-        async def find() -> Json:
-            # stac-fastapi-pgstac writes into what it is given
-            asked = Body.model_validate({**body, "conf": dict(_CONF)})
-            found: Any = await self.core._search_base(asked, plain)
-            return dict(found)
-
         known = await self._known(request, snapshot, query)
         if known.n is not None:
-            return _with_tokens(await database.within(seconds, find)), Count(known.n)
+            return await self._found(request, body), Count(known.n)
         limit = min(self.settings.count_seconds, seconds)
         page, counted = await asyncio.gather(
-            database.within(seconds, find), count_items(database, body, limit, seconds)
+            self._found(request, body), count_items(database, body, limit, seconds)
         )
-        page = _with_tokens(page)
         if not page["links"]:
             return page, Count(len(page["features"]))  # the first page is the last one
         at_least = len(page["features"]) + len(page["links"])  # before it, after it, or both
@@ -138,6 +152,17 @@ class PgstacClient(ExtendedClient):
         if all(part is None for part in (query.area, query.filter, query.query, query.terms)):
             return know()
         return await self.work.searches.run(lambda _: know(), request.receive)
+
+    async def _found(self, request: Request, body: Json) -> Json:
+        """Ask for a page."""
+
+        async def find() -> Json:
+            # stac-fastapi-pgstac writes into what it is given
+            asked = Body.model_validate({**body, "conf": dict(_CONF)})
+            found: Any = await self.core._search_base(asked, _plain(request))
+            return dict(found)
+
+        return _with_tokens(await self.database.within(self.settings.search_seconds, find))
 
     async def _item(self, request: Request, cid: str, item_id: str, view: View) -> Response:
         snapshot, root = self.store.current(), request.scope["tessera.root"]
@@ -189,6 +214,8 @@ _CONF = {"context": "off"}
 """Settings of a search: matches are counted beside it."""
 _INLINE_ITEMS = 200
 """A page with more items is rendered in a thread."""
+_PORTION = 500
+"""Items that the database is asked for at a time."""
 
 
 def _plain(request: Request) -> Request:
@@ -208,6 +235,11 @@ def _with_tokens(page: Json) -> Json:
         if token:
             links.append({"rel": "prev" if rel == "previous" else rel, "token": token})
     return {**page, "links": links}
+
+
+def _tokens(page: Json) -> dict[str, str]:
+    """Return the tokens of the pages around a page, by relation."""
+    return {one["rel"]: one["token"] for one in page["links"] if one["rel"] in ("next", "prev")}
 
 
 def _seal_of(query: Query) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from api.catalogue.snapshot import IndexSnapshot, Snapshot
@@ -84,8 +84,20 @@ def select_on(snapshot: Snapshot, query: Query, settings: Settings) -> tuple[Sel
     return selection, axes
 
 
-def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds: float) -> Page:
+def find_page(
+    snapshot: IndexSnapshot,
+    query: Query,
+    settings: Settings,
+    seconds: float,
+    fitting: Callable[[Sequence[Row], bool], Sequence[Row]] = lambda rows, _: rows,
+) -> Page:
     """Return the page requested by a query.
+
+    Parameters
+    ----------
+    fitting
+        From rows, and whether they were read backwards, to those of them that a page may hold; the others
+        are those of the next page in that direction.
 
     Raises
     ------
@@ -105,6 +117,8 @@ def find_page(snapshot: IndexSnapshot, query: Query, settings: Settings, seconds
     more = len(rows) > query.limit  # in the direction of reading
     if more:
         rows = rows[1:] if backwards else rows[: query.limit]
+    fit = fitting(rows, backwards)
+    more, rows = more or len(fit) < len(rows), list(fit)
     has_next = backwards or more
     has_prev = more if backwards else cursor is not None
     matched = _count(snapshot, query, selection, settings, deadline - time.monotonic())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from api.access import Hrefs
 from api.catalogue.snapshot import AnySnapshot, IndexSnapshot, Snapshot, StoredSnapshot
 from api.filter.ids import item_keys
+from api.http.responses import PART_BYTES
 from api.request.fields import Fields
 from api.request.hrefs import shown
 from api.request.view import View
@@ -74,6 +76,37 @@ def render(
         for i, text in zip(places, found, strict=True):
             texts[i] = text
     return texts
+
+
+def sizes(
+    snapshot: IndexSnapshot, rows: Sequence[Row], root: str, view: View = None, fields: Fields | None = None
+) -> list[int]:
+    """Return about how long the rows' items are in bytes: those of the same kind are of the same length."""
+    kinds = [(ordinal_of(row[0]), row[2]) for row in rows]
+    known = {
+        kind: len(render(snapshot, [row], root, view, fields)[0])
+        for kind, row in dict(zip(kinds, rows, strict=True)).items()
+    }
+    return [known[kind] for kind in kinds]
+
+
+def fitting(rows: Sequence[Row], lengths: Sequence[int], most: int, *, backwards: bool) -> Sequence[Row]:
+    """Return as many rows as fit into ``most`` bytes, at least one: the first, or the last ones."""
+    ordered = reversed(lengths) if backwards else lengths
+    n = max(sum(total <= most for total in accumulate(ordered)), 1)
+    return rows[-n:] if backwards else rows[:n]
+
+
+def portions(rows: Sequence[Row], lengths: Sequence[int]) -> Iterator[Sequence[Row]]:
+    """Yield rows in order, about :data:`~api.http.responses.PART_BYTES` of items at a time."""
+    start = total = 0
+    for at, length in enumerate(lengths):
+        total += length
+        if total >= PART_BYTES:
+            yield rows[start : at + 1]
+            start, total = at + 1, 0
+    if start < len(rows):
+        yield rows[start:]
 
 
 def _renderer(snapshot: Snapshot, ordinal: int, root: str, view: View, fields: Fields | None) -> JsonRenderer:
