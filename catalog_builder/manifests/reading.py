@@ -16,6 +16,8 @@ from catalog_builder.tile.datasets import DATASETS, Dataset, dataset_in, unknown
 
 CHUNK = 8 << 20
 """Bytes of text read at a time."""
+LONGEST_LINE = 1 << 20
+"""Bytes of a line; a file with a longer one is no manifest."""
 
 DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, LZMAError)
 """Errors that the decompressors raise for a truncated or damaged stream."""
@@ -100,7 +102,7 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
     """Yield chunks of complete lines, each ending with a newline, with the number of their first line.
 
     A truncated stream is reported; the lines before the break are yielded, the incomplete line
-    is not.
+    is not. So is one with a line longer than :data:`LONGEST_LINE`, of which no more is read.
     """
     rest = b""
     line = 1
@@ -130,6 +132,14 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
         if chunk:
             yield line, chunk
             line += chunk.count(b"\n")
+        if len(rest) > LONGEST_LINE:
+            reading.problems.add(
+                ProblemKind.MALFORMED,
+                reading.source,
+                f"the line is longer than {LONGEST_LINE} bytes; only the lines before it are used",
+                place=f"line {line}",
+            )
+            return
     if broken:
         reading.problems.add(
             ProblemKind.CORRUPT,

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,9 @@ _MANIFEST_NAME = re.compile(r"\.(?:txt|parquet)(?:\.(?:gz|bz2|xz|zst))?$|(?:^|/)
 """Files with these names in a folder are intended as manifests; others may be anything."""
 SMALL = 8 << 20
 """Bytes up to which a manifest in S3 is read before its turn."""
+UNPACKED_BYTES = 256 << 20
+UNPACKED_TIMES = 100
+"""What a compressed file may unpack to: so many bytes, or so many times its own; listings take up to 20."""
 _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
 """Files requested below an http(s) URL that ends with a slash: web folders cannot be listed."""
 
@@ -186,7 +189,10 @@ def _read_stream(
     body = cast(BinaryIO, io.BufferedReader(_Rejoined(head, file), 1 << 20))
     match form:
         case Form.GZIP | Form.BZIP2 | Form.XZ | Form.ZSTD:
-            yield from _read_stream(_decompressed(form, body), reading, in_folder=in_folder)
+            packed = _Counted(body)
+            unpacked = _decompressed(form, cast(BinaryIO, io.BufferedReader(packed, 1 << 16)))
+            bounded = _bounded(unpacked, lambda: packed.read_bytes)
+            yield from _read_stream(bounded, reading, in_folder=in_folder)
         case Form.TAR:
             yield from _read_tar(body, reading)
         case Form.ZIP:
@@ -230,6 +236,51 @@ def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Zstd(body), 1 << 20))
 
 
+def _bounded(file: BinaryIO, packed: Callable[[], int]) -> BinaryIO:
+    """Return a decompressed stream that ends with an error where it grows out of proportion."""
+    return cast(BinaryIO, io.BufferedReader(_Bounded(file, packed), 1 << 16))
+
+
+class _Counted(io.RawIOBase):
+    """A stream that counts what is read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = _read1(self._file, len(buffer))
+        self.read_bytes += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream, as long as a manifest may be; ``packed`` says of how many bytes it came."""
+
+    def __init__(self, file: BinaryIO, packed: Callable[[], int]) -> None:
+        self._file = file
+        self._packed = packed
+        self._length = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = _read1(self._file, len(buffer))
+        self._length += len(data)
+        if self._length > max(UNPACKED_BYTES, UNPACKED_TIMES * self._packed()):
+            raise OSError(
+                f"it unpacks to more than {UNPACKED_BYTES} bytes and {UNPACKED_TIMES} times its size, as no"
+                " manifest does"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _Zstd(io.RawIOBase):
     """A zstd stream that, unlike the library's own, detects truncation."""
 
@@ -243,8 +294,8 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
-            # small enough that the decompressed size is bounded
-            packed = _read1(self._body, 1 << 16)
+            # a block of 128 kB may be four bytes: so few, that they are 64 MB at most
+            packed = _read1(self._body, 1 << 11)
             if not packed:
                 if self._frame is not None:
                     raise EOFError("the zstd frame is truncated")
@@ -298,7 +349,8 @@ def _read_zip(path: Path, reading: Reading) -> Iterator[ManifestPart]:
                 if reading.leaves_out(name.rpartition("/")[0]):
                     continue
                 with archive.open(member) as file:
-                    yield from _read_stream(cast(BinaryIO, file), _of_member(reading, name), in_folder=True)
+                    bounded = _bounded(cast(BinaryIO, file), partial(int, member.compress_size))
+                    yield from _read_stream(bounded, _of_member(reading, name), in_folder=True)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *DECOMPRESSION_ERRORS) as error:
         reading.problems.add(ProblemKind.CORRUPT, reading.source, f"the archive is damaged ({error})")
 

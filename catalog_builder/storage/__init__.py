@@ -128,10 +128,7 @@ def open_binary(address: str | Path) -> BinaryIO:
     """
     kind = scheme(address)
     if not kind:
-        try:
-            return local_path(address).open("rb")
-        except OSError as error:
-            fail(address, error)
+        return local.open_file(local_path(address))
     return stream(str(address), s3.objects.open_at if kind == "s3" else web.open_at)
 
 

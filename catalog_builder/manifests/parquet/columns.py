@@ -62,14 +62,23 @@ class Rows:
             self.good &= ~bad
 
     def integers(self, name: str) -> IndexArray | None:
-        """Return a column as integers with UNKNOWN for null, negative and absent values."""
+        """Return a column as integers with UNKNOWN for null, negative and absent values.
+
+        Rows with a fraction (floats come from pandas, where a column has nulls) are reported and dropped.
+        """
         if not self.has(name):
             return None
         column = self.batch[name]
         if not pa.types.is_integer(column.type):
             column = pc.cast(column, pa.float64())
             values = column.to_numpy(zero_copy_only=False)
-            return np.where(np.isfinite(values), values, UNKNOWN).astype(np.int64)
+            whole = np.where(np.isfinite(values), values, UNKNOWN)
+            self.report(
+                ProblemKind.BAD_VALUE,
+                whole != np.rint(whole),
+                lambda i: f"column {name}: expected a whole number, found {values[i]}",
+            )
+            return whole.astype(np.int64)
         values = pc.fill_null(column.cast(pa.int64()), UNKNOWN).to_numpy()
         return np.where(values < 0, UNKNOWN, values)
 
