@@ -245,7 +245,7 @@ class Settings(BaseSettings):
         " the processor to searches.",
     )
     drawing_seconds: float = Field(
-        default=10.0,
+        default=30.0,
         gt=0,
         description="Time limit of an image, a map tile or a generated document, with the wait for a thread;"
         " beyond it the response is 503.",

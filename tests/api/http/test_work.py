@@ -123,7 +123,7 @@ def test_the_deadline_counts_the_wait_and_ends_it() -> None:
         started = time.monotonic()
         found = await asyncio.gather(pool.run(gate), pool.run(gate), return_exceptions=True)
         assert [type(each) for each in found] == [QueryTimeoutError] * 2
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2
         gate.open.set()
         await asyncio.sleep(0.1)
         assert gate.begun == 1, "the second had no time left when the thread was free"
