@@ -57,6 +57,7 @@ from api.pictures.routes import add_pictures  # noqa: E402
 from api.readers.door import Door, has_readers  # noqa: E402
 from api.readers.reader import ASKING  # noqa: E402
 from api.settings import Settings  # noqa: E402
+from api.vectors.routes import add_vectors  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog.folder import COGS  # noqa: E402
 from catalog_builder.catalog.index.keys import make_key  # noqa: E402
@@ -65,6 +66,7 @@ from catalog_builder.errors import (  # noqa: E402
     QueryError,
     QueryTimeoutError,
     TesseraError,
+    TooLargeError,
     UnavailableError,
     UnreadableError,
 )
@@ -138,6 +140,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     add_document(app)
     add_icon(app)
     add_pictures(app, store, settings, work.drawings)
+    add_vectors(app, store, settings, work.vectors)
     _add_readiness(app, store)
     _add_login(app, store, door)
     _add_metrics(app, store, metrics, settings)
@@ -348,6 +351,10 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics, methods: Methods) -> Non
         metrics.error("not_found")
         return error(404, str(exc))
 
+    async def too_large(_: Request, exc: Exception) -> Response:
+        metrics.error("too_large")
+        return error(413, str(exc))
+
     async def unreadable(_: Request, exc: Exception) -> Response:
         metrics.error("unreadable")
         return error(409, str(exc))
@@ -374,6 +381,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics, methods: Methods) -> Non
 
     for kind, handler in (
         (QueryError, bad_query),
+        (TooLargeError, too_large),
         (RequestValidationError, bad_query),
         (NotFoundError, not_found),
         (UnreadableError, unreadable),

@@ -161,8 +161,8 @@ class Settings(BaseSettings):
     client_rate: float = Field(
         default=0.0,
         ge=0,
-        description="Searches, pages of items, counts, images and computed files that one client address may"
-        " request per second on average, per server process; beyond it the response is 429 with"
+        description="Searches, pages of items, counts, vectors, images and computed files that one client"
+        " address may request per second on average, per server process; beyond it the response is 429 with"
         " `Retry-After`. 0 is no limit.",
     )
     client_burst: int = Field(
@@ -255,11 +255,37 @@ class Settings(BaseSettings):
         ge=1,
         description="Requests that a process makes to one host of Zarr and Icechunk stores at the same time.",
     )
+    vector_threads: int = Field(
+        default=2,
+        ge=1,
+        description="Requests for vectors (`/points`, `/zonal`) that may be read at the same time; they yield"
+        " the processor to searches.",
+    )
+    vector_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Time limit of reading the vectors of a request, with the wait for a thread; beyond it"
+        " the response is 413, or 503 if no thread was free.",
+    )
+    vector_rows: int = Field(
+        default=50_000,
+        ge=1,
+        description="Maximum number of points or polygons in a request, times years; more are 413.",
+    )
+    vector_pixels: int = Field(
+        default=4_000_000,
+        ge=1,
+        description="Maximum number of pixels to look at in a request: those around points, or in the"
+        " bounding boxes of polygons, times years; more are 413.",
+    )
+    vector_tiles: int = Field(
+        default=2_000, ge=1, description="Maximum number of tile-years in a request; more are 413."
+    )
     max_waiting: int = Field(
         default=64,
         ge=0,
-        description="Searches, and as many drawings, that may wait for a thread; further ones get 503 with"
-        " `Retry-After` at once.",
+        description="Searches, as many drawings, and as many requests for vectors, that may wait for a"
+        " thread; further ones get 503 with `Retry-After` at once.",
     )
     refresh_seconds: float = Field(
         default=1.0,

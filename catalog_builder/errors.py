@@ -72,6 +72,10 @@ class QueryError(TesseraError, ValueError):
     """A search parameter that is malformed or not supported (HTTP 400)."""
 
 
+class TooLargeError(QueryError):
+    """A request that is beyond a limit (HTTP 413)."""
+
+
 class QueryTimeoutError(TesseraError):
     """A search that did not finish within its time limit (HTTP 503)."""
 

@@ -257,6 +257,7 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link("items", f"{here}/items", GEOJSON, "Items"),
         *_asking_links(here),
         *((tree_link(f"{here}/browse"), *collection_links(record, root)) if record is not None else ()),
+        *(_vector_links(here) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])
     document["stac_extensions"] = [*document.get("stac_extensions", []), WEB_MAP_LINKS]
@@ -287,6 +288,14 @@ def feature_parts(
         before = ","
     tail = f"],{dumps({'links': links, **more}).decode()[1:]}"
     yield (tail if returned else before + tail).encode()
+
+
+def _vector_links(of: str) -> list[Link]:
+    """Return where a collection's pixels are asked for by points and polygons that are sent."""
+    return [
+        {**link("points", f"{of}/points", GEOJSON, "Vectors at points"), "method": "POST"},
+        {**link("zonal", f"{of}/zonal", GEOJSON, "Statistics of the vectors in polygons"), "method": "POST"},
+    ]
 
 
 def _asking_links(of: str) -> list[Link]:

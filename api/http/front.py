@@ -223,7 +223,9 @@ class Front:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:18]) > limit:
             self._metrics.error("too_large")
-            response = error(413, f"the body has {int(length)} bytes, but at most {limit} are accepted")
+            response = error(
+                413, f"the body has {int(length)} bytes, but at most {limit} are accepted{_instead(scope)}"
+            )
             await response(scope, receive, exchange.send)
             return
         if len(scope["query_string"]) > self._settings.max_url_bytes:
@@ -259,7 +261,10 @@ class Front:
             await self._app(scope, limited, exchange.send)
         except TooLargeError:
             self._metrics.error("too_large")
-            response = error(413, f"the body has more than {limit} bytes, but at most {limit} are accepted")
+            response = error(
+                413,
+                f"the body has more than {limit} bytes, but at most {limit} are accepted{_instead(scope)}",
+            )
             await response(scope, receive, exchange.send)
         except TooSlowError:
             self._metrics.error("too_slow")
@@ -288,6 +293,12 @@ class Front:
                 }
             ).decode()
         )
+
+
+def _instead(scope: Scope) -> str:
+    """Return what does without a server's limits what a request asked for."""
+    verb = scope["path"].rpartition("/")[2]
+    return f": 'tessera-stac {verb}' takes files of any size" if verb in ("points", "zonal") else ""
 
 
 def _raw_operation(path: str) -> str:

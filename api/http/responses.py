@@ -26,7 +26,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     405: ("MethodNotAllowed", "The path does not support this method."),
     408: ("RequestTimeout", "The body did not arrive in time."),
     409: ("SourceMismatch", "A file of the item is damaged, or is not what the catalogue says it is."),
-    413: ("PayloadTooLarge", "The body is larger than the server accepts."),
+    413: ("PayloadTooLarge", "The request is larger than the server accepts: its body, or what it asks for."),
     414: ("URITooLong", "The query string is longer than the server accepts; use POST."),
     415: ("UnsupportedMediaType", "The body is compressed; the server accepts only uncompressed bodies."),
     429: ("TooManyRequests", "The client sends more requests than it may; `Retry-After` says when it may."),

@@ -190,6 +190,10 @@ class Work:
             "images and documents", settings.drawing_threads, waiting, settings.drawing_seconds, _DRAWING_NICE
         )
         """Previews, map tiles, coverage, generated documents of direct access."""
+        self.vectors = Pool(
+            "requests for vectors", settings.vector_threads, waiting, settings.vector_seconds, _DRAWING_NICE
+        )
+        """Vectors at points and in polygons, which take longer than images and must not keep them waiting."""
 
 
 class Flight:

@@ -8,7 +8,9 @@ import time
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 
-_EXPENSIVE = re.compile(r"(?:/.*)?/(?:search|aggregate|items|login|[^/]+\.png)|/source/.+\.(?:vrt|tif)")
+_EXPENSIVE = re.compile(
+    r"(?:/.*)?/(?:search|aggregate|items|points|zonal|login|[^/]+\.png)|/source/.+\.(?:vrt|tif)"
+)
 _CLIENTS = 20_000
 
 
@@ -36,8 +38,8 @@ class Allowance:
         client
             Its address. Those of an IPv6 network of 64 bits are one client, which chooses among them.
         path
-            The path within the service; only searches, pages of items, counts, images and computed files
-            count.
+            The path within the service; only searches, pages of items, counts, vectors, images and computed
+            files count.
         anyway
             Count it whatever its path.
         """

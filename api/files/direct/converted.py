@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from api.access import Access
@@ -84,9 +86,16 @@ def find_pixels(
     CatalogError
         If its item lists a file outside the catalogue or the root of the dataset.
     """
-    found = item_documents(snapshot, dataset.collection_id, [item_id], "", Shown(hrefs="s3"))
-    if not found:
-        return None
+    return find_all_pixels(snapshot, home, access, dataset, [item_id]).get(item_id)
+
+
+def find_all_pixels(
+    snapshot: AnySnapshot, home: str, access: Access, dataset: Dataset, ids: Sequence[str]
+) -> dict[str, TilePixels | None]:
+    """Return where this server reads the pixels of tile-years, by the ids that are there.
+
+    Parameters and errors as of :func:`find_pixels`.
+    """
     record = snapshot.collections[dataset.collection_id]
     below = {"/data/": home, f"/source/{dataset.directory}/": record.source_root}
 
@@ -95,17 +104,21 @@ def find_pixels(
             if href.startswith(start):
                 path = join(root, unquote(href.removeprefix(start)))
                 if not scheme(root) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
-                    raise CatalogError(f"{item_id}: a file of it lies outside its folder")
+                    raise CatalogError(f"{href}: a file of the catalogue lies outside its folder")
                 return path
         return href
 
-    place = place_of(found[0], address)
-    if place is None:
-        return None
-    if access == "https" and place.kind != "store":
-        scales = None if place.scales is None else public_address(place.scales)
-        place = replace(place, main=public_address(place.main), scales=scales)
-    return TilePixels(place, found[0]["properties"]["tessera:grid"])
+    def pixels(item: dict[str, Any]) -> TilePixels | None:
+        place = place_of(item, address)
+        if place is None:
+            return None
+        if access == "https" and place.kind != "store":
+            scales = None if place.scales is None else public_address(place.scales)
+            place = replace(place, main=public_address(place.main), scales=scales)
+        return TilePixels(place, item["properties"]["tessera:grid"])
+
+    found = item_documents(snapshot, dataset.collection_id, ids, "", Shown(hrefs="s3"))
+    return {item["id"]: pixels(item) for item in found}
 
 
 def find_export(snapshot: AnySnapshot, dataset: Dataset, item_id: str, root: str) -> str | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -158,47 +156,6 @@ class Threads:
         self._executor.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def pool_of(workers: int, dask: str | None = None) -> Iterator[Pool]:
-    """Yield who reads.
-
-    Parameters
-    ----------
-    workers
-        Number of threads, or of processes of a local cluster.
-    dask
-        Address of a Dask scheduler, or a scheduler file; ``local`` starts a cluster; None: threads.
-
-    Raises
-    ------
-    ConvertError
-        If Dask is not installed or does not respond.
-    """
-    if dask is None:
-        threads = Threads(workers)
-        try:
-            yield threads
-        finally:
-            threads.close()
-        return
-    from catalog_builder.convert.workers.dask_start import LOCAL, connect, start_local
-    from catalog_builder.convert.workers.processes import available_memory
-
-    if dask == LOCAL:
-        memory = (available_memory() or 4 << 30) // max(1, min(workers, os.cpu_count() or 1))
-        cluster, about = start_local(workers, max(memory, 1 << 30))
-    else:
-        cluster, about = connect(dask)
-    say(about)
-    try:
-        yield cluster
-    except BaseException:
-        cluster.kill()
-        raise
-    else:
-        cluster.close()
-
-
 def read_parts(pool: Pool, parts: Iterable[Part]) -> Iterator[tuple[int, PartRead]]:
     """Yield parts by their number, in any order, as they are read; few are waiting at a time."""
     waiting: dict[Future[PartRead], int] = {}
@@ -263,6 +220,8 @@ class Context:
     """Tile-years read so far."""
     of_tile_years: int = 0
     """Tile-years to read, as far as that is known."""
+    together: int = TILES
+    """Tile-years of a part, at most."""
 
 
 def read_sites(context: Context, year: int, sites: Sites, bands: tuple[int, ...]) -> SitesRead:
@@ -282,7 +241,7 @@ def read_sites(context: Context, year: int, sites: Sites, bands: tuple[int, ...]
             found.status[at], found.reasons[cell] = Outcome.UNREADABLE, source
         elif cell in listed.cells:
             found.status[at] = Outcome.MISSING_YEAR
-    parted = list(_parted(groups))
+    parted = list(_parted(groups, context.together))
     parts = (_part(part, sites, bands) for part in parted)
     for number, read in read_parts(context.pool, parts):
         part = parted[number]
@@ -297,11 +256,13 @@ def read_sites(context: Context, year: int, sites: Sites, bands: tuple[int, ...]
     return found
 
 
-def _parted(groups: Iterable[tuple[TileYear, Indices]]) -> Iterator[list[tuple[TileYear, Indices]]]:
+def _parted(
+    groups: Iterable[tuple[TileYear, Indices]], together: int
+) -> Iterator[list[tuple[TileYear, Indices]]]:
     part: list[tuple[TileYear, Indices]] = []
     pixels = 0
     for group in groups:
-        if part and (len(part) == TILES or pixels + len(group[1]) > PIXELS):
+        if part and (len(part) == together or pixels + len(group[1]) > PIXELS):
             yield part
             part, pixels = [], 0
         part.append(group)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from catalog_builder.console import Progress, no_progress
+from catalog_builder.console import Progress, no_progress, say
 from catalog_builder.vectors.points.options import PointOptions
-from catalog_builder.vectors.points.reading import pool_of
+from catalog_builder.vectors.points.reading import Pool, Threads
 from catalog_builder.vectors.points.rows import RowOptions, Rows
 from catalog_builder.vectors.points.sample import Sampling
 from catalog_builder.vectors.points.table import State, TableReport, write_table
@@ -43,7 +46,7 @@ def points_to_file(
     options, rows
         What is read, and how it is written.
     workers, dask
-        As of :func:`catalog_builder.vectors.points.reading.pool_of`.
+        As of :func:`pool_of`.
     force
         Replace an existing file.
     progress
@@ -72,3 +75,44 @@ def _fingerprint(catalog: str, labels: Points, options: PointOptions, rows: RowO
     digest.update(labels.lon.tobytes())
     digest.update(labels.lat.tobytes())
     return digest.hexdigest()[:32]
+
+
+@contextmanager
+def pool_of(workers: int, dask: str | None = None) -> Iterator[Pool]:
+    """Yield who reads.
+
+    Parameters
+    ----------
+    workers
+        Number of threads, or of processes of a local cluster.
+    dask
+        Address of a Dask scheduler, or a scheduler file; ``local`` starts a cluster; None: threads.
+
+    Raises
+    ------
+    ConvertError
+        If Dask is not installed or does not respond.
+    """
+    if dask is None:
+        threads = Threads(workers)
+        try:
+            yield threads
+        finally:
+            threads.close()
+        return
+    from catalog_builder.convert.workers.dask_start import LOCAL, connect, start_local
+    from catalog_builder.convert.workers.processes import available_memory
+
+    if dask == LOCAL:
+        memory = (available_memory() or 4 << 30) // max(1, min(workers, os.cpu_count() or 1))
+        cluster, about = start_local(workers, max(memory, 1 << 30))
+    else:
+        cluster, about = connect(dask)
+    say(about)
+    try:
+        yield cluster
+    except BaseException:
+        cluster.kill()
+        raise
+    else:
+        cluster.close()

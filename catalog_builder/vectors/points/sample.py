@@ -55,7 +55,7 @@ class Sampling:
         options
             What is read.
         pool
-            Who reads, see :func:`.reading.pool_of`.
+            Who reads, see :func:`.run.pool_of`.
         progress
             Told of tile-years.
 

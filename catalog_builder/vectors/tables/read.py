@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
-from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.errors import QueryError, StorageError, TooLargeError
 from catalog_builder.extras import install_line
 from catalog_builder.tile.grid import cells_containing
 
@@ -24,6 +24,8 @@ LAT_NAMES = ("lat", "latitude", "y", "northing")
 MAX_EDGE = 1000.0, 0.01
 """Metres and degrees between vertices before a polygon is projected: a straight line on one map is a curve on
 another."""
+MOST_VERTICES = 50_000_000
+"""A polygon of coordinates that are no metres would fill the memory with them."""
 _TEXT, _PARQUET, _ARROW = (
     (".csv", ".tsv", ".txt"),
     (".parquet", ".geoparquet"),
@@ -60,21 +62,25 @@ class Polygons:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """What is in a file."""
+class Layer:
+    """What is in a file, or in the body of a request."""
 
     path: str
+    """Its name in messages."""
     columns: pa.Table
     crs: Any
     """Anything pyproj takes; None if the file does not say."""
     wkb: pa.Array | None = None
     """Geometries; None if columns have the coordinates."""
+    text: Callable[[], TextIO] | None = None
+    """Opens a file of lines, so that rows are found by their line."""
 
     def row(self, i: int) -> str:
         """Return how people find a row in the file."""
-        if Path(self.path).suffix.lower() in _TEXT:
-            return f"line {_line(self.path, i)}"
-        return f"row {i + 1}"
+        if self.text is None:
+            return f"row {i + 1}"
+        with self.text() as lines:
+            return f"line {_line(lines, i)}"
 
 
 def read_points(
@@ -108,14 +114,18 @@ def read_points(
     StorageError
         If the file cannot be read.
     """
-    found = _read(path, layer, wants_columns=lon is not None or lat is not None)
+    return points_of(_read(path, layer, wants_columns=lon is not None or lat is not None), lon, lat, crs)
+
+
+def points_of(found: Layer, lon: str | None = None, lat: str | None = None, crs: str | None = None) -> Points:
+    """Return the points of a layer; parameters and errors as of :func:`read_points`."""
     if found.wkb is None:
         x, y = _coordinates(found, lon, lat)
         of_file = crs or found.crs or CRS84
     else:
         x, y = _of_points(found)
         of_file = crs or found.crs
-    degrees = _degrees(path, of_file)
+    degrees = _degrees(found.path, of_file)
     if degrees is not None:
         x, y = degrees(x, y)
     _refuse_astray(found, x, y, of_file)
@@ -135,21 +145,51 @@ def read_polygons(path: str, *, crs: str | None = None, layer: str | None = None
     QueryError, StorageError
         As :func:`read_points`; also if a polygon cannot be made valid.
     """
-    found = _read(path, layer, wants_columns=False)
+    return polygons_of(_read(path, layer, wants_columns=False), crs)
+
+
+def polygons_of(found: Layer, crs: str | None = None, most: int = MOST_VERTICES) -> Polygons:
+    """Return the polygons of a layer.
+
+    Parameters
+    ----------
+    found, crs
+        The layer, and its CRS if that does not say.
+    most
+        Vertices of all polygons, with those that are added because edges are curves on other maps.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more.
+    QueryError, StorageError
+        As :func:`read_polygons`.
+    """
     if found.wkb is None:
-        raise QueryError(f"{path}: has no geometries, only columns: expected polygons")
+        raise QueryError(f"{found.path}: has no geometries, only columns: expected polygons")
     geometry = shapely.force_2d(_geometries(found))
     kinds = shapely.get_type_id(geometry)
     _refuse(found, ~np.isin(kinds, (3, 6)), lambda i: f"is no polygon: {_kind(geometry[i])}")
     _refuse(found, shapely.is_empty(geometry), lambda i: "is an empty polygon")
-    degrees = _degrees(path, crs or found.crs)
+    degrees = _degrees(found.path, crs or found.crs)
+    edge = MAX_EDGE[1] if degrees is None else MAX_EDGE[0]
+    finite = np.isfinite(shapely.bounds(geometry)).all(axis=1)
+    _refuse(found, ~finite, lambda i: "has coordinates that are no numbers")
+    with np.errstate(over="ignore"):
+        added = min(float(shapely.length(geometry).sum()) / edge, 1e15)
+    vertices = int(shapely.get_num_coordinates(geometry).sum() + added)
+    if vertices > most:
+        raise TooLargeError(
+            f"{found.path}: its polygons have {vertices:,} vertices, one for each {edge:g} of their edges"
+            f" included: expected at most {most:,}"
+        )
     invalid = ~shapely.is_valid(geometry)
     if invalid.any():
         geometry[invalid] = shapely.make_valid(geometry[invalid], method="structure")
     if degrees is not None:
-        geometry = _moved(shapely.segmentize(geometry, MAX_EDGE[0]), degrees)
+        geometry = _moved(shapely.segmentize(geometry, edge), degrees)
     else:
-        geometry = shapely.segmentize(geometry, MAX_EDGE[1])
+        geometry = shapely.segmentize(geometry, edge)
     bounds = shapely.bounds(geometry)
     off = ~(np.isfinite(bounds).all(axis=1) & (np.abs(bounds) <= (180, 90, 180, 90)).all(axis=1))
     _refuse(found, off, lambda i: f"is not on the globe: its bounds are {bounds[i].round(6).tolist()}")
@@ -159,7 +199,7 @@ def read_polygons(path: str, *, crs: str | None = None, layer: str | None = None
 # ------------------------------------------------------------------------------------------- coordinates
 
 
-def _coordinates(layer: _Layer, lon: str | None, lat: str | None) -> tuple[Floats, Floats]:
+def _coordinates(layer: Layer, lon: str | None, lat: str | None) -> tuple[Floats, Floats]:
     names = [str(name) for name in layer.columns.column_names]
     found = []
     for wanted, usual, flag in ((lon, LON_NAMES, "--lon"), (lat, LAT_NAMES, "--lat")):
@@ -176,7 +216,7 @@ def _coordinates(layer: _Layer, lon: str | None, lat: str | None) -> tuple[Float
     return found[0], found[1]
 
 
-def _numbers(layer: _Layer, name: str) -> Floats:
+def _numbers(layer: Layer, name: str) -> Floats:
     column = layer.columns[name]
     try:
         numbers: Floats = column.cast(pa.float64()).to_numpy().astype(np.float64)
@@ -192,7 +232,7 @@ def _numbers(layer: _Layer, name: str) -> Floats:
     return numbers
 
 
-def _of_points(layer: _Layer) -> tuple[Floats, Floats]:
+def _of_points(layer: Layer) -> tuple[Floats, Floats]:
     geometry = _geometries(layer)
     kinds = shapely.get_type_id(geometry)
     single = (kinds == 4) & (shapely.get_num_geometries(geometry) == 1)
@@ -202,7 +242,7 @@ def _of_points(layer: _Layer) -> tuple[Floats, Floats]:
     return shapely.get_x(geometry), shapely.get_y(geometry)
 
 
-def _geometries(layer: _Layer) -> Geometries:
+def _geometries(layer: Layer) -> Geometries:
     texts = layer.wkb.to_numpy(zero_copy_only=False) if layer.wkb is not None else np.empty(0, object)
     try:
         found: Geometries = shapely.from_wkb(texts)
@@ -252,7 +292,7 @@ def _moved(geometry: Geometries, move: Callable[[Floats, Floats], tuple[Floats, 
     return moved
 
 
-def _refuse_astray(layer: _Layer, x: Floats, y: Floats, crs: Any) -> None:
+def _refuse_astray(layer: Layer, x: Floats, y: Floats, crs: Any) -> None:
     if not len(x):
         raise QueryError(f"{layer.path}: has no rows")
     hint = ""
@@ -265,7 +305,7 @@ def _refuse_astray(layer: _Layer, x: Floats, y: Floats, crs: Any) -> None:
     )
 
 
-def _refuse(layer: _Layer, bad: npt.NDArray[np.bool_], why: Callable[[int], str]) -> None:
+def _refuse(layer: Layer, bad: npt.NDArray[np.bool_], why: Callable[[int], str]) -> None:
     """Reject a file with bad rows, and name the first of them."""
     rows = np.flatnonzero(bad).tolist()
     if not rows:
@@ -275,22 +315,23 @@ def _refuse(layer: _Layer, bad: npt.NDArray[np.bool_], why: Callable[[int], str]
     raise QueryError(f"{layer.path}, {layer.row(rows[0])}: {why(rows[0])}{more}")
 
 
-def _line(path: str, row: int) -> int:
+def _line(text: TextIO, row: int) -> int:
     """Return the line of a row of a CSV file, empty lines counted."""
-    with Path(path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.reader(file, delimiter=_delimiter(path))
-        seen = -1
-        for record in reader:
-            seen += bool(record)
-            if seen == row + 1:
-                return reader.line_num
+    delimiter = _delimiter(text)
+    text.seek(0)
+    reader = csv.reader(text, delimiter=delimiter)
+    seen = -1
+    for record in reader:
+        seen += bool(record)
+        if seen == row + 1:
+            return reader.line_num
     return row + 2
 
 
 # ------------------------------------------------------------------------------------------------ files
 
 
-def _read(path: str, layer: str | None, *, wants_columns: bool) -> _Layer:
+def _read(path: str, layer: str | None, *, wants_columns: bool) -> Layer:
     suffix = Path(path).suffix.lower()
     if not Path(path).exists():
         raise StorageError(f"{path}: no such file")
@@ -306,23 +347,41 @@ def _read(path: str, layer: str | None, *, wants_columns: bool) -> _Layer:
     return _from_gdal(path, layer)
 
 
-def _from_csv(path: str) -> _Layer:
+def _from_csv(path: str) -> Layer:
+    def text() -> TextIO:
+        return Path(path).open(newline="", encoding="utf-8-sig", errors="replace")
+
+    return csv_layer(path, path, text)
+
+
+def csv_layer(name: str, source: Any, text: Callable[[], TextIO]) -> Layer:
+    """Return the layer of a table of text.
+
+    Parameters
+    ----------
+    name
+        In messages.
+    source
+        Anything pyarrow reads.
+    text
+        Opens the same.
+    """
     from pyarrow import csv as arrow_csv
 
-    parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
-    table = arrow_csv.read_csv(path, parse_options=parse)
+    with text() as lines:
+        parse = arrow_csv.ParseOptions(delimiter=_delimiter(lines), newlines_in_values=True)
+    table = arrow_csv.read_csv(source, parse_options=parse)
     if not len(table):
-        raise QueryError(f"{path}: has no rows")
-    return _Layer(path, table, None)
+        raise QueryError(f"{name}: has no rows")
+    return Layer(name, table, None, text=text)
 
 
-def _delimiter(path: str) -> str:
-    with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline()
+def _delimiter(text: TextIO) -> str:
+    first = text.readline()
     return max(",;\t", key=first.count)
 
 
-def _from_arrow(path: str, *, wants_columns: bool) -> _Layer:
+def _from_arrow(path: str, *, wants_columns: bool) -> Layer:
     if Path(path).suffix.lower() in _PARQUET:
         from pyarrow import parquet
 
@@ -331,10 +390,15 @@ def _from_arrow(path: str, *, wants_columns: bool) -> _Layer:
         from pyarrow import feather
 
         table = feather.read_table(path)
+    return table_layer(path, table, wants_columns=wants_columns)
+
+
+def table_layer(path: str, table: pa.Table, *, wants_columns: bool) -> Layer:
+    """Return the layer of an Arrow table, with geometries if it says by its metadata which they are."""
     said = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
     name = said.get("primary_column")
     if wants_columns or name is None or name not in table.column_names:
-        return _Layer(path, table, None)
+        return Layer(path, table, None)
     about = said["columns"][name]
     others = table.drop_columns([name])
     # a CRS that is left out is CRS84, one that is null is unknown
@@ -345,10 +409,10 @@ def _from_arrow(path: str, *, wants_columns: bool) -> _Layer:
         column = pa.array(shapely.to_wkb(points), pa.binary())
     elif about["encoding"] != "WKB":
         raise StorageError(f"{path}: its geometries are in '{about['encoding']}', expected WKB or point")
-    return _Layer(path, others, crs, column)
+    return Layer(path, others, crs, column)
 
 
-def _from_gdal(path: str, layer: str | None) -> _Layer:
+def _from_gdal(path: str, layer: str | None) -> Layer:
     try:
         import pyogrio
     except ImportError as error:
@@ -368,5 +432,5 @@ def _from_gdal(path: str, layer: str | None) -> _Layer:
         raise StorageError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
     name = about["geometry_name"] or "wkb_geometry"
     if name not in table.column_names:
-        return _Layer(path, table, about["crs"])
-    return _Layer(path, table.drop_columns([name]), about["crs"], table[name].combine_chunks())
+        return Layer(path, table, about["crs"])
+    return Layer(path, table.drop_columns([name]), about["crs"], table[name].combine_chunks())

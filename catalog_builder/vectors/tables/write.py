@@ -6,20 +6,24 @@ complete. What was written can be read again, batch by batch.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
+import shapely
 
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.storage import write_atomic
 
 TableFormat = Literal["parquet", "arrow", "csv", "npy"]
+StreamFormat = Literal["parquet", "arrow", "csv", "geojson"]
 FORMATS: dict[str, TableFormat] = {
     ".parquet": "parquet",
     ".geoparquet": "parquet",
@@ -93,22 +97,86 @@ def table_writer(out: Path, schema: pa.Schema, rows: int) -> Iterator[Write]:
 @contextmanager
 def _arrow(path: Path, schema: pa.Schema, kind: TableFormat) -> Iterator[Write]:
     """Yield the writer of a format that pyarrow writes."""
-    writer: Any
+    with _writer(path, schema, kind) as writer:
+        yield writer.write_batch
+
+
+def _writer(to: Any, schema: pa.Schema, kind: TableFormat) -> Any:
+    """Return pyarrow's writer to a path or a file."""
     if kind == "parquet":
         from pyarrow import parquet
 
         texts = [f.name for f in schema if not _is_number(f.type)]
-        writer = parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
-    elif kind == "arrow":
+        return parquet.ParquetWriter(to, schema, compression="zstd", use_dictionary=texts)
+    if kind == "arrow":
         from pyarrow import ipc
 
-        writer = ipc.new_file(path, schema)
-    else:
-        from pyarrow import csv
+        return ipc.new_file(to, schema)
+    from pyarrow import csv
 
-        writer = csv.CSVWriter(path, schema)
-    with writer:
-        yield writer.write_batch
+    return csv.CSVWriter(to, schema)
+
+
+def streamed(batches: Iterable[pa.RecordBatch], schema: pa.Schema, kind: StreamFormat) -> Iterator[bytes]:
+    """Yield a table as the bytes of a file, batch by batch.
+
+    Parameters
+    ----------
+    batches, schema
+        The rows; as GeoJSON those with a column ``geometry``.
+    kind
+        ``arrow`` is an IPC stream here, which can be read while it comes.
+    """
+    if kind == "geojson":
+        yield from _geojson(batches)
+        return
+    part = _Sink()
+    sink = pa.PythonFile(part, mode="w")
+    with pa.ipc.new_stream(sink, schema) if kind == "arrow" else _writer(sink, schema, kind) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            yield part.take()
+    yield part.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file that is only written: what came since it was last taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        self._at += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def tell(self) -> int:
+        return self._at
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        found, self._parts = b"".join(self._parts), []
+        return found
+
+
+def _geojson(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
+    yield b'{"type":"FeatureCollection","features":['
+    comma = b""
+    for batch in batches:
+        shapes = shapely.to_geojson(shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False)))
+        rows = batch.drop_columns(["geometry"]).to_pylist()
+        features = [
+            b'{"type":"Feature","geometry":%s,"properties":%s}'
+            % (shape.encode(), orjson.dumps(row, default=str))
+            for shape, row in zip(shapes, rows, strict=True)
+        ]
+        yield comma + b",".join(features)
+        comma = b"," if features else comma
+    yield b"]}"
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import shapely
 
 from catalog_builder.console import Progress, no_progress
-from catalog_builder.vectors.points.reading import pool_of
+from catalog_builder.vectors.points.run import pool_of
 from catalog_builder.vectors.points.table import State, TableReport, write_table
 from catalog_builder.vectors.tables.read import Polygons
 from catalog_builder.vectors.tables.write import format_of
@@ -45,7 +45,7 @@ def zonal_to_file(
     options, rows
         What is computed, and how it is written.
     workers, dask
-        As of :func:`catalog_builder.vectors.points.reading.pool_of`.
+        As of :func:`catalog_builder.vectors.points.run.pool_of`.
     force
         Replace an existing file.
     progress

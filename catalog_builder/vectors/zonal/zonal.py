@@ -145,7 +145,7 @@ class Zonal:
         options
             What is computed.
         pool
-            Who reads, see :func:`catalog_builder.vectors.points.reading.pool_of`.
+            Who reads, see :func:`catalog_builder.vectors.points.run.pool_of`.
         progress
             Told of tile-years.
 

@@ -1,0 +1,1 @@
+"""Vectors over HTTP: at points, and statistics in polygons."""

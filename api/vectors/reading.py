@@ -1,0 +1,181 @@
+"""Vectors of a request, read in one thread of a pool within limits and until a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from api.catalogue.snapshot import AnySnapshot
+from api.http.work import Deadline
+from api.settings import Settings
+from api.vectors.asked import crs_of, point_options, years_of, zonal_options
+from api.vectors.listed import list_cells, reason_for_clients
+from catalog_builder.catalog.index.record import CollectionRecord
+from catalog_builder.errors import TooLargeError
+from catalog_builder.tile.grid import PIXEL, Cells
+from catalog_builder.vectors.points.options import PointOptions
+from catalog_builder.vectors.points.reading import Context
+from catalog_builder.vectors.points.rows import Rows
+from catalog_builder.vectors.points.sample import Sampling
+from catalog_builder.vectors.points.sites import cells_near, sites_of
+from catalog_builder.vectors.points.table import OfYear, RowMaker, Source
+from catalog_builder.vectors.points.vectors import Indices
+from catalog_builder.vectors.tables.body import BodyFormat, layer_of
+from catalog_builder.vectors.tables.read import points_of, polygons_of
+from catalog_builder.vectors.tables.write import StreamFormat, TableFormat
+from catalog_builder.vectors.zonal.pieces import SQUARE_METRES, cells_of, pieces_of
+from catalog_builder.vectors.zonal.rows import ZonalRows
+from catalog_builder.vectors.zonal.zonal import Zonal
+
+_TILES = 4
+"""Tile-years between two looks at the deadline; neighbours share chunks of a store."""
+_BATCH = 2_048
+"""Rows that are encoded and sent together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for vectors."""
+
+    snapshot: AnySnapshot
+    """As its reader may see it."""
+    home: str
+    record: CollectionRecord
+    texts: Mapping[str, str]
+    """Its parameters."""
+    body: bytes
+    kind: BodyFormat
+    wanted: StreamFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows in memory, as vectors, to be encoded as they are sent."""
+
+    schema: pa.Schema
+    make: Callable[[], Iterator[pa.RecordBatch]]
+
+
+class _Here:
+    """A pool that reads at once, in the thread of the request, as long as somebody waits for it."""
+
+    window = 1
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run a function."""
+        self._deadline.check()
+        done: Future[Any] = Future()
+        done.set_result(function(*args))
+        return done
+
+    def watch(self) -> list[str]:
+        """Return nothing: there is never any news."""
+        return []
+
+
+def read_points(asked: Asked, settings: Settings, deadline: Deadline) -> Table:
+    """Read the vectors at points.
+
+    Raises
+    ------
+    QueryError
+        If the body or a parameter is malformed, or more is asked for than a request may.
+    QueryTimeoutError
+        If the deadline passes.
+    """
+    texts, years = asked.texts, years_of(asked.texts, asked.record)
+    options, row_options = point_options(texts, years)
+    names = texts.get("lon"), texts.get("lat")
+    layer = layer_of(asked.body, asked.kind, settings.vector_rows, wants_columns=any(names))
+    labels = points_of(layer, *names, crs_of(texts))
+    _check("rows (points times years)", len(labels.lon) * len(years), settings.vector_rows)
+    around = max(options.window, 2 * options.nearest / PIXEL + 1) ** 2
+    _check(
+        "pixels (around points, times years)", len(labels.lon) * len(years) * around, settings.vector_pixels
+    )
+    rows = Rows(labels, options, row_options, _table_format(asked.wanted))
+    sampling = sampled(asked, labels.lon, labels.lat, options, settings, deadline)
+    return _table(sampling, rows, deadline)
+
+
+def sampled(
+    asked: Asked, lon: Any, lat: Any, options: PointOptions, settings: Settings, deadline: Deadline
+) -> Sampling:
+    """Return points of the catalogue, still to be read."""
+    context = _context(asked, cells_near(lon, lat, options.reach), options.years or (), settings, deadline)
+    return Sampling(options, sites_of(lon, lat), context)
+
+
+def read_zonal(asked: Asked, settings: Settings, deadline: Deadline) -> Table:
+    """Read the statistics of polygons. Raises as :func:`read_points`."""
+    texts, years = asked.texts, years_of(asked.texts, asked.record)
+    options, row_options = zonal_options(texts, years)
+    layer = layer_of(asked.body, asked.kind, settings.vector_rows)
+    polygons = polygons_of(layer, crs_of(texts), settings.max_vertices)
+    _check("rows (polygons times years)", len(polygons.geometry) * len(years), settings.vector_rows)
+    check_boxes(polygons.geometry, len(years), settings)
+    rows = ZonalRows(polygons, options, row_options, _table_format(asked.wanted))
+    cells = cells_of(polygons.geometry)
+    context = _context(asked, np.unique(np.concatenate(cells)), years, settings, deadline)
+    zonal = Zonal(options, polygons.geometry, context, pieces_of(polygons.geometry, cells))
+    return _table(zonal, rows, deadline)
+
+
+def check_boxes(geometry: Any, years: int, settings: Settings) -> None:
+    """Reject polygons whose bounding boxes have too many pixels: the lattice in them is laid out.
+
+    Raises
+    ------
+    TooLargeError
+        If they do.
+    """
+    west, south, east, north = shapely.bounds(geometry).T
+    nearest = np.where(south * north <= 0, 0.0, np.minimum(np.abs(south), np.abs(north)))
+    area = (east - west) * np.cos(np.radians(nearest)) * (north - south) * SQUARE_METRES
+    pixels = float((area / PIXEL**2 + 1).sum()) * years
+    _check("pixels (in the boxes of polygons, times years)", pixels, settings.vector_pixels)
+
+
+def _check(of: str, found: float, most: int) -> None:
+    if found > most:
+        raise TooLargeError(f"the request asks for {found:,.0f} {of}, expected at most {most:,}")
+
+
+def _table_format(wanted: StreamFormat) -> TableFormat:
+    """Return how rows are made: those of GeoJSON have a geometry, as those of GeoParquet."""
+    return "parquet" if wanted == "geojson" else wanted
+
+
+def _context(
+    asked: Asked, cells: Cells, years: tuple[int, ...], settings: Settings, deadline: Deadline
+) -> Context:
+    listed = list_cells(
+        asked.snapshot, asked.home, asked.record, cells, years, settings.vector_tiles, deadline
+    )
+    return Context(listed, _Here(deadline), together=_TILES)
+
+
+def _table[Y: OfYear](source: Source[Y], rows: RowMaker[Y], deadline: Deadline) -> Table:
+    """Read everything: what fails or takes too long fails before the first byte is sent."""
+    found = []
+    for year in source.read():
+        deadline.check()
+        year.reasons = {i: reason_for_clients(reason) for i, reason in year.reasons.items()}
+        found.append(year)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for year in found:
+            for start in range(0, len(year.at), _BATCH):
+                part: Indices = np.arange(start, min(start + _BATCH, len(year.at)))
+                yield rows.batch(year, part)
+
+    return Table(rows.schema, batches)
