@@ -119,6 +119,25 @@ def _of_collection(collection: str) -> Dataset | None:
     return found if found.collection_id == collection else None
 
 
+def collections_of(catalog: str) -> list[tuple[Dataset, tuple[int, ...]]]:
+    """Return the datasets of a catalogue and their years, or those that a collection's extent spans.
+
+    Raises
+    ------
+    CatalogError
+        As :func:`find`.
+    """
+    if storage.scheme(catalog) in ("http", "https"):
+        with _collections(catalog) as (_, collections):
+            found = [(_of_collection(each), _years_of(c)) for each, c in collections.items()]
+    else:
+        from catalog_builder.catalog.open import open_index
+
+        index = open_index(catalog)
+        found = [(_of_collection(each), tuple(r.years)) for each, r in index.collections.items()]
+    return [(dataset, years) for dataset, years in found if dataset is not None]
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What a catalogue has of some cells in some years."""
@@ -282,21 +301,30 @@ def _cells_from_api(url: str, cells: Cells, years: tuple[int, ...] | None, name:
 @contextmanager
 def _client(url: str, name: str | None) -> Iterator[tuple[Client, Dataset, tuple[int, ...]]]:
     """Yield a client of an API, the dataset, and the years that its collection spans."""
+    with _collections(url) as (client, collections):
+        chosen = _choose(collections, name)
+        yield client, chosen, _years_of(collections[chosen.collection_id])
+
+
+@contextmanager
+def _collections(url: str) -> Iterator[tuple[Client, dict[str, Any]]]:
+    """Yield a client of an API, and its collections by id."""
     import pystac_client
     from pystac_client import Client
 
     try:
         client = Client.open(url)
-        collections = {c.id: c for c in client.get_collections()}
-        chosen = _choose(collections, name)
-        start, end = collections[chosen.collection_id].extent.temporal.intervals[0]
-        first = start.year if start else FIRST_YEAR
-        last = (end or datetime.now(UTC)).year
-        yield client, chosen, tuple(range(first, last + 1))
+        yield client, {c.id: c for c in client.get_collections()}
     except (pystac_client.exceptions.APIError, OSError, KeyError) as error:
         raise CatalogError(
             f"{url}: does not respond as a STAC API: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def _years_of(collection: Any) -> tuple[int, ...]:
+    """Return the years that a collection spans."""
+    start, end = collection.extent.temporal.intervals[0]
+    return tuple(range(start.year if start else FIRST_YEAR, (end or datetime.now(UTC)).year + 1))
 
 
 # --------------------------------------------------------------------------------------------- items
