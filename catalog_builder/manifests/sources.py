@@ -25,7 +25,7 @@ import zstandard
 
 from catalog_builder import storage
 from catalog_builder.errors import StorageError
-from catalog_builder.manifests.ahead import ahead
+from catalog_builder.manifests.listing.ahead import ahead
 from catalog_builder.manifests.listing.listing import SIDECAR, read_listing, read_sidecar
 from catalog_builder.manifests.listing.saved import looks_like_tile, saved_entries
 from catalog_builder.manifests.parquet import blocks, filled, manifest, registry

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalog_builder.manifests import ProblemLog, read_manifests
-from catalog_builder.manifests.ahead import AHEAD, ahead
+from catalog_builder.manifests.listing.ahead import AHEAD, ahead
 from tests.support.s3_store import Asked, s3_store
 
 PARTS = 30
