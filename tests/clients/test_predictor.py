@@ -29,7 +29,7 @@ from catalog_builder.pixels.values import Pixels, Quantized, Values
 from catalog_builder.pixels.window import Window
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.vectors.preview import Preview, write_preview
-from catalog_builder.vectors.regions.canvas import Grid
+from catalog_builder.vectors.regions.grid import Grid
 from catalog_builder.vectors.regions.write import Mosaic, write
 from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import POLAR, YEAR, convert_one, sample, sample_basis, write_pair

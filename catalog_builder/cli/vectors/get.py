@@ -98,6 +98,24 @@ def get(
             "--tiles", help="Write one file per tile and year instead of one per UTM zone and year."
         ),
     ] = False,
+    crs: Annotated[
+        str | None,
+        typer.Option(help="One file per year in this CRS, such as EPSG:4326, across zones."),
+    ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Size of a pixel in units of the CRS, of one file per year.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="One file per year on exactly the grid of this raster.", metavar="RASTER"),
+    ] = None,
+    one_file: Annotated[
+        bool, typer.Option("--one-file", help="One file per year across zones, in the main zone.")
+    ] = False,
+    resampling: Annotated[
+        str | None,
+        typer.Option(help="nearest, bilinear, cubic, cubic_spline, lanczos or average. Default: nearest."),
+    ] = None,
     grid_aligned: Annotated[
         bool,
         typer.Option("--grid-aligned", help="Give all years one shape and transform, so that they stack."),
@@ -131,7 +149,7 @@ def get(
 ) -> None:
     """Fetch the embeddings of a region: reads only the bytes it needs, clips and mosaics them."""
     from catalog_builder import console
-    from catalog_builder.cli.vectors.get_options import options_from, report_data, report_text
+    from catalog_builder.cli.vectors.get_options import options_from, report_data, report_text, warp_from
     from catalog_builder.vectors.regions.run import get as run
 
     chosen = frozenset({year}) if year is not None else parse_years(years)
@@ -153,6 +171,8 @@ def get(
         force=force,
         name=name,
         grid_aligned=grid_aligned,
+        one_file=one_file,
+        warp=warp_from(crs, resolution, like, resampling, one_file=one_file),
     )
     with console.progress("tile-years", quiet=quiet) as report:
         done = run(catalog, out, options, report, dry_run=dry_run)

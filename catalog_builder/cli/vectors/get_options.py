@@ -9,6 +9,7 @@ from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import parse_bands
 from catalog_builder.tile.regions.region_file import region_of
 from catalog_builder.vectors.regions.run import Options, Report
+from catalog_builder.vectors.regions.warp import Resampling, Warp
 from catalog_builder.vectors.regions.write import FORMATS, Dtype
 
 
@@ -44,6 +45,24 @@ def options_from(
         bands=parse_bands(bands),
         **others,
     )
+
+
+def warp_from(
+    crs: str | None, resolution: float | None, like: Path | None, resampling: str | None, *, one_file: bool
+) -> Warp | None:
+    """Return the grid that was asked for; None if tiles stay on their lattices.
+
+    Raises
+    ------
+    QueryError
+        If options contradict each other, or one does nothing.
+    """
+    is_asked = crs is not None or resolution is not None or like is not None
+    if not is_asked and (resampling is None or not one_file):
+        if resampling is not None:
+            raise QueryError("--resampling: does nothing without --crs, --resolution, --like or --one-file")
+        return None
+    return Warp(crs, resolution, like, cast(Resampling, resampling or "nearest"))
 
 
 def report_text(done: Report, out: Path, *, dry_run: bool) -> str:

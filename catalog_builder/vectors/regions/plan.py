@@ -21,6 +21,7 @@ from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
 from catalog_builder.tile.regions.region_file import MAX_EDGE, project
 from catalog_builder.vectors.find import Found, TileYear
+from catalog_builder.vectors.regions.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,14 @@ class Output:
     name: str
     """Without suffix."""
     year: int
-    raster: Raster
+    grid: Grid
     parts: tuple[Part, ...]
+    is_warped: bool = False
+    """Whether the parts have other lattices than the output, or not all the same one."""
 
     def place(self, part: Part) -> tuple[slice, slice]:
         """Return the position of a part in the output: all tiles of a zone share one 10 m grid."""
-        own, whole = part.source.place.raster.transform, self.raster.transform
+        own, whole = part.source.place.raster.transform, self.grid.transform
         row = round((whole.f - own.f) / PIXEL) + part.window.row
         col = round((own.c - whole.c) / PIXEL) + part.window.col
         return slice(row, row + part.window.height), slice(col, col + part.window.width)
@@ -111,11 +114,17 @@ def plan(found: Found, region: BaseGeometry, *, tiles: bool, aligned: bool = Fal
         key = (source.id,) if tiles else (source.year, source.place.raster.epsg, _off(source.place.raster))
         groups.setdefault(key, []).append(part)
     outputs = [_output(tuple(parts), tiles=tiles, prefix=name) for parts in groups.values()]
+    return _planned(found, region, _aligned(outputs) if aligned and not tiles else outputs, lost)
+
+
+def _planned(
+    found: Found, region: BaseGeometry, outputs: Sequence[Output], lost: Mapping[str, Mapping[str, str]]
+) -> Plan:
     cells = {c for c, _ in found.listed}
     cells = {c for c in cells if overlap(TileId.from_cell(c), region) is not None}
     listed = {(c, y) for c, y in found.listed if c in cells}
     return Plan(
-        tuple(_aligned(outputs) if aligned and not tiles else outputs),
+        tuple(outputs),
         lost,
         missing(listed, found.years),
         tuple(sorted({year for _, year in listed})),
@@ -163,7 +172,7 @@ def _output(parts: tuple[Part, ...], *, tiles: bool, prefix: str) -> Output:
     first = parts[0].source
     raster = _around(first.place.raster.epsg, [_bounds(part) for part in parts])
     name = _name(first.dataset, first.id, first.year, first.place.raster, tiles=tiles, prefix=prefix)
-    return Output(name, first.year, raster, parts)
+    return Output(name, first.year, Grid.of(raster), parts)
 
 
 def _around(epsg: int, boxes: Sequence[tuple[float, float, float, float]]) -> Raster:
@@ -186,10 +195,74 @@ def _aligned(outputs: Sequence[Output]) -> list[Output]:
     """Return outputs whose years have one raster, as they have one lattice."""
     boxes: dict[tuple[Any, ...], list[tuple[float, float, float, float]]] = {}
     for output in outputs:
-        key = output.raster.epsg, _off(output.raster)
+        key = _lattice(output.parts[0])
         boxes.setdefault(key, []).extend(_bounds(part) for part in output.parts)
     around = {key: _around(key[0], found) for key, found in boxes.items()}
-    return [replace(o, raster=around[o.raster.epsg, _off(o.raster)]) for o in outputs]
+    return [replace(o, grid=Grid.of(around[_lattice(o.parts[0])])) for o in outputs]
+
+
+def plan_warped(found: Found, region: BaseGeometry, grid: Grid, near: float, name: str = "") -> Plan:
+    """Return the outputs of a region on another grid, one for each year.
+
+    Parameters
+    ----------
+    found, region, name
+        As of :func:`plan`.
+    grid
+        Of all outputs.
+    near
+        How far around the region pixels are needed, in metres.
+    """
+    by_year: dict[int, list[Part]] = {}
+    lost: dict[str, dict[str, str]] = {}
+    code = grid.crs.lower().replace(":", "") if grid.crs.startswith("EPSG:") else "warped"
+
+    def output(year: int) -> str:
+        return f"{name or found.dataset.directory}_{year}_{code}"
+
+    for (cell, year), source in found.tile_years.items():
+        tile = TileId.from_cell(cell)
+        if isinstance(source, str):
+            if overlap(tile, region) is not None:
+                lost.setdefault(output(year), {})[f"{tile.name}_{year}"] = source
+            continue
+        part = _near(source, region, near)
+        if part is not None:
+            by_year.setdefault(year, []).append(part)
+    outputs = [Output(output(y), y, grid, tuple(parts), is_warped=True) for y, parts in by_year.items()]
+    return _planned(found, region, outputs, lost)
+
+
+def lattices(parts: Sequence[Part]) -> dict[int, list[Output]]:
+    """Return parts put together on their own lattices, by the EPSG code of their zone."""
+    groups: dict[tuple[Any, ...], list[Part]] = {}
+    for part in parts:
+        groups.setdefault(_lattice(part), []).append(part)
+    found: dict[int, list[Output]] = {}
+    for (epsg, _), group in groups.items():
+        found.setdefault(epsg, []).append(_output(tuple(group), tiles=False, prefix=""))
+    return found
+
+
+def _lattice(part: Part) -> tuple[int, tuple[float, float]]:
+    raster = part.source.place.raster
+    return raster.epsg, _off(raster)
+
+
+def _near(source: TileYear, region: BaseGeometry, near: float) -> Part | None:
+    """Return the pixels of a tile that are near a region; its own are in its cell."""
+    raster, to_utm = source.place.raster, _to_utm(source.place.raster.epsg)
+    piece = overlap(source.tile, region)
+    if piece is None:
+        return None
+    shape = project(shapely.segmentize(piece, MAX_EDGE), to_utm).buffer(near)
+    mask = _rasterized(shape, raster, all_touched=True)
+    if not mask.any():
+        return None
+    cell = project(shapely.segmentize(shapely.box(*source.tile.bounds), MAX_EDGE), to_utm)
+    own = _rasterized(cell, raster, all_touched=False) & mask
+    window = _around_mask(mask)
+    return Part(source, window, mask[window.slices], own[window.slices])
 
 
 def _bounds(part: Part) -> tuple[float, float, float, float]:
@@ -215,9 +288,13 @@ def wanted_pixels(tile: TileId, raster: Raster, region: BaseGeometry) -> tuple[W
         mask = _rasterized(shape, raster, all_touched=True)
     if not mask.any():
         return None
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    window = Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1))
+    window = _around_mask(mask)
     return window, mask[window.slices]
+
+
+def _around_mask(mask: Mask) -> Window:
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1))
 
 
 def overlap(tile: TileId, region: BaseGeometry) -> BaseGeometry | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from catalog_builder.pixels.values import Pixels
 from catalog_builder.storage import Meter
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.vectors.find import find
+from catalog_builder.vectors.find import Found, find
 from catalog_builder.vectors.points.options import MAX_SCALE
-from catalog_builder.vectors.regions.canvas import Grid, Lattice
+from catalog_builder.vectors.regions.canvas import Canvas, Lattice
+from catalog_builder.vectors.regions.grid import Grid
 from catalog_builder.vectors.regions.parts import clear, corrupt_pixels, parts_folder, read_parts
-from catalog_builder.vectors.regions.plan import Output, Plan, plan, ranges
+from catalog_builder.vectors.regions.plan import Output, Plan, lattices, plan, plan_warped, ranges
 from catalog_builder.vectors.regions.sidecar import Sidecar
+from catalog_builder.vectors.regions.warp import Warp, grid_of, margin, warped
 from catalog_builder.vectors.regions.write import (
     STREAMED,
     Dtype,
@@ -32,6 +35,7 @@ from catalog_builder.vectors.regions.write import (
     file_names,
     require,
     write,
+    write_geotiffs,
 )
 
 
@@ -66,11 +70,19 @@ class Options:
     """Beginning of the names of outputs; empty: the dataset."""
     grid_aligned: bool = False
     """All years have one shape and transform, so that they stack."""
+    warp: Warp | None = None
+    """One output per year across zones, on this grid; None: as tiles lie, in each zone."""
+    one_file: bool = False
+    """One output per year: as tiles lie where they are all on one lattice, else on that of the main zone."""
 
     def __post_init__(self) -> None:
         """Reject what cannot be done."""
         if self.max_scale is not None and not self.max_scale > 0:
             raise QueryError(f"max_scale: expected a number above 0, found {self.max_scale}")
+        if self.tiles and (self.warp or self.one_file):
+            raise QueryError("tiles: one file per tile and one grid for all tiles contradict each other")
+        if self.warp is not None and self.dtype == "int8":
+            raise QueryError("dtype: int8 codes cannot be resampled, only the values that they stand for")
         if "/" in self.name or "\\" in self.name or self.name.startswith("."):
             raise QueryError(f"name: expected the beginning of a file's name, found '{self.name}'")
 
@@ -145,9 +157,7 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
     """
     require(options.format)
     found = find(catalog, options.region, options.years, options.dataset)
-    planned = plan(
-        found, options.region, tiles=options.tiles, aligned=options.grid_aligned, name=options.name
-    )
+    planned = _plan(found, options)
     if not planned.outputs and not planned.lost:
         raise QueryError(_nothing(planned, options.region))
     run = _Run(out, options, planned, found.dataset)
@@ -159,6 +169,22 @@ def get(catalog: str, out: Path, options: Options, progress: Progress, *, dry_ru
         run.make(output, progress, total)
     run.report.read_bytes, run.report.requests = run.meter.bytes, run.meter.requests
     return run.report
+
+
+def _plan(found: Found, options: Options) -> Plan:
+    planned = plan(
+        found, options.region, tiles=options.tiles, aligned=options.grid_aligned, name=options.name
+    )
+    is_one = len(lattices([part for output in planned.outputs for part in output.parts])) == 1
+    if not planned.outputs or (options.warp is None and (is_one or not options.one_file)):
+        return planned
+    if options.dtype == "int8":
+        raise QueryError(
+            "dtype: the region has several zones, and int8 codes cannot be resampled: use float32"
+        )
+    warp = options.warp or Warp()
+    grid = grid_of(warp, found, options.region)
+    return plan_warped(found, options.region, grid, margin(warp, grid), options.name)
 
 
 def _nothing(planned: Plan, region: BaseGeometry) -> str:
@@ -224,16 +250,9 @@ class _Run:
         try:
             with parts_folder(self._out, fingerprint) as folder:
                 parts = self._read(output, folder, skipped, progress, total)
-                canvas = Lattice(
-                    output,
-                    parts,
-                    len(options.bands),
-                    is_quantized=options.dtype == "int8",
-                    max_scale=options.max_scale,
-                )
-                grid = Grid.of(output.raster)
-                mosaic = Mosaic(grid, options.bands, output.year, self._dataset, canvas, self._about(skipped))
-                paths = write(self._out, output.name, options.format, mosaic)
+                with self._canvas(output, parts, folder) as canvas:
+                    mosaic = self._mosaic(output, output.grid, canvas, self._about(output, skipped))
+                    paths = write(self._out, output.name, options.format, mosaic)
         except TesseraError as error:
             self.report.failed[output.name] = str(error)
             return
@@ -282,9 +301,50 @@ class _Run:
             raise first
         return parts
 
-    def _about(self, skipped: Mapping[str, str]) -> dict[str, str]:
+    @contextmanager
+    def _canvas(self, output: Output, parts: Mapping[str, Pixels], folder: Path) -> Iterator[Canvas]:
+        """Yield the pixels of an output, which are read a window at a time."""
+        options = self._options
+
+        def lattice(of: Output) -> Lattice:
+            return Lattice(
+                of,
+                parts,
+                len(options.bands),
+                is_quantized=options.dtype == "int8",
+                max_scale=options.max_scale,
+            )
+
+        if not output.is_warped:
+            yield lattice(output)
+            return
+        zones: dict[int, list[Path]] = {}
+        for epsg, of_zone in lattices(output.parts).items():
+            for one in of_zone:
+                path = folder / f"{one.name}.tif"
+                write_geotiffs([path], self._mosaic(one, one.grid, lattice(one), {}))
+                zones.setdefault(epsg, []).append(path)
+        warp = options.warp or Warp()
+        with warped(output.grid, options.region, zones, warp, len(options.bands)) as canvas:
+            yield canvas
+
+    def _mosaic(self, output: Output, grid: Grid, canvas: Canvas, about: Mapping[str, str]) -> Mosaic:
+        return Mosaic(
+            grid,
+            self._options.bands,
+            output.year,
+            self._dataset,
+            canvas,
+            about,
+            is_sparse=output.is_warped,
+        )
+
+    def _about(self, output: Output, skipped: Mapping[str, str]) -> dict[str, str]:
         """Return what a file says of its region."""
         about = {"TESSERA_REGION": ",".join(map(str, _bbox(self._options.region)))}
+        if output.is_warped:
+            about["TESSERA_RESAMPLING"] = (self._options.warp or Warp()).resampling
+            about["TESSERA_ZONES"] = ", ".join(f"EPSG:{epsg}" for epsg in sorted(lattices(output.parts)))
         if self._planned.missing:
             about["TESSERA_MISSING"] = self._planned.missing
         if skipped:
@@ -309,7 +369,7 @@ class _Run:
             )
 
     def _refuse_too_large(self, output: Output) -> None:
-        options, (height, width) = self._options, output.raster.shape
+        options, (height, width) = self._options, output.grid.shape
         need = height * width * (len(options.bands) * (4 if options.dtype == "float32" else 1) + 4)
         if options.format not in STREAMED and need > options.max_bytes:
             raise QueryError(
@@ -327,15 +387,16 @@ def _bbox(region: BaseGeometry) -> list[float]:
 def _request(options: Options) -> str:
     """Return 16 hex digits that change with the region and how it is written."""
     said = (options.format, options.dtype, options.bands, options.max_scale, options.grid_aligned)
-    digest = hashlib.sha256(repr(said).encode())
+    digest = hashlib.sha256(repr((said, options.warp, options.one_file)).encode())
     digest.update(shapely.to_wkb(shapely.normalize(options.region)))
     return digest.hexdigest()[:16]
 
 
 def _fingerprint(output: Output, options: Options) -> str:
     """Return 16 hex digits that change with anything that affects the content of an output."""
-    said = (options.format, options.dtype, options.bands, options.max_scale, output.raster)
-    digest = hashlib.sha256(repr(said).encode())
+    said = (options.format, options.dtype, options.bands, options.max_scale, output.grid)
+    resampling = (options.warp or Warp()).resampling if output.is_warped else ""
+    digest = hashlib.sha256(repr((said, resampling)).encode())
     for part in output.parts:
         s = part.source
         digest.update(f"{s.id} {s.place.kind} {s.place.stamp} {s.place.size} {part.window}".encode())

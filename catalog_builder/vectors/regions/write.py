@@ -24,7 +24,8 @@ from catalog_builder.pixels.values import NODATA_CODE, Pixels, Values
 from catalog_builder.storage.local import in_one_step
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.vectors.regions.canvas import Canvas, Grid
+from catalog_builder.vectors.regions.canvas import Canvas
+from catalog_builder.vectors.regions.grid import Grid
 
 Format = Literal["geotiff", "cog", "netcdf", "zarr", "npy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
