@@ -55,6 +55,27 @@ def _json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+def test_tessera_stac_is_imported_and_reads_without_an_extra(wheel: Installed, folder: Path) -> None:
+    code = f"""import tessera_stac as t
+catalog = t.open_catalog("cat")
+print(catalog.collections[0].id, *t.points(catalog, ([0.05], [84.95]), years=[{YEAR}])["status"].to_pylist())
+t.vectors(catalog, "x")"""
+    done = subprocess.run(
+        [wheel.python, "-c", code], cwd=folder, env=wheel.environment(), capture_output=True, text=True
+    )
+    assert done.stdout.split() == [COLLECTION, "valid"], done.stderr
+    assert "xarray is not installed" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_an_editable_installation_has_tessera_stac_too(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (editable,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["editable"])
+    with zipfile.ZipFile(editable) as archive:
+        assert {"tessera_stac/__init__.py", "tessera_stac/py.typed"} <= set(archive.namelist())
+
+
 def test_the_environment_is_empty(wheel: Installed, tmp_path: Path) -> None:
     checked = subprocess.run([wheel.python, "-m", "pip", "check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
