@@ -17,6 +17,7 @@ from api.endpoints.core import LARGE_ITEM, feature_collection, feature_parts
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import Caching
+from api.http.work import Pool
 from api.request.view import View
 from api.search.aggregation import aggregate, named
 from api.search.page import find_page, select
@@ -96,7 +97,9 @@ class IndexClient(ExtendedClient):
 
         # presigning the URLs of an item takes as long as rendering several
         items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
-        body = await self._run(request, answer, inline=query.is_light and query.limit <= items_here)
+        pool = self.work.searches if query.limit <= INLINE_ITEMS else self.work.pages
+        inline = query.is_light and query.limit <= items_here
+        body = await self._run(request, answer, pool, inline=inline)
         return caching.respond(body, GEOJSON) if isinstance(body, bytes) else body
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
@@ -115,10 +118,10 @@ class IndexClient(ExtendedClient):
             found = snapshot.remember(("aggregate", query.matching, names), make)
             return aggregation_document(found, root, within)
 
-        return caching.respond(await self._run(request, answer, inline=False), JSON)
+        return caching.respond(await self._run(request, answer, self.work.searches, inline=False), JSON)
 
-    async def _run(self, request: Request, work: Callable[[float], T], *, inline: bool) -> T:
-        """Run a search under the time limit: on the event loop if it is short, otherwise in a thread.
+    async def _run(self, request: Request, work: Callable[[float], T], pool: Pool, *, inline: bool) -> T:
+        """Run a search under the time limit: on the event loop if it is short, otherwise in a pool.
 
         Raises
         ------
@@ -131,4 +134,4 @@ class IndexClient(ExtendedClient):
             except QueryTimeoutError:
                 pass
         # A thread stops by itself at the deadline.
-        return await self.work.searches.run(lambda until: work(max(until.left, 0.01)), request.receive)
+        return await pool.run(lambda until: work(max(until.left, 0.01)), request.receive)

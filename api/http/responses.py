@@ -56,6 +56,11 @@ PART_BYTES = 256 * 1024
 """Size of the parts of a long response: what a slow client holds in memory."""
 
 
+_MAKING = anyio.CapacityLimiter(1)
+"""Parts are made one at a time, whatever the number of clients: a second thread would not make them sooner,
+since Python runs one at a time, but every search would wait for it too."""
+
+
 class PartsResponse(Response):
     """A long response that is made part by part, each when the client has read the one before.
 
@@ -92,7 +97,7 @@ class PartsResponse(Response):
         try:
             await send({**start, "tessera.held": self.held})
             while not gone.done():
-                part = await anyio.to_thread.run_sync(next, self._parts, None)
+                part = await anyio.to_thread.run_sync(next, self._parts, None, limiter=_MAKING)
                 await send({"type": "http.response.body", "body": part or b"", "more_body": part is not None})
                 if part is None:
                     return

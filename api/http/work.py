@@ -185,7 +185,9 @@ class Work:
     def __init__(self, settings: Settings) -> None:
         waiting = settings.max_waiting
         self.searches = Pool("searches", settings.threads, waiting, settings.search_seconds)
-        """Searches, pages of many items, aggregations, large geometries."""
+        """Searches, aggregations, large geometries."""
+        self.pages = Pool("pages of many items", 1, waiting, settings.search_seconds, _DRAWING_NICE)
+        """Pages of thousands of items: one at a time, since several would hold up every search."""
         self.drawings = Pool(
             "images and documents", settings.drawing_threads, waiting, settings.drawing_seconds, _DRAWING_NICE
         )

@@ -135,6 +135,8 @@ def _ask(port: int, request: Request, names: Mapping[str, str], before: bytes) -
         said = sorted((k.lower(), v) for k, v in response.getheaders() if k.lower() != "date")
     finally:
         connection.close()
+    # What a busy machine refuses is no reference.
+    assert response.status != 503, f"{target}: {found[:200]!r}: ask again when the machine is less busy"
     return _entry(request, response.status, said, found), found
 
 
