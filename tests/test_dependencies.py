@@ -28,6 +28,8 @@ EXTRAS = {
     "dask": ["catalog_builder/convert/workers/dask"],
     "pgstac": ["api/pgstac/", "catalog_builder/publish/pgstac/"],
     "formats": ["catalog_builder/vectors/"],
+    "frames": ["catalog_builder/public/frames.py"],
+    "oidc": ["api/readers/"],
     "tiles": ["api/pictures/"],
     "vectors": ["catalog_builder/vectors/tables/"],
     "zarr": ["catalog_builder/stores/", "catalog_builder/synthetic/stores/"],
@@ -36,7 +38,7 @@ EXTRAS = {
 BY_NAME = {
     "httptools": "api/server.py",  # uvicorn's protocol of this name
     "uvloop": None,  # uvicorn takes it where it is installed
-    "h5netcdf": "catalog_builder/vectors/write.py",  # xarray's engine of this name
+    "h5netcdf": "catalog_builder/vectors/regions/write.py",  # xarray's engine of this name
     "h5py": None,  # what h5netcdf writes with
     "numcodecs": None,  # PCodec, which zarr wraps
 }
