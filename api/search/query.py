@@ -168,14 +168,15 @@ def from_json(
 
 
 def validate(raw: Mapping[str, Json], settings: Settings) -> Query:
-    """Make a query from parameters in JSON form. A null is the absence of a value.
+    """Make a query from parameters in JSON form. A null is the absence of a value, but for fields.
 
     Raises
     ------
     QueryError
         Naming the parameter, what was found and what was expected.
     """
-    given = {name: value for name, value in raw.items() if value is not None}
+    # The fields extension, and stac-api-validator, say that a null of fields is a mistake.
+    given = {name: value for name, value in raw.items() if value is not None or name == "fields"}
     if "bbox" in given and "intersects" in given:
         raise QueryError("bbox and intersects: only one of them may be given")
     _check_filter_language(given)

@@ -390,8 +390,7 @@ def test_fields(api: httpx.Client) -> None:
     assert set(got) == {"id", "properties"}
     page = ok(api.get("/search?limit=1&fields=id"))
     assert "fields=id" in next(link["href"] for link in page["links"] if link["rel"] == "next")
-    assert one(fields=None) == whole, "a null is the absence of a value"
-    for wrong in (5, [], {"only": ["id"]}, {"include": "id"}):
+    for wrong in (None, 5, [], {"only": ["id"]}, {"include": "id"}):
         assert api.post("/search", json={"fields": wrong}).status_code == 400
 
 
