@@ -193,6 +193,7 @@ def test_what_needs_an_extra_says_so(wheel: Installed, folder: Path) -> None:
         "try: open.open_store('x.icechunk')\n"
         "except open.StoreError as error: print(error)"
     )
+    (folder / "x.icechunk").mkdir()
     reading = subprocess.run([wheel.python, "-c", code], capture_output=True, text=True, cwd=folder)
     assert "icechunk" in _install(wheel, reading)
     done = wheel.run(folder, "serve", "cat", TESSERA_STAC_BACKEND="pgstac")

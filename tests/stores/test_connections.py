@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
 from api.files.folder import RangedFiles
@@ -41,11 +41,15 @@ class Counted:
         self.total += 1
         self.most = max(self.most, self.now)
         self.connections.add(tuple(scope["client"]))
-        try:
-            await asyncio.sleep(0.03)
-            await self.app(scope, receive, send)
-        finally:
-            self.now -= 1
+
+        async def counted(message: Message) -> None:
+            # before the client has all of it, and may send its next request
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.now -= 1
+            await send(message)
+
+        await asyncio.sleep(0.03)
+        await self.app(scope, receive, counted)
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,7 @@ def test_local_root(local: Server, raw: RawTile, read: Read, window: Any, gets: 
     assert counts(local) == {("HEAD", 200): 5, ("GET", 206): gets}
     assert pixels(local) == sent
     assert len(views(local)) == 3
-    assert sum(views(local)) < 108_000
+    assert sum(views(local)) < 118_000  # of which 8.7 kB are what keeps mosaics right before GDAL 3.12.3
 
 
 @pytest.mark.parametrize(("window", "gets", "sent"), POLAR_READS)

@@ -115,5 +115,8 @@ def test_every_link_leads_somewhere(http: httpx.Client) -> None:
             if href.startswith(str(http.base_url)) and href not in seen:
                 seen.add(href)
                 response = http.get(href, follow_redirects=False)
+                if response.status_code == 405:  # of a link whose method is POST
+                    assert response.headers["allow"] == http.options(href).headers["allow"] == "OPTIONS, POST"
+                    continue
                 assert response.status_code in (200, 307), (href, response.text[:200])
     assert len(seen) > 8

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either, negation
+from api.filter.bounds import EVERYTHING, NOTHING, Bound, both, either
+from api.filter.bounds import complement as others
 from catalog_builder.tile.cell_sets import at_least, complement, from_mask
 from catalog_builder.tile.cover import Runs
 from catalog_builder.tile.grid import N_COLS, N_ROWS
@@ -76,11 +77,11 @@ A, B = Bound(years=frozenset([2020])), Bound(ordinals=frozenset([1]))
         (either(A, EVERYTHING), EVERYTHING),
         (either(A, B), Bound(exact=False)),
         (either(A, Bound(years=frozenset([2021]))), Bound(years=frozenset([2020, 2021]))),
-        (negation(A, frozenset([1]), frozenset([2020, 2021])), Bound(years=frozenset([2021]))),
-        (negation(both(A, B), frozenset([1]), frozenset([2020])), Bound(exact=False)),
-        (negation(A.inexact(), frozenset(), frozenset()), Bound(exact=False)),
-        (negation(NOTHING, frozenset(), frozenset()), EVERYTHING),
-        (negation(EVERYTHING, frozenset(), frozenset()), NOTHING),
+        (others(A, frozenset([1]), frozenset([2020, 2021])), Bound(years=frozenset([2021]))),
+        (others(both(A, B), frozenset([1]), frozenset([2020])), Bound(exact=False)),
+        (others(A.inexact(), frozenset(), frozenset()), Bound(exact=False)),
+        (others(NOTHING, frozenset(), frozenset()), EVERYTHING),
+        (others(EVERYTHING, frozenset(), frozenset()), NOTHING),
     ],
 )
 def test_bounds(bound: Bound, wanted: Bound) -> None:
