@@ -253,7 +253,8 @@ def _from_catalog(
     folder, runs = _Folder(catalog, name), cover(region)
     ds = folder.record.dataset
     found = _by_cell(folder.items(runs, years), ds, folder.address)
-    return Found(ds, years or tuple(folder.record.years), found, folder.listed(runs))
+    listed = frozenset(found) if years is None else folder.listed(runs)
+    return Found(ds, years or tuple(folder.record.years), found, listed)
 
 
 # ---------------------------------------------------------------------------------------------- API

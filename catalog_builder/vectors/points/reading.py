@@ -218,10 +218,14 @@ class Context:
     progress: Progress = no_progress
     tile_years: int = 0
     """Tile-years read so far."""
-    of_tile_years: int = 0
+    of_tile_years: int = field(init=False)
     """Tile-years to read, as far as that is known."""
     together: int = TILES
     """Tile-years of a part, at most."""
+
+    def __post_init__(self) -> None:
+        """Count what can be read."""
+        self.of_tile_years = sum(isinstance(t, TileYear) for t in self.listed.tile_years.values())
 
 
 def read_sites(context: Context, year: int, sites: Sites, bands: tuple[int, ...]) -> SitesRead:

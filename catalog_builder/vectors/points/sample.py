@@ -80,7 +80,6 @@ class Sampling:
             )
         listed = find_cells(catalog, cells_near(x, y, options.reach), options.years, options.dataset)
         context = Context(listed, pool, progress=progress)
-        context.of_tile_years = sum(isinstance(t, TileYear) for t in listed.tile_years.values())
         return cls(options, sites_of(x, y), context)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import QueryError
 from catalog_builder.storage import Meter
 from catalog_builder.tile.files import ALL_BANDS, N_BANDS
-from catalog_builder.vectors.find import Listed, TileYear, find_cells
+from catalog_builder.vectors.find import Listed, find_cells
 from catalog_builder.vectors.points.options import MAX_SCALE
 from catalog_builder.vectors.points.reading import Context, Pool, SitesRead, read_sites
 from catalog_builder.vectors.points.vectors import Floats, Indices, Outcome
@@ -169,7 +169,6 @@ class Zonal:
                 )
         listed = find_cells(catalog, np.unique(np.concatenate(cells)), options.years, options.dataset)
         context = Context(listed, pool, progress=progress)
-        context.of_tile_years = sum(isinstance(t, TileYear) for t in listed.tile_years.values())
         return cls(options, geometry, context, pieces)
 
     def __len__(self) -> int:
