@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, parse_years
+from catalog_builder.cli.vectors.table_options import (
+    CorruptFrom,
+    Force,
+    Layer,
+    Readers,
+    TableBands,
+    TableDataset,
+    TableOut,
+    TableYears,
+)
 
 LABELS = "CSV, GeoJSON, GeoPackage, FlatGeobuf, shapefile, KML or GeoParquet"
 
@@ -15,15 +24,10 @@ LABELS = "CSV, GeoJSON, GeoPackage, FlatGeobuf, shapefile, KML or GeoParquet"
 def points(
     labels: Annotated[str, typer.Argument(help=f"Points: {LABELS}, in any CRS.", metavar="LABELS")],
     catalog: Catalog,
-    out: Annotated[
-        Path,
-        typer.Option(help="File to write: .parquet (GeoParquet), .arrow, .csv or .npy.", metavar="FILE"),
-    ],
-    years: Annotated[
-        str | None, typer.Option(help="Years: '2024', '2017-2020' or '2017,2024'. Default: all.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset. Default: the first real one.")] = None,
-    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0, such as '0,1,5-7'.")] = "0-127",
+    out: TableOut,
+    years: TableYears = None,
+    dataset: TableDataset = None,
+    bands: TableBands = "0-127",
     dtype: Annotated[
         str, typer.Option(help="float32, float16, or int8 codes with a column of scales.")
     ] = "float32",
@@ -40,9 +44,7 @@ def points(
     window: Annotated[
         int, typer.Option(help="The mean of K x K pixels around the point; K is odd.", metavar="K")
     ] = 1,
-    max_scale: Annotated[
-        float, typer.Option(help="Pixels with this scale or a greater one are corrupt and have no data.")
-    ] = 1.0,
+    max_scale: CorruptFrom = 1.0,
     lon: Annotated[
         str | None, typer.Option(help="Column of longitudes, or x. Default: found by its name.")
     ] = None,
@@ -52,10 +54,10 @@ def points(
     crs: Annotated[
         str | None, typer.Option(help="CRS of the points, such as EPSG:27700. Default: as the file says.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
-    workers: Annotated[int, typer.Option(help="Number of threads that read tiles.", min=1)] = 4,
+    layer: Layer = None,
+    workers: Readers = 4,
     dask: Dask = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:

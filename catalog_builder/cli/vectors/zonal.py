@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, parse_years
+from catalog_builder.cli.vectors.table_options import (
+    CorruptFrom,
+    Force,
+    Layer,
+    Readers,
+    TableBands,
+    TableDataset,
+    TableOut,
+    TableYears,
+)
 from catalog_builder.errors import QueryError
 
 
@@ -20,18 +29,13 @@ def zonal(
         ),
     ],
     catalog: Catalog,
-    out: Annotated[
-        Path,
-        typer.Option(help="File to write: .parquet (GeoParquet), .arrow, .csv or .npy.", metavar="FILE"),
-    ],
+    out: TableOut,
     stat: Annotated[
         str, typer.Option(help="Some of mean, std, count, median, min, max and sum.", metavar="NAMES")
     ] = "mean",
-    years: Annotated[
-        str | None, typer.Option(help="Years: '2024', '2017-2020' or '2017,2024'. Default: all.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset. Default: the first real one.")] = None,
-    bands: Annotated[str, typer.Option(help="Dimensions, counted from 0, such as '0,1,5-7'.")] = "0-127",
+    years: TableYears = None,
+    dataset: TableDataset = None,
+    bands: TableBands = "0-127",
     all_touched: Annotated[
         bool, typer.Option("--all-touched", help="Count each pixel that is touched in full.")
     ] = False,
@@ -43,16 +47,14 @@ def zonal(
         bool,
         typer.Option("--columns", help="A column for each dimension, mean_b000 and so on, instead of lists."),
     ] = False,
-    max_scale: Annotated[
-        float, typer.Option(help="Pixels with this scale or a greater one are corrupt and have no data.")
-    ] = 1.0,
+    max_scale: CorruptFrom = 1.0,
     crs: Annotated[
         str | None, typer.Option(help="CRS of the polygons, such as EPSG:27700. Default: as the file says.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
-    workers: Annotated[int, typer.Option(help="Number of threads that read tiles.", min=1)] = 4,
+    layer: Layer = None,
+    workers: Readers = 4,
     dask: Dask = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
