@@ -97,7 +97,8 @@ def _run(*command: object) -> tuple[str, str]:
     environment = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     arguments = [str(c) for c in command]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
-    return done.stdout, "" if done.returncode == 0 else f"{done.stdout}{done.stderr}"
+    ended = f"{done.stdout}{done.stderr}(exit code {done.returncode})"
+    return done.stdout, "" if done.returncode == 0 else ended
 
 
 def _by_gdal(python: Path, url: str, out: Path) -> Outcome:
@@ -239,6 +240,8 @@ def _cell(outcomes: dict[Key, Outcome], wanted: Mapping[str, Any], key: Key) -> 
         return REFUSALS[key][1]
     if key in WRONG:
         return WRONG[key]
+    if outcomes[key].error:
+        return "**failed**"
     return "exact" if _is_right(outcomes[key].found, wanted[key[1]]) else "**wrong**"
 
 
