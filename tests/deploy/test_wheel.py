@@ -17,6 +17,7 @@ import rasterio
 
 from catalog_builder.cli.main import app
 from tests.deploy.processes import serving
+from tests.support.environments import uv
 from tests.support.ports import free_port
 from tests.support.wheel import ROOT, Installed, installed_wheel
 
@@ -77,8 +78,7 @@ def test_an_editable_installation_has_tessera_stac_too(tmp_path: Path) -> None:
 
 
 def test_the_environment_is_empty(wheel: Installed, tmp_path: Path) -> None:
-    checked = subprocess.run([wheel.python, "-m", "pip", "check"], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout
+    uv("pip", "check", "--python", wheel.python)
     code = (
         "import importlib.util as u, catalog_builder, api; print(catalog_builder.__file__, api.__file__);"
         f"print([m for m in {list(EXTRAS.values())} if u.find_spec(m)])"

@@ -35,12 +35,17 @@ def environment(lock: Path, *sources: str) -> Path:
         fcntl.flock(handle, fcntl.LOCK_EX)  # several test processes may want it at once
         if not (home / "ready").exists():
             shutil.rmtree(home, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", home], check=True)
-            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             binary = ["--only-binary", ":all:", *(["--no-binary", ",".join(sources)] if sources else [])]
-            subprocess.run([*pip, "--require-hashes", *binary, "--requirement", lock], check=True)
+            uv("venv", "--python", sys.executable, home)
+            uv("pip", "install", "--python", python, "--require-hashes", *binary, "--requirement", lock)
             (home / "ready").touch()
     return python
+
+
+def uv(*arguments: object) -> None:
+    """Run uv, in a fifth of pip's time: most of that compiles modules that nobody imports."""
+    command = [sys.executable, "-m", "uv", "--quiet", "--no-config", *arguments]
+    subprocess.run(command, check=True)
 
 
 def node_environment(folder: Path) -> Path:

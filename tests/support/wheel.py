@@ -13,7 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.environments import CACHE
+from tests.support.environments import CACHE, uv
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,14 +71,14 @@ def installed_wheel(folder: Path) -> Installed:
     home = CACHE / f"wheel-{key}"
     with (CACHE / "wheel.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)  # several test processes may want it at once
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = ("pip", "install", "--python", home / "bin" / "python")
         if not (home / "ready").exists():
             shutil.rmtree(home, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", home], check=True)
+            uv("venv", "--python", sys.executable, home)
             (home / "constraints.txt").write_text(pins)
-            subprocess.run([*pip, "--constraint", home / "constraints.txt", *core], check=True)
+            uv(*install, "--constraint", home / "constraints.txt", *core)
             (home / "ready").touch()
-        subprocess.run([*pip, "--no-deps", "--force-reinstall", wheel], check=True)
+        uv(*install, "--no-deps", "--reinstall", wheel)
     return Installed(wheel, home)
 
 
