@@ -258,8 +258,8 @@ class Settings(BaseSettings):
     vector_threads: int = Field(
         default=2,
         ge=1,
-        description="Requests for vectors (`/points`, `/zonal`) that may be read at the same time; they yield"
-        " the processor to searches.",
+        description="Requests for vectors (`/points`, `/zonal`, `/position`, `/area`) that may be read at the"
+        " same time; they yield the processor to searches.",
     )
     vector_seconds: float = Field(
         default=30.0,
@@ -270,7 +270,8 @@ class Settings(BaseSettings):
     vector_rows: int = Field(
         default=50_000,
         ge=1,
-        description="Maximum number of points or polygons in a request, times years; more are 413.",
+        description="Maximum number of points, polygons, or pixels of an area in a request, times years;"
+        " more are 413.",
     )
     vector_pixels: int = Field(
         default=4_000_000,

@@ -56,5 +56,6 @@ CONFORMANCE: list[str] = sorted(
         f"{_STAC}/v1.1.0/collection-search#sort",
         "http://www.opengis.net/spec/ogcapi-common-2/1.0/conf/simple-query",
         f"{_STAC}/v0.3.0/aggregation",
+        "http://www.opengis.net/spec/ogcapi-edr-1/1.1/conf/covjson",
     ]
 )

@@ -18,6 +18,7 @@ from api.catalogue.store import Store
 from api.endpoints.browse import tree_link
 from api.endpoints.conformance import CONFORMANCE
 from api.http.links import (
+    COVERAGE_JSON,
     GEOJSON,
     HTML,
     JSON,
@@ -291,10 +292,12 @@ def feature_parts(
 
 
 def _vector_links(of: str) -> list[Link]:
-    """Return where a collection's pixels are asked for by points and polygons that are sent."""
+    """Return where a collection's pixels are asked for, by points and polygons in a body or in the URL."""
     return [
         {**link("points", f"{of}/points", GEOJSON, "Vectors at points"), "method": "POST"},
         {**link("zonal", f"{of}/zonal", GEOJSON, "Statistics of the vectors in polygons"), "method": "POST"},
+        link("data", f"{of}/position", COVERAGE_JSON, "Vectors at a position (OGC API - EDR)"),
+        link("data", f"{of}/area", COVERAGE_JSON, "Vectors in an area (OGC API - EDR)"),
     ]
 
 

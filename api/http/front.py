@@ -231,7 +231,7 @@ class Front:
         if len(scope["query_string"]) > self._settings.max_url_bytes:
             most = self._settings.max_url_bytes
             self._metrics.error("too_large")
-            response = error(414, f"the query string is longer than {most} bytes; use POST /search")
+            response = error(414, f"the query string is longer than {most} bytes; use {_post(scope)}")
             await response(scope, receive, exchange.send)
             return
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -299,6 +299,12 @@ def _instead(scope: Scope) -> str:
     """Return what does without a server's limits what a request asked for."""
     verb = scope["path"].rpartition("/")[2]
     return f": 'tessera-stac {verb}' takes files of any size" if verb in ("points", "zonal") else ""
+
+
+def _post(scope: Scope) -> str:
+    """Return what takes in a body what a request has in its URL."""
+    instead = {"position": "/points", "area": "/zonal"}.get(scope["path"].rpartition("/")[2], "/search")
+    return f"POST {instead}" if instead == "/search" else f"POST {instead} of the collection"
 
 
 def _raw_operation(path: str) -> str:

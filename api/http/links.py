@@ -13,6 +13,8 @@ from catalog_builder.storage.headers import MEDIA_GEOJSON, MEDIA_HTML, MEDIA_JSO
 
 JSON = MEDIA_JSON
 GEOJSON = MEDIA_GEOJSON
+COVERAGE_JSON = "application/prs.coverage+json"
+"""CoverageJSON, as OGC API - Environmental Data Retrieval 1.1 calls it."""
 SCHEMA = "application/schema+json"
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 HTML = MEDIA_HTML

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 
 _EXPENSIVE = re.compile(
-    r"(?:/.*)?/(?:search|aggregate|items|points|zonal|login|[^/]+\.png)|/source/.+\.(?:vrt|tif)"
+    r"(?:/.*)?/(?:search|aggregate|items|points|zonal|position|area|login|[^/]+\.png)|/source/.+\.(?:vrt|tif)"
 )
 _CLIENTS = 20_000
 

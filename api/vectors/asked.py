@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from api.request.times import parse_datetime, year_span
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import parse_bands
+from catalog_builder.tile.files import ALL_BANDS, N_BANDS
 from catalog_builder.vectors.points.options import PointOptions
 from catalog_builder.vectors.points.rows import VECTOR_TYPES, RowOptions
 from catalog_builder.vectors.tables.body import crs_code
@@ -25,6 +27,7 @@ class Parameter:
 
     description: str
     schema: Mapping[str, Any]
+    required: bool = False
 
 
 _TEXT = {"type": "string"}
@@ -74,6 +77,37 @@ ZONAL = {
     "dtype": Parameter(
         "Type of the statistics.", {"type": "string", "enum": list(ZONAL_TYPES), "default": "float32"}
     ),
+}
+
+_PARAMETER = re.compile(r"b(\d{3})", re.ASCII)
+STATUS = "status"
+"""The parameter that says why there is no vector."""
+_EDR = {
+    "datetime": _COMMON["datetime"],
+    "parameter-name": Parameter(
+        f"Dimensions, b000 to b127, and {STATUS}, separated by commas. Default: all.", _TEXT
+    ),
+    "crs": Parameter(
+        "CRS of coords, such as EPSG:27700, and of points in CoverageJSON: grids are in their own UTM zone."
+        " x comes first. Default: CRS84.",
+        _TEXT,
+    ),
+    "f": Parameter(
+        "Format of the response, before Accept.",
+        {"type": "string", "enum": ["CoverageJSON", "GeoJSON"], "default": "CoverageJSON"},
+    ),
+}
+POSITION = {
+    "coords": Parameter("WKT: a POINT or a MULTIPOINT.", {**_TEXT, "example": "POINT(15.63 78.22)"}, True),
+    **_EDR,
+}
+AREA = {
+    "coords": Parameter(
+        "WKT: a POLYGON or a MULTIPOLYGON.",
+        {**_TEXT, "example": "POLYGON((15.63 78.22,15.64 78.22,15.64 78.222,15.63 78.22))"},
+        True,
+    ),
+    **_EDR,
 }
 
 
@@ -132,6 +166,33 @@ def zonal_options(texts: Mapping[str, str], years: tuple[int, ...]) -> tuple[Zon
 def crs_of(texts: Mapping[str, str]) -> str | None:
     """Return the CRS that is given; None if none is."""
     return crs_code(texts["crs"]) if "crs" in texts else None
+
+
+def parameters_of(texts: Mapping[str, str]) -> tuple[tuple[int, ...], bool]:
+    """Return the dimensions of ``parameter-name``, ascending, and whether the status is one of them.
+
+    >>> parameters_of({"parameter-name": "b002,status,b000"})
+    ((0, 2), True)
+
+    Raises
+    ------
+    QueryError
+        If it names something else.
+    """
+    if "parameter-name" not in texts:
+        return ALL_BANDS, True
+    bands, has_status = set[int](), False
+    for name in texts["parameter-name"].split(","):
+        match = _PARAMETER.fullmatch(name.strip())
+        if match is not None and int(match[1]) < N_BANDS:
+            bands.add(int(match[1]))
+        elif name.strip() == STATUS:
+            has_status = True
+        else:
+            raise QueryError(
+                f"parameter-name: expected some of b000 to b{N_BANDS - 1} and {STATUS}, found '{name[:40]}'"
+            )
+    return tuple(sorted(bands)), has_status
 
 
 def _number(texts: Mapping[str, str], name: str, default: float, *, whole: bool = False) -> float:

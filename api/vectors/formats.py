@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+from api.http.links import COVERAGE_JSON
 from catalog_builder.errors import QueryError
 from catalog_builder.storage.headers import MEDIA_GEOJSON
 from catalog_builder.vectors.tables.body import BodyFormat
@@ -19,6 +21,14 @@ RESPONSES: Mapping[StreamFormat, str] = {
     "csv": CSV,
 }
 """Media types of responses; the first is for clients that take anything."""
+EdrFormat = Literal["CoverageJSON", "GeoJSON"]
+EDR_RESPONSES: Mapping[EdrFormat, str] = {"CoverageJSON": COVERAGE_JSON, "GeoJSON": MEDIA_GEOJSON}
+"""Media types of responses to EDR queries."""
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    MEDIA_GEOJSON: ("application/json",),
+    COVERAGE_JSON: ("application/vnd.cov+json", "application/json"),
+}
+"""What clients also call them."""
 BODIES: Mapping[str, BodyFormat] = {
     MEDIA_GEOJSON: "geojson",
     "application/json": "geojson",
@@ -46,10 +56,19 @@ def body_format(content_type: str | None) -> BodyFormat:
     return found
 
 
-def response_format(asked: str | None, accept: str | None) -> StreamFormat:
+def response_format[F: str](asked: str | None, accept: str | None, of: Mapping[F, str]) -> F:
     """Return the format of a response: ``f``, else the first of ``Accept`` by its weights.
 
-    >>> response_format(None, "text/csv;q=0.5, application/vnd.apache.parquet")
+    Parameters
+    ----------
+    asked, accept
+        Parameter and header.
+    of
+        Media types by format.
+
+    Examples
+    --------
+    >>> response_format(None, "text/csv;q=0.5, application/vnd.apache.parquet", RESPONSES)
     'parquet'
 
     Raises
@@ -58,19 +77,15 @@ def response_format(asked: str | None, accept: str | None) -> StreamFormat:
         If ``f`` is unknown, or nothing else is accepted.
     """
     if asked is not None:
-        found = next((kind for kind in RESPONSES if asked == kind or asked == RESPONSES[kind]), None)
-        if found is None:
-            raise QueryError(f"f: expected one of {', '.join(RESPONSES)}, found '{asked[:40]}'")
-        return found
-    for kind in _by_weight(accept or "*/*"):
-        for name, media in RESPONSES.items():
-            if kind in (media, "*/*") or kind == f"{media.partition('/')[0]}/*":
+        for name, media in of.items():
+            if asked.lower() in (name.lower(), media):
                 return name
-        if kind == "application/json":
-            return "geojson"
-    raise QueryError(
-        f"Accept: expected one of {', '.join(RESPONSES.values())}, found '{(accept or '')[:60]}'"
-    )
+        raise QueryError(f"f: expected one of {', '.join(of)}, found '{asked[:40]}'")
+    for kind in _by_weight(accept or "*/*"):
+        for name, media in of.items():
+            if kind in (media, *ALIASES.get(media, ()), "*/*", f"{media.partition('/')[0]}/*"):
+                return name
+    raise QueryError(f"Accept: expected one of {', '.join(of.values())}, found '{(accept or '')[:60]}'")
 
 
 def _by_weight(accept: str) -> list[str]:

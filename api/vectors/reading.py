@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from catalog_builder.vectors.points.table import OfYear, RowMaker, Source
 from catalog_builder.vectors.points.vectors import Indices
 from catalog_builder.vectors.tables.body import BodyFormat, layer_of
 from catalog_builder.vectors.tables.read import points_of, polygons_of
-from catalog_builder.vectors.tables.write import StreamFormat, TableFormat
+from catalog_builder.vectors.tables.write import StreamFormat, TableFormat, streamed
 from catalog_builder.vectors.zonal.pieces import SQUARE_METRES, cells_of, pieces_of
 from catalog_builder.vectors.zonal.rows import ZonalRows
 from catalog_builder.vectors.zonal.zonal import Zonal
@@ -41,7 +41,7 @@ _BATCH = 2_048
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for vectors."""
+    """A request for vectors of a collection."""
 
     snapshot: AnySnapshot
     """As its reader may see it."""
@@ -49,17 +49,15 @@ class Asked:
     record: CollectionRecord
     texts: Mapping[str, str]
     """Its parameters."""
-    body: bytes
-    kind: BodyFormat
-    wanted: StreamFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows in memory, as vectors, to be encoded as they are sent."""
+class Posted(Asked):
+    """Points or polygons that are sent."""
 
-    schema: pa.Schema
-    make: Callable[[], Iterator[pa.RecordBatch]]
+    body: bytes
+    kind: BodyFormat
+    wanted: StreamFormat
 
 
 class _Here:
@@ -82,8 +80,8 @@ class _Here:
         return []
 
 
-def read_points(asked: Asked, settings: Settings, deadline: Deadline) -> Table:
-    """Read the vectors at points.
+def read_points(asked: Posted, settings: Settings, deadline: Deadline) -> Iterator[bytes]:
+    """Read the vectors at points, and return the parts of the response: rows are encoded as they are sent.
 
     Raises
     ------
@@ -97,37 +95,37 @@ def read_points(asked: Asked, settings: Settings, deadline: Deadline) -> Table:
     names = texts.get("lon"), texts.get("lat")
     layer = layer_of(asked.body, asked.kind, settings.vector_rows, wants_columns=any(names))
     labels = points_of(layer, *names, crs_of(texts))
-    _check("rows (points times years)", len(labels.lon) * len(years), settings.vector_rows)
+    check("rows (points times years)", len(labels.lon) * len(years), settings.vector_rows)
     around = max(options.window, 2 * options.nearest / PIXEL + 1) ** 2
-    _check(
+    check(
         "pixels (around points, times years)", len(labels.lon) * len(years) * around, settings.vector_pixels
     )
     rows = Rows(labels, options, row_options, _table_format(asked.wanted))
     sampling = sampled(asked, labels.lon, labels.lat, options, settings, deadline)
-    return _table(sampling, rows, deadline)
+    return _table(read_all(sampling, deadline), rows, asked.wanted)
 
 
 def sampled(
     asked: Asked, lon: Any, lat: Any, options: PointOptions, settings: Settings, deadline: Deadline
 ) -> Sampling:
     """Return points of the catalogue, still to be read."""
-    context = _context(asked, cells_near(lon, lat, options.reach), options.years or (), settings, deadline)
+    context = context_of(asked, cells_near(lon, lat, options.reach), options.years or (), settings, deadline)
     return Sampling(options, sites_of(lon, lat), context)
 
 
-def read_zonal(asked: Asked, settings: Settings, deadline: Deadline) -> Table:
+def read_zonal(asked: Posted, settings: Settings, deadline: Deadline) -> Iterator[bytes]:
     """Read the statistics of polygons. Raises as :func:`read_points`."""
     texts, years = asked.texts, years_of(asked.texts, asked.record)
     options, row_options = zonal_options(texts, years)
     layer = layer_of(asked.body, asked.kind, settings.vector_rows)
     polygons = polygons_of(layer, crs_of(texts), settings.max_vertices)
-    _check("rows (polygons times years)", len(polygons.geometry) * len(years), settings.vector_rows)
+    check("rows (polygons times years)", len(polygons.geometry) * len(years), settings.vector_rows)
     check_boxes(polygons.geometry, len(years), settings)
     rows = ZonalRows(polygons, options, row_options, _table_format(asked.wanted))
     cells = cells_of(polygons.geometry)
-    context = _context(asked, np.unique(np.concatenate(cells)), years, settings, deadline)
+    context = context_of(asked, np.unique(np.concatenate(cells)), years, settings, deadline)
     zonal = Zonal(options, polygons.geometry, context, pieces_of(polygons.geometry, cells))
-    return _table(zonal, rows, deadline)
+    return _table(read_all(zonal, deadline), rows, asked.wanted)
 
 
 def check_boxes(geometry: Any, years: int, settings: Settings) -> None:
@@ -142,10 +140,17 @@ def check_boxes(geometry: Any, years: int, settings: Settings) -> None:
     nearest = np.where(south * north <= 0, 0.0, np.minimum(np.abs(south), np.abs(north)))
     area = (east - west) * np.cos(np.radians(nearest)) * (north - south) * SQUARE_METRES
     pixels = float((area / PIXEL**2 + 1).sum()) * years
-    _check("pixels (in the boxes of polygons, times years)", pixels, settings.vector_pixels)
+    check("pixels (in the boxes of polygons, times years)", pixels, settings.vector_pixels)
 
 
-def _check(of: str, found: float, most: int) -> None:
+def check(of: str, found: float, most: int) -> None:
+    """Reject a request beyond a limit.
+
+    Raises
+    ------
+    TooLargeError
+        If ``found`` is more than ``most``.
+    """
     if found > most:
         raise TooLargeError(f"the request asks for {found:,.0f} {of}, expected at most {most:,}")
 
@@ -155,27 +160,33 @@ def _table_format(wanted: StreamFormat) -> TableFormat:
     return "parquet" if wanted == "geojson" else wanted
 
 
-def _context(
+def context_of(
     asked: Asked, cells: Cells, years: tuple[int, ...], settings: Settings, deadline: Deadline
 ) -> Context:
+    """Return what a collection has of some cells, and who reads it: the thread that calls."""
     listed = list_cells(
         asked.snapshot, asked.home, asked.record, cells, years, settings.vector_tiles, deadline
     )
     return Context(listed, _Here(deadline), together=_TILES)
 
 
-def _table[Y: OfYear](source: Source[Y], rows: RowMaker[Y], deadline: Deadline) -> Table:
+def read_all[Y: OfYear](source: Source[Y], deadline: Deadline) -> list[Y]:
     """Read everything: what fails or takes too long fails before the first byte is sent."""
     found = []
     for year in source.read():
         deadline.check()
         year.reasons = {i: reason_for_clients(reason) for i, reason in year.reasons.items()}
         found.append(year)
+    return found
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        for year in found:
-            for start in range(0, len(year.at), _BATCH):
-                part: Indices = np.arange(start, min(start + _BATCH, len(year.at)))
-                yield rows.batch(year, part)
 
-    return Table(rows.schema, batches)
+def batches[Y: OfYear](found: Iterable[Y], rows: RowMaker[Y]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of years, some at a time."""
+    for year in found:
+        for start in range(0, len(year.at), _BATCH):
+            part: Indices = np.arange(start, min(start + _BATCH, len(year.at)))
+            yield rows.batch(year, part)
+
+
+def _table[Y: OfYear](found: Iterable[Y], rows: RowMaker[Y], wanted: StreamFormat) -> Iterator[bytes]:
+    return streamed(batches(found, rows), rows.schema, wanted)

@@ -4,6 +4,8 @@
 
     POST /collections/{c}/points    GeoJSON, CSV, Arrow or Parquet; the same in return
     POST /collections/{c}/zonal     polygons
+    GET  /collections/{c}/position  OGC API - Environmental Data Retrieval: a point, or several, as WKT
+    GET  /collections/{c}/area      a polygon
 
 Everything is read by a thread of a pool of its own, within limits and a deadline, and only then is the first
 byte sent: a response that begins is complete. Beyond a limit the response is 413 and names the verb that has
@@ -13,7 +15,8 @@ none.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -23,17 +26,19 @@ from stac_fastapi.types.errors import NotFoundError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from api.catalogue.snapshot import AnySnapshot
 from api.catalogue.store import Store
 from api.http.links import JSON
 from api.http.responses import ERRORS
 from api.http.work import Deadline, Pool
 from api.search.query import text_parameters
 from api.settings import Settings
-from api.vectors.asked import POINTS, ZONAL, Parameter
-from api.vectors.formats import BODIES, RESPONSES, body_format, response_format
-from api.vectors.reading import Asked, Table, read_points, read_zonal
+from api.vectors.asked import AREA, POINTS, POSITION, ZONAL, Parameter
+from api.vectors.edr import Queried, read_area, read_position
+from api.vectors.formats import BODIES, EDR_RESPONSES, RESPONSES, body_format, response_format
+from api.vectors.reading import Posted, read_points, read_zonal
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import QueryError, QueryTimeoutError, TooLargeError
-from catalog_builder.vectors.tables.write import streamed
 
 _FLAG = re.compile(r"--(crs|layer|lon|lat)\b ?")
 """Options of the command line in messages, which are parameters here."""
@@ -42,46 +47,81 @@ _FLAG = re.compile(r"--(crs|layer|lon|lat)\b ?")
 def add_vectors(app: FastAPI, store: Store, settings: Settings, pool: Pool) -> None:
     """Add the routes."""
     pages = _Pages(store, settings, pool)
-    for name, endpoint, known, summary in (
-        ("points", pages.points, POINTS, "Vectors at points"),
-        ("zonal", pages.zonal, ZONAL, "Statistics of the vectors in polygons"),
+    for route in (
+        _Route("points", "POST", pages.points, POINTS, "Vectors at points", "", RESPONSES),
+        _Route("zonal", "POST", pages.zonal, ZONAL, "Statistics of the vectors in polygons", "", RESPONSES),
+        _Route(
+            "position", "GET", pages.position, POSITION, "EDR: vectors at a position", _SERIES, EDR_RESPONSES
+        ),
+        _Route("area", "GET", pages.area, AREA, "EDR: vectors in an area", _GRIDS, EDR_RESPONSES),
     ):
         app.add_api_route(
-            f"/collections/{{collection_id}}/{name}",
-            endpoint,
-            methods=["POST"],
-            name=summary,
-            summary=summary,
-            description=f"{summary} that are sent, year by year: a row for each, with its status.",
-            operation_id=f"post_{name}",
+            f"/collections/{{collection_id}}/{route.name}",
+            route.endpoint,
+            methods=[route.method],
+            name=route.summary,
+            summary=route.summary,
+            description=route.description
+            or f"{route.summary} that are sent, year by year: a row for each, with its status.",
+            operation_id=f"{route.method.lower()}_{route.name}",
             tags=["Vectors"],
-            responses=_responses(),
-            openapi_extra=_extra(known),
+            responses=_responses(route.formats.values()),
+            openapi_extra=_extra(route),
             response_class=Response,
         )
 
 
-def _extra(known: Mapping[str, Parameter]) -> dict[str, Any]:
+_SERIES = (
+    "Vectors at a point or several, over years: a CoverageJSON PointSeries or MultiPointSeries, or GeoJSON."
+)
+_GRIDS = (
+    "Vectors of the pixels whose centre is in an area: a CoverageJSON Grid over years, as stored in its UTM"
+    " zone, or a collection of one for each zone; or GeoJSON."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A route of a collection."""
+
+    name: str
+    method: str
+    endpoint: Callable[[Request], Awaitable[Response]]
+    parameters: Mapping[str, Parameter]
+    summary: str
+    description: str
+    formats: Mapping[Any, str]
+    """Media types of responses."""
+
+
+def _extra(route: _Route) -> dict[str, Any]:
     path = {"name": "collection_id", "in": "path", "required": True, "schema": {"type": "string"}}
     parameters = [
-        {"name": name, "in": "query", "required": False, "description": p.description, "schema": p.schema}
-        for name, p in known.items()
+        {
+            "name": name,
+            "in": "query",
+            "required": p.required,
+            "description": p.description,
+            "schema": p.schema,
+        }
+        for name, p in route.parameters.items()
     ]
-    content = {media: {"schema": {"type": "object"} if "json" in media else _BINARY} for media in BODIES}
-    return {"parameters": [path, *parameters], "requestBody": {"required": True, "content": content}}
+    found: dict[str, Any] = {"parameters": [path, *parameters]}
+    if route.method == "POST":
+        found["requestBody"] = {"required": True, "content": _content(BODIES)}
+    return found
 
 
-_BINARY = {"type": "string", "format": "binary"}
+def _content(kinds: Iterable[str]) -> dict[str, Any]:
+    binary = {"type": "string", "format": "binary"}
+    return {media: {"schema": {"type": "object"} if "json" in media else binary} for media in kinds}
 
 
-def _responses() -> dict[int | str, dict[str, Any]]:
+def _responses(kinds: Iterable[str]) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {
         200: {
-            "description": "A row for each point or polygon and year.",
-            "content": {
-                media: {"schema": {"type": "object"} if "json" in media else _BINARY}
-                for media in RESPONSES.values()
-            },
+            "description": "The vectors, and for each place and year a status that says why there is none.",
+            "content": _content(kinds),
         }
     }
     schema = {"type": "object", "required": ["code", "description"]}
@@ -101,37 +141,67 @@ class _Pages:
 
     async def points(self, request: Request) -> Response:
         """Return vectors at points."""
-        return await self._read(request, POINTS, read_points, "points")
+        return await self._posted(request, POINTS, read_points, "points")
 
     async def zonal(self, request: Request) -> Response:
         """Return statistics in polygons."""
-        return await self._read(request, ZONAL, read_zonal, "zonal")
+        return await self._posted(request, ZONAL, read_zonal, "zonal")
 
-    async def _read(
+    async def position(self, request: Request) -> Response:
+        """Return vectors at a position."""
+        return await self._queried(request, POSITION, read_position, "points")
+
+    async def area(self, request: Request) -> Response:
+        """Return vectors in an area."""
+        return await self._queried(request, AREA, read_area, "get")
+
+    async def _posted(
         self,
         request: Request,
         known: Mapping[str, Parameter],
-        read: Callable[[Asked, Settings, Deadline], Table],
+        read: Callable[[Posted, Settings, Deadline], Iterator[bytes]],
         verb: str,
     ) -> Response:
+        asked = self._asked(request, known)
+        wanted = response_format(asked[3].get("f"), request.headers.get("accept"), RESPONSES)
+        kind = body_format(request.headers.get("content-type"))
+        posted = Posted(*asked, await request.body(), kind, wanted)
+        return await self._read(
+            request, lambda until: read(posted, self._settings, until), verb, RESPONSES[wanted]
+        )
+
+    async def _queried(
+        self,
+        request: Request,
+        known: Mapping[str, Parameter],
+        read: Callable[[Queried, Settings, Deadline], Iterator[bytes]],
+        verb: str,
+    ) -> Response:
+        asked = self._asked(request, known)
+        wanted = response_format(asked[3].get("f"), request.headers.get("accept"), EDR_RESPONSES)
+        queried = Queried(*asked, wanted)
+        return await self._read(
+            request, lambda until: read(queried, self._settings, until), verb, EDR_RESPONSES[wanted]
+        )
+
+    def _asked(
+        self, request: Request, known: Mapping[str, Parameter]
+    ) -> tuple[AnySnapshot, str, CollectionRecord, dict[str, str]]:
+        """Return the catalogue, where it is, the collection, and the parameters."""
         snapshot, cid = self._store.current(), request.path_params["collection_id"]
         record = snapshot.collections.get(cid)
         if record is None:
             raise NotFoundError(f"no collection '{cid[:80]}'")
         texts = text_parameters(request.scope["query_string"], tuple(known), self._settings)
-        wanted = response_format(texts.get("f"), request.headers.get("accept"))
-        kind = body_format(request.headers.get("content-type"))
-        asked = Asked(snapshot, self._store.home, record, texts, await request.body(), kind, wanted)
-        table = await run_within(
-            self._pool, request, lambda until: read(asked, self._settings, until), self._settings, verb
-        )
-        return StreamingResponse(
-            self._sent(streamed(table.make(), table.schema, wanted)),
-            media_type=RESPONSES[wanted],
-            headers={"cache-control": "no-store"},
-        )
+        return snapshot, self._store.home, record, texts
 
-    async def _sent(self, parts: Any) -> AsyncIterator[bytes]:
+    async def _read(
+        self, request: Request, read: Callable[[Deadline], Iterator[bytes]], verb: str, media: str
+    ) -> Response:
+        parts = await run_within(self._pool, request, read, self._settings, verb)
+        return StreamingResponse(self._sent(parts), media_type=media, headers={"cache-control": "no-store"})
+
+    async def _sent(self, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
         """Yield the parts of a response, each encoded when the client has taken the one before."""
         if self._encoding is None:
             self._encoding = anyio.CapacityLimiter(self._settings.vector_threads)

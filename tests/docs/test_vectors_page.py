@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pyogrio
 import pytest
 import shapely
+from covjson_pydantic.coverage import Coverage
 from pyproj import Transformer
 
 from tests.conftest import plain_environment
@@ -54,7 +55,7 @@ def write_files(folder: Path) -> None:
 
 
 def test_its_commands_run(server: Server, tmp_path: Path) -> None:
-    assert set(BLOCKS) == {"catalog", "csv", "train", "shapefile", "geopackage", "kml"}
+    assert set(BLOCKS) == {"catalog", "csv", "train", "shapefile", "geopackage", "kml", "position"}
     write_files(tmp_path)
     for name in ("csv", "shapefile", "geopackage", "kml"):
         text = (BLOCKS["catalog"][1] + BLOCKS[name][1]).replace("http://localhost:8000/", server.url)
@@ -79,6 +80,11 @@ def test_its_commands_run(server: Server, tmp_path: Path) -> None:
     fields = pyarrow.parquet.read_table(tmp_path / "fields.parquet")
     assert len(fields) == 100
     assert {"pixels", "count", "valid_fraction", "mean", "std", "median"} <= set(fields.column_names)
+    asked = BLOCKS["position"][1].replace("http://localhost:8000", server.url)
+    done = subprocess.run(
+        ["sh", "-c", asked.replace("tessera-v1", "tessera-synthetic")], capture_output=True, check=True
+    )
+    assert Coverage.model_validate_json(done.stdout).ranges["b001"].values != [None] * 3
     places = pyarrow.csv.read_csv(tmp_path / "places.csv")
     assert len(places) == 3
     assert places.column_names[-4:] == ["b000", "b001", "b002", "b003"]

@@ -37,6 +37,14 @@ def _projected(cell: Cells, lon: Coordinates, lat: Coordinates) -> tuple[Coordin
     return x, y
 
 
+def degrees_of(sites: Sites) -> tuple[Coordinates, Coordinates]:
+    """Return longitudes and latitudes (OGC:CRS84) of sites, the other way round of :func:`sites_of`."""
+    lon, lat = np.empty(len(sites)), np.empty(len(sites))
+    for epsg, at in _by_zone(sites.cell):
+        lon[at], lat[at] = to_utm(epsg).transform(sites.x[at], sites.y[at], direction="INVERSE")
+    return lon, lat
+
+
 def _by_zone(cell: Cells) -> Iterator[tuple[int, Indices]]:
     epsg = epsg_codes(*rows_cols(cell))
     for code in np.unique(epsg).tolist():
@@ -86,7 +94,7 @@ def around(
     distance
         (n, k): metres from the site to the centre of the pixel.
     """
-    left, top = _lattice(listed, year, sites.cell)
+    left, top = lattice_of(listed, year, sites.cell)
     x = left + (np.floor((sites.x - left) / PIXEL) + 0.5) * PIXEL
     y = top - (np.floor((top - sites.y) / PIXEL) + 0.5) * PIXEL
     x, y = x[:, None] + PIXEL * dx, y[:, None] + PIXEL * dy
@@ -105,8 +113,21 @@ def around(
     return found, distance
 
 
-def _lattice(listed: Listed, year: int, cell: Cells) -> tuple[Coordinates, Coordinates]:
-    """Return where pixels begin in the tiles of cells, metres within 10: not always at a multiple of it."""
+def lattice_of(listed: Listed, year: int, cell: Cells) -> tuple[Coordinates, Coordinates]:
+    """Return where pixels begin in the tiles of cells, metres within 10: not always at a multiple of it.
+
+    Parameters
+    ----------
+    listed, year
+        Where tiles are.
+    cell
+        (n,)
+
+    Returns
+    -------
+    left, top
+        (n,)
+    """
     cells, at = np.unique(cell, return_inverse=True)
     left, top = np.zeros(len(cells)), np.zeros(len(cells))
     for i, number in enumerate(cells.tolist()):

@@ -26,8 +26,12 @@ NAME = "body"
 """Of the body in messages."""
 MOST_COLUMNS = 200
 _CODECS = {"UNCOMPRESSED", "SNAPPY"}
-_CODE = re.compile(r"(?:urn:ogc:def:crs:)?([A-Za-z]{3,5}):(?:[\w.]*:)?(\w{2,8})", re.ASCII)
-"""A CRS by authority and code, also as a URN."""
+_CODES = (
+    re.compile(r"(?:urn:ogc:def:crs:)?([A-Za-z]{3,5}):(?:[\w.]*:)?(\w{2,8})", re.ASCII),
+    re.compile(r"https?://www\.opengis\.net/def/crs/([A-Za-z]{3,5})/[\w.]+/(\w{2,8})", re.ASCII),
+    re.compile(r"()(CRS84)", re.ASCII),
+)
+"""A CRS by authority and code, also as a URN or URI."""
 _RECORD_BATCH, _DICTIONARY_BATCH = 3, 2
 
 
@@ -73,16 +77,18 @@ def crs_code(text: str) -> str:
 
     >>> crs_code("urn:ogc:def:crs:EPSG::27700")
     'EPSG:27700'
+    >>> crs_code("http://www.opengis.net/def/crs/OGC/1.3/CRS84")
+    'OGC:CRS84'
 
     Raises
     ------
     QueryError
         If it is not given so.
     """
-    found = _CODE.fullmatch(text)
+    found = next(filter(None, (code.fullmatch(text) for code in _CODES)), None)
     if found is None:
         raise QueryError(f"crs: expected one such as EPSG:27700, found '{text[:60]}'")
-    return f"{found[1].upper()}:{found[2]}"
+    return f"{found[1].upper() or 'OGC'}:{found[2]}"
 
 
 def _check_size(rows: int, columns: int, most: int) -> None:

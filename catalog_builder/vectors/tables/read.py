@@ -239,6 +239,7 @@ def _of_points(layer: Layer) -> tuple[Floats, Floats]:
     geometry[single] = shapely.get_geometry(geometry[single], 0)
     kinds = shapely.get_type_id(geometry)
     _refuse(layer, kinds != 0, lambda i: f"is no point: {_kind(geometry[i])}")
+    _refuse(layer, shapely.is_empty(geometry), lambda i: "is an empty point")
     return shapely.get_x(geometry), shapely.get_y(geometry)
 
 

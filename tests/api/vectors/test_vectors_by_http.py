@@ -190,6 +190,7 @@ HOSTILE = {
     "no geometry": b'{"type":"Feature","geometry":null,"properties":{}}',
     "a number for a geometry": b'{"type":"Feature","geometry":7}',
     "NaN": b'{"type":"Feature","geometry":{"type":"Point","coordinates":[NaN,1]}}',
+    "empty point": b'{"type":"Feature","geometry":{"type":"Point","coordinates":[]}}',
     "nested coordinates": b'{"type":"Feature","geometry":{"type":"Point","coordinates":[[1,2],3]}}',
     "far away": b'{"type":"Feature","geometry":{"type":"Point","coordinates":[1e300,1]}}',
     "magic": b"ARROW1\x00\x00" + b"\xff" * 64,
