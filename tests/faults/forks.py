@@ -1,15 +1,17 @@
-"""Run the command line many times, killed or not, without importing it each time.
+"""Run the command line, or another program, many times, killed or not, without importing it each time.
 
-    python forks.py
+    python forks.py MODULE
 
 Reads one JSON line per run, ``{"args": [...], "delay": seconds or null}``, forks before anything has
-started a thread, and kills the fork (SIGKILL) after the delay. Answers with a JSON line.
+started a thread, runs the module's ``main`` there, and kills the fork (SIGKILL) after the delay. Answers
+with a JSON line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import random
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +49,10 @@ class Run:
 
 
 class Runner:
-    """Asks the process of this script for runs."""
+    """Asks the process of this script for runs of a module."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.faults.forks"]
+    def __init__(self, module: str) -> None:
+        command = [sys.executable, "-m", "tests.faults.forks", module]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -60,7 +63,7 @@ class Runner:
         )
 
     def run(self, *args: object, delay: float | None = None) -> Run:
-        """Run ``tessera-stac`` with some arguments; kill it after a delay."""
+        """Run it with some arguments; kill it after a delay."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"args": [str(a) for a in args], "delay": delay}) + "\n")
@@ -81,9 +84,9 @@ class Runner:
 
 
 @contextlib.contextmanager
-def runner() -> Iterator[Runner]:
-    """Lend a runner."""
-    made = Runner()
+def runner(module: str = "catalog_builder.cli") -> Iterator[Runner]:
+    """Lend a runner of ``tessera-stac``, or of another module with a ``main``."""
+    made = Runner(module)
     try:
         yield made
     finally:
@@ -102,12 +105,12 @@ def delays(seconds: float, rounds: int) -> list[float]:
 def _main() -> None:
     # What the verbs import on their way, so that their time is work.
     import catalog_builder.build.run
-    import catalog_builder.cli
     import catalog_builder.convert.run
     import catalog_builder.publish.geoparquet_export
     import catalog_builder.publish.ndjson
-    import catalog_builder.publish.static
+    import catalog_builder.publish.static  # noqa: F401
 
+    module = importlib.import_module(sys.argv[1])
     for line in sys.stdin:
         asked = json.loads(line)
         with tempfile.TemporaryFile("w+") as said:
@@ -118,13 +121,18 @@ def _main() -> None:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
                 faulthandler.dump_traceback_later(120, exit=True)
-                sys.argv = ["tessera-stac", *asked["args"]]
+                sys.argv = [sys.argv[1], *asked["args"]]
+                code = 70
                 try:
-                    catalog_builder.cli.main()
+                    module.main()
+                    code = 0
                 except SystemExit as end:
-                    os._exit(end.code if isinstance(end.code, int) else 1)
+                    code = end.code if isinstance(end.code, int) else int(bool(end.code))
+                except BaseException:
+                    traceback.print_exc()
                 finally:
-                    os._exit(70)
+                    sys.stdout.flush()
+                    os._exit(code)
             ends = os.pidfd_open(child)
             killed = not select.select([ends], [], [], asked["delay"])[0]
             if killed:

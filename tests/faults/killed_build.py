@@ -1,7 +1,6 @@
 """Build a catalogue and die by SIGKILL just before its n-th operation on the catalogue's files.
 
-    python killed_build.py N MANIFESTS CATALOG
-
+:mod:`tests.faults.forks` runs it, with N, manifests and the catalogue.
 With N = 0 nothing happens to it, and it prints the operations, one a line.
 """
 
@@ -10,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 from tests.support.catalogs import build_from
 
@@ -36,8 +36,5 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    build_from(__import__("pathlib").Path(catalog), manifests)
+    build_from(Path(catalog), manifests)
     print("\n".join(seen))
-
-
-main()

@@ -1,7 +1,6 @@
 """Export a static tree and die by SIGKILL just before its n-th rename.
 
-    python killed_export.py N CATALOG OUT
-
+:mod:`tests.faults.forks` runs it, with N, the catalogue and the folder of the tree.
 With N = 0 nothing happens to it, and it prints how many renames there were.
 """
 
@@ -32,6 +31,3 @@ def main() -> None:
     sys.addaudithook(watch)
     write_static(out, extracts(CatalogFolder(catalog).open_index()))
     print(seen)
-
-
-main()

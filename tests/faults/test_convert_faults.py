@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,17 @@ from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import TileId
 from tests.convert.making import FILES, POLAR, YEAR, convert_one, sample, write_pair
 from tests.faults.disk import disk
+from tests.faults.forks import Runner, runner
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TWIN = TileId(lat_i=8995, lon_i=605)
-SCRIPT = Path(__file__).with_name("killed_convert.py")
+
+
+@pytest.fixture(scope="module")
+def killed() -> Iterator[Runner]:
+    with runner("tests.faults.killed_convert") as made:
+        yield made
 
 
 def _twins(root: Path) -> Path:
@@ -277,10 +283,10 @@ def test_file_size_limit_without_privileges(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY));"
-        "sys.argv[1] = '0'; exec(open(sys.argv[4]).read())"
+        "from tests.faults.killed_convert import main; main()"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code, "0", str(root), str(tmp_path / "out"), str(SCRIPT)],
+        [sys.executable, "-c", code, "0", str(root), str(tmp_path / "out")],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -293,25 +299,18 @@ def test_file_size_limit_without_privileges(tmp_path: Path) -> None:
     assert [r.status for r in rows.values()] == ["failed", "failed"]
 
 
-def _killed(fatal: int, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), str(fatal), str(source), str(out)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-
-
-def test_killed_at_any_file_operation(tmp_path: Path) -> None:
+def test_killed_at_any_file_operation(tmp_path: Path, killed: Runner) -> None:
     """After a kill every visible file is whole, the ledger says only what is true, and a rerun finishes."""
     source = tmp_path / "src"
     write_pair(source)
     whole = tmp_path / "whole"
-    operations = _killed(0, source, whole).stdout.split()
+    operations = killed.good(0, source, whole).said.split()
     assert operations.count("os.replace") == FILES  # staged files get their names
     expected = {p.name: p.stat().st_size for p in _visible(whole)}
     assert len(expected) == FILES
     for fatal in range(1, len(operations) + 1):
         out = tmp_path / f"out{fatal}"
-        assert _killed(fatal, source, out).returncode == -signal.SIGKILL
+        assert killed.run(fatal, source, out).code == -signal.SIGKILL
         for path in _visible(out):
             assert path.stat().st_size == expected[path.name], (fatal, operations[fatal - 1])
         ledger = out / "ledger"

@@ -22,8 +22,8 @@ from tests.scale.soak import soak_catalog
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.paging import ok
 
-SECONDS = float(os.environ.get("HOSTILE_SECONDS", "40"))
-QUIET = max(10.0, SECONDS / 10)
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "12"))
+QUIET = max(2.0, SECONDS / 10)
 CLIENTS = 4
 MOST_MEMORY = 1_000 << 20
 SLOWER = float(os.environ.get("HOSTILE_SLOWER", "0"))

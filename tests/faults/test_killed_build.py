@@ -5,27 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pystac
+import pytest
 
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.catalog.index.search.selection import Selection
+from tests.faults.forks import Runner, runner
 from tests.support.catalogs import build_from, patch, write_manifest
 
-SCRIPT = Path(__file__).with_name("killed_build.py")
 OLD, NEW = 12, 30
 
 
-def _run(fatal: int, manifests: Path, catalog: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), str(fatal), str(manifests), str(catalog)]
-    root = Path(__file__).parents[2]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=root, env={"PYTHONPATH": "."}
-    )
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    with runner("tests.faults.killed_build") as made:
+        yield made
 
 
 def _items(catalog: Path) -> int:
@@ -41,7 +39,7 @@ def _items(catalog: Path) -> int:
     return n
 
 
-def test_killed_at_any_file_operation(tmp_path: Path) -> None:
+def test_killed_at_any_file_operation(tmp_path: Path, run: Runner) -> None:
     tiles = patch(0, 52, 4, 3)
     write_manifest(tmp_path / "old", 2023, tiles)
     for year in (2023, 2024):
@@ -57,7 +55,7 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
         assert _items(catalog) == OLD
         return catalog
 
-    events = _run(0, tmp_path / "new", fresh()).stdout.split()
+    events = run.good(0, tmp_path / "new", fresh()).said.split()
     assert events.count("os.rename") >= 2
     # every operation that moves a name into place, and a sample of the others
     fatal = [i for i, e in enumerate(events, 1) if e in ("os.rename", "os.symlink")] + [len(events)]
@@ -65,7 +63,7 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
     outcomes = set()
     for n in sorted(set(fatal)):
         catalog = fresh()
-        assert _run(n, tmp_path / "new", catalog).returncode == -signal.SIGKILL
+        assert run.run(n, tmp_path / "new", catalog).code == -signal.SIGKILL
         outcomes.add(_items(catalog))
         for version in (catalog / ".versions").iterdir():
             os.utime(version, (0, 0))  # as if no server could be using it any more
@@ -76,11 +74,11 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
     assert outcomes == {OLD, NEW}
 
 
-def test_killed_during_the_very_first_build(tmp_path: Path) -> None:
+def test_killed_during_the_very_first_build(tmp_path: Path, run: Runner) -> None:
     write_manifest(tmp_path / "new", 2024, patch(0, 52, 5, 6))
-    events = _run(0, tmp_path / "new", tmp_path / "probe").stdout.split()
+    events = run.good(0, tmp_path / "new", tmp_path / "probe").said.split()
     for n in range(1, len(events) + 1, max(len(events) // 4, 1)):
         catalog = tmp_path / f"catalog{n}"
-        assert _run(n, tmp_path / "new", catalog).returncode == -signal.SIGKILL
+        assert run.run(n, tmp_path / "new", catalog).code == -signal.SIGKILL
         build_from(catalog, tmp_path / "new")
         assert _items(catalog) == NEW

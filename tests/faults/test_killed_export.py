@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+import pytest
 
+from tests.faults.forks import Runner, runner
 from tests.support.catalogs import build_from, patch, write_manifest
 
-SCRIPT = Path(__file__).with_name("killed_export.py")
 
-
-def _run(fatal: int, catalog: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(fatal), str(catalog), str(out)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[2],
-        env={"PYTHONPATH": "."},
-    )
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    with runner("tests.faults.killed_export") as made:
+        yield made
 
 
 def _reachable(path: Path) -> int:
@@ -37,7 +31,7 @@ def _files(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
-def test_killed_at_any_rename(tmp_path: Path) -> None:
+def test_killed_at_any_rename(tmp_path: Path, run: Runner) -> None:
     # The new tree lacks tiles and a year of the old one, and has others: it writes, replaces and removes.
     write_manifest(tmp_path / "old", 2022, patch(0, 52, 2, 2))
     write_manifest(tmp_path / "old", 2023, patch(0, 52, 3, 3))
@@ -46,23 +40,23 @@ def test_killed_at_any_rename(tmp_path: Path) -> None:
     for name in ("old", "new"):
         build_from(tmp_path / f"{name}-catalog", tmp_path / name, url="http://host")
     before, whole = tmp_path / "before", tmp_path / "whole"
-    assert not _run(0, tmp_path / "old-catalog", before).returncode
-    assert not _run(0, tmp_path / "new-catalog", whole).returncode
+    run.good(0, tmp_path / "old-catalog", before)
+    run.good(0, tmp_path / "new-catalog", whole)
     shutil.copytree(before, tmp_path / "probe")
-    steps = int(_run(0, tmp_path / "new-catalog", tmp_path / "probe").stdout)
+    steps = int(run.good(0, tmp_path / "new-catalog", tmp_path / "probe").said)
     assert _files(tmp_path / "probe") == _files(whole)
     for n in sorted({*range(1, steps + 1, max(steps // 10, 1)), steps - 1, steps}):
         out = tmp_path / f"killed{n}"
         shutil.copytree(before, out)
-        assert _run(n, tmp_path / "new-catalog", out).returncode == -signal.SIGKILL
+        assert run.run(n, tmp_path / "new-catalog", out).code == -signal.SIGKILL
         assert _reachable(out / "catalog.json") >= 4
-        assert not _run(0, tmp_path / "new-catalog", out).returncode
+        run.good(0, tmp_path / "new-catalog", out)
         assert _files(out) == _files(whole)
 
 
-def test_killed_first_export_can_go_on(tmp_path: Path) -> None:
+def test_killed_first_export_can_go_on(tmp_path: Path, run: Runner) -> None:
     build_from(tmp_path / "c", write_manifest(tmp_path / "m", 2024, patch(0, 52, 2, 2)), url="http://host")
-    assert _run(3, tmp_path / "c", tmp_path / "out").returncode == -signal.SIGKILL
+    assert run.run(3, tmp_path / "c", tmp_path / "out").code == -signal.SIGKILL
     assert not (tmp_path / "out" / "catalog.json").exists()
-    assert not _run(0, tmp_path / "c", tmp_path / "out").returncode
+    run.good(0, tmp_path / "c", tmp_path / "out")
     assert _reachable(tmp_path / "out" / "catalog.json") == 4
