@@ -76,6 +76,10 @@ class TooLargeError(QueryError):
     """A request that is beyond a limit (HTTP 413)."""
 
 
+class VectorFileError(QueryError, StorageError):
+    """A file of points, polygons or a region that is not what it must be: the message names the file."""
+
+
 class QueryTimeoutError(TesseraError):
     """A search that did not finish within its time limit (HTTP 503)."""
 

@@ -20,13 +20,15 @@ from api.vectors.reading import Asked, batches, check, check_boxes, context_of, 
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import band_key
 from catalog_builder.tile.grid import PIXEL, Cells, epsg_codes, rows_cols
+from catalog_builder.tile.regions.crs import CRS84
+from catalog_builder.tile.regions.layer import Layer
 from catalog_builder.vectors.points.options import PointOptions, PointYear
 from catalog_builder.vectors.points.reading import Context, Sites
 from catalog_builder.vectors.points.rows import RowOptions, Rows
 from catalog_builder.vectors.points.sample import Sampling
 from catalog_builder.vectors.points.sites import degrees_of, lattice_of
 from catalog_builder.vectors.points.vectors import Indices
-from catalog_builder.vectors.tables.read import CRS84, Layer, Points, points_of, polygons_of
+from catalog_builder.vectors.tables.read import Points, points_of, polygons_of
 from catalog_builder.vectors.tables.write import streamed
 from catalog_builder.vectors.zonal.pieces import Piece, PiecePixels, cells_of, pieces_of, pixels_of
 

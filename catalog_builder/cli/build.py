@@ -208,7 +208,7 @@ def export(
     from catalog_builder.catalog.open import open_index
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
-    from catalog_builder.tile.regions.region_file import region_of
+    from catalog_builder.tile.regions.region import region_of
 
     if (to is None) != pgstac:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")

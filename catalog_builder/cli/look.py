@@ -95,7 +95,7 @@ def coverage(
     from catalog_builder.catalog.coverage.picture import coverage_png
     from catalog_builder.catalog.coverage.table import coverage_table, touching
     from catalog_builder.catalog.open import open_index
-    from catalog_builder.tile.regions.region_file import region_of
+    from catalog_builder.tile.regions.region import region_of
 
     index = open_index(catalog)
     record = _collection(index, dataset)

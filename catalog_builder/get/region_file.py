@@ -1,5 +1,5 @@
-"""The public name of :mod:`catalog_builder.tile.regions.region_file`, which reads a region."""
+"""The public name of :mod:`catalog_builder.tile.regions.region`, which reads a region."""
 
-from catalog_builder.tile.regions.region_file import region_of
+from catalog_builder.tile.regions.region import region_of
 
 __all__ = ["region_of"]

@@ -17,7 +17,9 @@ from catalog_builder.console import no_progress
 from catalog_builder.errors import QueryError
 from catalog_builder.public.catalogs import Location
 from catalog_builder.tile.files import ALL_BANDS
-from catalog_builder.tile.regions.region_file import region_of
+from catalog_builder.tile.regions.crs import CRS84
+from catalog_builder.tile.regions.layer import Layer
+from catalog_builder.tile.regions.region import region_of
 from catalog_builder.vectors.points.options import MAX_SCALE, PointOptions
 from catalog_builder.vectors.points.reading import Threads
 from catalog_builder.vectors.points.rows import RowOptions, Rows, VectorType
@@ -26,8 +28,6 @@ from catalog_builder.vectors.points.table import OfYear, RowMaker, Source
 from catalog_builder.vectors.regions.run import Options, Report, get
 from catalog_builder.vectors.regions.write import Dtype, Format
 from catalog_builder.vectors.tables.read import (
-    CRS84,
-    Layer,
     Points,
     Polygons,
     points_of,

@@ -18,7 +18,7 @@ from catalog_builder.catalog.coverage.table import coverage_table, touching
 from catalog_builder.errors import QueryError
 from catalog_builder.tile.cover import cover
 from catalog_builder.tile.grid import TileId
-from catalog_builder.tile.regions.region import region_from
+from catalog_builder.tile.regions.region import region_of
 from catalog_builder.tile.years import COVERAGE_NAMES, coverage_codes, year_bits, years_of
 
 GREEN, BLUE, ORANGE = (97, 158, 100), (97, 98, 183), (250, 182, 100)
@@ -106,7 +106,7 @@ TILES = {
 class TestMap:
     def test_colours_and_sizes(self) -> None:
         """Every tile is a rectangle of its colour, true to shape; the far one is left out."""
-        image = picture(*as_arrays(TILES), YEARS, region=region_from("0.01,52.01,0.39,52.09"), width=300)
+        image = picture(*as_arrays(TILES), YEARS, region=region_of("0.01,52.01,0.39,52.09"), width=300)
         per_cell = 300 // 6  # four cells and a margin of one
         tall = round(per_cell / np.cos(np.radians(52.05)))
         legend = 14**2
@@ -115,7 +115,7 @@ class TestMap:
             assert 0.9 * area < count(image, color) < area + 2 * legend
 
     def test_years_choose(self) -> None:
-        region = region_from("0.01,52.01,0.39,52.09")
+        region = region_of("0.01,52.01,0.39,52.09")
         one = picture(*as_arrays(TILES), [2022], region=region, width=300)
         assert count(one, GREEN) > 3 * 40 * 60  # three tiles have 2022, and all are green
         assert count(one, BLUE) == count(one, ORANGE) == 0
@@ -128,7 +128,7 @@ class TestMap:
 
     def test_across_the_antimeridian_in_one_piece(self) -> None:
         tiles = {"grid_179.95_-17.05": [2024], "grid_-179.95_-17.05": [2024]}
-        image = picture(*as_arrays(tiles), YEARS, region=region_from("179.9,-17.1,-179.9,-17.0"), width=400)
+        image = picture(*as_arrays(tiles), YEARS, region=region_of("179.9,-17.1,-179.9,-17.0"), width=400)
         found = np.flatnonzero((np.abs(image.astype(int) - BLUE).max(axis=-1) <= 1).sum(axis=0) > 25)
         assert np.diff(found).max() <= 2  # but for the line between them
         assert len(found) > 100
@@ -148,7 +148,7 @@ class TestMap:
 
     def test_others_are_faint(self) -> None:
         cell, mask = as_arrays(TILES)
-        region = region_from("0.01,52.01,0.39,52.19")
+        region = region_of("0.01,52.01,0.39,52.19")
         land = np.array([TileId.from_name("grid_0.15_52.15").row * 3600 + 1801], np.int32)
         assert count(picture(cell, mask, YEARS, region=region, others=land), (224, 226, 222)) > 1000
         assert count(picture(cell, mask, YEARS, region=region), (224, 226, 222)) < 100
@@ -168,5 +168,5 @@ class TestMap:
 )
 def test_any_region_can_be_drawn(region: str) -> None:
     cell, mask = as_arrays(TILES)
-    image = picture(cell, mask, YEARS, region=region_from(region), width=300)
+    image = picture(cell, mask, YEARS, region=region_of(region), width=300)
     assert 100 < image.shape[0] < 8400

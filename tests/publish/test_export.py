@@ -25,7 +25,7 @@ from catalog_builder.errors import DatasetError, QueryError, StorageError
 from catalog_builder.publish.geoparquet_export import write_geoparquet
 from catalog_builder.publish.ndjson import write_ndjson
 from catalog_builder.publish.static import MAX_LINKS, write_static
-from catalog_builder.tile.regions.region import region_from
+from catalog_builder.tile.regions.region import region_of
 from tests.support.catalogs import api_items, build_from, patch, write_manifest
 
 URL = "https://stac.example.org"
@@ -80,7 +80,7 @@ def test_ndjson_is_what_the_api_says(
 def test_years_and_region(
     index: Index, items: dict[str, dict[str, Any]], tmp_path: Path, bbox: str, years: list[int] | None
 ) -> None:
-    shape = region_from(bbox)
+    shape = region_of(bbox)
     chosen = [
         i
         for i in items.values()
@@ -107,7 +107,7 @@ def test_nothing_chosen(index: Index) -> None:
     with pytest.raises(QueryError, match="tessera-v1 has 2022, 2024"):
         extracts(index, years=[1999])
     with pytest.raises(QueryError, match="no item matches these years"):
-        extracts(index, region=region_from("100,0,101,1"))
+        extracts(index, region=region_of("100,0,101,1"))
 
 
 def test_an_address_is_needed(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_static_tree_is_brought_up_to_date(index: Index, tmp_path: Path) -> None
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
     write_static(out, extracts(index))
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.json")} == times, "nothing is written twice"
-    write_static(out, extracts(index, years=[2024], region=region_from("0,0,1,1")))
+    write_static(out, extracts(index, years=[2024], region=region_of("0,0,1,1")))
     left = _tree(out)
     assert {i["properties"]["tessera:year"] for i in left.values()} == {2024}
     assert {str(p) for p in out.rglob("grid_*.json")} == set(left), "what is no longer linked is gone"

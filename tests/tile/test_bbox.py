@@ -16,7 +16,7 @@ from api.search.parameters import PARAMETERS
 from catalog_builder.cli.options import parse_bbox as option_of
 from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.tile.regions import bbox
-from catalog_builder.tile.regions.region import region_from
+from catalog_builder.tile.regions.region import region_of
 
 
 def _option(text: str) -> tuple[float, ...]:
@@ -26,7 +26,7 @@ def _option(text: str) -> tuple[float, ...]:
 
 
 def _region(text: str) -> tuple[float, ...]:
-    return shapely.bounds(region_from(text)).tolist()  # type: ignore[return-value]
+    return shapely.bounds(region_of(text)).tolist()  # type: ignore[return-value]
 
 
 def _parameter(text: str) -> tuple[float, ...]:

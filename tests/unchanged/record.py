@@ -27,7 +27,7 @@ BODIES = HERE / "bodies.json.xz"
 
 _LIBRARIES = (
     "affine", "brotli", "cql2", "fastapi", "h11", "h5netcdf", "h5py", "httptools", "numpy", "orjson",
-    "pillow", "pyarrow", "pydantic", "pyproj", "pyshp", "pystac", "rasterio", "rio-cogeo",
+    "pillow", "pyarrow", "pydantic", "pyproj", "pystac", "rasterio", "rio-cogeo",
     "rio-tiler", "shapely", "stac-fastapi.api", "stac-fastapi.types", "starlette", "titiler.core",
     "uvicorn", "xarray", "zarr", "zstandard",
 )  # fmt: skip

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -18,19 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import shapefile
 import shapely
 import tifffile
 import xarray as xr
 from pyproj import CRS, Transformer
 
-from catalog_builder.errors import DatasetError, QueryError, StorageError
+from catalog_builder.errors import DatasetError, QueryError
 from catalog_builder.get import Options, Report, get, sample_points
 from catalog_builder.pixels.window import MAX_RANGE, byte_ranges
 from catalog_builder.raster.gdal import READING
 from catalog_builder.tile.datasets import dataset, source_path
 from catalog_builder.tile.grid import TileId
-from catalog_builder.tile.regions.region_file import region_of
+from catalog_builder.tile.regions.region import region_of
 from catalog_builder.vectors.find import find
 from catalog_builder.vectors.regions.plan import plan
 from catalog_builder.vectors.regions.write import FORMATS
@@ -265,41 +263,6 @@ def test_two_datasets_never_share_a_folder(tiles: Converted, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["tessera_metadata.json"]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("epsg", [4326, 32633, 3995])
-def test_shapefiles_in_any_crs(tmp_path: Path, epsg: int, zipped: bool) -> None:
-    move = Transformer.from_crs("OGC:CRS84", epsg, always_xy=True).transform
-    fine = shapely.segmentize(REGION, 0.001)
-    path = tmp_path / "region.shp"
-    with shapefile.Writer(str(path)) as out:
-        out.field("name", "C")
-        out.poly([[move(x, y) for x, y in fine.exterior.coords]])
-        out.record("a")
-    path.with_suffix(".prj").write_text(CRS.from_epsg(epsg).to_wkt("WKT1_ESRI"))
-    if zipped:
-        archive = tmp_path / "region.zip"
-        with zipfile.ZipFile(archive, "w") as bundle:
-            for part in tmp_path.glob("region.*"):
-                if part.suffix in (".shp", ".dbf", ".shx", ".prj"):
-                    bundle.write(part, f"inner/{part.name}")
-        path = archive
-    found = region_of(path)
-    assert shapely.symmetric_difference(found, REGION).area < 1e-4 * REGION.area
-
-
-def test_a_shapefile_without_crs_must_be_in_degrees(tmp_path: Path) -> None:
-    path = tmp_path / "r.shp"
-    with shapefile.Writer(str(path)) as out:
-        out.field("name", "C")
-        out.poly([[(500000.0, 1.0), (500010.0, 1.0), (500010.0, 2.0)]])
-        out.record("a")
-    with pytest.raises(StorageError, match=r"needs its .prj"):
-        region_of(path)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(StorageError, match="not a readable shapefile"):
-        region_of(path)
-
-
 def test_points_and_slivers_take_the_pixels_they_touch(tiles: Converted, tmp_path: Path) -> None:
     point = shapely.Point(15.6801, 78.2301)
     for i, region in enumerate(
@@ -363,7 +326,7 @@ def test_command_as_json(server: Server, tmp_path: Path) -> None:
         (["--bbox", "15.7,78.2,15.71,78.3", "--bands", "128"], 2, "0..127"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--year", "2024", "--years", "2023"], 2, "only one"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--dataset", "v1"], 2, "no collection tessera-v1"),
-        (["--region-file", "none.geojson"], 1, "none.geojson"),
+        (["--region-file", "none.geojson"], 2, "none.geojson"),
     ],
 )
 def test_wrong_usage_is_one_line(

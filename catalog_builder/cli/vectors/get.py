@@ -39,7 +39,7 @@ def preview(
 ) -> None:
     """Render a region in false colour: one PCA for all tiles, read from overviews only."""
     from catalog_builder import console
-    from catalog_builder.tile.regions.region_file import region_of
+    from catalog_builder.tile.regions.region import region_of
     from catalog_builder.vectors.preview import preview as draw
     from catalog_builder.vectors.preview import write_preview
 

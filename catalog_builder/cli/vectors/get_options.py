@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import parse_bands
-from catalog_builder.tile.regions.region_file import region_of
+from catalog_builder.tile.regions.region import region_of
 from catalog_builder.vectors.regions.run import Options, Report
 from catalog_builder.vectors.regions.warp import Resampling, Warp
 from catalog_builder.vectors.regions.write import FORMATS, Dtype

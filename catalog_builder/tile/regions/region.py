@@ -1,35 +1,47 @@
-"""Regions on the command line: ``west,south,east,north`` or a GeoJSON file."""
+"""Regions that users name: ``west,south,east,north``, or a file of polygons."""
 
 from __future__ import annotations
 
 import re
-import shlex
+import warnings
 from pathlib import Path
-from typing import Any
 
-import orjson
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from catalog_builder.errors import GridError, QueryError, StorageError
-from catalog_builder.storage import exists, read_bytes, scheme
+from catalog_builder.errors import GridError, QueryError, VectorFileError
+from catalog_builder.storage import exists, scheme
 from catalog_builder.tile.grid import Bounds
 from catalog_builder.tile.regions.bbox import read_bbox, read_numbers
+from catalog_builder.tile.regions.crs import CRS84, Geometries
+from catalog_builder.tile.regions.files import FORMATS, read_layer
+from catalog_builder.tile.regions.layer import Layer, kind_of
+from catalog_builder.tile.regions.polygons import in_degrees
 
 _NUMBERS = re.compile(r"[\s\d.,+\-eE]*,[\s\d.,+\-eE]*")
 """Text that can only be a bbox: digits and commas."""
-_CRS84 = re.compile(r"(CRS:?:?84|EPSG:?:?4326)$", re.IGNORECASE)
+_SAME = 1e-9
+"""Part of a polygon's area by which a repair may change it."""
 
 
-def region_from(argument: str | Path) -> BaseGeometry:
-    """Parse the region in a command line argument.
+class RegionWarning(UserWarning):
+    """A region that is probably not what was meant."""
+
+
+def region_of(argument: str | Path, layer: str | None = None) -> BaseGeometry:
+    """Return the region given by a bbox, or by a file of polygons, which are united.
 
     Parameters
     ----------
     argument
-        ``west,south,east,north`` in degrees, where west > east crosses the antimeridian (six
-        numbers with heights are accepted too), or the path or URL of a GeoJSON file: a geometry,
-        a Feature, or a FeatureCollection, whose geometries are united.
+        ``west,south,east,north`` in degrees, where west > east crosses the antimeridian (six numbers with
+        heights are accepted too); or the path or URL of a file that
+        :func:`catalog_builder.tile.regions.files.read_layer` reads: GeoJSON, GeoPackage, FlatGeobuf,
+        shapefile, KML, GeoParquet, in any CRS, zipped or not. A file that does not say its CRS must be in
+        degrees.
+    layer
+        Of a file with several.
 
     Returns
     -------
@@ -41,23 +53,31 @@ def region_from(argument: str | Path) -> BaseGeometry:
     ------
     QueryError
         If a bbox is malformed.
+    VectorFileError
+        If a file cannot be read, or has anything but polygons, or one that is invalid or not on the globe;
+        the message names the file, and the row.
     StorageError
-        If a file cannot be read, or is not GeoJSON in degrees with valid geometries.
+        If a remote file cannot be fetched, or a package that reads the format is missing.
+
+    Warns
+    -----
+    RegionWarning
+        If a polygon spans the globe, probably because it was not cut at the antimeridian.
 
     Examples
     --------
-    >>> region_from("170,-20,-170,-10").bounds
+    >>> region_of("170,-20,-170,-10").bounds
     (-180.0, -20.0, 180.0, -10.0)
     """
     text = str(argument).strip()
     if _NUMBERS.fullmatch(text):
         return _from_bbox(text)
-    if not scheme(text) and not exists(text):
-        raise StorageError(
+    if not scheme(text) and not exists(text) and not Path(text).is_dir():
+        raise VectorFileError(
             f"'{text}' is neither a bbox (expected west,south,east,north, such as -5.5,49.9,1.8,55.8) "
-            "nor a file that exists"
+            f"nor a file that exists (expected {FORMATS})"
         )
-    return from_geojson(text, read_bytes(text))
+    return _united(read_layer(text, layer))
 
 
 def box_of(bounds: Bounds) -> BaseGeometry:
@@ -81,119 +101,73 @@ def _from_bbox(text: str) -> BaseGeometry:
     return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
 
 
-def from_geojson(source: str, data: bytes) -> BaseGeometry:
-    """Return the region that a GeoJSON text describes, as :func:`region_from` does.
-
-    Raises
-    ------
-    StorageError
-        If it is not GeoJSON in degrees with valid geometries; of another format, naming it.
-    """
-    if (other := _other_format(data)) is not None:
-        what, read = other
-        raise StorageError(not_read(source, what, source if read else None))
-    try:
-        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
-        raise StorageError(f"{source}: not JSON: {error}; {READ}") from error
-    if not isinstance(document, dict):
-        raise StorageError(f"{source}: expected a GeoJSON object, found {type(document).__name__}")
-    _check_crs(source, document)
-    if document.get("type") == "FeatureCollection":
-        features = document.get("features")
-        if not isinstance(features, list):
-            raise StorageError(f"{source}: a FeatureCollection needs a list of features")
-        found = [_feature(f"{source} feature {i}", feature) for i, feature in enumerate(features, 1)]
-    elif document.get("type") == "Feature":
-        found = [_feature(source, document)]
-    else:
-        found = [_geometry(source, document)]
-    geometries = [geometry for geometry in found if geometry is not None and not geometry.is_empty]
-    if not geometries:
-        raise StorageError(f"{source}: holds no geometry")
-    return geometries[0] if len(geometries) == 1 else shapely.union_all(geometries)
+def _united(layer: Layer) -> BaseGeometry:
+    """Return the union of a layer's polygons; rows without geometry are left out."""
+    if layer.wkb is None:
+        raise VectorFileError(f"{layer.path}: has no geometries, only columns; expected {FORMATS}")
+    if not len(layer.wkb):
+        raise VectorFileError(f"{layer.path}: holds no geometry")
+    geometry = shapely.force_2d(layer.geometries())
+    shown = ~shapely.is_missing(geometry) & ~shapely.is_empty(geometry)
+    if not shown.any():
+        raise VectorFileError(f"{layer.path}: holds no geometry")
+    geometry = np.array([_polygons(each) for each in geometry], object)
+    geometry[~shown] = shapely.Polygon()
+    is_polygon = np.isin(shapely.get_type_id(geometry), (3, 6))
+    layer.refuse(~is_polygon, lambda i: f"is {kind_of(geometry[i])}: a region is given by polygons")
+    if layer.crs is None:
+        _check_degrees(layer, geometry)
+    found = in_degrees(layer, _repaired(layer, geometry), layer.crs or CRS84)
+    _warn_if_uncut(layer, found)
+    found = found[shown]
+    return found[0] if len(found) == 1 else shapely.union_all(found)
 
 
-READ = "a region is read from GeoJSON or a shapefile (.shp, or zipped)"
+def _polygons(geometry: BaseGeometry | None) -> BaseGeometry | None:
+    """Return a collection of polygons alone as one of them, and everything else as it is."""
+    if geometry is None or geometry.geom_type != "GeometryCollection":
+        return geometry
+    parts = shapely.get_parts(geometry).tolist()
+    if all(part.geom_type in ("Polygon", "MultiPolygon") for part in parts):
+        return shapely.union_all(parts)
+    return geometry
 
 
-def not_read(source: str, found: str, convertible: str | None) -> str:
-    """Return the message about a file that is not read: what it is, what is read, and how to get there.
-
-    Parameters
-    ----------
-    source
-        The file.
-    found
-        What it is, in words.
-    convertible
-        What GDAL opens it as; None if it does not.
-    """
-    message = f"{source}: {found}; {READ}"
-    if convertible is None:
-        return message
-    command = f"ogr2ogr -f GeoJSON -lco RFC7946=YES region.geojson {shlex.quote(convertible)}"
-    return f"{message}. To convert it: {command}"
+def _repaired(layer: Layer, geometry: Geometries) -> Geometries:
+    """Return valid polygons, repaired where that does not change the region."""
+    invalid = ~shapely.is_valid(geometry)
+    valid = geometry.copy()
+    valid[invalid] = shapely.make_valid(geometry[invalid], method="structure")
+    before, after = shapely.area(geometry), shapely.area(valid)
+    changed = invalid & ~(np.abs(after - before) <= _SAME * np.abs(before))  # also NaN
+    layer.refuse(changed, lambda i: f"is an invalid polygon: {shapely.is_valid_reason(geometry[i])}")
+    return valid
 
 
-_FORMATS = (
-    (b"SQLite format 3\0", "an SQLite database, such as a GeoPackage", True),
-    (b"fgb", "a FlatGeobuf", True),
-    (b"PAR1", "a Parquet file", True),
-    (b"ARROW1", "an Arrow (Feather) file", True),
-    (b"\x00\x00\x27\x0a", "a shapefile whose name does not end in .shp", True),
-    (b"PK\x03\x04", "a zip archive, such as a KMZ", True),
-    (b"\x1f\x8b", "compressed by gzip, unpack it", False),
-    (b"\xff\xfe", "text in UTF-16, expected UTF-8", False),
-    (b"\xfe\xff", "text in UTF-16, expected UTF-8", False),
-)
-"""First bytes, what they are the first bytes of, and whether GDAL reads that."""
-_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?P<html>!doctype html|html)?", re.IGNORECASE)
-
-
-def _other_format(data: bytes) -> tuple[str, bool] | None:
-    """Return what a file is by its first bytes, and whether GDAL reads it; None if it may be JSON."""
-    if markup := _MARKUP.match(data[:1000]):
-        return ("a web page", False) if markup["html"] else ("XML, such as KML, GML or GPX", True)
-    return next(((name, read) for magic, name, read in _FORMATS if data.startswith(magic)), None)
-
-
-def _check_crs(source: str, document: dict[str, Any]) -> None:
-    """Reject the CRS member of old GeoJSON (2008), unless it is the CRS of RFC 7946."""
-    crs = document.get("crs")
-    if crs is None:
-        return
-    name = str(crs.get("properties", {}).get("name", crs)) if isinstance(crs, dict) else str(crs)
-    if not _CRS84.search(name):
-        raise StorageError(f"{source}: its crs is {name}; expected degrees of longitude and latitude (CRS84)")
-
-
-def _feature(where: str, feature: Any) -> BaseGeometry | None:
-    """Return a feature's geometry; null is allowed and means no geometry."""
-    if not isinstance(feature, dict) or feature.get("type") != "Feature":
-        raise StorageError(f"{where}: expected a GeoJSON Feature")
-    geometry = feature.get("geometry")
-    return None if geometry is None else _geometry(where, geometry)
-
-
-def _geometry(where: str, geometry: Any) -> BaseGeometry:
-    kind = geometry.get("type") if isinstance(geometry, dict) else geometry
-    try:
-        shape = shapely.from_geojson(orjson.dumps(geometry))
-    except (shapely.GEOSException, TypeError) as error:
-        raise StorageError(f"{where}: not a GeoJSON geometry ('{kind}'): {error}") from error
-    if shape is None:
-        raise StorageError(f"{where}: not a GeoJSON geometry ('{kind}')")
-    shape = shapely.force_2d(shape)
-    if shape.is_empty:
-        return shape
-    west, south, east, north = shape.bounds
-    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):  # also NaN
-        raise StorageError(
-            f"{where}: coordinates from ({west:g}, {south:g}) to ({east:g}, {north:g}) are not degrees of "
-            "longitude and latitude within 180 and 90"
+def _check_degrees(layer: Layer, geometry: Geometries) -> None:
+    west, south, east, north = shapely.total_bounds(geometry)
+    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
+        raise VectorFileError(
+            f"{layer.path}: does not say its CRS, and its coordinates from ({west:g}, {south:g}) to"
+            f" ({east:g}, {north:g}) are not degrees; a shapefile in another CRS needs its .prj file"
         )
-    if not shape.is_valid:
-        # make_valid would silently change the requested region
-        raise StorageError(f"{where}: invalid geometry: {shapely.is_valid_reason(shape)}")
-    return shape
+
+
+def _warn_if_uncut(layer: Layer, geometry: Geometries) -> None:
+    """Warn of edges over more than half of the globe: what is cut has none, but from -180 to 180 degrees."""
+    parts, row = shapely.get_parts(geometry, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    lon = points[:, 0]
+    far = (np.abs(np.diff(lon)) > 180) & (np.diff(ring) == 0)
+    far &= ~((np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180))
+    if far.any():
+        first = int(row[part[ring[1:][far][0]]])
+        west, _, east, _ = shapely.bounds(geometry[first])
+        warnings.warn(
+            f"{layer.path}, {layer.row(first)}: spans the globe, {west:g} to {east:g} degrees east:"
+            " a polygon over the antimeridian means its opposite unless it is cut there in two (RFC 7946;"
+            " ogr2ogr -wrapdateline)",
+            RegionWarning,
+            stacklevel=4,
+        )

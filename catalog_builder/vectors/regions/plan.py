@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.grid import PIXEL, Raster, TileId
-from catalog_builder.tile.regions.region_file import MAX_EDGE, project
+from catalog_builder.tile.regions.crs import MAX_EDGE, project
 from catalog_builder.vectors.find import Found, TileYear
 from catalog_builder.vectors.regions.grid import Grid
 

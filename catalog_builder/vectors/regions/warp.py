@@ -19,7 +19,7 @@ from catalog_builder.errors import QueryError, StorageError
 from catalog_builder.pixels.values import Values
 from catalog_builder.pixels.window import Mask, Window
 from catalog_builder.tile.grid import COLS_PER_ZONE, N_COLS, N_ROWS, PIXEL, TileId, cells_containing
-from catalog_builder.tile.regions.region_file import MAX_EDGE, project
+from catalog_builder.tile.regions.crs import MAX_EDGE, project
 from catalog_builder.vectors.find import Found
 from catalog_builder.vectors.regions.grid import Grid
 from catalog_builder.vectors.regions.plan import overlap

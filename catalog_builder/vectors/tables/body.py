@@ -13,13 +13,13 @@ import struct
 from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
-import numpy as np
-import orjson
 import pyarrow as pa
-import shapely
 
 from catalog_builder.errors import QueryError, StorageError, TooLargeError
-from catalog_builder.vectors.tables.read import CRS84, Layer, csv_layer, table_layer
+from catalog_builder.tile.regions.crs import CRS84
+from catalog_builder.tile.regions.files import csv_layer, table_layer
+from catalog_builder.tile.regions.geojson import geojson_features, geojson_layer
+from catalog_builder.tile.regions.layer import Layer
 
 BodyFormat = Literal["geojson", "csv", "arrow", "parquet"]
 NAME = "body"
@@ -98,61 +98,10 @@ def _check_size(rows: int, columns: int, most: int) -> None:
         raise QueryError(f"{NAME}: has {columns} columns, expected at most {MOST_COLUMNS}")
 
 
-# ---------------------------------------------------------------------------------------------- GeoJSON
-
-
 def _geojson(body: bytes, rows: int, _wants_columns: bool) -> Layer:
-    document = orjson.loads(body)
-    if not isinstance(document, dict):
-        raise QueryError(f"{NAME}: expected a FeatureCollection")
-    features = _features(document)
+    features, crs = geojson_features(NAME, body)
     _check_size(len(features), 0, rows)
-    geometry, properties = [], []
-    for i, feature in enumerate(features):
-        if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise QueryError(f"{NAME}, row {i + 1}: expected a Feature")
-        geometry.append(_wkb(feature.get("geometry"), i))
-        found = feature.get("properties")
-        properties.append(found if isinstance(found, dict) else {})
-    said = document.get("crs")
-    crs = crs_code(str(said["properties"]["name"])) if said is not None else CRS84
-    return Layer(NAME, _columns(properties), crs, pa.array(geometry, pa.binary()))
-
-
-def _features(document: dict[str, Any]) -> list[Any]:
-    kind = document.get("type")
-    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
-        return list(document["features"])
-    if kind == "Feature":
-        return [document]
-    raise QueryError(f"{NAME}: expected a FeatureCollection or a Feature, found '{str(kind)[:40]}'")
-
-
-def _wkb(geometry: Any, i: int) -> bytes | None:
-    if geometry is None:
-        return None
-    try:
-        found: bytes = shapely.to_wkb(shapely.from_geojson(orjson.dumps(geometry)))
-    except (shapely.errors.ShapelyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise QueryError(f"{NAME}, row {i + 1}: its geometry is none: {reason}") from error
-    return found
-
-
-def _columns(properties: list[dict[str, Any]]) -> pa.Table:
-    """Return properties as columns; those of several types as JSON."""
-    names = list(dict.fromkeys(name for each in properties for name in each))
-    _check_size(0, len(names), 0)
-    arrays = []
-    for name in names:
-        values = [each.get(name) for each in properties]
-        try:
-            arrays.append(pa.array(values))
-        except (pa.ArrowException, OverflowError):
-            arrays.append(pa.array([None if v is None else json.dumps(v) for v in values], pa.string()))
-    if not names:  # a table without columns has no rows
-        return pa.table({"row": np.arange(1, len(properties) + 1)})
-    return pa.table(arrays, names=names)
+    return geojson_layer(NAME, features, crs if crs == CRS84 else crs_code(crs), MOST_COLUMNS)
 
 
 # ----------------------------------------------------------------------------------------------- tables
