@@ -40,6 +40,10 @@ class BuildOptions:
     ledgers: tuple[str, ...] | None = None
     """Conversion ledgers, which list the COGs. By default the one in the catalogue's own ``cogs``
     folder, if there is one; an empty tuple for none."""
+    removal_limit: float = 0.05
+    """Share of the collection's tile-years, 0 to 1, that may be removed without ``allow_removals``."""
+    allow_removals: bool = False
+    """Remove what the sources do not list, however much; never for a source that was not read to its end."""
     is_dataset_said: bool = True
     """Whether the user chose it: only then sources of a dataset that is not known are taken to be of it."""
 

@@ -18,6 +18,7 @@ from catalog_builder import storage
 from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
 from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions, BuildReport
+from catalog_builder.build.removals import check_sources
 from catalog_builder.build.staging.cogs import CogStaging
 from catalog_builder.build.staging.reader import Reader
 from catalog_builder.build.version import NewVersion
@@ -114,6 +115,7 @@ def _build(
     ):
         _stage_cogs(cogs, home, options, old)
         found = Reader(version.path, staging, options, problems, old, progress).read(sources)
+        check_sources(folder, options, problems)
         for year in cogs.years():
             # A tile-year that is only in the ledger counts too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)

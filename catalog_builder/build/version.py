@@ -17,6 +17,7 @@ import numpy.typing as npt
 from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
 from catalog_builder.build.record import make_record
+from catalog_builder.build.removals import check_removals
 from catalog_builder.build.staging.cogs import CogStaging
 from catalog_builder.build.staging.exports import exports_below
 from catalog_builder.build.staging.reader import Found
@@ -143,6 +144,7 @@ class NewVersion:
             self.work, sorted([*documents, static_document(collection)], key=lambda c: str(c["id"]))
         )
         self._note_removed_years(record)
+        check_removals(self.changes, self.options, self.problems)
         return BuildReport(
             collection=record.id,
             items=record.n_items,
@@ -253,12 +255,13 @@ class NewVersion:
         return YearChange(year, len(cell), len(cell) - len(common), changed, len(old_cell) - len(common))
 
     def _note_removed_years(self, record: CollectionRecord) -> None:
-        if self.old is None or record.id not in self.old.collections:
+        if self.current is None:
             return
-        before = self.old.collections[record.id]
-        for year, n in zip(before.years, before.counts, strict=True):
-            if year not in record.years:
-                self.changes.append(YearChange(year, 0, 0, 0, n))
+        # Not from the index, which may be of an older version.
+        for path in sorted((self.current / STATE / record.id).glob("*.npz")):
+            year = int(path.stem)
+            if year not in record.years and (before := self._old_state(record.id, year)) is not None:
+                self.changes.append(YearChange(year, 0, 0, 0, len(before["cell"])))
 
     def _keep_others(self, writer: IndexWriter, record: CollectionRecord) -> None:
         """Copy the other collections from the old version."""

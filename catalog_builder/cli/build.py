@@ -40,6 +40,24 @@ def build(
     update: Annotated[
         bool, typer.Option("--update", help="Keep existing tile-years that the sources do not list.")
     ] = False,
+    allow_removals: Annotated[
+        bool,
+        typer.Option(
+            "--allow-removals",
+            help="Remove what the sources no longer list, however much it is. A source that is damaged or"
+            " incomplete removes nothing even so.",
+        ),
+    ] = False,
+    removal_limit: Annotated[
+        float,
+        typer.Option(
+            help="Percentage of the collection's tile-years that a build may remove without"
+            " --allow-removals.",
+            min=0,
+            max=100,
+            metavar="PERCENT",
+        ),
+    ] = 5,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail on the first problem in a manifest.")
     ] = False,
@@ -87,6 +105,7 @@ def build(
     from catalog_builder.build.options import BuildOptions
     from catalog_builder.build.run import build as run
     from catalog_builder.item.addresses import parse_mirrors
+    from catalog_builder.manifests.problems import UNREAD
     from catalog_builder.tile.datasets import dataset as find
 
     options = BuildOptions(
@@ -103,6 +122,8 @@ def build(
         mirrors=parse_mirrors(mirror or (), "--mirror"),
         source_mirrors=parse_mirrors(source_mirror or (), "--source-mirror"),
         ledgers=tuple(ledger) if ledger else None,
+        removal_limit=removal_limit / 100,
+        allow_removals=allow_removals,
         is_dataset_said=getattr(ctx.get_parameter_source("dataset"), "name", "") != "DEFAULT",
     )
     with console.progress("tile-years", quiet=quiet) as report:
@@ -112,6 +133,9 @@ def build(
     for note in done.problems.notes if not quiet else []:
         console.say(f"note: {note}")
     console.result(_build_text(done, out), _build_data(done), as_json=as_json)
+    if (unread := done.problems.first(UNREAD)) is not None:
+        console.say(f"error: incomplete, since a source was not read to its end: {unread}")
+        raise typer.Exit(1)
 
 
 def _build_text(done: BuildReport, out: str) -> str:

@@ -7,7 +7,7 @@ A reader never stops at an invalid line. It adds a problem, skips the row and co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -36,6 +36,33 @@ class ProblemKind(StrEnum):
     ENCODING = "not UTF-8"
     MISFIT = "size does not fit the raster"
     EMPTY = "empty"
+    NOT_WANTED = "without a tile in the region and years"
+
+
+UNREAD = frozenset(
+    {
+        ProblemKind.CORRUPT,
+        ProblemKind.ENCODING,
+        ProblemKind.UNKNOWN_FORMAT,
+        ProblemKind.UNKNOWN_COLUMNS,
+        ProblemKind.MISSING_FILE,
+        ProblemKind.EMPTY,
+    }
+)
+"""A source, or a file of it, was not read to its end: what it does not list may exist nonetheless."""
+LEFT_OUT = frozenset(
+    {
+        ProblemKind.MALFORMED,
+        ProblemKind.WRONG_YEAR,
+        ProblemKind.OFF_GRID,
+        ProblemKind.NAME_MISMATCH,
+        ProblemKind.BAD_HASH,
+        ProblemKind.BAD_VALUE,
+        ProblemKind.HALF_PAIR,
+        ProblemKind.OUTSIDE_BLOCK,
+    }
+)
+"""Rows were left out, or a file is not the one that is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +154,10 @@ class ProblemLog:
         """Add a note that is not a problem; repeated notes are kept once."""
         if message not in self.notes:
             self.notes.append(message)
+
+    def first(self, kinds: Collection[ProblemKind]) -> Problem | None:
+        """Return the first problem of some kinds, None if there is none."""
+        return next((p for p in self.kept if p.kind in kinds), None)
 
     def explained(self) -> str:
         """Return the summary with the first problem in full; empty if there is none."""

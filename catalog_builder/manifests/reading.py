@@ -102,7 +102,8 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
     """Yield chunks of complete lines, each ending with a newline, with the number of their first line.
 
     A truncated stream is reported; the lines before the break are yielded, the incomplete line
-    is not. So is one with a line longer than :data:`LONGEST_LINE`, of which no more is read.
+    is not. So is one with a line longer than :data:`LONGEST_LINE`, of which no more is read, and a text that
+    ends without a newline in a line with a problem.
     """
     rest = b""
     line = 1
@@ -125,13 +126,21 @@ def text_chunks(file: BinaryIO, reading: Reading, size: int = CHUNK) -> Iterator
         text = b"".join(parts)
         if line == 1 and text.startswith(b"\xef\xbb\xbf"):
             text = text[3:]
+        torn = b""
         if ended and not broken and text and not text.endswith(b"\n"):
-            text += b"\n"
+            text, torn = text[: text.rfind(b"\n") + 1], text[text.rfind(b"\n") + 1 :]
         end = text.rfind(b"\n") + 1
         chunk, rest = text[:end], text[end:]
         if chunk:
             yield line, chunk
             line += chunk.count(b"\n")
+        if torn:
+            before = reading.problems.total
+            yield line, torn + b"\n"
+            if reading.problems.total > before:
+                reading.problems.add(
+                    ProblemKind.CORRUPT, reading.source, "ends in the middle of a line", place=f"line {line}"
+                )
         if len(rest) > LONGEST_LINE:
             reading.problems.add(
                 ProblemKind.MALFORMED,

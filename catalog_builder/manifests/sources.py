@@ -76,10 +76,11 @@ def read_source(
         rows += part.blocks.num_rows if part.blocks is not None else 0
         yield part
     if not rows and not others and problems.total == before:
-        wanted = selection != Subset()
-        problems.add(
-            ProblemKind.EMPTY, address, f"no tile found{' in the requested years and bounding box' * wanted}"
-        )
+        if selection == Subset():
+            problems.add(ProblemKind.EMPTY, address, "no tile found")
+        else:
+            message = "no tile found in the requested years and bounding box"
+            problems.add(ProblemKind.NOT_WANTED, address, message)
 
 
 def _read_address(address: str, reading: Reading) -> Iterator[ManifestPart]:

@@ -28,7 +28,7 @@ from tests.deploy.container_files import (
     stages,
 )
 from tests.deploy.processes import ROOT, serving, tessera_stac
-from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, truncate, write_manifest
 from tests.support.ports import free_port
 
 TARGETS = ("api", "pgstac")
@@ -204,4 +204,7 @@ def test_the_api_and_the_build_of_compose_run(
     command = tessera_stac(*(w.replace("/catalog", str(tmp_path)) for w in words))
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "index.sqlite").exists()
+    before = (tmp_path / "index.sqlite").read_bytes()
+    truncate(tmp_path / "manifests" / "registry_2024.txt")
+    assert subprocess.run(command, capture_output=True, cwd=ROOT).returncode == 1
+    assert (tmp_path / "index.sqlite").read_bytes() == before

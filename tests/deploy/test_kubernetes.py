@@ -19,7 +19,7 @@ from catalog_builder.synthetic.sample import sample_set
 from catalog_builder.tile.datasets import dataset
 from tests.deploy.kustomize import Manifest, pod_templates, render
 from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
-from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.catalogs import build_from, patch, truncate, write_manifest
 from tests.support.converted import CONVERTED
 from tests.support.needs import lacks
 from tests.support.ports import free_port
@@ -165,10 +165,15 @@ def test_the_probes_ask_what_the_server_answers(catalog: Path) -> None:
 
 def test_the_build_job_runs(tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifests", 2024, patch(0, 52, 4, 3))
-    arguments = _container("base", "CronJob", "build")["args"]
-    done = subprocess.run(_here(arguments, _catalog=str(tmp_path)), capture_output=True, text=True, cwd=ROOT)
+    command = _here(_container("base", "CronJob", "build")["args"], _catalog=str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "catalog.json").exists()
+    before = (tmp_path / "catalog.json").read_bytes(), (tmp_path / ".current").readlink()
+    truncate(tmp_path / "manifests" / "registry_2024.txt")
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert failed.returncode == 1, "the job has failed, and is retried"
+    assert "unchanged" in failed.stderr
+    assert ((tmp_path / "catalog.json").read_bytes(), (tmp_path / ".current").readlink()) == before
 
 
 def test_the_conversion_job_converts_every_tile_once(tmp_path: Path) -> None:

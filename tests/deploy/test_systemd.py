@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.deploy.processes import DEPLOY, ROOT, serving, tessera_stac
-from tests.support.catalogs import patch, write_manifest
+from tests.support.catalogs import patch, truncate, write_manifest
 from tests.support.needs import program
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -122,3 +122,11 @@ def test_they_build_and_serve(tmp_path: Path) -> None:
 
         # each worker looks once a second, and any of them may answer
         until(lambda: all(found() == 24 for _ in range(10)))
+        before = (tmp_path / "catalog" / ".current").readlink()
+        for damage in (truncate, Path.unlink):
+            damage(tmp_path / "manifests" / "registry_2023.txt")
+            failed = subprocess.run(command(BUILD), capture_output=True, text=True, cwd=ROOT)
+            assert failed.returncode == 1, failed.stdout
+            assert "unchanged" in failed.stderr
+            assert (tmp_path / "catalog" / ".current").readlink() == before
+        assert found() == 24

@@ -26,13 +26,14 @@ from catalog_builder.catalog.index.search.selection import Selection
 from catalog_builder.catalog.open import is_catalog, open_index
 from catalog_builder.errors import CatalogError, ConflictError, StorageError
 from catalog_builder.tile.datasets import dataset
-from tests.support.catalogs import api_items, build_from, patch, write_manifest
+from tests.support.catalogs import api_items, build_from, patch, truncate, write_manifest
 from tests.support.s3_store import Asked, Store, times
 
 TILES = patch(0, 52, 3, 2)
 
 
 def _build(out: str, *sources: Path | str, **options: object) -> Any:
+    options.setdefault("allow_removals", True)
     return build([str(s) for s in sources], out, BuildOptions(dataset("v1"), **options))  # type: ignore[arg-type]
 
 
@@ -118,6 +119,20 @@ def test_a_year_and_a_collection_that_go(store: Store, tmp_path: Path) -> None:
     assert set(open_index(out).collections) == {"tessera-v1", "tessera-v1.1-cam"}
     assert store.count("GET", "items.parquet") == 0
     assert validate_catalog(out).sound
+
+
+def test_a_truncated_manifest_changes_nothing(store: Store, tmp_path: Path) -> None:
+    out = f"{store.root}/cat"
+    manifest = write_manifest(tmp_path / "m", 2024, TILES)
+    _build(out, manifest)
+    before = store.stored()
+    truncate(manifest)
+    with pytest.raises(CatalogError, match="unchanged"):
+        _build(out, manifest)
+    write_manifest(tmp_path / "m", 2024, TILES[:-1])
+    with pytest.raises(CatalogError, match="--allow-removals"):
+        _build(out, manifest, allow_removals=False)
+    assert store.stored() == before
 
 
 def test_two_builds_at_once_one_wins(store: Store, tmp_path: Path) -> None:

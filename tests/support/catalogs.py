@@ -37,8 +37,14 @@ def write_manifest(folder: Path, year: int, tiles: Iterable[TileId], salt: str =
     return path
 
 
+def truncate(path: Path) -> None:
+    """Cut a file in the middle, as a download that broke off leaves it."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 - 10])
+
+
 def build_from(out: Path, *sources: Path | str, **options: Any) -> BuildReport:
-    """Build dataset v1, or another with ``dataset=``."""
+    """Build dataset v1, or another with ``dataset=``; removes what it is not given, if not told otherwise."""
+    options.setdefault("allow_removals", True)
     name = options.pop("dataset", "v1")
     return build([str(s) for s in sources], out, BuildOptions(dataset=dataset(name), **options))
 
