@@ -18,6 +18,7 @@ from api.vectors.asked import crs_of, point_options, years_of, zonal_options
 from api.vectors.listed import list_cells, reason_for_clients
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import TooLargeError
+from catalog_builder.storage import Meter
 from catalog_builder.tile.grid import PIXEL, Cells
 from catalog_builder.vectors.points.options import PointOptions
 from catalog_builder.vectors.points.reading import Context
@@ -60,6 +61,19 @@ class Posted(Asked):
     wanted: StreamFormat
 
 
+class _Watched(Meter):
+    """Looks at a deadline whenever something was read: a part of a large tile takes thousands of requests."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def add(self, n: int) -> None:
+        """Count one read of ``n`` bytes."""
+        super().add(n)
+        self._deadline.check()
+
+
 class _Here:
     """A pool that reads at once, in the thread of the request, as long as somebody waits for it."""
 
@@ -69,10 +83,10 @@ class _Here:
         self._deadline = deadline
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Run a function."""
+        """Run a function that reads, with a meter that stops it."""
         self._deadline.check()
         done: Future[Any] = Future()
-        done.set_result(function(*args))
+        done.set_result(function(*args, _Watched(self._deadline)))
         return done
 
     def watch(self) -> list[str]:

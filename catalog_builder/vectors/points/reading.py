@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.console import Progress, no_progress, say
-from catalog_builder.errors import TesseraError
+from catalog_builder.errors import QueryTimeoutError, TesseraError
 from catalog_builder.pixels.read import read_pixels
 from catalog_builder.pixels.values import Picked
 from catalog_builder.storage import Meter
@@ -51,9 +51,17 @@ class PartRead:
     requests: int
 
 
-def read_part(part: Part) -> PartRead:
-    """Read a part. A tile-year that cannot be read costs its own pixels."""
-    n, meter = len(part.x), Meter()
+def read_part(part: Part, meter: Meter | None = None) -> PartRead:
+    """Read a part. A tile-year that cannot be read costs its own pixels.
+
+    Parameters
+    ----------
+    part
+        What is read.
+    meter
+        Counts what is read, from 0; if it raises QueryTimeoutError, reading ends there.
+    """
+    n, meter = len(part.x), meter or Meter()
     vectors = Vectors.empty(n, len(part.bands))
     status = np.full(n, Outcome.UNREADABLE, np.uint8)
     reasons: dict[int, str] = {}
@@ -62,6 +70,8 @@ def read_part(part: Part) -> PartRead:
         at = slice(int(part.first[numbers[0]]), int(part.first[numbers[-1] + 1]))
         try:
             found = _read([part.sources[i] for i in numbers], part, numbers, meter)
+        except QueryTimeoutError:
+            raise
         except TesseraError as error:
             if len(numbers) == 1:
                 reasons[numbers[0]] = str(error)
