@@ -28,11 +28,11 @@ $(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# uv is in the lock itself, and does in seconds what takes pip a minute. All of requirements.lock is in this one.
+# uv is in the lock itself, and is several times as fast as pip. All of requirements.lock is in this one.
 $(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	  -r <(awk '/^[^ ]/ {uv = /^uv==/} uv' requirements-dev.lock)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@
 

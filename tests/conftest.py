@@ -42,6 +42,11 @@ __all__ = [
 
 SUPPORT = Path(__file__).parent / "support"
 
+# Tests start hundreds of processes, which import the same modules: these are compiled once, also where
+# Python is told to write no bytecode, as in images. Environments of other programs come uncompiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def _is_local(address: object) -> bool:
     if not isinstance(address, tuple):

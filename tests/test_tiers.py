@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -42,47 +44,63 @@ def test_it(client):
     pass"""
 
 
-def _summary(folder: Path, text: str, expression: str) -> str:
-    """Run one module under the project's configuration; return pytest's last line."""
-    (folder / "test_one.py").write_text(text + "\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        ROOT / "pyproject.toml",
-        "--rootdir",
-        folder,
-        "--tb=line",
-    ]
-    options = ["-p", "tests.support.tiers", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", expression]
+Outcomes = dict[str, dict[str, str]]
+"""By the expression of markers, what became of each module's test, and what was said of it."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Run all modules under the project's configuration, once for each expression."""
+    folder = tmp_path_factory.mktemp("tiers")
+    modules = MORE | {"enough": ENOUGH, "by_fixture": BY_FIXTURE}
+    for name, text in MORE.items():
+        marked = text.replace("def test_it", "@__import__('pytest').mark.service\ndef test_it")
+        modules[f"marked_{name}"] = marked
+    for name, text in modules.items():
+        (folder / f"test_{name}.py").write_text(text + "\n")
+    return {e: _outcomes(folder, modules, e) for e in ("not bench", "service", "not service")}
+
+
+def _outcomes(folder: Path, modules: Iterable[str], expression: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", folder]
+    plugins = ["-p", "tests.support.tiers", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    report = folder.parent / f"{expression}.xml"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *options, folder], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, *plugins, "--junit-xml", report, "-m", expression, folder],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    return done.stdout
+    assert report.exists(), done.stdout + done.stderr
+    found = dict.fromkeys(modules, "deselected")
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314  (our own)
+        (*_, name) = case.attrib["classname"].split(".")
+        problems = [f"{problem.tag} {problem.text}" for problem in case]
+        found[name.removeprefix("test_")] = "\n".join(problems) or "passed"
+    return found
 
 
 @pytest.mark.service
 @pytest.mark.parametrize("what", MORE)
-def test_what_needs_more_and_does_not_say_it_fails(tmp_path: Path, what: str) -> None:
-    said = _summary(tmp_path, MORE[what], "not bench")
-    assert re.search(r"1 (failed|error)", said), said
+def test_what_needs_more_and_does_not_say_it_fails(outcomes: Outcomes, what: str) -> None:
+    said = outcomes["not bench"][what]
+    assert re.match(r"failure|error", said), said
     assert "mark it with pytest.mark.service" in said
-    marked = MORE[what].replace("def test_it", "@__import__('pytest').mark.service\ndef test_it")
-    assert "1 passed" in _summary(tmp_path, marked, "not bench")
-    assert "1 deselected" in _summary(tmp_path, marked, "not service")
+    assert outcomes["not bench"][f"marked_{what}"] == "passed"
+    assert outcomes["not service"][f"marked_{what}"] == "deselected"
 
 
 @pytest.mark.service
-def test_what_needs_no_more_is_in_the_fast_tier(tmp_path: Path) -> None:
-    assert "1 passed" in _summary(tmp_path, ENOUGH, "not service")
+def test_what_needs_no_more_is_in_the_fast_tier(outcomes: Outcomes) -> None:
+    assert outcomes["not service"]["enough"] == "passed"
 
 
 @pytest.mark.service
-def test_a_fixture_marks_who_uses_it(tmp_path: Path) -> None:
-    assert "1 passed" in _summary(tmp_path, BY_FIXTURE, "service")
-    assert "1 deselected" in _summary(tmp_path, BY_FIXTURE, "not service")
+def test_a_fixture_marks_who_uses_it(outcomes: Outcomes) -> None:
+    assert outcomes["service"]["by_fixture"] == "passed"
+    assert outcomes["not service"]["by_fixture"] == "deselected"
 
 
 def test_the_folders_and_fixtures_exist() -> None:

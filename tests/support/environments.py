@@ -43,7 +43,7 @@ def environment(lock: Path, *sources: str) -> Path:
 
 
 def uv(*arguments: object) -> None:
-    """Run uv, in a fifth of pip's time: most of that compiles modules that nobody imports."""
+    """Run uv, in a fifth of pip's time, most of which compiles modules that nobody imports."""
     command = [sys.executable, "-m", "uv", "--quiet", "--no-config", *arguments]
     subprocess.run(command, check=True)
 
