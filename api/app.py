@@ -58,6 +58,7 @@ from api.readers.door import Door, has_readers  # noqa: E402
 from api.readers.reader import ASKING  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from api.vectors.routes import add_vectors  # noqa: E402
+from api.zarr.app import ZarrView  # noqa: E402
 from catalog_builder import __version__  # noqa: E402
 from catalog_builder.catalog.folder import COGS  # noqa: E402
 from catalog_builder.catalog.index.keys import make_key  # noqa: E402
@@ -135,6 +136,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     if folder is not None:
         app.mount("/data", CatalogueFiles(_files(folder, settings), store, is_open=door is None), name="data")
     app.mount("/source", _Source(store, settings, work.drawings), name="source")
+    app.mount("/zarr", ZarrView(store, settings, work.chunks), name="zarr")
     has_browser = add_browser(app, settings)
     add_coverage(app, store, settings, work.drawings, browser=has_browser)
     add_document(app)

@@ -282,6 +282,22 @@ class Settings(BaseSettings):
     vector_tiles: int = Field(
         default=2_000, ge=1, description="Maximum number of tile-years in a request; more are 413."
     )
+    chunk_threads: int = Field(
+        default=4,
+        ge=1,
+        description="Chunks of the zones' arrays (`/zarr`) that may be computed at the same time; they yield"
+        " the processor to searches.",
+    )
+    chunk_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Time limit of a chunk, with the wait for a thread; beyond it the response is 503.",
+    )
+    chunk_cache_bytes: int = Field(
+        default=128 << 20,
+        ge=0,
+        description="What a server process keeps of decoded pixels for the chunks beside them.",
+    )
     max_waiting: int = Field(
         default=64,
         ge=0,

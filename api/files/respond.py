@@ -65,6 +65,7 @@ async def respond(
     limiter: anyio.CapacityLimiter | None = None,
     cut: Callable[[Span], Iterable[Span]] | None = None,
     whole: bool = False,
+    in_memory: bool = False,
 ) -> None:
     """Respond to a GET or HEAD for some content.
 
@@ -76,6 +77,9 @@ async def respond(
     whole
         Ignore a range from the first byte on, as any server may, of a document that is always read to its
         end: GDAL requests 16 kB, and keeps what it gets if that is at most ten times as much.
+    in_memory
+        The bytes are in memory until they are sent, whatever is done: send them as one message, which is
+        counted as a whole.
 
     Raises
     ------
@@ -126,12 +130,12 @@ async def respond(
     headers.append((b"content-length", str(length).encode()))
     if head or not length:
         await send_whole(send, status, headers)
-    elif length <= CHUNK:
+    elif length <= CHUNK or in_memory:
         # Read before responding: then a file that just shrank, or a store that is away, is a clean 503.
         try:
             body = b"".join([await _bytes(piece, content, limiter) for piece in pieces])
         except (ContentChangedError, UnreadableError) as error:
-            await _send_failure(scope, send, error)
+            await send_failure(scope, send, error)
             return
         await send_whole(send, status, headers, body)
     else:
@@ -139,13 +143,13 @@ async def respond(
         try:
             first = await _bytes(next(parts), content, limiter)
         except (ContentChangedError, UnreadableError) as error:
-            await _send_failure(scope, send, error)
+            await send_failure(scope, send, error)
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await _stream(chain((first,), parts), content, receive, send, limiter)
 
 
-async def _send_failure(scope: Scope, send: Send, error: ContentChangedError | UnreadableError) -> None:
+async def send_failure(scope: Scope, send: Send, error: ContentChangedError | UnreadableError) -> None:
     """Say that nothing can be sent: what is damaged stays so, what changed may be there the next time."""
     if isinstance(error, UnreadableError):
         await send_error(scope, send, 409, "SourceMismatch", str(error))
@@ -226,7 +230,7 @@ def _precondition(asked: dict[bytes, str], content: Content, date: str | None) -
     ``date`` is the Last-Modified that is said: clients send it as it is, and it need not be parsed.
     """
     if b"if-match" in asked:
-        if not _lists(asked[b"if-match"], content.etag, weak=False):
+        if not lists(asked[b"if-match"], content.etag, weak=False):
             return 412
     elif (
         (limit := asked.get(b"if-unmodified-since"))
@@ -236,7 +240,7 @@ def _precondition(asked: dict[bytes, str], content: Content, date: str | None) -
     ):
         return 412
     if b"if-none-match" in asked:
-        return 304 if _lists(asked[b"if-none-match"], content.etag, weak=True) else None
+        return 304 if lists(asked[b"if-none-match"], content.etag, weak=True) else None
     since = asked.get(b"if-modified-since")
     if since is not None and content.modified is not None:
         return 304 if since == date or _after(content.modified, since) is False else None
@@ -249,7 +253,7 @@ def _if_range(asked: dict[bytes, str], content: Content, date: str | None) -> bo
     return validator is None or validator in (content.etag, date)
 
 
-def _lists(header: str, etag: str, *, weak: bool) -> bool:
+def lists(header: str, etag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags holds ours, or is ``*``."""
     tags = {tag.strip() for tag in header.split(",")}
     return "*" in tags or etag in tags or (weak and f"W/{etag}" in tags)

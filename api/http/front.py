@@ -42,7 +42,7 @@ _VARY_FORWARDED = (
 )
 """For caches between the proxy and us: links follow these headers."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-RAW_PATHS = ("/data/", "/source/")
+RAW_PATHS = ("/data/", "/source/", "/zarr/")
 """Apps below these paths handle HEAD, ranges and CORS themselves, and must not be compressed."""
 
 

@@ -38,6 +38,8 @@ _DRAWING_NICE = 5
 
 COUNTED = 64 * 1024
 """Less than this is not counted: uvicorn buffers as much for each connection without waiting."""
+CHUNKS_WAITING = 1024
+"""Chunks of arrays that may wait for a thread, or for room in memory."""
 _PATIENCE_SECONDS = 2.0
 """How long a client may have read too slowly before it is dropped for others."""
 
@@ -196,6 +198,10 @@ class Work:
             "requests for vectors", settings.vector_threads, waiting, settings.vector_seconds, _DRAWING_NICE
         )
         """Vectors at points and in polygons, which take longer than images and must not keep them waiting."""
+        self.chunks = Pool(
+            "chunks of arrays", settings.chunk_threads, CHUNKS_WAITING, settings.chunk_seconds, _DRAWING_NICE
+        )
+        """Chunks of the zones' arrays: a reader asks for hundreds, and not every one asks again."""
 
 
 class Flight:

@@ -13,6 +13,7 @@ from catalog_builder.errors import DatasetError
 from catalog_builder.item.addresses import Addresses, Bucket
 from catalog_builder.item.item import url_path
 from catalog_builder.stores.open import public_region
+from catalog_builder.stores.zones import ZoneGroup
 
 
 def make_record(
@@ -23,6 +24,7 @@ def make_record(
     present: Mapping[str, CollectionRecord],
     years: Mapping[int, int],
     n_tiles: int,
+    zones: tuple[ZoneGroup, ...],
     converted: bool,
 ) -> CollectionRecord:
     """Return the record of the collection being built.
@@ -39,6 +41,8 @@ def make_record(
         Tile-years per year, ascending.
     n_tiles
         Distinct tiles.
+    zones
+        The zones that they are in.
     converted
         Whether any tile-year has COGs.
     """
@@ -74,6 +78,7 @@ def make_record(
         landmask_root=storage.absolute(landmask_root) if landmask_root else "",
         counts=tuple(years.values()),
         n_tiles=n_tiles,
+        zones=zones,
     )
 
 

@@ -39,6 +39,7 @@ from catalog_builder.errors import CatalogError
 from catalog_builder.item.item import item_template
 from catalog_builder.item.parquet import write_items
 from catalog_builder.manifests import ProblemKind, ProblemLog
+from catalog_builder.stores.extent import view_groups
 from catalog_builder.tile import grid
 from catalog_builder.tile.table import cells
 from catalog_builder.tile.years import year_bits
@@ -95,6 +96,13 @@ class NewVersion:
             present=self.old.collections if self.old else {},
             years=dict(zip(years, counts, strict=True)),
             n_tiles=len(tiles),
+            zones=view_groups(
+                tiles,
+                landmasks.cell,
+                # as upstream's stores, which have all years of their dataset from the first day
+                sorted({*range(self.options.dataset.years[0], self.options.dataset.years[1] + 1), *years}),
+                found.store.groups if found.store is not None else (),
+            ),
             converted=self.cogs.num_rows > 0,
         )
         collection = make_collection(record, tiles.astype(np.int32), masks[tiles])

@@ -89,6 +89,12 @@ class ZoneGroup:
         """Number of rows and columns."""
         return self.rows, self.cols
 
+    @property
+    def bbox(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of its pixels in metres."""
+        south, east = self.top - PIXEL * self.rows, self.west + PIXEL * self.cols
+        return float(self.west), south, east, float(self.top)
+
     def has(self, tile: TileId) -> bool:
         """Whether tiles of that zone and hemisphere are in this group."""
         if _BOTH.fullmatch(self.name):

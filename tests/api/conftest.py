@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.backends import Serve
 from tests.support.catalogs import build_from
-from tests.support.containers import contained_in, unconverted
+from tests.support.containers import contained, contained_in, unconverted
 from tests.support.http_server import Server
 from tests.support.needs import real_manifests_or_none
 from tests.support.oracle import Oracle
 
-__all__ = ["contained_in", "unconverted"]
+__all__ = ["contained", "contained_in", "unconverted"]
 
 
 @pytest.fixture(scope="session")

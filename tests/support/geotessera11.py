@@ -13,6 +13,9 @@ zone's northern CRS. Saved are, by the number n of the window, ``codes_n`` (H, W
 
 ``python geotessera11.py sample STORE YEAR OUT.npy JSON`` samples points, float32 (n, 128), NaN without data.
 
+``python geotessera11.py survey STORE YEAR OUT.npz JSON`` does with a store, or the URL of one, what users do
+with it at points: probes, samples, reads a region and patches around each, and exports the first region.
+
 ``python geotessera11.py place JSON`` prints where it puts tiles, ``[longitude, latitude]`` by zone, in
 the Zarr store of their land list: ``[west, top, rows, columns, [[row, column, height, width], …]]`` by zone.
 
@@ -84,6 +87,36 @@ def sample(store, year, out, points):
     np.save(out, found)
 
 
+def survey(store, year, out, points):
+    import tempfile
+
+    import rasterio
+    from geotessera.store import GeoTesseraZarr
+
+    client, year = GeoTesseraZarr(store), int(year)
+    points = [tuple(point) for point in json.loads(points)]
+    found = {"years": client.years, "bands": client.n_bands, "model": client.model_version}
+    found["probes"] = [client.probe(*point, year)[1] for point in points]
+    found["samples"] = client.sample_points(points, year)
+    for n, (lon, lat) in enumerate(points):
+        bbox = (lon - 0.01, lat - 0.002, lon + 0.01, lat + 0.002)
+        try:
+            found[f"patch_{n}"], transform, crs = client.read_patch(lon, lat, year, 40)
+            found |= {f"patch_transform_{n}": transform[:6], f"patch_crs_{n}": crs}
+            found[f"region_{n}"], transform, crs = client.read_region(bbox, year)
+        except (IndexError, KeyError) as error:  # beyond the grid of a zone; of a zone that there is not
+            found[f"region_{n}"] = str(error)
+            continue
+        found |= {f"region_transform_{n}": transform[:6], f"region_crs_{n}": crs}
+        if n == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                for path in client.export_geotiffs(bbox, year, folder):
+                    with rasterio.open(path) as tiff:
+                        found[f"tiff_{Path(path).name}"] = tiff.read()
+                        found[f"tiff_transform_{Path(path).name}"] = tiff.transform[:6]
+    np.savez(out, **found)
+
+
 def place(zones):
     from geotessera.zarr import _compute_zone_grid_from_landmask, _tile_pixel_offset, project_tile
 
@@ -103,5 +136,5 @@ def constants():
 
 
 if __name__ == "__main__":
-    calls = (make, read, probe, sample, place, constants)
+    calls = (make, read, probe, sample, survey, place, constants)
     next(call for call in calls if call.__name__ == sys.argv[1])(*sys.argv[2:])

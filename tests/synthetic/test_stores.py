@@ -27,6 +27,7 @@ from zarr.codecs.numcodecs import PCodec
 from catalog_builder.cli import main
 from catalog_builder.errors import GridError, StorageError
 from catalog_builder.extras import install_line
+from catalog_builder.stores import extent
 from catalog_builder.stores.open import open_store, read_region
 from catalog_builder.synthetic.sample import Written
 from catalog_builder.synthetic.stores import registry, zarr_store
@@ -209,13 +210,13 @@ def test_tiles_lie_where_geotessera_puts_them(geotessera11: Path) -> None:
     centres = {zone: [(tile.lon, tile.lat) for tile in tiles] for zone, tiles in zones.items()}
     theirs = json.loads(oracle(geotessera11, "place", json.dumps(centres)))
     for zone, tiles in zones.items():
-        group = zarr_store.zone_group(zone, tiles, [YEAR])
+        group = extent.zone_group(zone, np.array([tile.cell for tile in tiles]), [YEAR])
         mine = [[*group.position(t.raster()), *t.raster().shape] for t in tiles]
         assert [group.west, group.top, *group.shape, mine] == theirs[str(zone)]
 
 
 def test_constants_are_geotesseras(geotessera11: Path) -> None:
-    expected = {"SHARD_SIZE": zarr_store.SHARD, "INNER_CHUNK": zarr_store.CHUNK, "N_BANDS": 128}
+    expected = {"SHARD_SIZE": extent.SHARD, "INNER_CHUNK": zarr_store.CHUNK, "N_BANDS": 128}
     assert json.loads(oracle(geotessera11, "constants")) == expected
 
 

@@ -66,6 +66,8 @@ class TilePixels:
 
     place: Place
     grid: Grid
+    landmask: str | None = None
+    """Path or URL of its landmask; None if it has none."""
 
 
 def find_pixels(
@@ -115,7 +117,13 @@ def find_all_pixels(
         if access == "https" and place.kind != "store":
             scales = None if place.scales is None else public_address(place.scales)
             place = replace(place, main=public_address(place.main), scales=scales)
-        return TilePixels(place, item["properties"]["tessera:grid"])
+        return TilePixels(place, item["properties"]["tessera:grid"], landmask(item))
+
+    def landmask(item: dict[str, Any]) -> str | None:
+        if "landmask" not in item["assets"]:
+            return None
+        path = join(record.landmask_root, f"{item['properties']['tessera:tile']}.tiff")
+        return public_address(path) if access == "https" and scheme(path) else path
 
     found = item_documents(snapshot, dataset.collection_id, ids, "", Shown(hrefs="s3"))
     return {item["id"]: pixels(item) for item in found}

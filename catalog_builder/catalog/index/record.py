@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
 from catalog_builder.item.addresses import Addresses
+from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset, dataset
 
@@ -29,6 +30,8 @@ class CollectionRecord:
     """Tile-years per year."""
     n_tiles: int
     """Distinct tiles."""
+    zones: tuple[ZoneGroup, ...] = ()
+    """The UTM zones that have tiles, as one array each; none if an earlier version made the catalogue."""
 
     @property
     def id(self) -> str:
@@ -57,4 +60,5 @@ class CollectionRecord:
         d["addresses"] = Addresses.from_json(d["addresses"])
         for name in ("years", "counts"):
             d[name] = tuple(d[name])
+        d["zones"] = tuple(ZoneGroup.from_json(zone) for zone in d.get("zones", ()))
         return cls(**d)

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.stores.extent import centres
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
-from catalog_builder.synthetic.stores import attributes
-from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by, centres
+from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by
 from catalog_builder.synthetic.stores.registry import (
     MIN_OBSERVATIONS,
     block_bounds,
@@ -33,7 +33,9 @@ from catalog_builder.synthetic.stores.registry import (
     write_part,
 )
 from catalog_builder.synthetic.stores.shard import Blocks, ShardWriter
+from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.files import N_BANDS
+from catalog_builder.zone_arrays import attributes
 
 if TYPE_CHECKING:
     import zarr
@@ -112,7 +114,7 @@ def write_icechunk(
     session = icechunk.Repository.create(place).writable_session("main")
     with _pcodec_allowed():
         root = zarr.open_group(session.store, mode="w-", zarr_format=3)
-        about = attributes.root(_GEOEMB, _SOURCES, "NaN")
+        about = attributes.root(dataset(SYNTHETIC), _GEOEMB, _SOURCES, "NaN")
         root.attrs.update({**about, "checkpoint_id": "synthetic", "optical_min_obs": MIN_OBSERVATIONS})
         fills = [fill for epsg, some in by(tiles, _epsg) for fill in _fills(root, epsg, some, years, odd)]
         done, total = 0, sum(len(fill.mosaic.squares(SHARD)) for fill in fills)

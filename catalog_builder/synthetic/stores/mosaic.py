@@ -14,23 +14,10 @@ from catalog_builder.errors import GridError
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import PIXEL, TileId
+from catalog_builder.tile.grid import TileId
 
 BLOCK = 256
 """Side in pixels of what is read and written at a time: 8.4 MB of codes."""
-
-
-def bounds(group: ZoneGroup) -> tuple[float, float, float, float]:
-    """Return west, south, east and north of a group's pixels in metres."""
-    east, south = group.west + PIXEL * group.cols, group.top - PIXEL * group.rows
-    return float(group.west), south, east, float(group.top)
-
-
-def centres(group: ZoneGroup) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the centres of a group's columns (ascending) and of its rows (descending) in metres."""
-    x = group.west + (np.arange(group.cols, dtype=np.float64) + 0.5) * PIXEL
-    y = group.top - (np.arange(group.rows, dtype=np.float64) + 0.5) * PIXEL
-    return x, y
 
 
 def by[K: int](tiles: Iterable[Written], key: Callable[[Written], K]) -> Iterator[tuple[K, list[Written]]]:
@@ -130,5 +117,5 @@ def _window(group: ZoneGroup, tile: TileId) -> Window:
     raster = tile.raster()
     row, col = group.position(raster)
     if not (0 <= row <= group.rows - raster.height and 0 <= col <= group.cols - raster.width):
-        raise GridError(f"{tile.name} is not within {group.name}, which is {bounds(group)} in metres")
+        raise GridError(f"{tile.name} is not within {group.name}, which is {group.bbox} in metres")
     return Window(row, col, raster.height, raster.width)

@@ -7,7 +7,6 @@ pixels without a vector, +inf where no tile was filled.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog_builder.stores.extent import SHARD, centres, zone_group
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.synthetic.sample import Written
-from catalog_builder.synthetic.stores import attributes
-from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by, centres
+from catalog_builder.synthetic.stores.mosaic import BLOCK, Mosaic, by
 from catalog_builder.synthetic.stores.shard import ShardWriter
+from catalog_builder.tile.datasets import SYNTHETIC, dataset
 from catalog_builder.tile.files import N_BANDS
-from catalog_builder.tile.grid import PIXEL, TileId
+from catalog_builder.zone_arrays import attributes
 
 if TYPE_CHECKING:
     import zarr
 
-SHARD = 4096
 CHUNK = 32
-_SOURCES = [f"https://sentinel.esa.int/web/sentinel/missions/sentinel-{n}" for n in (1, 2)]
 
 
 def write_zarr(
@@ -51,11 +49,11 @@ def write_zarr(
     import zarr
 
     root = zarr.open_group(store, mode="w-", zarr_format=3)
-    root.attrs.update(attributes.root("refs/tags/v1", _SOURCES, "+inf"))
+    root.attrs.update(attributes.root(dataset(SYNTHETIC)))
     axis = sorted(years)
     jobs = []
     for zone, of_zone in by(tiles, lambda w: w.tile.utm_zone):
-        place = zone_group(zone, [w.tile for w in of_zone], axis)
+        place = zone_group(zone, np.array([w.tile.cell for w in of_zone]), axis)
         group = _create_group(root, place)
         for year, of_year in by(of_zone, lambda w: w.year):
             mosaic = Mosaic(place, of_year)
@@ -66,21 +64,6 @@ def write_zarr(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")  # not in the Zarr v3 standard yet
         zarr.consolidate_metadata(store)
-
-
-def zone_group(zone: int, land: Iterable[TileId], years: Iterable[int]) -> ZoneGroup:
-    """Return the group of a UTM zone: its pixels are around all land, in whole shards from the upper left."""
-    from pyproj import Transformer
-
-    epsg = 32600 + zone
-    bounds = np.array([tile.bounds for tile in land])
-    lon, lat = bounds[:, [0, 2, 0, 2]], bounds[:, [3, 3, 1, 1]]
-    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat)
-    west, top = math.floor(x.min() / PIXEL) * PIXEL, math.ceil(y.max() / PIXEL) * PIXEL
-    east, bottom = math.ceil(x.max() / PIXEL) * PIXEL, math.floor(y.min() / PIXEL) * PIXEL
-    rows, cols = (math.ceil(size / PIXEL / SHARD) * SHARD for size in (top - bottom, east - west))
-    axis = tuple(years)
-    return ZoneGroup(f"utm{zone:02d}", epsg, round(west), round(top), rows, cols, axis, axis)
 
 
 def _create_group(root: zarr.Group, place: ZoneGroup) -> zarr.Group:

@@ -114,6 +114,8 @@ def asked() -> list[str]:
         "/aggregate?aggregations=total_count,collection_frequency,year_frequency,utm_zone_frequency",
         f"/collections/{PRIVATE}?view=bands", f"/collections/{PRIVATE}/items?view=bands/{ITEM}",
         f"/coverage/at?collection={PRIVATE}&lon=15.65&lat=78.25",
+        *(f"/zarr/synthetic{path}" for path in
+          ("", "/zarr.json", "/bulk/zarr.json", "/utm33/x/c/0", "/utm33/scales/c/7/20/9")),
         *(f"{grid}/{FIRST.name}{end}" for end in
           (".npy", "_scales.npy", ".tiff", "_f32.vrt", ".vrt", "_b005.vrt", ".xml", "_planes.bin",
            "_f32.tif")),

@@ -1,13 +1,13 @@
-"""What both stores say of themselves: attributes of three conventions, and that the pixels are synthetic."""
+"""What arrays of zones say of themselves: attributes of three conventions, and that pixels are synthetic."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from catalog_builder import __version__
 from catalog_builder.stores.zones import ZoneGroup
-from catalog_builder.synthetic.stores.mosaic import bounds
-from catalog_builder.tile.datasets import SYNTHETIC, dataset
+from catalog_builder.tile.datasets import Dataset
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import PIXEL
 
@@ -15,6 +15,8 @@ NOTE = (
     "Synthetic pixels, made up by tessera-stac sample for trying out and testing software. Not TESSERA data."
 )
 
+SOURCES = tuple(f"https://sentinel.esa.int/web/sentinel/missions/sentinel-{n}" for n in (1, 2))
+"""What upstream's embeddings were computed from, as its stores say it."""
 _RAW = "https://raw.githubusercontent.com"
 _SPATIAL = {
     "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
@@ -42,7 +44,7 @@ def grid(group: ZoneGroup, dimensions: tuple[str, str]) -> dict[str, Any]:
     """
     return {
         "spatial:dimensions": list(dimensions),
-        "spatial:bbox": list(bounds(group)),
+        "spatial:bbox": list(group.bbox),
         "spatial:transform_type": "affine",
         "spatial:transform": [PIXEL, 0.0, float(group.west), 0.0, -PIXEL, float(group.top)],
         "spatial:shape": [group.rows, group.cols],
@@ -52,11 +54,18 @@ def grid(group: ZoneGroup, dimensions: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def root(ref: str, source_data: list[str], nodata: str) -> dict[str, Any]:
-    """Return the attributes of the root group by the convention ``geoemb:``, and a notice.
+def root(
+    dataset: Dataset,
+    ref: str = "refs/tags/v1",
+    source_data: Sequence[str] = SOURCES,
+    nodata: str = "+inf",
+) -> dict[str, Any]:
+    """Return the attributes of the root group by the convention ``geoemb:``, and a notice if it is synthetic.
 
     Parameters
     ----------
+    dataset
+        Whose embeddings these are.
     ref
         Which version of the convention the store refers to: ``refs/tags/v1`` or a commit.
     source_data
@@ -78,8 +87,8 @@ def root(ref: str, source_data: list[str], nodata: str) -> dict[str, Any]:
         ],
         "geoemb:type": "pixel",
         "geoemb:dimensions": N_BANDS,
-        "geoemb:model": f"https://geotessera.org/model/{dataset(SYNTHETIC).version}",
-        "geoemb:source_data": source_data,
+        "geoemb:model": f"https://geotessera.org/model/{dataset.version}",
+        "geoemb:source_data": list(source_data),
         "geoemb:data_type": "int8",
         "geoemb:gsd": PIXEL,
         "geoemb:spatial_layout": "utm_zones",
@@ -90,6 +99,5 @@ def root(ref: str, source_data: list[str], nodata: str) -> dict[str, Any]:
             "quantized_dtype": "int8",
             "scale": {"type": "array", "array_name": "scales", "nodata": nodata},
         },
-        "tessera:synthetic": True,
-        "description": NOTE,
+        **({"tessera:synthetic": True, "description": NOTE} if dataset.is_synthetic else {}),
     }
