@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from itertools import chain
@@ -133,20 +133,21 @@ async def respond(
     elif length <= CHUNK or in_memory:
         # Read before responding: then a file that just shrank, or a store that is away, is a clean 503.
         try:
-            body = b"".join([await _bytes(piece, content, limiter) for piece in pieces])
+            body = await _bytes(pieces, content, limiter)
         except (ContentChangedError, UnreadableError) as error:
             await send_failure(scope, send, error)
             return
         await send_whole(send, status, headers, body)
     else:
-        parts = (part for piece in pieces for part in _parts(piece, cut or _chunks))
+        cuts = (part for piece in pieces for part in _parts(piece, cut or _chunks))
+        parts = ([part] for part in cuts) if cut else _together(cuts)
         try:
             first = await _bytes(next(parts), content, limiter)
         except (ContentChangedError, UnreadableError) as error:
             await send_failure(scope, send, error)
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await _stream(chain((first,), parts), content, receive, send, limiter)
+        await _stream(chain(([first],), parts), content, receive, send, limiter)
 
 
 async def send_failure(scope: Scope, send: Send, error: ContentChangedError | UnreadableError) -> None:
@@ -157,18 +158,39 @@ async def send_failure(scope: Scope, send: Send, error: ContentChangedError | Un
         await send_error(scope, send, 503, "ContentChanged", str(error), [(b"retry-after", b"1")])
 
 
-async def _bytes(piece: bytes | Span, content: Content, limiter: anyio.CapacityLimiter | None) -> bytes:
-    """Return a piece's bytes: at once if they are in memory, else from a thread."""
-    if isinstance(piece, bytes):
-        return piece
-    found = content.read_now(piece)
-    if found is None:
-        found = await anyio.to_thread.run_sync(content.read, piece, limiter=limiter)
-    return found
+async def _bytes(
+    pieces: Sequence[bytes | Span], content: Content, limiter: anyio.CapacityLimiter | None
+) -> bytes:
+    """Return pieces joined: at once if all are in memory, else what is not from one thread."""
+    found = [piece if isinstance(piece, bytes) else content.read_now(piece) for piece in pieces]
+
+    missing = [piece for piece, part in zip(pieces, found, strict=True) if part is None]
+    if missing:
+        read = iter(await anyio.to_thread.run_sync(_read, missing, content, limiter=limiter))
+        found = [next(read) if part is None else part for part in found]
+    return b"".join(part for part in found if part is not None)
+
+
+def _read(spans: Sequence[bytes | Span], content: Content) -> list[bytes]:
+    return [content.read(span) for span in spans if isinstance(span, Span)]
+
+
+def _together(parts: Iterable[bytes | Span]) -> Iterator[list[bytes | Span]]:
+    """Yield small parts together: each message is a call of the system, here and at the client."""
+    batch: list[bytes | Span] = []
+    size = 0
+    for part in parts:
+        length = len(part) if isinstance(part, bytes) else part.stop - part.start
+        if batch and size + length > CHUNK:
+            yield batch
+            batch, size = [], 0
+        batch.append(part)
+        size += length
+    yield batch
 
 
 async def _stream(
-    parts: Iterable[bytes | Span],
+    parts: Iterable[Sequence[bytes | Span]],
     content: Content,
     receive: Receive,
     send: Send,
