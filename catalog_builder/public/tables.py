@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from catalog_builder.console import no_progress
 from catalog_builder.errors import QueryError
 from catalog_builder.public.catalogs import Location
+from catalog_builder.public.remote import PointsAtServer, PolygonsAtServer
 from catalog_builder.tile.files import ALL_BANDS
 from catalog_builder.tile.regions.crs import CRS84
 from catalog_builder.tile.regions.layer import Layer
@@ -24,7 +25,7 @@ from catalog_builder.vectors.points.options import MAX_SCALE, PointOptions
 from catalog_builder.vectors.points.reading import Threads
 from catalog_builder.vectors.points.rows import RowOptions, Rows, VectorType
 from catalog_builder.vectors.points.sample import Sampling
-from catalog_builder.vectors.points.table import OfYear, RowMaker, Source
+from catalog_builder.vectors.points.table import OfYear, RowMaker
 from catalog_builder.vectors.regions.run import Options, Report, get
 from catalog_builder.vectors.regions.write import Dtype, Format
 from catalog_builder.vectors.tables.read import (
@@ -45,6 +46,9 @@ At = str | PathLike[str] | tuple[npt.ArrayLike, npt.ArrayLike] | Any
 Fields = str | PathLike[str] | Sequence[BaseGeometry] | Any
 """Polygons: a file, shapely geometries in degrees (OGC:CRS84), or a GeoDataFrame."""
 
+Reader = Literal["here", "server"]
+"""Who reads the pixels."""
+
 
 def points(
     catalog: Location,
@@ -59,6 +63,7 @@ def points(
     window: int = 1,
     max_scale: float | None = MAX_SCALE,
     workers: int = 4,
+    reader: Reader = "here",
 ) -> pa.Table:
     """Return the vectors at points, as ``tessera-stac points`` writes them.
 
@@ -86,7 +91,10 @@ def points(
     max_scale
         Pixels with this scale or a greater one are corrupt and have no data; None: whatever is stored.
     workers
-        Number of threads that read tiles.
+        Number of threads that read tiles, or that wait for the server.
+    reader
+        ``here``: this machine reads the pixels, by range from a server. ``server``: the API of the catalogue
+        reads them, in requests as large as it takes, some at a time: faster where it is near its files.
 
     Returns
     -------
@@ -113,9 +121,11 @@ def points(
     labels = labels_of(at)
     options = PointOptions(_years(years), dataset, tuple(bands), nearest, window, max_scale)
     rows = Rows(labels, options, RowOptions(dtype, columns), "parquet")
+    if is_remote(reader):
+        return _table(PointsAtServer(fspath(catalog), labels, options, dtype, workers).read(), rows)
     threads = Threads(workers)
     try:
-        return _table(Sampling.of(fspath(catalog), labels.lon, labels.lat, options, threads), rows)
+        return _table(Sampling.of(fspath(catalog), labels.lon, labels.lat, options, threads).read(), rows)
     finally:
         threads.close()
 
@@ -133,12 +143,13 @@ def zonal(
     columns: bool = False,
     max_scale: float | None = MAX_SCALE,
     workers: int = 4,
+    reader: Reader = "here",
 ) -> pa.Table:
     """Return statistics of the vectors in polygons, as ``tessera-stac zonal`` writes them.
 
     Parameters
     ----------
-    catalog, years, dataset, bands, columns, max_scale, workers
+    catalog, years, dataset, bands, columns, max_scale, workers, reader
         As of :func:`points`.
     fields
         A file that the command reads, shapely polygons in degrees (OGC:CRS84), or a GeoDataFrame in any CRS.
@@ -170,9 +181,11 @@ def zonal(
     polygons = _polygons_of(fields)
     options = ZonalOptions(_years(years), dataset, tuple(bands), tuple(stat), coverage, max_scale)
     rows = ZonalRows(polygons, options, ZonalRowOptions(dtype, columns), "parquet")
+    if is_remote(reader):
+        return _table(PolygonsAtServer(fspath(catalog), polygons, options, workers).read(), rows)
     threads = Threads(workers)
     try:
-        return _table(Zonal.of(fspath(catalog), polygons.geometry, options, threads), rows)
+        return _table(Zonal.of(fspath(catalog), polygons.geometry, options, threads).read(), rows)
     finally:
         threads.close()
 
@@ -299,9 +312,19 @@ def _years(years: Iterable[int] | None) -> tuple[int, ...] | None:
     return None if years is None else tuple(years)
 
 
-def _table[Y: OfYear](source: Source[Y], rows: RowMaker[Y]) -> pa.Table:
-    def batches() -> Iterator[pa.RecordBatch]:
-        for found in source.read():
-            yield rows.batch(found, np.arange(len(found.at)))
+def is_remote(reader: Reader) -> bool:
+    """Return whether a server reads the pixels.
 
-    return pa.Table.from_batches(batches(), rows.schema)
+    Raises
+    ------
+    QueryError
+        If it is none of the readers.
+    """
+    if reader not in ("here", "server"):
+        raise QueryError(f"reader: expected here or server, found '{reader}'")
+    return reader == "server"
+
+
+def _table[Y: OfYear](years: Iterable[Y], rows: RowMaker[Y]) -> pa.Table:
+    batches = (rows.batch(found, np.arange(len(found.at))) for found in years)
+    return pa.Table.from_batches(batches, rows.schema)

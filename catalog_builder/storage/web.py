@@ -140,6 +140,18 @@ def _parts(body: bytes, kind: str) -> list[tuple[int, bytes]]:
     return found
 
 
+def post(address: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Send a body, again after transient failures; return the status of the response, and its body.
+
+    Raises
+    ------
+    StorageError
+        If there is no response.
+    """
+    response = _request("POST", address, headers=headers, content=body)
+    return response.status_code, response.content
+
+
 @cache
 def _client_of(_pid: int) -> httpx.Client:
     # 60 ms to import: only when an http(s) URL is used
@@ -165,6 +177,7 @@ def _request(
     address: str,
     *,
     headers: dict[str, str] | None = None,
+    content: bytes | None = None,
     stream: bool = False,
     ranged: bool = False,
 ) -> httpx.Response:
@@ -180,7 +193,7 @@ def _request(
     for attempt in range(retry.ATTEMPTS):
         last = attempt == retry.ATTEMPTS - 1
         try:
-            request = client.build_request(method, address, headers=headers)
+            request = client.build_request(method, address, headers=headers, content=content)
             response = client.send(request, stream=stream or ranged)
             if ranged and response.status_code == 206:
                 response.read()

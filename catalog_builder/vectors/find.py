@@ -94,8 +94,14 @@ def find(catalog: str, region: BaseGeometry, years: frozenset[int] | None, name:
     return of(catalog, region, None if years is None else tuple(sorted(years)), name)
 
 
-def _choose(names: Iterable[str], name: str | None) -> Dataset:
-    """Return the requested dataset, among those with collections."""
+def choose(names: Iterable[str], name: str | None) -> Dataset:
+    """Return the requested dataset, among those with collections.
+
+    Raises
+    ------
+    DatasetError
+        If it has no collection, or none of them is one of TESSERA.
+    """
     found = [ds for ds in map(_of_collection, names) if ds is not None]
     if name is not None:
         wanted = dataset_named(name)
@@ -190,7 +196,7 @@ class _Folder:
         from catalog_builder.item.template import JsonRenderer
 
         self.index = open_index(catalog)
-        self.record = self.index.collections[_choose(self.index.collections, name).collection_id]
+        self.record = self.index.collections[choose(self.index.collections, name).collection_id]
         record = self.record
         self._catalog, self._root = catalog, record.source_root.rstrip("/")
         self._lane = f"{_HERE}/source/{record.dataset.directory}/"
@@ -303,7 +309,7 @@ def _cells_from_api(url: str, cells: Cells, years: tuple[int, ...] | None, name:
 def _client(url: str, name: str | None) -> Iterator[tuple[Client, Dataset, tuple[int, ...]]]:
     """Yield a client of an API, the dataset, and the years that its collection spans."""
     with _collections(url) as (client, collections):
-        chosen = _choose(collections, name)
+        chosen = choose(collections, name)
         yield client, chosen, _years_of(collections[chosen.collection_id])
 
 
