@@ -19,6 +19,11 @@ from tests.support.needs import (
     pytest_runtest_makereport,
 )
 from tests.support.sample_stores import irregular_repository, sample_stores
+from tests.support.schedule import (
+    long_first,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 from tests.support.tiers import (
     pytest_ignore_collect,
     pytest_itemcollected,
@@ -36,6 +41,8 @@ __all__ = [
     "pytest_runtest_call",
     "pytest_runtest_makereport",
     "pytest_runtest_setup",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
     "sample_stores",
     "serve_on",
 ]
@@ -60,11 +67,15 @@ def _is_local(address: object) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse to run where groups are not kept together: each process would start its own servers."""
+    """Refuse to run where groups are not kept together: each process would start its own servers.
+
+    Where they are, put what takes long first.
+    """
     if getattr(config.option, "loadgroup", False):
         apart = [i.nodeid for i in items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid]
         if apart:
             raise pytest.UsageError(f"pytest-xdist does not keep groups of tests together: {apart[0]}")
+        long_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
