@@ -48,7 +48,8 @@ from api.http.links import JSON  # noqa: E402
 from api.http.methods import Methods  # noqa: E402
 from api.http.metrics import MEDIA_TYPE, Metrics  # noqa: E402
 from api.http.responses import dumps, error  # noqa: E402
-from api.http.work import ClientGoneError, Pool, Work  # noqa: E402
+from api.http.work.pool import Pool, Work  # noqa: E402
+from api.http.work.waiting import ERROR_KEY, ClientGoneError  # noqa: E402
 from api.pages.browser import add_browser  # noqa: E402
 from api.pages.coverage import add_coverage  # noqa: E402
 from api.pages.document import add_document  # noqa: E402
@@ -79,7 +80,9 @@ from catalog_builder.tile.files import LEDGER  # noqa: E402
 from catalog_builder.tile.grid import TileId  # noqa: E402
 
 
-def create_app(catalog: Path | str | None = None, settings: Settings | None = None) -> FastAPI:
+def create_app(
+    catalog: Path | str | None = None, settings: Settings | None = None, *, relays: bool = False
+) -> FastAPI:
     """Return the application.
 
     Parameters
@@ -88,6 +91,9 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
         The catalogue, a folder or an s3 URL; None takes it from the settings.
     settings
         None: read from the environment.
+    relays
+        Whether what takes long is answered by processes of its own, where the settings allow it: they read
+        their settings from the environment.
 
     Raises
     ------
@@ -98,7 +104,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     place = catalog or settings.catalog
     folder = None if place is None else str(place)
     metrics = Metrics()
-    work = Work(settings)
+    work = Work(settings, relays=relays and settings.processes and settings.backend == "index")
     CONNECTIONS.allow(settings.store_connections)
     door = Door(settings) if has_readers(settings) else None
     methods = Methods()
@@ -146,7 +152,7 @@ def create_app(catalog: Path | str | None = None, settings: Settings | None = No
     _add_readiness(app, store)
     _add_login(app, store, door)
     _add_metrics(app, store, metrics, settings)
-    _add_error_handlers(app, metrics, methods)
+    _add_error_handlers(app, methods)
     methods.learn(app)
     if settings.access_log:
         _log_to_stdout()
@@ -342,36 +348,36 @@ def _add_metrics(app: FastAPI, store: Store, metrics: Metrics, settings: Setting
     app.add_api_route("/_mgmt/metrics", show, include_in_schema=False)
 
 
-def _add_error_handlers(app: FastAPI, metrics: Metrics, methods: Methods) -> None:
-    """Return every failure as JSON, with its reason, and count it."""
+def _add_error_handlers(app: FastAPI, methods: Methods) -> None:
+    """Return every failure as JSON, with its reason; the request says its kind, which is counted."""
 
-    async def bad_query(_: Request, exc: Exception) -> Response:
-        metrics.error("bad_request")
+    async def bad_query(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "bad_request"
         return error(400, str(exc))
 
-    async def not_found(_: Request, exc: Exception) -> Response:
-        metrics.error("not_found")
+    async def not_found(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "not_found"
         return error(404, str(exc))
 
-    async def too_large(_: Request, exc: Exception) -> Response:
-        metrics.error("too_large")
+    async def too_large(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "too_large"
         return error(413, str(exc))
 
-    async def unreadable(_: Request, exc: Exception) -> Response:
-        metrics.error("unreadable")
+    async def unreadable(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "unreadable"
         return error(409, str(exc))
 
-    async def timeout(_: Request, exc: Exception) -> Response:
-        metrics.error("search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable")
+    async def timeout(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "search_timeout" if isinstance(exc, QueryTimeoutError) else "unavailable"
         return error(503, str(exc), {"retry-after": "5"})
 
-    async def left(_: Request, exc: Exception) -> Response:
-        metrics.error("client_gone")
+    async def left(request: Request, exc: Exception) -> Response:
+        request.scope[ERROR_KEY] = "client_gone"
         return error(499, str(exc))  # for the log alone, as nginx has it
 
     async def http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
-        metrics.error("not_found" if status == 404 else "bad_request")
+        request.scope[ERROR_KEY] = "not_found" if status == 404 else "bad_request"
         headers = exc.headers if isinstance(exc, HTTPException) else None
         if status == 405:  # the framework names the methods of one route of the path only
             headers = {"allow": ", ".join(methods.of(request.scope["tessera.path"]))}

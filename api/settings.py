@@ -235,14 +235,20 @@ class Settings(BaseSettings):
         ge=0,
         description="Time that counting may add to a search; beyond it `numberMatched` is an estimate.",
     )
+    processes: bool = Field(
+        default=True,
+        description="Have two more processes per worker answer what takes long: one searches that scan,"
+        " counts and pages of more than 1000 items, the other images, map tiles, vectors and chunks of"
+        " arrays. They yield the processor to ordinary searches, start with the first such request, and take"
+        " 100 to 400 MB each. With false, and with `pgstac`, threads of the worker do it.",
+    )
     threads: int = Field(
         default=4, ge=1, description="Searches that may run at the same time, beside the event loop."
     )
     drawing_threads: int = Field(
         default=2,
         ge=1,
-        description="Images, map tiles and generated documents that may be made at the same time; they yield"
-        " the processor to searches.",
+        description="Images, map tiles and generated documents that may be made at the same time.",
     )
     drawing_seconds: float = Field(
         default=30.0,
@@ -259,7 +265,7 @@ class Settings(BaseSettings):
         default=2,
         ge=1,
         description="Requests for vectors (`/points`, `/zonal`, `/position`, `/area`) that may be read at the"
-        " same time; they yield the processor to searches.",
+        " same time.",
     )
     vector_seconds: float = Field(
         default=30.0,
@@ -285,8 +291,7 @@ class Settings(BaseSettings):
     chunk_threads: int = Field(
         default=4,
         ge=1,
-        description="Chunks of the zones' arrays (`/zarr`) that may be computed at the same time; they yield"
-        " the processor to searches.",
+        description="Chunks of the zones' arrays (`/zarr`) that may be computed at the same time.",
     )
     chunk_seconds: float = Field(
         default=30.0,

@@ -31,7 +31,7 @@ from api.http.links import (
     paging_links,
 )
 from api.http.responses import Caching, dumps
-from api.http.work import Work
+from api.http.work.pool import Work
 from api.readers.door import Door
 from api.readers.marks import marked
 from api.request.fields import Fields
@@ -157,9 +157,16 @@ class TesseraClient(AsyncBaseCoreClient):
     async def post_search(self, *_: Any, **kwargs: Any) -> Any:
         """Respond to ``POST /search``."""
         request: Request = kwargs["request"]
+        if (elsewhere := await self._elsewhere_if_large(request)) is not None:
+            return elsewhere
         more = text_parameters(request.scope["query_string"], parameters.VIEW, self.settings)
         query = await self._posted(request, parameters.SEARCH, more)
         return await self._search(request, query, "/search")
+
+    async def _elsewhere_if_large(self, request: Request) -> Response | None:
+        """Return what has a large body read by another process, if there is one."""
+        is_large = len(await request.body()) > INLINE_BYTES
+        return await self.work.searches.elsewhere(request, waits=2) if is_large else None
 
     async def _posted(
         self, request: Request, known: Sequence[str], more: Mapping[str, Any] | None = None

@@ -85,6 +85,8 @@ class ExtendedClient(TesseraClient):
         """Respond to ``POST /aggregate``, also of a collection."""
         request: Request = kwargs["request"]
         within = self._collection_of(request)
+        if (elsewhere := await self._elsewhere_if_large(request)) is not None:
+            return elsewhere
         text_parameters(request.scope["query_string"], (), self.settings)
         query = await self._posted(request, parameters.AGGREGATE)
         return await self._aggregate(request, query if within is None else query.within(within), within)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import attr
 from stac_fastapi.types.errors import NotFoundError
@@ -17,7 +18,7 @@ from api.endpoints.core import LARGE_ITEM, feature_collection, feature_parts
 from api.endpoints.extended import ExtendedClient, aggregation_document
 from api.http.links import GEOJSON, JSON, link, paging_links
 from api.http.responses import Caching
-from api.http.work import Pool
+from api.http.work.waiting import Deadline
 from api.request.view import View
 from api.search.aggregation import aggregate, named
 from api.search.page import find_page, select
@@ -26,14 +27,12 @@ from api.search.render import find_item, fitting, portions, render, sizes
 from catalog_builder.catalog.index.search.pages import Row
 from catalog_builder.errors import QueryTimeoutError
 
-T = TypeVar("T")
+INLINE_SECONDS = 0.005
+"""How long a search that is expected to be short runs on the event loop before it moves elsewhere.
 
-INLINE_SECONDS = 0.02
-"""How long a search that is expected to be short runs on the event loop before it moves to a thread.
-
-A thread costs 0.1 ms and most searches take less than 1 ms; but one that scans must not block the loop."""
+That costs a millisecond, and most searches take less; but one that scans must not hold up the others."""
 INLINE_ITEMS = 1000
-"""A page with more items is rendered in a thread."""
+"""A page with more items is rendered elsewhere."""
 LONG_PAGE = 2_000_000
 """Bytes from which on a page is sent in parts, each rendered when the one before has been read."""
 ROW_BYTES = 4000
@@ -97,9 +96,14 @@ class IndexClient(ExtendedClient):
 
         # presigning the URLs of an item takes as long as rendering several
         items_here = INLINE_ITEMS if self._period(view) is None else INLINE_ITEMS // 10
+        if query.is_light and query.limit <= items_here:
+            with contextlib.suppress(QueryTimeoutError):
+                body = answer(min(INLINE_SECONDS, self.settings.search_seconds))
+                return caching.respond(body, GEOJSON) if isinstance(body, bytes) else body
         pool = self.work.searches if query.limit <= INLINE_ITEMS else self.work.pages
-        inline = query.is_light and query.limit <= items_here
-        body = await self._run(request, answer, pool, inline=inline)
+        if (elsewhere := await pool.elsewhere(request)) is not None:
+            return elsewhere
+        body = await pool.run(lambda until: answer(max(until.left, 0.01)), request.receive)
         return caching.respond(body, GEOJSON) if isinstance(body, bytes) else body
 
     async def _aggregate(self, request: Request, query: Query, within: str | None) -> Response:
@@ -108,30 +112,18 @@ class IndexClient(ExtendedClient):
         caching = Caching(request, snapshot, self.settings)
         if (unchanged := caching.not_modified()) is not None:
             return unchanged
+        if (elsewhere := await self.work.searches.elsewhere(request)) is not None:
+            return elsewhere
         root: str = request.scope["tessera.root"]
 
-        def answer(seconds: float) -> bytes:
+        def answer(until: Deadline) -> bytes:
             def make() -> list[dict[str, Any]]:
-                return aggregate(snapshot, select(snapshot, query, self.settings), wanted, seconds)
+                return aggregate(
+                    snapshot, select(snapshot, query, self.settings), wanted, max(until.left, 0.01)
+                )
 
             names = tuple(a.name for a in wanted)
             found = snapshot.remember(("aggregate", query.matching, names), make)
             return aggregation_document(found, root, within)
 
-        return caching.respond(await self._run(request, answer, self.work.searches, inline=False), JSON)
-
-    async def _run(self, request: Request, work: Callable[[float], T], pool: Pool, *, inline: bool) -> T:
-        """Run a search under the time limit: on the event loop if it is short, otherwise in a pool.
-
-        Raises
-        ------
-        QueryTimeoutError
-            If it takes longer than the limit, including the wait for a thread.
-        """
-        if inline:
-            try:
-                return work(min(INLINE_SECONDS, self.settings.search_seconds))
-            except QueryTimeoutError:
-                pass
-        # A thread stops by itself at the deadline.
-        return await pool.run(lambda until: work(max(until.left, 0.01)), request.receive)
+        return caching.respond(await self.work.searches.run(answer, request.receive), JSON)

@@ -13,7 +13,8 @@ from starlette.types import Message, Send
 
 from api.http.cors import VARY, allow_headers
 from api.http.responses import PART_BYTES, error
-from api.http.work import COUNTED, BusyError, Flight
+from api.http.work.flight import COUNTED, Flight
+from api.http.work.waiting import BusyError
 from api.settings import Settings
 
 _CORS: list[tuple[bytes, bytes]] = [

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import orjson
+from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +26,8 @@ from api.http.methods import Methods
 from api.http.metrics import Metrics
 from api.http.proxies import Proxies
 from api.http.responses import error
-from api.http.work import Flight
+from api.http.work.flight import Flight
+from api.http.work.waiting import ERROR_KEY
 from api.readers.allowance import Allowance
 from api.readers.door import Door, RefusedError
 from api.readers.reader import ANYBODY, ASKING
@@ -102,7 +104,6 @@ class Front:
         method: str = scope["method"]
         hosts = sum(name == b"host" for name, _ in scope["headers"])
         path, exchange = self._enter(scope, headers, send)
-        request_id: str = scope["tessera.request_id"]
         self._metrics.begin()
         try:
             if hosts > 1:  # which of them a proxy took is not known: RFC 9112, 3.2
@@ -124,20 +125,54 @@ class Front:
             if exchange.refused:
                 self._metrics.error("unavailable")
                 return
-            LOG.exception("request %s failed", request_id)
-            explained = await self._explain(fault) if self._explain is not None else None
-            self._metrics.error("fault" if explained is None else "unavailable")
+            response = await self._explained(fault, scope)
             if exchange.started:
                 raise
-            response = explained or error(500, f"an unexpected error; quote request id {request_id}")
             await response(scope, receive, exchange.send)
         finally:
+            if (kind := scope.get(ERROR_KEY)) is not None:
+                self._metrics.error(kind)
             self._flight.give(exchange.held)
             operation = getattr(scope.get("route"), "path", None) or _raw_operation(path)
             seconds = time.perf_counter() - started
             self._metrics.end(operation, method, exchange.status, seconds, exchange.sent)
             if self._settings.access_log:
                 self._log(scope, method, operation, exchange, seconds)
+
+    @classmethod
+    def of(cls, app: Starlette) -> Front:
+        """Return the one of an application."""
+        stack = app.middleware_stack = app.build_middleware_stack()
+        while not isinstance(stack, cls):
+            stack = stack.app  # type: ignore[attr-defined]
+        return stack
+
+    async def let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request that the front of another process has let in, and will send on."""
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except (EOFError, ConnectionError):  # the other process is gone, or its client
+            raise
+        except Exception as fault:
+            response = await self._explained(fault, scope)
+            if started:
+                raise
+            await response(scope, receive, noted)
+
+    async def _explained(self, fault: Exception, scope: Scope) -> Response:
+        """Log an unexpected error; return the response that says as much of it as is known."""
+        request_id = scope["tessera.request_id"]
+        LOG.error("request %s failed", request_id, exc_info=fault)
+        explained = await self._explain(fault) if self._explain is not None else None
+        scope[ERROR_KEY] = "fault" if explained is None else "unavailable"
+        return explained or error(500, f"an unexpected error; quote request id {request_id}")
 
     def _enter(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> tuple[str, Exchange]:
         """Complete the scope of a request; return its path within the service, and its sending side."""

@@ -132,11 +132,13 @@ class _State(Collector):
         ):
             yield GaugeMetricFamily(name, text, int(is_so is not None))
         memory = GaugeMetricFamily(
-            "tessera_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"]
+            "tessera_worker_memory_bytes",
+            "Resident memory of a worker, or of a process of its own.",
+            labels=["worker"],
         )
         files = GaugeMetricFamily("tessera_worker_open_files", "Open descriptors.", labels=["worker"])
         cpu = Metric("tessera_worker_cpu_seconds", "CPU time used.", "counter")
-        for worker in self.workers:
+        for worker in [pid for each in self.workers for pid in (each, *_working_for(each))]:
             with contextlib.suppress(OSError):  # it ended just now; or there is no /proc
                 home = Path(f"/proc/{worker}")
                 pages = int((home / "statm").read_text().split()[1])
@@ -163,6 +165,13 @@ def _of_catalogue(snapshot: Snapshot) -> Iterator[Metric]:
     for record in snapshot.collections.values():
         items.add_metric([record.id], record.n_items)
     yield items
+
+
+def _working_for(worker: int) -> Iterator[int]:
+    """Yield the processes that a worker has started: :mod:`api.relayed`."""
+    with contextlib.suppress(OSError):  # it ended just now; or there is no /proc
+        for thread in Path(f"/proc/{worker}/task").iterdir():
+            yield from map(int, (thread / "children").read_text().split())
 
 
 def _workers(folder: str) -> Iterator[int]:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.catalogue.snapshot import Snapshot
 from api.http.links import JSON
-from api.http.work import client_gone
+from api.http.work.waiting import client_gone
 from api.settings import Settings
 from catalog_builder.storage.s3.presign import Period
 

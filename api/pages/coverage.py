@@ -21,7 +21,7 @@ from api.catalogue.snapshot import Renewable, Snapshot
 from api.catalogue.store import Store
 from api.http.links import HTML, JSON
 from api.http.responses import Caching, dumps
-from api.http.work import Pool
+from api.http.work.pool import Pool
 from api.pages.frame import UNFRAMED
 from api.settings import Settings
 from catalog_builder.catalog.coverage.page import POLICY, coverage_page, coverage_policy, layer

@@ -31,7 +31,8 @@ from api.catalogue.store import Store
 from api.http.front import LOG
 from api.http.links import JSON, with_query
 from api.http.responses import Caching, dumps
-from api.http.work import Deadline, Pool
+from api.http.work.pool import Pool
+from api.http.work.waiting import Deadline
 from api.pictures.style import style_of
 from api.search.map_links import ITEM_ZOOM, MAX_ZOOM, MOSAIC_ZOOM, TMS, can_draw
 from api.search.render import has_item
@@ -152,6 +153,8 @@ class _Pages:
         """Return a PNG that is rendered in a thread, unless the client already has it."""
         if not self._installed:
             raise NotFoundError(NOT_INSTALLED)
+        if (elsewhere := await self._pool.elsewhere(request)) is not None:
+            return elsewhere
         snapshot = self._store.current()
         caching = Caching(request, snapshot, self._settings)
         if (unchanged := caching.not_modified()) is not None:

@@ -36,7 +36,7 @@ from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
 from api.catalogue.snapshot import AnySnapshot
-from api.http.work import Deadline
+from api.http.work.waiting import Deadline
 from api.pictures.map_tile import TILE, MapTile
 from api.pictures.style import Bands, Rescale, Style
 from api.request.view import Shown

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from api.http.work import Deadline
+from api.http.work.waiting import Deadline
 from api.settings import Settings
 from api.vectors.asked import crs_of, parameters_of, years_of
 from api.vectors.coverages import Chosen, Grid, GridYear, grids, series

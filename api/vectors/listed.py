@@ -10,7 +10,7 @@ import numpy as np
 
 from api.catalogue.snapshot import AnySnapshot
 from api.files.direct.converted import find_all_pixels
-from api.http.work import Deadline
+from api.http.work.waiting import Deadline
 from catalog_builder.catalog.index.keys import make_key
 from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.errors import CatalogError, TooLargeError

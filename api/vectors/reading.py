@@ -12,7 +12,7 @@ import pyarrow as pa
 import shapely
 
 from api.catalogue.snapshot import AnySnapshot
-from api.http.work import Deadline
+from api.http.work.waiting import Deadline
 from api.settings import Settings
 from api.vectors.asked import crs_of, point_options, years_of, zonal_options
 from api.vectors.listed import list_cells, reason_for_clients

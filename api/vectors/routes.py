@@ -30,7 +30,8 @@ from api.catalogue.snapshot import AnySnapshot
 from api.catalogue.store import Store
 from api.http.links import JSON
 from api.http.responses import ERRORS
-from api.http.work import Deadline, Pool
+from api.http.work.pool import Pool
+from api.http.work.waiting import Deadline
 from api.search.query import text_parameters
 from api.settings import Settings
 from api.vectors.asked import AREA, POINTS, POSITION, ZONAL, Parameter
@@ -165,6 +166,8 @@ class _Pages:
         asked = self._asked(request, known)
         wanted = response_format(asked[3].get("f"), request.headers.get("accept"), RESPONSES)
         kind = body_format(request.headers.get("content-type"))
+        if (elsewhere := await self._pool.elsewhere(request)) is not None:
+            return elsewhere
         posted = Posted(*asked, await request.body(), kind, wanted)
         return await self._read(
             request, lambda until: read(posted, self._settings, until), verb, RESPONSES[wanted]
@@ -179,6 +182,8 @@ class _Pages:
     ) -> Response:
         asked = self._asked(request, known)
         wanted = response_format(asked[3].get("f"), request.headers.get("accept"), EDR_RESPONSES)
+        if (elsewhere := await self._pool.elsewhere(request)) is not None:
+            return elsewhere
         queried = Queried(*asked, wanted)
         return await self._read(
             request, lambda until: read(queried, self._settings, until), verb, EDR_RESPONSES[wanted]

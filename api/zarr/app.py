@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import anyio
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from api.catalogue.snapshot import AnySnapshot
@@ -17,7 +18,8 @@ from api.files.folder import visible
 from api.files.ranges import ContentChangedError, Document, Span, failed
 from api.files.respond import lists, respond, send_failure
 from api.files.sending import only_reading, route_path, send_error, send_not_found, send_redirect
-from api.http.work import CHUNKS_WAITING, BusyError, Deadline, Pool
+from api.http.work.pool import CHUNKS_WAITING, Pool
+from api.http.work.waiting import BusyError, Deadline
 from api.settings import Settings
 from api.zarr.paths import asked
 from api.zarr.view import Chunk, DatasetView, Member
@@ -141,6 +143,11 @@ class ZarrView:
         headers = dict(scope["headers"])
         has = headers.get(b"if-none-match", b"").decode("latin-1")
         blind = scope["method"] == "HEAD"
+        # it waits for room in memory, then for a thread
+        elsewhere = await self._pool.elsewhere(Request(scope, receive), waits=2)
+        if elsewhere is not None:
+            await elsewhere(scope, receive, send)
+            return
         async with self._entered(chunk.layout.chunk_bytes):
             try:
                 content = await self._pool.run(

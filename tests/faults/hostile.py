@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import socket
 import sys
@@ -23,6 +24,7 @@ import httpx
 from api.request.token import seal
 from api.search.query import from_texts
 from api.settings import Settings
+from catalog_builder.tile.grid import TileId
 
 PAUSE = 0.02
 """Seconds between two requests of a kind."""
@@ -54,18 +56,27 @@ def _raw(client: httpx.Client, head: str, read: float | None) -> int:
     return 0
 
 
-def tiles_at_low_zoom(item: str) -> Attack:
-    """Return an attack by map tiles of one item, of which each third is waited for."""
+def map_tiles(item: str) -> Attack:
+    """Return an attack by map tiles that show one item, and of its collection; each third is waited for."""
+    collection = item.partition("/items/")[0]
+    box = TileId.from_name(item.rpartition("/")[2].rpartition("_")[0]).bounds
 
     def attack(client: httpx.Client, rng: random.Random) -> int:
-        zoom = rng.randrange(7)
-        path = f"{item}/tiles/WebMercatorQuad/{zoom}/{(1 << zoom) // 2}/{rng.randrange(1 << zoom)}.png"
-        query = rng.choice(["", "?bands=1,2,3", f"?bands={rng.randrange(128)},5,6"])
+        of, zoom = (item, rng.randrange(15)) if rng.random() < 0.8 else (collection, rng.randrange(9, 15))
+        x, y = place_at(zoom, rng.uniform(box.west, box.east), rng.uniform(box.south, box.north))
+        path = f"{of}/tiles/WebMercatorQuad/{zoom}/{x}/{y}.png"
+        query = rng.choice(["", "?bands=1,2,3", f"?bands={rng.randrange(128)},5,6"]) if of is item else ""
         if rng.random() < 0.6:
             return _raw(client, f"GET {path}{query} HTTP/1.1\r\nHost: a\r\n\r\n", None)
         return _status(client.get(path + query))
 
     return attack
+
+
+def place_at(zoom: int, lon: float, lat: float) -> tuple[int, int]:
+    """Return column and row of the map tile at a place."""
+    north = math.asinh(math.tan(math.radians(lat))) / math.pi
+    return int((lon + 180) / 360 * (1 << zoom)), int((1 - north) / 2 * (1 << zoom))
 
 
 def previews(item: str) -> Attack:
@@ -172,7 +183,7 @@ def main(url: str, seconds: str, item: str) -> None:
                 time.sleep(PAUSE)
 
     attacks = [
-        tiles_at_low_zoom(item), previews(item), huge_pages, large_aggregations, forged_tokens, filters,
+        map_tiles(item), previews(item), huge_pages, large_aggregations, forged_tokens, filters,
         forged_headers, compressed_bodies,
     ]  # fmt: skip
     names = [attack.__qualname__.partition(".")[0] for attack in attacks]

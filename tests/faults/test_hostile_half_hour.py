@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from tests.faults.server import ROOT, Served, serving
+from tests.faults.test_relayed import processes
 from tests.faults.test_slow_readers import memory
 from tests.scale.soak import soak_catalog
 from tests.support.catalogs import build_from, patch, write_manifest
@@ -25,7 +26,7 @@ from tests.support.paging import ok
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "12"))
 QUIET = max(2.0, SECONDS / 10)
 CLIENTS = 4
-MOST_MEMORY = 1_000 << 20
+MOST_MEMORY = 500 << 20
 SLOWER = float(os.environ.get("HOSTILE_SLOWER", "0"))
 """How many times slower searches may be at the 95th percentile; 0: as slow as the machine is."""
 
@@ -39,16 +40,21 @@ def test_hostile_clients_beside_ordinary_ones(tmp_path: Path) -> None:
         item = _converted(served)
         _searches(served, 2)
         quiet = _searches(served, QUIET)
-        command = [sys.executable, "-m", "tests.faults.hostile", served.url, str(SECONDS), item]
+        # They stand for other machines: here they must not take the processor from the server.
+        command = ["nice", "-n", "19", sys.executable, "-m", "tests.faults.hostile"]
         hostile = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, served.url, str(SECONDS), item],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             beside = _searches(served, SECONDS)
             output, errors = hostile.communicate(timeout=150)
         finally:
             hostile.kill()
-        most = memory(served.process.pid)
+        most, *others = (memory(pid) for pid in (served.process.pid, *processes(served.process.pid)))
         assert served.process.poll() is None
         ok(httpx.get(served.url + "/_mgmt/ready", timeout=30))
     assert "Traceback" not in errors, errors[-2000:]
@@ -59,7 +65,7 @@ def test_hostile_clients_beside_ordinary_ones(tmp_path: Path) -> None:
     before, after = (statistics.quantiles(times, n=20)[-1] * 1e3 for times in (quiet, beside))
     print(
         f"\n{SECONDS:g} s: searches' 95th percentile {before:.1f} ms quiet, {after:.1f} ms beside;"
-        f" {most >> 20} MB"
+        f" {most >> 20} MB, and {' and '.join(str(n >> 20) for n in others)} MB of the processes beside"
     )
     for kind, found in seen.items():
         print(f"  {kind}: {', '.join(f'{n} x {status}' for status, n in sorted(found.items()))}")
@@ -67,14 +73,17 @@ def test_hostile_clients_beside_ordinary_ones(tmp_path: Path) -> None:
     assert {status for found in seen.values() for status in found} <= {0, 200, 400, 413, 415, 429, 503}
     assert seen["forged_tokens"].keys() == {400}
     assert seen["forged_headers"].keys() <= {200, 400}
-    assert most < MOST_MEMORY
+    assert max(most, *others) < MOST_MEMORY
+    assert len(others) == 2, "searches that take long and images were in processes of their own"
     if SLOWER:
         assert after < SLOWER * before
 
 
 def _converted(served: Served) -> str:
     """Return the path of an item that has map tiles."""
-    found = ok(served.get("/collections/tessera-synthetic/items?limit=1"))["features"][0]
+    found = ok(served.get("/collections/tessera-synthetic/items?limit=1&filter=%22tessera:cog%22=true"))[
+        "features"
+    ][0]
     return f"/collections/tessera-synthetic/items/{found['id']}"
 
 

@@ -27,7 +27,8 @@ from api.files.folder import RangedFiles, open_below, visible
 from api.files.ranges import Content, ContentChangedError, Document
 from api.files.respond import respond
 from api.files.sending import only_reading, public_path, route_path, send_error, send_not_found, send_redirect
-from api.http.work import Deadline, Pool
+from api.http.work.pool import Pool
+from api.http.work.waiting import Deadline
 from catalog_builder.errors import ArrayError, CatalogError, GridError, StorageError, TesseraError
 from catalog_builder.pixels.container.table import CONTAINERS
 from catalog_builder.pixels.virtual import Role, VirtualArray

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import Message
 
-from api.http.work import BusyError, ClientGoneError, Deadline, Pool
+from api.http.work.pool import Pool
+from api.http.work.waiting import BusyError, ClientGoneError, Deadline
 from catalog_builder.errors import QueryTimeoutError
 
 
@@ -127,16 +127,5 @@ def test_the_deadline_counts_the_wait_and_ends_it() -> None:
         gate.open.set()
         await asyncio.sleep(0.1)
         assert gate.begun == 1, "the second had no time left when the thread was free"
-
-    run(ask)
-
-
-def test_only_the_threads_of_the_pool_yield() -> None:
-    async def ask() -> None:
-        before = os.getpriority(os.PRIO_PROCESS, 0)
-        pool = Pool("tests", threads=1, waiting=0, seconds=5, nice=7)
-        there = await pool.run(lambda _: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        assert there == min(before + 7, 19)
-        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
     run(ask)
