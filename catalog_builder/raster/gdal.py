@@ -17,6 +17,11 @@ READING: dict[str, Any] = {
     "GDAL_HTTP_MAX_TOTAL_CONNECTIONS": 64,  # from GDAL 3.11 on; otherwise one per range, hundreds at once
     "GDAL_HTTP_MAX_RETRY": 4,
     "GDAL_HTTP_RETRY_DELAY": 1,
+    # A host that accepts and says nothing would hold a thread for ever. Not GDAL_HTTP_TIMEOUT, which counts
+    # the whole transfer: a large read over a slow line is none of these.
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_LOW_SPEED_TIME": 15,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,  # bytes per second
 }
 """Options recommended for every GDAL client; the README recommends the same."""
 CONVERTING: dict[str, Any] = {
