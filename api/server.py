@@ -46,7 +46,8 @@ _SPARE_FILES = 128
 """Minimum number of descriptors reserved for files and the index, not for connections."""
 
 _REFUSED = (
-    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
+    b"access-control-allow-origin: *\r\nretry-after: 5\r\n\r\n%s"
 )
 
 

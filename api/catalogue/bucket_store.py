@@ -77,7 +77,7 @@ class BucketStore:
         self._failures = 0
         self._trouble = ""
         self._stop = threading.Event()
-        warm_up()
+        warm_up(self._snapshot)
         if refresh_seconds:
             thread = threading.Thread(target=self._watch, args=(refresh_seconds,), daemon=True)
             thread.name = "catalogue in S3"

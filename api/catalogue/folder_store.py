@@ -58,7 +58,6 @@ class FolderStore:
         self._identity = self._look()
         self._snapshot = self._open()
         self._opening: threading.Thread | None = None
-        warm_up()
 
     @property
     def damage(self) -> str | None:
@@ -143,4 +142,6 @@ class FolderStore:
         found = index.path.stat()
         # Not a time, if possible: clocks go back, and copies on other servers keep their ETags.
         digest = recorded_digest(index.path) or f"{found.st_mtime_ns:x}{found.st_size:x}"
-        return IndexSnapshot(index, digest, found.st_mtime)
+        snapshot = IndexSnapshot(index, digest, found.st_mtime)
+        warm_up(snapshot)  # of later builds too: in their thread
+        return snapshot

@@ -6,6 +6,7 @@ A build replaces the catalogue atomically. A store notices it and provides a new
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ import numpy as np
 from fastapi import FastAPI
 
 from api.catalogue.snapshot import AnySnapshot, IndexSnapshot
+from catalog_builder import storage
+from catalog_builder.errors import StorageError
 from catalog_builder.tile import grid
 
 
@@ -69,6 +72,15 @@ class IndexStore(Store, Protocol):
         """Return the newest snapshot."""
 
 
-def warm_up() -> None:
-    """Compute the raster table, which takes 0.2 s once, before the first request."""
+def warm_up(snapshot: AnySnapshot) -> None:
+    """Do what takes long once before the first request: it would hold up the event loop.
+
+    The raster table takes 0.2 s. Where files are in S3, their URLs need boto3, whose import takes a second.
+    """
     grid.rasters(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    for record in snapshot.collections.values():
+        of = record.addresses
+        for root in (of.source, of.landmasks, of.data, record.source_root, record.landmask_root):
+            if storage.scheme(root) == "s3":
+                with contextlib.suppress(StorageError):  # said when it is asked for
+                    storage.https_address(root)

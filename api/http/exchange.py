@@ -25,6 +25,7 @@ _CORS: list[tuple[bytes, bytes]] = [
     ),
     (b"x-content-type-options", b"nosniff"),
 ]
+_RETRY_SECONDS = b"5"
 _MIN_COMPRESSED = 1000
 """Bytes below which compressing costs more than it saves."""
 _LONG = 500_000
@@ -154,7 +155,8 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [self._changed(pair) for pair in message["headers"]] + self._own()
+            sent = [self._changed(pair) for pair in message["headers"]]
+            message["headers"] = sent + self._own(sent)
             self._start = message  # until the first part of the body has arrived
             return
         body, more = message.get("body", b""), message.get("more_body", False)
@@ -171,14 +173,18 @@ class Exchange:
             body = await self._compressed(body, more)
         await self._send_body(b"" if self._head else body, more)
 
-    def _own(self) -> list[tuple[bytes, bytes]]:
-        own = [*self.always, (b"x-request-id", self._request_id)]
-        return own if self.raw else own + _CORS
+    def _own(self, sent: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers of every response that it does not have yet."""
+        own, names = [*self.always, (b"x-request-id", self._request_id)], {name for name, _ in sent}
+        if self.status == 503 and b"retry-after" not in names:
+            own.append((b"retry-after", _RETRY_SECONDS))
+        # Files have their own; what refuses them, such as a pool that is full, does not know of them.
+        return own if b"access-control-allow-origin" in names else own + _CORS
 
     async def _refuse(self) -> None:
         self.refused, self.started, self.status = True, True, 503
         response = error(503, FULL, {"retry-after": "1"})
-        headers = [*response.raw_headers, *self._own()]
+        headers = [*response.raw_headers, *self._own(response.raw_headers)]
         await self._send({"type": "http.response.start", "status": 503, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"" if self._head else response.body})
         raise BusyError(FULL)

@@ -65,7 +65,6 @@ class PgstacStore:
         self._newest: PgstacSnapshot | None = None
         self._mark = ""
         self._fault = "the database is not connected yet; try again"
-        warm_up()
 
     def attach(self, app: FastAPI) -> None:
         """Connect when the application starts, and give stac-fastapi-pgstac what it looks for."""
@@ -192,7 +191,9 @@ class PgstacStore:
         # Of a part, a tile's years are not those that its items were made with.
         whole = frozenset(r.ordinal for r in tiles.collections.values() if r.counts == stored[r.id].counts)
         generation = hashlib.blake2b(mark.encode(), digest_size=8).hexdigest()
-        return PgstacSnapshot(tiles, generation, urls, whole, self.items, loop)
+        snapshot = PgstacSnapshot(tiles, generation, urls, whole, self.items, loop)
+        warm_up(snapshot)
+        return snapshot
 
     async def items(self, collection_id: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return items as stored, in any order; missing ones are omitted."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,3 +205,19 @@ def test_old_builds_are_let_go(tmp_path: Path) -> None:
         current = str(app.state.store.current().index.path)
         assert open_indexes() == {current}, n
     server.__exit__(None, None, None)
+
+
+@pytest.mark.service
+def test_what_urls_in_s3_need_is_imported_at_the_start(tmp_path: Path) -> None:
+    """The import of boto3 took a second, on the event loop, of the first search."""
+    tiles = write_manifest(tmp_path, 2024, patch(0, 52, 1, 1))
+    build_from(tmp_path / "s3", tiles, source_root="s3://mine/v1")
+    build_from(tmp_path / "web", tiles, source_root="https://tiles.example.org/v1")
+    starts = (
+        "import sys; from api.app import create_app; create_app(sys.argv[1]); print('boto3' in sys.modules)"
+    )
+    for name, said in (("s3", "True"), ("web", "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", starts, str(tmp_path / name)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == said, name
