@@ -51,6 +51,8 @@ SMALL = 8 << 20
 UNPACKED_BYTES = 256 << 20
 UNPACKED_TIMES = 100
 """What a compressed file may unpack to: so many bytes, or so many times its own; listings take up to 20."""
+XZ_MEMORY = 128 << 20
+"""What unpacking may take; that of ``xz -9`` takes 65 MB."""
 _WEB_FOLDER = ("manifest.parquet", "registry.parquet", "registry.txt", "landmasks.parquet")
 """Files requested below an http(s) URL that ends with a slash: web folders cannot be listed."""
 
@@ -232,9 +234,7 @@ def _decompressed(form: Form, body: BinaryIO) -> BinaryIO:
         return cast(BinaryIO, gzip.GzipFile(fileobj=body))
     if form is Form.BZIP2:
         return cast(BinaryIO, bz2.BZ2File(body))
-    if form is Form.XZ:
-        return cast(BinaryIO, lzma.LZMAFile(body))
-    return cast(BinaryIO, io.BufferedReader(_Zstd(body), 1 << 20))
+    return cast(BinaryIO, io.BufferedReader((_Xz if form is Form.XZ else _Zstd)(body), 1 << 20))
 
 
 def _bounded(file: BinaryIO, packed: Callable[[], int]) -> BinaryIO:
@@ -282,8 +282,8 @@ class _Bounded(io.RawIOBase):
         return len(data)
 
 
-class _Zstd(io.RawIOBase):
-    """A zstd stream that, unlike the library's own, detects truncation."""
+class _Frames(io.RawIOBase):
+    """A stream of compressed frames, each with a decompressor of its own."""
 
     def __init__(self, body: BinaryIO) -> None:
         self._body = body
@@ -299,7 +299,7 @@ class _Zstd(io.RawIOBase):
             packed = _read1(self._body, 1 << 11)
             if not packed:
                 if self._frame is not None:
-                    raise EOFError("the zstd frame is truncated")
+                    raise EOFError("the compressed stream is truncated")
                 return 0
             self._rest = self._unpack(packed)
         n = min(len(buffer), len(self._rest))
@@ -309,17 +309,56 @@ class _Zstd(io.RawIOBase):
 
     def _unpack(self, packed: bytes) -> bytes:
         out = []
+        while packed := packed if self._frame is not None else self._between(packed):
+            if self._frame is None:
+                self._frame = self._begin()
+            out.append(self._frame.decompress(packed))
+            packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        return b"".join(out)
+
+    def _begin(self) -> Any:
+        """Return the decompressor of a frame."""
+        raise NotImplementedError
+
+    def _between(self, packed: bytes) -> bytes:
+        """Return what follows a frame without what may stand between two."""
+        return packed
+
+
+class _Zstd(_Frames):
+    """A zstd stream that, unlike the library's own, detects truncation; windows have at most 128 MB."""
+
+    def _unpack(self, packed: bytes) -> bytes:
         try:
-            while packed:
-                if self._frame is None:
-                    self._frame = zstandard.ZstdDecompressor().decompressobj()
-                out.append(self._frame.decompress(packed))
-                packed = self._frame.unused_data if self._frame.eof else b""
-                if self._frame.eof:
-                    self._frame = None
+            return super()._unpack(packed)
         except zstandard.ZstdError as error:
             raise OSError(str(error)) from error
-        return b"".join(out)
+
+    def _begin(self) -> Any:
+        return zstandard.ZstdDecompressor().decompressobj()
+
+
+class _Xz(_Frames):
+    """An xz stream that, unlike the library's own, takes no more memory than ``xz -9`` needs."""
+
+    def _unpack(self, packed: bytes) -> bytes:
+        try:
+            return super()._unpack(packed)
+        except lzma.LZMAError as error:
+            if "memory" not in str(error).lower():
+                raise
+            most = f"{XZ_MEMORY >> 20} MB"
+            raise OSError(
+                f"it takes more than {most} of memory to unpack: compress it by xz -9 or less"
+            ) from error
+
+    def _begin(self) -> Any:
+        return lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+
+    def _between(self, packed: bytes) -> bytes:
+        return packed.lstrip(b"\0")  # padding
 
 
 def _read_tar(body: BinaryIO, reading: Reading) -> Iterator[ManifestPart]:
@@ -352,8 +391,15 @@ def _read_zip(path: Path, reading: Reading) -> Iterator[ManifestPart]:
                 with archive.open(member) as file:
                     bounded = _bounded(cast(BinaryIO, file), partial(int, member.compress_size))
                     yield from _read_stream(bounded, _of_member(reading, name), in_folder=True)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *DECOMPRESSION_ERRORS) as error:
-        reading.problems.add(ProblemKind.CORRUPT, reading.source, f"the archive is damaged ({error})")
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        *DECOMPRESSION_ERRORS,
+    ) as error:
+        why = str(error) or type(error).__name__
+        reading.problems.add(ProblemKind.CORRUPT, reading.source, f"the archive is damaged ({why})")
 
 
 def _of_member(reading: Reading, name: str) -> Reading:

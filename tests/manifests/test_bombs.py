@@ -11,6 +11,7 @@ import resource
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,6 +96,26 @@ def test_a_zip_or_tar_of_much_ends(tmp_path: Path, content: bytes) -> None:
         _, problems = read(path)
         assert problems.total, path
         assert path.name in str(problems.kept[0])
+
+
+def test_a_huge_dictionary_is_not_made(tmp_path: Path) -> None:
+    """A header of xz may ask for 4 GB; what xz -9 makes is read, also in several streams with padding."""
+    header = bytearray(lzma.compress(GOOD, filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}]))
+    end = 12 + (header[12] + 1) * 4
+    header[16] = 40  # the size of the dictionary, as its exponent
+    header[end - 4 : end] = zlib.crc32(header[12 : end - 4]).to_bytes(4, "little")
+    bomb = tmp_path / "registry_2024.txt.xz"
+    bomb.write_bytes(header)
+    _, problems = read(bomb)
+    (problem,) = problems.kept
+    assert str(bomb) in str(problem)
+    assert "takes more than 128 MB of memory to unpack: compress it by xz -9" in str(problem)
+    lines = GOOD.splitlines(keepends=True)
+    halves = (b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :]))
+    bomb.write_bytes(bytes(8).join(lzma.compress(half, preset=9) for half in halves) + bytes(4))
+    found, problems = read(bomb)
+    assert tiles_in(found) == sorted(TILES)
+    assert not problems.total
 
 
 @pytest.mark.parametrize("name", ["pipe", "device"])

@@ -141,6 +141,30 @@ def test_what_an_archive_unpacks_to_is_bounded(tmp_path: Path, monkeypatch: pyte
         region_of(path)
 
 
+@pytest.mark.parametrize("name", ["r.gpkg", "r.shp", "r.geojson"])
+def test_an_archive_out_of_proportion_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    """A megabyte that would be a gigabyte on the disk, and in memory."""
+    with (
+        zipfile.ZipFile(tmp_path / "r.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(name, "w") as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+    with pytest.raises(VectorFileError, match=r"r\.zip: unpacks to 314,572,800 bytes, expected at most 268,"):
+        region_of(tmp_path / "r.zip")
+
+
+def test_a_damaged_member_of_an_archive_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "r.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("r.geojson", "{}" * 1000)
+    content = bytearray(path.read_bytes())
+    content[39:43] = b"\xff" * 4  # of the compressed bytes, behind the name
+    path.write_bytes(content)
+    with pytest.raises(VectorFileError, match=r"r\.zip: (cannot be unpacked|not a zip archive): "):
+        region_of(path)
+
+
 def test_an_archive_writes_nothing_outside(tmp_path: Path) -> None:
     path = tmp_path / "r.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -27,6 +29,8 @@ FORMATS = "GeoJSON, GeoPackage, FlatGeobuf, shapefile, KML or GeoParquet, zipped
 """What is read, in messages; GDAL reads others too."""
 MOST_BYTES = 4_000_000_000
 """Of a remote file, or of what is unpacked from an archive."""
+UNPACKED_BYTES, UNPACKED_TIMES = 256 << 20, 100
+"""What an archive may unpack to: so many bytes, or so many times its own. Shapefiles take up to 20."""
 _TEXT, _PARQUET, _ARROW = (
     (".csv", ".tsv", ".txt"),
     (".parquet", ".geoparquet"),
@@ -40,6 +44,8 @@ _MEMBERS = (
 )
 """Files of an archive that may be meant, the likelier ones first."""
 _OF_A_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg")
+_UNPACKING = (NotImplementedError, RuntimeError, EOFError, MemoryError, zlib.error, lzma.LZMAError)
+"""What unpacking raises: of a compression of its own, a password, a dictionary too large, and damage."""
 _NOT_READ = (
     (b"\x1f\x8b", "is compressed by gzip: unpack it"),
     (b"\xff\xfe", "is text in UTF-16, expected UTF-8"),
@@ -182,8 +188,9 @@ def _unpacked(path: str, file: Path, layer: str | None) -> Iterator[tuple[Path, 
             yield Path(folder) / member, f"{path}!{member}"
     except zipfile.BadZipFile as error:
         raise VectorFileError(f"{path}: not a zip archive: {error}; expected {FORMATS}") from error
-    except (NotImplementedError, RuntimeError) as error:  # a compression of its own, or a password
-        raise VectorFileError(f"{path}: cannot be unpacked: {error}") from error
+    except _UNPACKING as error:
+        reason = str(error) or type(error).__name__
+        raise VectorFileError(f"{path}: cannot be unpacked: {reason}") from error
 
 
 def _member(path: str, archive: zipfile.ZipFile, layer: str | None) -> str:
@@ -223,9 +230,15 @@ def _extract(path: str, archive: zipfile.ZipFile, member: str, folder: Path) -> 
         if info.filename.startswith(f"{member}/")
         or str(PurePosixPath(info.filename).with_suffix("")).lower() == stem
     ]
-    size = sum(info.file_size for info in wanted)
-    if size > MOST_BYTES:
-        raise VectorFileError(f"{path}: unpacks to {size:,} bytes, expected at most {MOST_BYTES:,}")
+    size, packed = (
+        sum(sizes) for sizes in zip(*((i.file_size, i.compress_size) for i in wanted), strict=True)
+    )
+    most = min(MOST_BYTES, max(UNPACKED_BYTES, UNPACKED_TIMES * packed))
+    if size > most:
+        raise VectorFileError(
+            f"{path}: unpacks to {size:,} bytes, expected at most {most:,}, of {packed:,}: what is larger,"
+            " unpack and give by its own name"
+        )
     for info in wanted:
         if info.is_dir():
             continue
