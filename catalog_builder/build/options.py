@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shapely.geometry.base import BaseGeometry
+
 from catalog_builder import storage
 from catalog_builder.build.merge import MergeReport
 from catalog_builder.item.addresses import Mirrors
@@ -18,7 +20,8 @@ class BuildOptions:
 
     dataset: Dataset
     years: frozenset[int] | None = None
-    bounds: grid.Bounds | None = None
+    bounds: grid.Bounds | BaseGeometry | None = None
+    """A box, or polygons in degrees (OGC:CRS84): cells that share area with it."""
     update: bool = False
     """Keep tile-years of the existing catalogue that the sources do not list."""
     strict: bool = False

@@ -78,7 +78,7 @@ class NewVersion:
         """
         years = tuple(self.staging.years())
         if not years:
-            reason = self.problems.explained() or "they are empty, or --years and --bbox exclude everything"
+            reason = self.problems.explained() or "they are empty, or --years and --region exclude everything"
             raise CatalogError(f"no tile-year in the sources: {reason}")
         landmasks = Landmasks(self.staging.landmasks())
         masks = np.zeros(grid.N_CELLS, dtype=np.uint32)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog_builder.cli.options import AsJson, Bbox, CatalogArg, Quiet, Years, parse_bbox, parse_years
+from catalog_builder.cli.options import (
+    AsJson,
+    CatalogArg,
+    Quiet,
+    Region,
+    RegionLayer,
+    Years,
+    parse_area,
+    parse_region,
+    parse_years,
+)
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
@@ -36,7 +46,8 @@ def build(
         ),
     ] = "v1",
     years: Years = None,
-    bbox: Bbox = None,
+    region: Region = None,
+    layer: RegionLayer = None,
     update: Annotated[
         bool, typer.Option("--update", help="Keep existing tile-years that the sources do not list.")
     ] = False,
@@ -111,7 +122,7 @@ def build(
     options = BuildOptions(
         dataset=find(dataset),
         years=parse_years(years),
-        bounds=parse_bbox(bbox),
+        bounds=parse_area(region, layer),
         update=update,
         strict=strict,
         complete=complete,
@@ -199,14 +210,8 @@ def export(
         list[str] | None, typer.Option(help="Export only this collection; can be repeated.")
     ] = None,
     years: Years = None,
-    bbox: Annotated[
-        str | None,
-        typer.Option(
-            "--bbox",
-            "--region",
-            help="Export only this region: west,south,east,north, or a GeoJSON file or shapefile.",
-        ),
-    ] = None,
+    region: Region = None,
+    layer: RegionLayer = None,
     url: Annotated[
         str | None, typer.Option(help="URL that the catalogue is served at. Default: as built.")
     ] = None,
@@ -232,7 +237,6 @@ def export(
     from catalog_builder.catalog.open import open_index
     from catalog_builder.publish.export import FORMATS
     from catalog_builder.publish.export import export as run
-    from catalog_builder.tile.regions.region import region_of
 
     if (to is None) != pgstac:
         raise QueryError(f"--to: expected one of {', '.join(FORMATS)}, once")
@@ -242,7 +246,7 @@ def export(
         url=url,
         collections=dataset,
         years=parse_years(years),
-        region=region_of(bbox) if bbox is not None else None,
+        region=parse_region(region, layer),
     )
     with console.progress("items", quiet=quiet) as report:
         done = run(

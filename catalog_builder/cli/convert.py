@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from catalog_builder.cli.options import layer_option, region_option
 from catalog_builder.convert.encode.blocks import BLOCK_SIZE, OVERVIEW_BLOCK_SIZE
 from catalog_builder.errors import QueryError
 
@@ -101,15 +102,18 @@ def convert(
         ),
     ] = None,
     years: Annotated[
-        str | None,
-        typer.Option(help="Years to convert: '2024', '2017-2020' or '2017,2024'.", rich_help_panel=_WHICH),
-    ] = None,
-    bbox: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Bounding box to convert: west,south,east,north in degrees.", rich_help_panel=_WHICH
+            "--years",
+            "--year",
+            help="Years: '2024', '2017-2020' or '2017-2019,2024'. Default: all. One year is also that of .npy"
+            " files where no folder says any.",
+            metavar="YEARS",
+            rich_help_panel=_WHICH,
         ),
     ] = None,
+    region: Annotated[list[str] | None, region_option(_WHICH)] = None,
+    layer: Annotated[str | None, layer_option(_WHICH)] = None,
     missing: Annotated[
         bool,
         typer.Option(
@@ -127,12 +131,6 @@ def convert(
     ] = None,
     landmask_root: Annotated[
         str | None, typer.Option(help="Folder or URL of the landmask files.", rich_help_panel=_WHICH)
-    ] = None,
-    year: Annotated[
-        int | None,
-        typer.Option(
-            help="Year of .npy files whose folder name does not contain it.", rich_help_panel=_WHICH
-        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -251,7 +249,7 @@ def convert(
 ) -> None:
     """Convert GeoTIFFs or .npy pairs to Cloud Optimized GeoTIFFs, verified and resumable."""
     from catalog_builder import console
-    from catalog_builder.cli.options import parse_bbox, parse_years
+    from catalog_builder.cli.options import parse_area, parse_years
     from catalog_builder.convert.api import prepare, target_of
     from catalog_builder.convert.plan.job import ConvertOptions, Wanted
     from catalog_builder.tile.datasets import dataset as find
@@ -277,11 +275,10 @@ def convert(
     wanted = Wanted(
         dataset=find(dataset) if dataset is not None else None,
         years=parse_years(years),
-        bounds=parse_bbox(bbox),
+        bounds=parse_area(region, layer),
         missing=missing,
         source_root=source_root,
         landmask_root=landmask_root,
-        year=year,
         shard=part,
     )
     with prepare(

@@ -12,7 +12,16 @@ from catalog_builder.errors import DatasetError, QueryError
 if TYPE_CHECKING:
     from catalog_builder.catalog.index.reader import Index
     from catalog_builder.catalog.index.record import CollectionRecord
-from catalog_builder.cli.options import AsJson, CatalogArg, Quiet, Years, parse_years
+from catalog_builder.cli.options import (
+    AsJson,
+    CatalogArg,
+    Quiet,
+    Region,
+    RegionLayer,
+    Years,
+    parse_region,
+    parse_years,
+)
 
 
 def info(catalog: CatalogArg, as_json: AsJson = False) -> None:
@@ -77,12 +86,8 @@ def coverage(
         str | None, typer.Option(help="Collection to use. Default: the first real one.")
     ] = None,
     years: Years = None,
-    region: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this region: west,south,east,north in degrees, or a GeoJSON file or shapefile or URL."
-        ),
-    ] = None,
+    region: Region = None,
+    layer: RegionLayer = None,
     width: Annotated[int, typer.Option(help="Width of the map in pixels.")] = 1800,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -95,7 +100,6 @@ def coverage(
     from catalog_builder.catalog.coverage.picture import coverage_png
     from catalog_builder.catalog.coverage.table import coverage_table, touching
     from catalog_builder.catalog.open import open_index
-    from catalog_builder.tile.regions.region import region_of
 
     index = open_index(catalog)
     record = _collection(index, dataset)
@@ -104,7 +108,7 @@ def coverage(
     if not shown:
         raise QueryError(f"--years: {record.id} has {', '.join(map(str, record.years))}")
     cell, mask = index.coverage(record.ordinal)
-    shape = region_of(region) if region is not None else None
+    shape = parse_region(region, layer)
     if out is not None:
         title = record.dataset.title
         if out.suffix.lower() in (".html", ".htm"):

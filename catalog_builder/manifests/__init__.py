@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from shapely.geometry.base import BaseGeometry
+
 from catalog_builder.errors import DatasetError
 from catalog_builder.manifests.part import ManifestPart, Subset
 from catalog_builder.manifests.problems import Problem, ProblemKind, ProblemLog
@@ -36,7 +38,7 @@ def read_manifests(
     *,
     problems: ProblemLog,
     years: frozenset[int] | None = None,
-    bounds: Bounds | None = None,
+    bounds: Bounds | BaseGeometry | None = None,
     dataset_hint: Dataset | None = None,
     is_said: bool = False,
 ) -> Iterator[ManifestPart]:
@@ -52,7 +54,8 @@ def read_manifests(
     years
         Keep only these years.
     bounds
-        Keep tiles whose cell shares area with this box; west > east crosses the antimeridian.
+        Keep tiles whose cell shares area with this box (west > east crosses the antimeridian), or with these
+        polygons in degrees (OGC:CRS84).
     dataset_hint
         The dataset that the user wants. Where a manifest does not state one, years are checked against
         its years; it is not written into :attr:`ManifestPart.dataset`. Rows of other datasets are neither
@@ -85,7 +88,7 @@ def read_dataset(
     *,
     problems: ProblemLog,
     years: frozenset[int] | None = None,
-    bounds: Bounds | None = None,
+    bounds: Bounds | BaseGeometry | None = None,
     is_said: bool = True,
 ) -> Iterator[ManifestPart]:
     """Read the rows of one dataset from a source that may hold several.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from shapely.geometry.base import BaseGeometry
 
+from catalog_builder.tile.cover import cells_with_area
 from catalog_builder.tile.datasets import Dataset
-from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, Bounds, of_centres, split_antimeridian
+from catalog_builder.tile.grid import LAT_EDGES, LON_EDGES, Bounds, cells, of_centres, split_antimeridian
 from catalog_builder.tile.table import LANDMASK_SCHEMA, TILE_SCHEMA
 
 UNKNOWN = -1
@@ -42,12 +44,12 @@ class ManifestPart:
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The requested years and bounding box; everything by default."""
+    """The requested years and area; everything by default."""
 
     years: frozenset[int] | None = None
-    bounds: Bounds | None = None
-    """A tile is kept when its cell shares area with the box (a shared edge is not enough). West may
-    be greater than east: the box then crosses the antimeridian."""
+    bounds: Bounds | BaseGeometry | None = None
+    """A box, or polygons in degrees (OGC:CRS84). A tile is kept when its cell shares area with it (a shared
+    edge is not enough). West may be greater than east: the box then crosses the antimeridian."""
 
     def keeps(self, lat_i: IntArray, lon_i: IntArray, year: IntArray | None = None) -> BoolArray | None:
         """Return the mask of selected tiles, or None if all are.
@@ -65,7 +67,12 @@ class Subset:
         if self.bounds is not None:
             inside = np.zeros(len(lat_i), dtype=np.bool_)
             row, col = of_centres(np.asarray(lat_i), np.asarray(lon_i))
-            for west, south, east, north in split_antimeridian(*self.bounds):
+            if isinstance(self.bounds, BaseGeometry):
+                boxes = []
+                inside = np.isin(cells(row, col), cells_with_area(self.bounds))
+            else:
+                boxes = split_antimeridian(*self.bounds)
+            for west, south, east, north in boxes:
                 # cells whose open interval overlaps the open interval of the box
                 col_first = np.searchsorted(LON_EDGES, west, side="right") - 1
                 col_last = np.searchsorted(LON_EDGES, east, side="left") - 1

@@ -74,7 +74,7 @@ def write_static(
     if n > max_items:
         raise QueryError(
             f"{n:,} items would be as many small files, and the limit for a static tree is {max_items:,}:"
-            " narrow it with --bbox or --years, raise it with --max-items,"
+            " narrow it with --region or --years, raise it with --max-items,"
             " or export geoparquet, which has none"
         )
     try:

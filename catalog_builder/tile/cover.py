@@ -14,6 +14,7 @@ comparisons only.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -134,6 +135,28 @@ def cover(geometry: BaseGeometry) -> Runs:
     if not settled.all():
         found += _descend(parts[~settled], ranges.take(~settled))
     return _merge(found)
+
+
+@lru_cache(maxsize=4)
+def cells_with_area(geometry: BaseGeometry) -> grid.Cells:
+    """Return the cells that share area with polygons, ascending: an edge or a corner is not enough.
+
+    Parameters
+    ----------
+    geometry
+        As of :func:`cover`.
+
+    Examples
+    --------
+    >>> box = shapely.box(0.1, 52.1, 0.2, 52.2)
+    >>> len(cells_with_area(box)), cover(box).n_cells
+    (1, 9)
+    """
+    found, edge = cover(geometry).cells(), cover(geometry.boundary).cells()
+    row, col = grid.rows_cols(edge)
+    boxes = shapely.box(_LON[col], _LAT[row], _LON[col + 1], _LAT[row + 1])
+    shapely.prepare(geometry)
+    return np.setdiff1d(found, edge[shapely.touches(geometry, boxes)], assume_unique=True)
 
 
 class _Blocks(NamedTuple):

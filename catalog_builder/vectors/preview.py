@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ def preview(
     catalog: str,
     region: BaseGeometry,
     *,
-    year: int | None = None,
+    years: Collection[int] | None = None,
     dataset: str | None = None,
     size: int = 2048,
     progress: Progress = no_progress,
@@ -132,8 +132,8 @@ def preview(
         A catalogue folder, or the URL of a tessera-stac API.
     region
         The region to draw, OGC:CRS84; the image covers its bounding box.
-    year
-        None: the newest year that the region has.
+    years
+        Years to choose from; the newest of them that the region has is drawn. None: any.
     dataset
         A dataset's directory name or collection id; None: the only one, or the first real one.
     size
@@ -152,12 +152,13 @@ def preview(
     west, south, east, north = region.bounds
     if east - west > 180:
         raise QueryError("a preview cannot cross the antimeridian: draw the two sides separately")
-    listed = find(catalog, region, None if year is None else frozenset([year]), dataset)
+    listed = find(catalog, region, None if years is None else frozenset(years), dataset)
     found = listed.readable
     if not found:
         has = ", ".join(map(str, sorted({y for _, y in listed.listed})))
+        wanted = "any year" if years is None else ", ".join(map(str, sorted(years)))
         raise QueryError(
-            f"the catalogue has no tiles of {year or 'any year'} in this region that can be read"
+            f"the catalogue has no tiles of {wanted} in this region that can be read"
             + (f": it lists {has} there" if has else "")
         )
     newest = max(tile.year for tile in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from affine import Affine
 
 from catalog_builder.convert.plan.job import ConvertOptions
 from catalog_builder.convert.plan.sources import Wanted, in_shard, plan
-from catalog_builder.errors import ConvertError, DatasetError, QueryError
+from catalog_builder.errors import ConvertError, DatasetError
 from catalog_builder.synthetic.sample import sample_set, write_geotiff_tile
 from catalog_builder.tile.datasets import dataset
 from catalog_builder.tile.grid import Bounds, TileId
@@ -100,10 +101,12 @@ def test_a_manifest_with_hashes(tmp_path: Path) -> None:
     assert published.main.address.startswith("https://data.source.coop/tessera/tessera/npy/v1/2024/")
 
 
-def test_the_year_of_loose_files_is_no_filter(tmp_path: Path) -> None:
-    (tmp_path / "registry_2024.txt").write_text("")
-    with pytest.raises(QueryError, match="--years 2024 converts that year alone"):
-        plan([str(tmp_path / "registry_2024.txt")], Wanted(dataset=dataset("v1"), year=2024))
+def test_a_file_without_a_year_is_not_guessed_where_others_say_theirs(tmp_path: Path) -> None:
+    npy = write_pair(tmp_path / "src", landmask=False)
+    for path in (npy, npy.with_name(f"{POLAR.name}_scales.npy")):
+        shutil.copy(path, tmp_path / "src" / path.name)
+    years = {job.year for job in plan([str(tmp_path / "src")], Wanted(years=frozenset({2024}))).jobs()}
+    assert years == {2024, None}
 
 
 def test_loose_npy_needs_a_year(tmp_path: Path) -> None:
@@ -111,8 +114,8 @@ def test_loose_npy_needs_a_year(tmp_path: Path) -> None:
     for path in (npy, npy.with_name(f"{POLAR.name}_scales.npy")):
         path.rename(tmp_path / path.name)
     row = convert_one(tmp_path / npy.name, tmp_path / "out").row
-    assert "--year" in row.reason
-    row = convert_one(tmp_path / npy.name, tmp_path / "out", wanted={"year": 2024}).row
+    assert "--years" in row.reason
+    row = convert_one(tmp_path / npy.name, tmp_path / "out", wanted={"years": frozenset({2024})}).row
     assert (row.ok, row.dataset, row.year) == (True, "v1", 2024)
     with pytest.raises(ConvertError, match="this is the scales file"):
         jobs_of(tmp_path / f"{POLAR.name}_scales.npy")

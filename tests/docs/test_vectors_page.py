@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pyogrio
 import pytest
+import rasterio
+import rasterio.features
 import shapely
 from covjson_pydantic.coverage import Coverage
+from PIL import Image
 from pyproj import Transformer
 
 from tests.conftest import plain_environment
@@ -26,6 +30,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "vectors.md"
 BLOCKS = snippets(PAGE)
 PROGRAM = f"{sys.executable} -m catalog_builder.cli"
 N_LABELS = 2000
+AREA = shapely.Polygon([(15.69, 78.21), (15.71, 78.21), (15.7, 78.22)])
+COMMANDS = (
+    "csv",
+    "shapefile",
+    "geopackage",
+    "kml",
+    "region-kml",
+    "region-shapefile",
+    "region-preview",
+)
 pytestmark = pytest.mark.service
 
 
@@ -52,12 +66,23 @@ def write_files(folder: Path) -> None:
             driver=driver,
         )
     (folder / "plots.shz").rename(folder / "plots.zip")
+    write_areas(folder)
+
+
+def write_areas(folder: Path) -> None:
+    """Write a triangle as KML, as a zipped shapefile, and as one of the layers of a GeoPackage."""
+    degrees = geopandas.GeoSeries([AREA], crs="EPSG:4326")
+    degrees.to_file(folder / "area.kml", driver="KML")
+    degrees.to_crs("EPSG:32633").to_file(folder / "area.shz", driver="ESRI Shapefile")
+    (folder / "area.shz").rename(folder / "area.zip")
+    degrees.to_file(folder / "area.gpkg", layer="fields")
+    degrees.representative_point().to_file(folder / "area.gpkg", layer="labels")
 
 
 def test_its_commands_run(server: Server, tmp_path: Path) -> None:
-    assert set(BLOCKS) == {"catalog", "csv", "train", "shapefile", "geopackage", "kml", "position"}
+    assert set(BLOCKS) == {"catalog", "train", "position", *COMMANDS}
     write_files(tmp_path)
-    for name in ("csv", "shapefile", "geopackage", "kml"):
+    for name in COMMANDS:
         text = (BLOCKS["catalog"][1] + BLOCKS[name][1]).replace("http://localhost:8000/", server.url)
         done = subprocess.run(
             ["sh", "-c", text.replace("tessera-stac ", f"{PROGRAM} ")],
@@ -88,3 +113,23 @@ def test_its_commands_run(server: Server, tmp_path: Path) -> None:
     places = pyarrow.csv.read_csv(tmp_path / "places.csv")
     assert len(places) == 3
     assert places.column_names[-4:] == ["b000", "b001", "b002", "b003"]
+    check_rasters(tmp_path)
+
+
+def check_rasters(folder: Path) -> None:
+    """Every pixel that has data touches the area, and those inside have some."""
+    area = geopandas.GeoSeries([AREA], crs="EPSG:4326").to_crs("EPSG:32633")[0]
+    (one,) = (folder / "area").glob("*2024*.tif")
+    two = sorted((folder / "years").glob("*.tif"))
+    assert len(two) == 2
+    with rasterio.open(one) as file, rasterio.open(two[1]) as other:
+        assert (file.count, other.count) == (4, 4)
+        valid = file.dataset_mask() > 0
+        where = {"out_shape": file.shape, "transform": file.transform, "invert": True}
+        touched = rasterio.features.geometry_mask([area.buffer(1)], all_touched=True, **where)
+        inside = rasterio.features.geometry_mask([area.buffer(-10)], **where)
+        assert not (valid & ~touched).any()
+        assert valid[inside].mean() > 0.5
+        assert (other.dataset_mask() > 0).sum() == pytest.approx(valid.sum(), rel=0.02)
+    with Image.open(folder / "area.png") as image:
+        assert image.size == pytest.approx((46, 112), abs=2)

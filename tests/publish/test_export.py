@@ -214,7 +214,7 @@ def test_static_tree_is_brought_up_to_date(index: Index, tmp_path: Path) -> None
 
 
 def test_static_tree_refuses(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(QueryError, match=r"as many small files.*--bbox"):
+    with pytest.raises(QueryError, match=r"as many small files.*--region"):
         write_static(tmp_path / "tree", extracts(index), max_items=10)
     assert not (tmp_path / "tree").exists()
     (tmp_path / "mine").mkdir()

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from api.request.area import parse_bbox as area_of
 from api.search.parameters import PARAMETERS
-from catalog_builder.cli.options import parse_bbox as option_of
+from catalog_builder.cli.options import parse_area as option_of
 from catalog_builder.errors import QueryError, StorageError
+from catalog_builder.tile.grid import Bounds
 from catalog_builder.tile.regions import bbox
 from catalog_builder.tile.regions.region import region_of
 
 
 def _option(text: str) -> tuple[float, ...]:
-    found = option_of(text)
-    assert found is not None
+    found = option_of([text])
+    assert isinstance(found, Bounds)
     return tuple(found)
 
 
@@ -74,7 +75,7 @@ def test_each_reader_says_where_the_box_was_given() -> None:
         with pytest.raises(QueryError) as error:
             reader("0,52,1,51")
         said.append(str(error.value))
-    assert [text.partition(":")[0] for text in said] == ["--bbox", "bbox '0,52,1,51'", "bbox"]
+    assert [text.partition(":")[0] for text in said] == ["bbox '0,52,1,51'", "bbox '0,52,1,51'", "bbox"]
 
 
 @given(finite, finite, st.sampled_from(["{!r}", " {!r}", "{:e} ", "{:+.17g}"]))

@@ -318,13 +318,14 @@ def test_command_as_json(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        ([], 2, "--region-file or --bbox"),
-        (["--bbox", "0,0,1,1", "--region-file", "x"], 2, "--region-file or --bbox"),
+        ([], 2, "a region is needed: --region west,south,east,north, or --region FILE"),
+        (["--bbox", "0,0,1,1", "--region-file", "x"], 2, "--region: expected only one, found 0,0,1,1 and x"),
         (["--bbox", "0,0,1,1"], 2, "no pixels"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--format", "tiff"], 2, "expected one of geotiff"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--dtype", "int16"], 2, "float32 or int8"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--bands", "128"], 2, "0..127"),
-        (["--bbox", "15.7,78.2,15.71,78.3", "--year", "2024", "--years", "2023"], 2, "only one"),
+        (["--bbox", "15.7,78.2,15.71,78.3", "--year", "2024", "--years", "2023"], 2, "expected only one"),
+        (["--bbox", "15.7,78.2,15.71,78.3", "--layer", "x"], 2, "is a box"),
         (["--bbox", "15.7,78.2,15.71,78.3", "--dataset", "v1"], 2, "no collection tessera-v1"),
         (["--region-file", "none.geojson"], 2, "none.geojson"),
     ],

@@ -66,7 +66,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_full_resolution_is_visual(data: Converted) -> None:
-    picture = preview(str(data.catalog), INSIDE, year=2024)
+    picture = preview(str(data.catalog), INSIDE, years=[2024])
     assert (picture.tiles, picture.year, picture.fitted, picture.left_out) == (1, 2024, False, 0)
     assert picture.degrees == pytest.approx(INSIDE.bounds, abs=1e-6)
     full = at_pixels(picture, visual(data, 2024))
@@ -78,7 +78,7 @@ def test_full_resolution_is_visual(data: Converted) -> None:
 
 @pytest.mark.slow
 def test_unconverted_arrays_are_fitted_on_the_fly(unconverted: Contained) -> None:
-    picture = preview(str(unconverted.catalog), INSIDE, year=YEAR)
+    picture = preview(str(unconverted.catalog), INSIDE, years=[YEAR])
     assert picture.fitted
     # Which way the directions point follows from the sample; that colours are a projection does not.
     vectors = at_pixels(picture, np.moveaxis(unconverted.values(FIRST), 0, -1))
@@ -93,7 +93,7 @@ def test_unconverted_arrays_are_fitted_on_the_fly(unconverted: Contained) -> Non
 @pytest.mark.parametrize("size", [400, 90, 24])
 def test_overviews_show_the_same(data: Converted, size: int) -> None:
     """A small picture is the large one made smaller, whatever it was read from."""
-    large, small = (preview(str(data.catalog), BOTH, year=2024, size=n) for n in (2048, size))
+    large, small = (preview(str(data.catalog), BOTH, years=[2024], size=n) for n in (2048, size))
     assert max(small.pixels.shape[:2]) == size
     assert small.tiles == 2
     shape = small.pixels.shape[1], small.pixels.shape[0]
@@ -107,7 +107,7 @@ def test_overviews_show_the_same(data: Converted, size: int) -> None:
 
 
 def test_neighbours_match(data: Converted) -> None:
-    picture = preview(str(data.catalog), BOTH, year=2024)
+    picture = preview(str(data.catalog), BOTH, years=[2024])
     middle = picture.pixels.shape[1] // 2
     rim = picture.pixels[:, middle - 3 : middle + 3]
     assert rim.any(axis=(1, 2)).mean() > 0.3, "no gap between the tiles"
@@ -119,7 +119,7 @@ def test_newest_year_is_the_default(data: Converted) -> None:
 
 @pytest.mark.service
 def test_files(data: Converted, tmp_path: Path) -> None:
-    picture = preview(str(data.catalog), BOTH, year=2024, size=256)
+    picture = preview(str(data.catalog), BOTH, years=[2024], size=256)
     for name in ("a.png", "a.tif", "a.html"):
         write_preview(picture, tmp_path / name)
     assert (np.asarray(Image.open(tmp_path / "a.png"))[..., :3] == picture.pixels).all()
@@ -158,13 +158,13 @@ def test_command_from_an_api(data: Converted, tmp_path: Path) -> None:
         files = [r for r in server.log if r.path.startswith("/data/")]
         assert not [r for r in files if "embeddings" in r.path]
         assert sum(r.sent for r in files) < 400_000
-    same = preview(str(data.catalog), BOTH, year=2024, size=100)
+    same = preview(str(data.catalog), BOTH, years=[2024], size=100)
     assert (np.asarray(Image.open(tmp_path / "a.png"))[..., :3] == same.pixels).all()
 
 
 def test_refusals(data: Converted, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="no tiles of 2024"):
-        preview(str(data.catalog), shapely.box(0, 0, 1, 1), year=2024)
+        preview(str(data.catalog), shapely.box(0, 0, 1, 1), years=[2024])
     with pytest.raises(QueryError, match="size must be"):
         preview(str(data.catalog), INSIDE, size=100_000)
     with pytest.raises(QueryError, match="antimeridian"):

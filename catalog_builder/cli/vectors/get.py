@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from catalog_builder.cli.options import AsJson, Quiet, parse_years
-from catalog_builder.errors import QueryError
+from catalog_builder.cli.options import (
+    AsJson,
+    Quiet,
+    Region,
+    RegionLayer,
+    Years,
+    needed_region,
+    parse_years,
+)
 
 
 def preview(
@@ -16,19 +23,23 @@ def preview(
         str,
         typer.Argument(help="A catalogue folder, its s3:// URL, or the URL of its API.", metavar="CATALOG"),
     ],
-    region: Annotated[
-        str,
-        typer.Option(
-            help="Region to draw: west,south,east,north in degrees, or a GeoJSON file or shapefile."
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
             help="File to write: an image (.png, .tif) or a self-contained web map (.html).", metavar="FILE"
         ),
     ],
-    year: Annotated[int | None, typer.Option(help="Default: the newest year that the region has.")] = None,
+    region: Region = None,
+    layer: RegionLayer = None,
+    years: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--years",
+            "--year",
+            help="Year; of several, such as '2017-2020', the newest that the region has. Default: all.",
+            metavar="YEARS",
+        ),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Collection to use. Default: the first real one.")
     ] = None,
@@ -39,12 +50,18 @@ def preview(
 ) -> None:
     """Render a region in false colour: one PCA for all tiles, read from overviews only."""
     from catalog_builder import console
-    from catalog_builder.tile.regions.region import region_of
     from catalog_builder.vectors.preview import preview as draw
     from catalog_builder.vectors.preview import write_preview
 
     with console.progress("tiles", quiet=quiet) as report:
-        picture = draw(catalog, region_of(region), year=year, dataset=dataset, size=size, progress=report)
+        picture = draw(
+            catalog,
+            needed_region(region, layer),
+            years=parse_years(years),
+            dataset=dataset,
+            size=size,
+            progress=report,
+        )
     write_preview(picture, out)
     if picture.left_out and not quiet:
         console.say(
@@ -78,14 +95,9 @@ def get(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to; it holds one dataset.", metavar="FOLDER")],
-    region_file: Annotated[
-        str | None, typer.Option(help="GeoJSON or shapefile (.shp, .zip) of the region.", metavar="FILE")
-    ] = None,
-    bbox: Annotated[str | None, typer.Option(help="The region as west,south,east,north in degrees.")] = None,
-    year: Annotated[int | None, typer.Option(help="One year.")] = None,
-    years: Annotated[
-        str | None, typer.Option(help="Several years: '2017-2020' or '2017,2024'. Default: all.")
-    ] = None,
+    region: Region = None,
+    layer: RegionLayer = None,
+    years: Years = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset. Default: the first real one.")] = None,
     kind: Annotated[str, typer.Option("--format", help="geotiff, cog, netcdf, zarr or npy.")] = "geotiff",
     dtype: Annotated[
@@ -152,16 +164,12 @@ def get(
     from catalog_builder.cli.vectors.get_options import options_from, report_data, report_text, warp_from
     from catalog_builder.vectors.regions.run import get as run
 
-    chosen = frozenset({year}) if year is not None else parse_years(years)
-    if year is not None and years is not None:
-        raise QueryError("--year and --years: only one of them may be given")
     options = options_from(
-        region_file,
-        bbox,
+        needed_region(region, layer),
         kind,
         dtype,
         bands,
-        years=chosen,
+        years=parse_years(years),
         dataset=dataset,
         tiles=tiles,
         workers=workers,

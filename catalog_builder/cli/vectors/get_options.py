@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from shapely.geometry.base import BaseGeometry
+
 from catalog_builder.errors import QueryError
 from catalog_builder.item.bands_view import parse_bands
-from catalog_builder.tile.regions.region import region_of
 from catalog_builder.vectors.regions.run import Options, Report
 from catalog_builder.vectors.regions.warp import Resampling, Warp
 from catalog_builder.vectors.regions.write import FORMATS, Dtype
 
 
-def options_from(
-    region_file: str | None, bbox: str | None, kind: str, dtype: str, bands: str, **others: Any
-) -> Options:
+def options_from(region: BaseGeometry, kind: str, dtype: str, bands: str, **others: Any) -> Options:
     """Parse the arguments of the command.
 
     Parameters
     ----------
-    region_file, bbox, kind, dtype, bands
+    region, kind, dtype, bands
         As given.
     **others
         Attributes of the options as they are.
@@ -28,18 +27,14 @@ def options_from(
     Raises
     ------
     QueryError
-        If there is not exactly one region, or a choice is unknown.
-    StorageError
-        If the region cannot be read.
+        If a choice is unknown.
     """
-    if (region_file is None) == (bbox is None):
-        raise QueryError("a region is needed: either --region-file or --bbox")
     if kind not in FORMATS:
         raise QueryError(f"--format: expected one of {', '.join(FORMATS)}, found '{kind}'")
     if dtype not in get_args(Dtype):
         raise QueryError(f"--dtype: expected float32 or int8, found '{dtype}'")
     return Options(
-        region=region_of(region_file if region_file is not None else bbox or ""),
+        region=region,
         format=kind,
         dtype=cast(Dtype, dtype),
         bands=parse_bands(bands),

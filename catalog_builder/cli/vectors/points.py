@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, parse_years
+from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, Years, parse_years
 from catalog_builder.cli.vectors.table_options import (
     CorruptFrom,
     Force,
@@ -15,7 +15,6 @@ from catalog_builder.cli.vectors.table_options import (
     TableBands,
     TableDataset,
     TableOut,
-    TableYears,
 )
 
 LABELS = "CSV, GeoJSON, GeoPackage, FlatGeobuf, shapefile, KML or GeoParquet"
@@ -25,7 +24,7 @@ def points(
     labels: Annotated[str, typer.Argument(help=f"Points: {LABELS}, in any CRS.", metavar="LABELS")],
     catalog: Catalog,
     out: TableOut,
-    years: TableYears = None,
+    years: Years = None,
     dataset: TableDataset = None,
     bands: TableBands = "0-127",
     dtype: Annotated[

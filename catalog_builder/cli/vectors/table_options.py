@@ -11,9 +11,6 @@ TableOut = Annotated[
     Path,
     typer.Option(help="File to write: .parquet (GeoParquet), .arrow, .csv or .npy.", metavar="FILE"),
 ]
-TableYears = Annotated[
-    str | None, typer.Option(help="Years: '2024', '2017-2020' or '2017,2024'. Default: all.")
-]
 TableDataset = Annotated[str | None, typer.Option(help="Dataset. Default: the first real one.")]
 TableBands = Annotated[str, typer.Option(help="Dimensions, counted from 0, such as '0,1,5-7'.")]
 CorruptFrom = Annotated[

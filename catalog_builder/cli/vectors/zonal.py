@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, parse_years
+from catalog_builder.cli.options import AsJson, Catalog, Dask, Quiet, Years, parse_years
 from catalog_builder.cli.vectors.table_options import (
     CorruptFrom,
     Force,
@@ -15,7 +15,6 @@ from catalog_builder.cli.vectors.table_options import (
     TableBands,
     TableDataset,
     TableOut,
-    TableYears,
 )
 from catalog_builder.errors import QueryError
 
@@ -33,7 +32,7 @@ def zonal(
     stat: Annotated[
         str, typer.Option(help="Some of mean, std, count, median, min, max and sum.", metavar="NAMES")
     ] = "mean",
-    years: TableYears = None,
+    years: Years = None,
     dataset: TableDataset = None,
     bands: TableBands = "0-127",
     all_touched: Annotated[

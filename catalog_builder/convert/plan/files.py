@@ -138,6 +138,9 @@ class _Listing:
         self._statements = Statements(root)
         self._masks: dict[int, list[_Listed]] = defaultdict(list)
         self._notes: list[str] = []
+        # where others say theirs, one that says none is not guessed
+        years = wanted.years if not (self._names.year >= 0).any() else None
+        self._only_year = next(iter(years)) if years is not None and len(years) == 1 else None
 
     def plan(self) -> Plan:
         """Return the jobs.
@@ -260,7 +263,7 @@ class _Listing:
             # A loose file: its name must be a tile's; anything else is refused by the worker.
             name = here.address.rpartition("/")[2][: -len(".npy")]
             try:
-                tile, its_year = TileId.from_name(name), self._wanted.year
+                tile, its_year = TileId.from_name(name), self._only_year
             except TesseraError:
                 tile = None
         landmask, problem = self._landmask(here.address, tile, named) if tile is not None else (None, "")

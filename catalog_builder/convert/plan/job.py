@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from shapely.geometry.base import BaseGeometry
+
 from catalog_builder import storage
 from catalog_builder.convert.encode.blocks import BLOCK_SIZE, OVERVIEW_BLOCK_SIZE
 from catalog_builder.tile.datasets import Dataset, dataset
@@ -191,15 +193,15 @@ class Wanted:
     dataset: Dataset | None = None
     """Dataset of the sources, if they do not state it."""
     years: frozenset[int] | None = None
-    bounds: Bounds | None = None
+    """Also the year of ``.npy`` files, if it is one and no folder says any."""
+    bounds: Bounds | BaseGeometry | None = None
+    """A box, or polygons in degrees (OGC:CRS84): cells that share area with it."""
     missing: bool = False
     """For a catalogue: only tile-years that are not converted."""
     source_root: str | None = None
     """Location of the files of a manifest or catalogue; by default where they are published."""
     landmask_root: str | None = None
     """Location of ``<grid>.tiff`` landmasks."""
-    year: int | None = None
-    """Year of ``.npy`` files whose folder name does not contain it."""
     shard: tuple[int, int] | None = None
     """(i, N): the i-th of N parts, i from 0; parts are disjoint and together everything."""
 

@@ -28,7 +28,7 @@ from catalog_builder.convert.plan.files import (
 )
 from catalog_builder.convert.plan.job import Job, Plan, SourceFile, Wanted
 from catalog_builder.convert.plan.twice import Distinct
-from catalog_builder.errors import ConvertError, DatasetError, QueryError, TesseraError
+from catalog_builder.errors import ConvertError, DatasetError, TesseraError
 from catalog_builder.manifests.part import Subset
 from catalog_builder.stores.open import is_store
 from catalog_builder.tile.blocks import order_of_neighbours
@@ -138,18 +138,8 @@ def _joined(parts: Sequence[Plan], source: str) -> Plan:
 # --- manifests and catalogues -----------------------------------------------------------------------
 
 
-def _require_no_year(source: str, wanted: Wanted) -> None:
-    """Reject ``--year`` where it would do nothing: it is easily taken for ``--years``."""
-    if wanted.year is not None:
-        raise QueryError(
-            f"--year {wanted.year}: it says the year of .npy files whose folder does not, and {source} says"
-            f" the years itself: --years {wanted.year} converts that year alone"
-        )
-
-
 def _plan_manifest(source: str, wanted: Wanted) -> Plan:
     """Plan the tile-years that manifests list."""
-    _require_no_year(source, wanted)
     from catalog_builder.manifests import ProblemKind, ProblemLog, read_dataset, read_manifests
 
     tables: list[tuple[pa.Table, Dataset, str]] = []
@@ -210,7 +200,6 @@ def _published_landmasks(ds: Dataset, root: str) -> str | None:
 
 def _plan_catalogue(address: str, wanted: Wanted) -> Plan:
     """Plan the tile-years of a catalogue."""
-    _require_no_year(address, wanted)
     from catalog_builder.catalog.open import open_index
 
     index = open_index(address)

@@ -162,7 +162,8 @@ def _read_pair(job: Job, options: ConvertOptions) -> Source:
         raise ConvertError(f"{job.main.address}: not named like a tile: expected grid_<lon>_<lat>.npy")
     if job.year is None:
         raise ConvertError(
-            f"{job.main.address}: no year in its folder name: expected <year>/<grid>/<grid>.npy, or --year"
+            f"{job.main.address}: no year in its folder name: expected <year>/<grid>/<grid>.npy, or"
+            " --years with the one year of such files"
         )
     if job.scales is None:
         raise ConvertError(f"{job.main.address}: has no _scales.npy beside it")

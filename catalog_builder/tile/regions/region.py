@@ -71,7 +71,10 @@ def region_of(argument: str | Path, layer: str | None = None) -> BaseGeometry:
     """
     text = str(argument).strip()
     if _NUMBERS.fullmatch(text):
-        return _from_bbox(text)
+        if layer is not None:
+            raise QueryError(f"layer '{layer}': does nothing without a file, and '{text}' is a box")
+        boxes = [box_of(bounds) for bounds in _read(text)[1]]
+        return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
     if not scheme(text) and not exists(text) and not Path(text).is_dir():
         raise VectorFileError(
             f"'{text}' is neither a bbox (expected west,south,east,north, such as -5.5,49.9,1.8,55.8) "
@@ -90,15 +93,25 @@ def box_of(bounds: Bounds) -> BaseGeometry:
     return shapely.LineString([(west, south), (east, north)])
 
 
-def _from_bbox(text: str) -> BaseGeometry:
+def bounds_of(text: str) -> Bounds | None:
+    """Return the box that a text is, with west > east if it crosses the antimeridian; None if it is none.
+
+    Raises
+    ------
+    QueryError
+        If it can only be a box, and is malformed.
+    """
+    text = text.strip()
+    return _read(text)[0] if _NUMBERS.fullmatch(text) else None
+
+
+def _read(text: str) -> tuple[Bounds, tuple[Bounds, ...]]:
     try:
-        _, parts = read_bbox(read_numbers(text))
+        return read_bbox(read_numbers(text))
     except GridError as error:
         raise QueryError(f"bbox '{text}': {error}") from error
     except ValueError as error:
         raise QueryError(f"bbox '{text}': expected four numbers west,south,east,north") from error
-    boxes = [box_of(bounds) for bounds in parts]
-    return boxes[0] if len(boxes) == 1 else shapely.union_all(boxes)
 
 
 def _united(layer: Layer) -> BaseGeometry:
