@@ -42,6 +42,14 @@ from catalog_builder.pixels.window import Window
 from catalog_builder.tile.files import N_BANDS
 from catalog_builder.tile.grid import Raster
 from catalog_builder.vectors.find import TileYear, find
+from catalog_builder.vectors.overlay import (
+    Rings,
+    drawn_over,
+    metres_per_degree,
+    outside,
+    rings_of,
+    shape_of,
+)
 
 MAX_SIDE = 8192
 """Maximum size in pixels; use `tessera-stac get` for more."""
@@ -72,12 +80,32 @@ class Preview:
     """Number of tiles of the year that are not drawn: they cannot be read in place, or only in full."""
     fitted: bool
     """Whether the colours were fitted to this image: those of another preview may differ."""
+    outline: BaseGeometry | None = None
+    """The polygons that the image is clipped to, in metres of EPSG:3857; None if they are a box."""
 
     @property
     def degrees(self) -> Bounds:
         """West, south, east, north in degrees."""
         west, south, east, north = self.bounds
         return (*_lonlat(west, south), *_lonlat(east, north))
+
+    @property
+    def transform(self) -> Affine:
+        """From column and row to metres of EPSG:3857."""
+        height, width, _ = self.pixels.shape
+        west, south, east, north = self.bounds
+        return Affine((east - west) / width, 0, west, 0, (south - north) / height, north)
+
+    @property
+    def metres_per_pixel(self) -> float:
+        """Of the ground, in the middle of the image."""
+        west, south, east, north = self.degrees
+        across: int = self.pixels.shape[1]
+        return metres_per_degree((south + north) / 2) * (east - west) / across
+
+    def rings(self) -> Rings:
+        """Return the outline of the region as lines, in metres of EPSG:3857."""
+        return [] if self.outline is None else rings_of(self.outline, self.bounds, self.transform.a)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +159,8 @@ def preview(
     catalog
         A catalogue folder, or the URL of a tessera-stac API.
     region
-        The region to draw, OGC:CRS84; the image covers its bounding box.
+        The region to draw, OGC:CRS84. The image covers its bounding box, and has no data outside of its
+        polygons.
     years
         Years to choose from; the newest of them that the region has is drawn. None: any.
     dataset
@@ -178,19 +207,23 @@ def preview(
     plain = [piece for piece in pieces if not piece.is_coloured]
     stored = _stored_basis(drawable) if plain else None
     fitted = fit_basis([piece.sample() for piece in plain]) if plain and stored is None else None
+    outline = shape_of(region)
     return Preview(
-        pixels=_mosaic(pieces, stored or fitted, bounds, step),
+        pixels=_mosaic(pieces, stored or fitted, bounds, step, outline),
         bounds=bounds,
         dataset=drawable[0].dataset.title,
         year=newest,
         tiles=len(drawable),
         left_out=of_year - len(drawable),
         fitted=fitted is not None,
+        outline=outline,
     )
 
 
 def write_preview(picture: Preview, out: Path) -> None:
     """Write an image in the format of the file's suffix, atomically.
+
+    A PNG and a web map show the outline of the region and a scale bar; a GeoTIFF has the pixels alone.
 
     Raises
     ------
@@ -204,7 +237,7 @@ def write_preview(picture: Preview, out: Path) -> None:
         if suffix == ".html":
             file.write_text(_page(picture))
         elif suffix == ".png":
-            file.write_bytes(_png(picture.pixels))
+            file.write_bytes(_png(_drawn(picture)))
         else:
             _write_geotiff(picture, file)
 
@@ -294,9 +327,13 @@ def _stored_basis(tiles: Sequence[TileYear]) -> Basis | None:
 
 
 def _mosaic(
-    pieces: Sequence[_Piece], basis: Basis | None, bounds: Bounds, step: float
+    pieces: Sequence[_Piece],
+    basis: Basis | None,
+    bounds: Bounds,
+    step: float,
+    outline: BaseGeometry | None,
 ) -> npt.NDArray[np.uint8]:
-    """Mosaic the tiles; where two overlap, the first one wins."""
+    """Mosaic the tiles, clipped to the region; where two overlap, the first one wins."""
     from rasterio.warp import Resampling, reproject
 
     # what is a whole number of pixels but for its last digits stays that
@@ -319,22 +356,34 @@ def _mosaic(
             resampling=Resampling.bilinear,
         )
         np.copyto(out, drawn, where=~out.any(axis=0))
+    if outline is not None:
+        out[:, outside(outline, target, (height, width))] = 0
     return np.moveaxis(out, 0, -1)
+
+
+def _with_alpha(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    alpha = np.where(pixels.any(axis=2, keepdims=True), np.uint8(255), np.uint8(0))
+    return np.concatenate([pixels, alpha], axis=2)
+
+
+def _drawn(picture: Preview) -> npt.NDArray[np.uint8]:
+    """Return an image with what is drawn over it."""
+    t = picture.transform
+    rings = [(ring - (t.c, t.f)) / (t.a, t.e) for ring in picture.rings()]
+    return drawn_over(_with_alpha(picture.pixels), rings, picture.metres_per_pixel)
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
-    alpha = np.where(pixels.any(axis=2, keepdims=True), np.uint8(255), np.uint8(0))
     out = io.BytesIO()
-    Image.fromarray(np.concatenate([pixels, alpha], axis=2), "RGBA").save(out, "PNG", optimize=True)
+    Image.fromarray(pixels, "RGBA").save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
 def _write_geotiff(picture: Preview, file: Path) -> None:
     import rasterio
     from rasterio.enums import ColorInterp
-    from rasterio.transform import from_bounds
 
     height, width, _ = picture.pixels.shape
     with rasterio.open(
@@ -346,7 +395,7 @@ def _write_geotiff(picture: Preview, file: Path) -> None:
         height=height,
         width=width,
         crs="EPSG:3857",
-        transform=from_bounds(*picture.bounds, width, height),
+        transform=picture.transform,
         nodata=0,
         compress="deflate",
         predictor=2,
@@ -357,12 +406,14 @@ def _write_geotiff(picture: Preview, file: Path) -> None:
 
 
 def _page(picture: Preview) -> str:
-    image = base64.b64encode(_png(picture.pixels)).decode()
+    image = base64.b64encode(_png(_with_alpha(picture.pixels))).decode()
+    outline = [[[round(n, 6) for n in _lonlat(x, y)] for x, y in ring.tolist()] for ring in picture.rings()]
     config = {
         "title": picture.dataset,
         "year": picture.year,
         "tiles": picture.tiles,
         "bounds": list(picture.degrees),
+        "outline": outline,
         "image": f"data:image/png;base64,{image}",
     }
     return fill_page("preview.html", ("style.css", "map.js", "preview.js"), config)

@@ -28,6 +28,8 @@ class SmallMap {
     this.zoom = 1;
     this.layers = []; // {key, maxZoom, load(z, x, y)} or {key, image, bounds}
     this.box = null; // west, south, east, north that is outlined
+    this.outline = []; // lines of [lon, lat]
+    this.hasScale = false; // whether a scale bar is drawn
     this.home = [-180, -60, 180, 75];
     this.tiles = new Map();
     this.pointers = new Map();
@@ -165,8 +167,46 @@ class SmallMap {
     context.imageSmoothingEnabled = false;
     for (const layer of this.layers) layer.load ? this.drawTiles(layer) : this.drawImage(layer);
     this.drawLines();
+    this.drawOutline();
     if (this.box) this.drawBox(this.box, "#d1242f", 3);
+    if (this.hasScale) this.drawScale();
     if (document.activeElement === this.canvas && this.canvas.matches(":focus-visible")) this.drawCross();
+  }
+
+  drawOutline() {
+    const { context } = this;
+    context.lineJoin = "round";
+    for (const [colour, width] of [["#111827", 4], ["#ffffff", 1.5]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      for (const line of this.outline) {
+        context.beginPath();
+        for (const [lon, lat] of line) context.lineTo(...this.toScreen(...toWorld(lon, lat)));
+        context.stroke();
+      }
+    }
+  }
+
+  // The longest bar of 1, 2 or 5 times a power of ten metres, at the latitude of the middle, on WGS84.
+  scaleBar(most = 120) {
+    const lat = toLonLat(...this.center)[1] * Math.PI / 180;
+    const perDegree = Math.PI / 180 * 6378137 * Math.cos(lat) / Math.sqrt(1 - 0.00669437999014 * Math.sin(lat) ** 2);
+    const metresPerPixel = perDegree * 360 / this.scale, longest = most * metresPerPixel;
+    const power = 10 ** Math.floor(Math.log10(longest));
+    const metres = power * [5, 2, 1].find((n) => n * power <= longest * (1 + 1e-9));
+    return { metres, pixels: metres / metresPerPixel, label: metres >= 1000 ? `${metres / 1000} km` : `${metres} m` };
+  }
+
+  drawScale() {
+    const { context } = this, { pixels, label } = this.scaleBar();
+    context.font = "13px system-ui, sans-serif";
+    const width = Math.max(pixels, context.measureText(label).width) + 16, top = this.height - 44;
+    context.fillStyle = "rgba(17, 24, 39, 0.67)";
+    context.fillRect(10, top, width, 34);
+    context.fillStyle = "#ffffff";
+    context.textBaseline = "top";
+    context.fillText(label, 18, top + 6);
+    context.fillRect(18, top + 25, pixels, 3);
   }
 
   drawTiles(layer) {

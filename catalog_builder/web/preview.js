@@ -19,6 +19,8 @@ byId("about").textContent = `${config.tiles} ${config.tiles === 1 ? "tile" : "ti
 byId("picture").href = config.image;
 const map = new SmallMap(byId("map"), { maxZoom: 17, onSelect: show });
 map.home = config.bounds;
+map.outline = config.outline;
+map.hasScale = true;
 byId("closer").addEventListener("click", () => map.zoomBy(1));
 byId("further").addEventListener("click", () => map.zoomBy(-1));
 byId("whole").addEventListener("click", () => map.fit(config.bounds));

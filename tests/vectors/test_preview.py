@@ -7,13 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import shapely
 from PIL import Image
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 
 from api.app import create_app
 from catalog_builder.errors import QueryError
@@ -122,7 +123,8 @@ def test_files(data: Converted, tmp_path: Path) -> None:
     picture = preview(str(data.catalog), BOTH, years=[2024], size=256)
     for name in ("a.png", "a.tif", "a.html"):
         write_preview(picture, tmp_path / name)
-    assert (np.asarray(Image.open(tmp_path / "a.png"))[..., :3] == picture.pixels).all()
+    shown = np.asarray(Image.open(tmp_path / "a.png"))[..., :3]
+    assert (shown == picture.pixels)[:-40].all(), "but for the scale bar"
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert dataset.crs.to_epsg() == 3857
         assert dataset.bounds == pytest.approx(picture.bounds)
@@ -136,10 +138,86 @@ def test_files(data: Converted, tmp_path: Path) -> None:
         tab.page.get_by_role("heading", name="grid_15.").wait_for()
         seen = np.asarray(Image.open(io.BytesIO(tab.page.locator("#map").screenshot())).convert("HSV"))
         assert (seen[..., 1] > 100).mean() > 0.05
+        assert_scale(tab.page)
         assert (tab.problems, tab.elsewhere) == ([], set())
     with pytest.raises(QueryError, match=r"expected one of \.png"):
         write_preview(picture, tmp_path / "a.jpg")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.png", "a.tif"]
+
+
+def assert_scale(page: Any) -> None:
+    """Compare the bar of the map with the geodesic between the places at its ends."""
+    bar = page.evaluate("map.scaleBar()")
+    ends = f"[0, {bar['pixels']}].map((x) => toLonLat(...map.fromScreen(map.width / 2 + x, map.height / 2)))"
+    (lon, lat), (other, _) = page.evaluate(ends)
+    assert Geod(ellps="WGS84").inv(lon, lat, other, lat)[2] == pytest.approx(bar["metres"], rel=1e-3)
+
+
+def ground(picture: Preview, pixels: float) -> float:
+    """Return the geodesic length of so many pixels along the middle of a picture."""
+    west, south, east, north = picture.degrees
+    lat = (south + north) / 2
+    lon = west + (east - west) * pixels / picture.pixels.shape[1]
+    return float(Geod(ellps="WGS84").inv(west, lat, lon, lat)[2])
+
+
+NOTCHED = shapely.Polygon(
+    [(15.61, 78.22), (15.72, 78.205), (15.79, 78.25), (15.74, 78.295), (15.7, 78.26), (15.65, 78.29)],
+    [[(15.68, 78.23), (15.70, 78.23), (15.69, 78.24)]],
+)
+
+
+def test_a_polygon_is_clipped_and_drawn_with_a_scale_bar(data: Converted, tmp_path: Path) -> None:
+    clipped = preview(str(data.catalog), NOTCHED, years=[2024], size=800)
+    whole = preview(str(data.catalog), shapely.box(*NOTCHED.bounds), years=[2024], size=800)
+    assert clipped.outline is not None
+    assert (whole.outline, clipped.pixels.shape) == (None, whole.pixels.shape)
+    to_map = Transformer.from_crs("OGC:CRS84", 3857, always_xy=True).transform
+    shape = shapely.transform(shapely.segmentize(NOTCHED, 0.001), to_map, interleaved=False)
+    height, width, _ = whole.pixels.shape
+    t = clipped.transform
+    far = t.a
+    x, y = np.meshgrid(t.c + t.a * (np.arange(width) + 0.5), t.f + t.e * (np.arange(height) + 0.5))
+    inside = shapely.contains_xy(shape.buffer(-far), x, y)
+    outside = ~shapely.contains_xy(shape.buffer(far), x, y)
+    assert 0.2 < inside.mean() < 0.8
+    assert (clipped.pixels == whole.pixels)[inside].all()
+    assert whole.pixels[outside].any()
+    assert not clipped.pixels[outside].any()
+
+    write_preview(clipped, tmp_path / "a.png")
+    drawn = np.asarray(Image.open(tmp_path / "a.png"))
+    changed = (drawn[..., :3] != clipped.pixels).any(axis=2)
+    near = shapely.contains_xy(shape.boundary.buffer(5 * far), x, y)
+    bar = np.zeros_like(near)
+    bar[-60:, :200] = True
+    assert not (changed & ~near & ~bar).any()
+    rim = shapely.get_coordinates(shapely.segmentize(shape.boundary, 5 * far))[::7]
+    cols, rows = ((rim - (t.c, t.f)) / (t.a, t.e)).T
+    inner = (cols > 1) & (cols < width - 1) & (rows > 1) & (rows < height - 61)
+    assert (drawn[rows[inner].astype(int), cols[inner].astype(int)][:, 3] == 255).all()
+
+    light = (drawn[-60:, :200] == 255).all(axis=2)
+    rows_of = ["".join("#" if p else " " for p in row) for row in light.tolist()]
+    longest = max(len(run) for row in rows_of for run in row.split(" "))
+    assert ground(clipped, longest) == pytest.approx(1000, rel=0.02), "a kilometre, by its label"
+
+    write_preview(clipped, tmp_path / "a.tif")
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert (np.moveaxis(file.read(), 0, -1) == clipped.pixels).all(), "data, over which nothing is drawn"
+
+
+@pytest.mark.service
+def test_the_web_map_shows_the_outline(data: Converted, tmp_path: Path) -> None:
+    write_preview(preview(str(data.catalog), NOTCHED, years=[2024], size=300), tmp_path / "a.html")
+    with open_tab(900, 600) as tab:
+        tab.page.goto((tmp_path / "a.html").as_uri())
+        until(lambda: tab.page.evaluate("map.layers.length === 1"))
+        outline = tab.page.evaluate("map.outline")
+        lines = shapely.MultiLineString(outline)
+        assert shapely.hausdorff_distance(lines, NOTCHED.boundary) < 0.001
+        assert_scale(tab.page)
+        assert (tab.problems, tab.elsewhere) == ([], set())
 
 
 @pytest.mark.service
