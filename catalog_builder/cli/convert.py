@@ -190,7 +190,9 @@ def convert(
     fit_visual: Annotated[
         bool,
         typer.Option(
-            "--fit-visual", help="First fit the false colours to a sample of the sources, and save them."
+            "--fit-visual",
+            help="First fit the false colours to a sample of the sources, and save them. Of tiles that are"
+            " converted the images alone are made, from their COGs.",
         ),
     ] = False,
     visual: Annotated[
@@ -341,6 +343,7 @@ def _estimate_text(found: Estimate, workers: int) -> str:
         f"{found.to_do:,} of {found.total:,} tiles to convert ({found.done:,} already done)\n"
         f"  {size(found.bytes_in)} to read, about {size(found.bytes_out)} to write\n"
         f"  about {duration(found.seconds)} with {workers} workers ({source})"
+        + (f"\n  {found.other_colours:,} of those get images from their COGs" if found.other_colours else "")
         + (f"\n  {without_statistics(found.without_statistics)}" if found.without_statistics else "")
         + (f"\n  {earlier_views(found.earlier_views)}" if found.earlier_views else "")
         + (f"\n  {earlier_layouts(found.earlier_layouts)}" if found.earlier_layouts else "")

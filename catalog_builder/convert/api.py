@@ -77,7 +77,8 @@ class Conversion:
         visual
             Write false-colour images and thumbnails of tiles whose dataset has fitted colours.
         fit_visual
-            First fit the colours to a sample of the sources, and store them beside the COGs.
+            First fit the colours to a sample of the sources, and store them beside the COGs. Tiles that are
+            already done get their images from their COGs.
         force
             Convert tiles again that are already done.
         redo
@@ -140,6 +141,8 @@ class Conversion:
             )
         if done.renewed:
             lines.append(f"  {done.renewed:,} float32 views written anew, beside second names of their COGs")
+        if done.coloured:
+            lines.append(f"  {done.coloured:,} tiles got images in the colours of now, made from their COGs")
         if done.described:
             lines.append(f"  {done.described:,} tiles got the statistics of their codes, read from the COGs")
         if done.without_statistics:
@@ -173,6 +176,7 @@ class Conversion:
             "earlier_layouts": done.earlier_layouts,
             "renewed": done.renewed,
             "described": done.described,
+            "coloured": done.coloured,
             "failed": [{"job": row.job, "reason": row.reason} for row in done.failed],
             "lost": [{"job": row.job, "lost": list(row.lost)} for row in done.lossy],
             "profiles": done.profiles,

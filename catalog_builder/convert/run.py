@@ -54,6 +54,8 @@ class RunReport:
     """Number done by an earlier run whose float32 view alone was rewritten."""
     described: int
     """Number done by an earlier run to which the statistics of their codes were added."""
+    coloured: int
+    """Number done by an earlier run of which the images alone were made, from their COGs."""
     failed: tuple[LedgerRow, ...]
     lossy: tuple[LedgerRow, ...]
     """Rasters of this run whose COGs lack metadata of their sources: :attr:`LedgerRow.lost` names it."""
@@ -83,6 +85,7 @@ class _Tally:
     earlier_layouts: int = 0
     renewed: int = 0
     described: int = 0
+    coloured: int = 0
     failed: list[LedgerRow] = field(default_factory=list)
     lossy: list[LedgerRow] = field(default_factory=list)
     bytes_in: int = 0
@@ -93,6 +96,7 @@ class _Tally:
         self.bytes_in += row.bytes_in
         if row.ok and row.only:
             self.renewed += row.only == "view"
+            self.coloured += row.only == "visual"
             self.described += row.only == "statistics"
             self.bytes_out += row.bytes_out
         elif row.ok:
@@ -183,6 +187,7 @@ def run(
         without_statistics=tally.without_statistics,
         earlier_layouts=tally.earlier_layouts,
         renewed=tally.renewed,
+        coloured=tally.coloured,
         described=tally.described,
         failed=tuple(tally.failed),
         lossy=tuple(tally.lossy),

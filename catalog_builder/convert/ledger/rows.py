@@ -90,6 +90,8 @@ class LedgerRow:
     """Fingerprint of the job's sources when it was planned."""
     options: str = ""
     """Digest of the options."""
+    pixel_options: str = ""
+    """Digest of the options but the colours; empty in earlier versions' rows."""
     valid_fraction: float | None = None
     """Pixels with data among all pixels."""
     land_fraction: float | None = None
@@ -112,9 +114,10 @@ class LedgerRow:
     """TIFF tag 317 of the embeddings, 1 is none; None in earlier versions' rows."""
     view: int | None = None
     """:data:`~catalog_builder.raster.vrt.VIEW_FORM` of the float32 views; None in earlier versions' rows."""
-    only: Literal["", "view", "statistics"] = ""
-    """``view``: this attempt wrote the float32 views alone, ``statistics``: it wrote no file, and read the
-    statistics of the codes from the COG; everything else is said of the attempt before."""
+    only: Literal["", "view", "visual", "statistics"] = ""
+    """``view``: this attempt wrote the float32 views alone, ``visual``: the false colours and the thumbnail,
+    from the COGs, ``statistics``: it wrote no file, and read the statistics of the codes from the COG;
+    everything else is said of the attempt before."""
     epsg: int | None = None
     """Code whose definition equals the CRS; None if no code does."""
     wkt2: str = ""
@@ -168,7 +171,7 @@ class LedgerRow:
     @property
     def bytes_in(self) -> int:
         """Bytes read."""
-        if self.only == "statistics":
+        if self.only in ("statistics", "visual"):
             return sum(f.size for f in (self.embeddings, self.scales) if f is not None)
         return 0 if self.only else sum(s.size for s in self.sources)
 
@@ -176,7 +179,8 @@ class LedgerRow:
     def bytes_out(self) -> int:
         """Bytes written."""
         if self.only:
-            written = (self.gain, self.vrt, self.window) if self.only == "view" else ()
+            views, pictures = (self.gain, self.vrt, self.window), (self.visual, self.thumbnail)
+            written = {"view": views, "visual": pictures}.get(self.only, ())
             return sum(file.size for file in written if file)
         return sum(f.size for f in self.files.values())
 

@@ -28,7 +28,7 @@ _SAMPLE = 10_000
 """Number of latest successful rows that are kept in full, for their measurements."""
 _SOUND, _MISREAD, _UNKNOWN = range(3)
 """Whether some readers misread a result, as far as its row tells."""
-_EARLIER_VIEW, _NO_STATISTICS, _EARLIER_LAYOUT = 1, 2, 4
+_EARLIER_VIEW, _NO_STATISTICS, _EARLIER_LAYOUT, _OTHER_COLOURS = 1, 2, 4, 8
 """Bits of what a result lacks that can be renewed by itself."""
 _RENEWED: dict[Redo | None, int] = {"view": _EARLIER_VIEW, "statistics": _NO_STATISTICS}
 
@@ -37,7 +37,8 @@ class Done:
     """The jobs that are done according to a ledger, with these options.
 
     A result of an earlier version is done as well where its defaults were others, so that no new version
-    converts everything again; ``redo`` asks for it.
+    converts everything again; ``redo`` asks for it. So is one with other colours than are wanted, or none:
+    :meth:`to_renew` gives the job of making the images alone. Where none are wanted, any are right.
 
     Of each job 64 bits of its name and of its fingerprint are kept, when its last row was written, and
     where in the ledger that is: it is read again when its files are looked for.
@@ -73,6 +74,8 @@ class Done:
         self._options, self._redo = options, redo
         self._old_digests: dict[tuple[str, str, str], frozenset[str]] = {}
         self._digests: dict[str, tuple[str, frozenset[str]]] = {}
+        self._plain = replace(options, bases=())
+        self._plain_digests: dict[str, frozenset[str]] = {}
         self.measured: deque[LedgerRow] = deque(maxlen=_SAMPLE)
         self._looks = not storage.scheme(options.out)
         self._files: list[Path] = []
@@ -102,6 +105,7 @@ class Done:
                     _EARLIER_VIEW * row.has_earlier_view
                     | _NO_STATISTICS * row.lacks_code_range
                     | _EARLIER_LAYOUT * self._has_earlier_layout(row)
+                    | _OTHER_COLOURS * self._has_other_colours(row)
                 )
                 if row.ok and not row.only:
                     self.measured.append(row)
@@ -119,7 +123,7 @@ class Done:
 
     def _rows(self, address: str) -> Iterator[tuple[int, LedgerRow]]:
         """Yield the rows of a file with their places; a remote file is kept if rows are read again."""
-        if storage.scheme(address) and (self._looks or self._redo):
+        if storage.scheme(address) and (self._looks or self._redo or self._options.bases):
             self._fetched = self._fetched or tempfile.TemporaryDirectory(prefix="tessera-ledger-")
             path = Path(self._fetched.name) / str(len(self._files))
             storage.fetch_to(address, path)
@@ -133,18 +137,32 @@ class Done:
                 start += len(line)
 
     def _is_good(self, row: LedgerRow) -> bool:
-        now, earlier = self._digests_for(row.dataset)
-        if not row.ok or (row.options != now and row.options not in earlier):
+        if not row.ok or not self._has_pixels(row):
             return False
         if row.profile == "raster":
             return row.lossless is not True  # of an earlier version, which compared nothing
         return row.verified or not self._options.verify
 
+    def _has_pixels(self, row: LedgerRow) -> bool:
+        """Return whether a result was written with these options, but for the colours."""
+        now, earlier = self._digests_for(row.dataset)
+        if row.options == now or row.options in earlier:
+            return True
+        plain = self._plain_digests_for(row.dataset)
+        return row.options in plain or row.pixel_options in plain
+
+    def _has_other_colours(self, row: LedgerRow) -> bool:
+        """Return whether the images that are wanted are not there."""
+        now, earlier = self._digests_for(row.dataset)
+        wanted = row.tile is not None and self._options.basis_for(row.dataset) is not None
+        return wanted and row.options != now and row.options not in earlier
+
     def _has_earlier_layout(self, row: LedgerRow) -> bool:
         """Return whether a result was written with the blocks of earlier versions, by its options."""
         # rasters of a few bands have blocks of their own
         ours = row.tile is not None or row.interleave == "tile"
-        return ours and row.options in self._digests_for(row.dataset)[1]
+        earlier = self._digests_for(row.dataset)[1] | self._plain.earlier_digests_for(row.dataset)
+        return ours and row.options in earlier
 
     def _digests_for(self, dataset: str) -> tuple[str, frozenset[str]]:
         """Return the digest of the options as it is now, and as earlier versions made it."""
@@ -152,6 +170,13 @@ class Done:
             options = self._options
             self._digests[dataset] = options.digest_for(dataset), options.earlier_digests_for(dataset)
         return self._digests[dataset]
+
+    def _plain_digests_for(self, dataset: str) -> frozenset[str]:
+        """Return the digests, of now and of earlier versions, of the same options without colours."""
+        if dataset not in self._plain_digests:
+            now = self._plain.digest_for(dataset)
+            self._plain_digests[dataset] = self._plain.earlier_digests_for(dataset) | {now}
+        return self._plain_digests[dataset]
 
     def _said_encoding(self, row: LedgerRow) -> int:
         """Return what a row says of its embeddings, itself or by options that were defaults before."""
@@ -211,6 +236,10 @@ class Done:
         at = self._at(job)
         return at is not None and bool(self._renewable[at] & bit)
 
+    def has_other_colours(self, job: Job) -> bool:
+        """Whether a job that is done has not the images that are wanted."""
+        return self._can_renew(job, _OTHER_COLOURS)
+
     def has_earlier_layout(self, job: Job) -> bool:
         """Whether a job that is done has the blocks of an earlier version."""
         return self._can_renew(job, _EARLIER_LAYOUT)
@@ -218,10 +247,16 @@ class Done:
     def to_renew(self, job: Job) -> Job | None:
         """Return the job of doing again the part of one that is done that is asked for, if it needs it."""
         at = self._at(job)
-        if at is None or not self._renewable[at] & _RENEWED.get(self._redo, 0):
+        if at is None:
+            return None
+        only: Literal["view", "visual", "statistics"]
+        if self._renewable[at] & _RENEWED.get(self._redo, 0):
+            only = "view" if self._redo == "view" else "statistics"
+        elif self._renewable[at] & _OTHER_COLOURS:
+            only = "visual"
+        else:
             return None
         row = self._row(int(self._places[at]))
-        only: Literal["view", "statistics"] = "view" if self._redo == "view" else "statistics"
         return None if row is None else replace(job, renews=replace(row, only=only))
 
     def is_misread(self, job: Job) -> bool:

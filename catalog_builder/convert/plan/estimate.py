@@ -48,6 +48,8 @@ class Estimate:
     """Of those done, how many have no statistics of their codes."""
     earlier_layouts: int
     """Of those done, how many have the blocks of an earlier version."""
+    other_colours: int
+    """Of those done, how many get images in the stored colours, from their COGs."""
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -69,6 +71,7 @@ def estimate(
     rows = [r for r in done.measured if r.bytes_in and r.profile == options.profile]
     rates = {kind: _rates(rows, kind, options.profile) for kind in get_args(JobKind.__value__)}
     to_do = skipped = misread = earlier_views = without_statistics = earlier_layouts = bytes_in = 0
+    other_colours = 0
     seconds = bytes_out = 0.0
     for job in plan.jobs():
         if not force and job in done:
@@ -77,6 +80,7 @@ def estimate(
             earlier_views += done.has_earlier_view(job)
             without_statistics += done.lacks_statistics(job)
             earlier_layouts += done.has_earlier_layout(job)
+            other_colours += done.has_other_colours(job)
             continue
         to_do += 1
         n = job.bytes_in
@@ -92,6 +96,7 @@ def estimate(
         earlier_views=earlier_views,
         without_statistics=without_statistics,
         earlier_layouts=earlier_layouts,
+        other_colours=other_colours,
         bytes_in=bytes_in,
         bytes_out=int(bytes_out),
         seconds=seconds / max(workers, 1),

@@ -148,6 +148,10 @@ class ConvertOptions:
         """Return 16 hex digits of everything that affects the content of a dataset's files."""
         return self._digest(directory, _DECISIVE)
 
+    def pixel_digest_for(self, directory: str) -> str:
+        """Return the same without the colours: results that agree in it differ in their images at most."""
+        return replace(self, bases=()).digest_for(directory)
+
     def earlier_digests_for(self, directory: str) -> frozenset[str]:
         """Return what :meth:`digest_for` was when all levels of both files had blocks of one size.
 

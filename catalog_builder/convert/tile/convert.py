@@ -137,6 +137,7 @@ def _convert(job: Job, options: ConvertOptions, base: LedgerRow) -> LedgerRow:
         base,
         dataset=source.dataset.directory,
         options=options.digest_for(source.dataset.directory),
+        pixel_options=options.pixel_digest_for(source.dataset.directory),
         lat_i=source.tile.lat_i,
         lon_i=source.tile.lon_i,
         year=source.year,

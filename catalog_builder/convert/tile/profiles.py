@@ -31,6 +31,8 @@ from catalog_builder.raster.vrt import (
 from catalog_builder.tile.grid import Raster, TileId
 
 VISUAL_BLOCK = 256
+QUANTIZATION_TAG = "TESSERA_QUANTIZATION"
+"""Of the codes alone: how values come from them."""
 _SUFFIXES = {
     "embeddings": "embeddings.tif",
     "scales": "scales.tif",
@@ -55,7 +57,7 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
         statistics=True,
     )
     tags = _tags(source, options)
-    tags["TESSERA_QUANTIZATION"] = "value = code * scale; the scales are in the file beside it, *_scales.tif"
+    tags[QUANTIZATION_TAG] = "value = code * scale; the scales are in the file beside it, *_scales.tif"
     embeddings = _cog(
         folder / "embeddings",
         pyramid.codes,
@@ -97,7 +99,7 @@ def write_native(folder: Path, source: Source, options: ConvertOptions, row: Led
     if basis is None:
         return row
     levels = tuple(colours(basis, c, s) for c, s in zip(pyramid.codes, pyramid.scales, strict=True))
-    return _write_visual(folder, levels, source, options, row)
+    return write_visual(folder, levels, source.raster, _tags(source, options), options, row)
 
 
 def write_view(
@@ -178,7 +180,8 @@ def write_float(folder: Path, source: Source, options: ConvertOptions, row: Ledg
     basis = options.basis_for(source.dataset.directory)
     if basis is None:
         return row
-    return _write_visual(folder, tuple(colours_of_values(basis, v) for v in levels), source, options, row)
+    coloured = tuple(colours_of_values(basis, v) for v in levels)
+    return write_visual(folder, coloured, source.raster, tags, options, row)
 
 
 def _finite(values: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -188,10 +191,29 @@ def _finite(values: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> np
     return valid & np.array(finite, np.bool_).reshape(valid.shape)
 
 
-def _write_visual(
-    folder: Path, levels: Levels, source: Source, options: ConvertOptions, row: LedgerRow
+def write_visual(
+    folder: Path,
+    levels: Levels,
+    raster: Raster,
+    tags: dict[str, str],
+    options: ConvertOptions,
+    row: LedgerRow,
 ) -> LedgerRow:
-    """Write the false-colour COG and its thumbnail."""
+    """Write the false-colour COG and its thumbnail; return the row with both.
+
+    Parameters
+    ----------
+    folder
+        Of staged files: ``visual`` and ``thumbnail`` there.
+    levels
+        uint8 (rows, cols, 3), full resolution first; 0 is no data.
+    raster, tags
+        Of the tile's embeddings.
+    row
+        Of a tile-year.
+    """
+    if row.tile is None or row.year is None:
+        raise ValueError(f"{row.job} is no tile-year")
     # The codes' overviews end with a smaller block: the deepest ones are not needed.
     wanted = len(overviews.level_shapes(levels[0].shape[0], levels[0].shape[1], VISUAL_BLOCK))
     levels = levels[:wanted]
@@ -199,8 +221,8 @@ def _write_visual(
         visual = write_cog(
             stream,
             levels,
-            crs_epsg=source.raster.epsg,
-            transform=source.raster.transform[:6],
+            crs_epsg=raster.epsg,
+            transform=raster.transform[:6],
             nodata=0,
             block_size=VISUAL_BLOCK,
             # One request per block for all colours, and a codec that every browser library decodes.
@@ -208,14 +230,14 @@ def _write_visual(
             compression="deflate",
             level=6,
             band_descriptions=["red", "green", "blue"],
-            tags={**_tags(source, options), "TESSERA_VISUAL": f"PCA of the dataset, see {BASIS_FILE}"},
+            tags={**tags, "TESSERA_VISUAL": f"PCA of the dataset, see {BASIS_FILE}"},
             overview_resampling=options.overviews.upper(),
         )
     picture = thumbnail(levels)
     with staged_file(folder / "thumbnail", options) as stream:
         stream.write(picture)
     content = _content(visual.sha256, hashlib.sha256(picture).hexdigest())
-    base = _base(source.dataset.directory, source.year, source.tile, content)
+    base = _base(row.dataset, row.year, row.tile, content)
     return replace(
         row,
         visual_content=content,
