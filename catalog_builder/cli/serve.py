@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalog_builder.errors import QueryError
+
+if TYPE_CHECKING:
+    import socket
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option(help="Port to listen on; 0 for a free one.", envvar="PORT", min=0, max=65_535)
+]
 
 
 def serve(
@@ -20,12 +28,42 @@ def serve(
             metavar="CATALOG",
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     workers: Annotated[int, typer.Option(help="Number of server processes.", min=1)] = 1,
     root_path: Annotated[str, typer.Option(help="Path prefix that a proxy strips.")] = "",
 ) -> None:
     """Serve a catalogue: STAC API, COGs and published arrays by range requests, and the browser."""
+    from api import server
+
+    # First: that the port is taken shall be known before anything is opened.
+    serve_on(server.listen(host, port), catalog, host, workers, root_path)
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """Return a socket bound to a host and port, and the URL of what will be served on it."""
+    from api import server
+
+    sock = server.listen(host, port)
+    return sock, _url(sock, host)
+
+
+def _url(sock: socket.socket, host: str) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+
+
+def serve_on(
+    sock: socket.socket, catalog: str | None, host: str, workers: int = 1, root_path: str = ""
+) -> None:
+    """Serve a catalogue on a bound socket, until the process is told to stop.
+
+    Raises
+    ------
+    QueryError
+        If there is neither a catalogue nor a database.
+    CatalogError
+        If the catalogue cannot be opened, or is damaged.
+    """
     import tempfile
 
     from api import server
@@ -49,10 +87,9 @@ def serve(
         raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
     if not on_database and catalog is not None:
         check_digest(open_index(catalog).path)  # one clear error now, instead of one in every worker
-    sock = server.listen(host, port)
     if catalog is not None:
         os.environ["TESSERA_STAC_CATALOG"] = catalog if scheme(catalog) else str(Path(catalog).absolute())
-    say(f"serving {'pgSTAC' if on_database else catalog} on http://{host}:{port}{root_path}/")
+    say(f"serving {'pgSTAC' if on_database else catalog} on {_url(sock, host)}{root_path}/")
     with tempfile.TemporaryDirectory(prefix="tessera-stac-metrics-", ignore_cleanup_errors=True) as shared:
         if workers > 1:
             os.environ.setdefault(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catalog_builder.cli.options import AsJson, Quiet
-from catalog_builder.cli.serve import serve
+from catalog_builder.cli.serve import Host, Port, listen, serve_on
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
@@ -123,15 +123,15 @@ def _sample_store(
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Folder for the catalogue and the tiles.")] = Path(".run"),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="PORT")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     quiet: Quiet = False,
 ) -> None:
     """Build a sample catalogue from real manifests, generate a few synthetic tiles, and serve both."""
     from catalog_builder.console import say
     from catalog_builder.synthetic.demo import greeting, prepare
 
-    url = f"http://{host}:{port}"
+    sock, url = listen(host, port)
     catalog = prepare(folder, url, quiet=quiet)
     say(greeting(url))
-    serve(str(catalog), host=host, port=port, workers=1, root_path="")
+    serve_on(sock, str(catalog), host)

@@ -14,14 +14,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from api.app import create_app
 from api.server import PatientProtocol
 from api.settings import Settings
 from catalog_builder.build.validate import validate_catalog
+from catalog_builder.cli.main import app
 from tests.faults.forks import ROUNDS
 from tests.faults.server import Served, raw, serving, until_closed
 from tests.support.catalogs import build_from, patch, write_manifest
@@ -84,17 +87,49 @@ def test_killed_workers_are_replaced_and_a_killed_parent_leaves_none(tmp_path: P
         assert validate_catalog(catalog).sound
 
 
-def test_a_port_in_use_is_one_line(catalog: Path) -> None:
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "catalog_builder.cli", *map(str, arguments)]
+
+
+def test_a_port_in_use_is_one_line_before_any_work(catalog: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "catalog_builder.cli", "serve", str(catalog), "--port", port],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert done.returncode == 1
-    assert done.stderr == f"error: 127.0.0.1:{port}: cannot listen there (Address already in use)\n"
+        for verb in (
+            ("serve", catalog),
+            ("serve", "nothing is opened"),
+            ("demo", "--folder", tmp_path / "f"),
+        ):
+            done = subprocess.run(_command(*verb, "--port", port), capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1
+            assert done.stderr == f"error: 127.0.0.1:{port}: cannot listen there (Address already in use)\n"
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "-1", "http"])
+def test_a_port_that_does_not_exist_is_refused(catalog: Path, port: str) -> None:
+    done = CliRunner().invoke(app, ["serve", str(catalog), "--port", port])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--port" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_port_0_prints_the_port_that_it_is(catalog: Path, host: str) -> None:
+    command = _command("serve", catalog, "--host", host, "--port", 0)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().split(" on ")[1].strip()
+        until(lambda: _reachable(f"{url}_mgmt/ready"))
+        process.terminate()
+        assert process.wait(30) in (0, -15)
+    assert urlsplit(url).hostname == host
+    assert urlsplit(url).port
+
+
+def _reachable(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def _allow(files: int) -> None:

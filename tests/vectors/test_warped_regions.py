@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,38 @@ def test_what_cannot_be_is_refused(catalog: Path, tmp_path: Path) -> None:
         Warp("EPSG:4326", -1.0)
     with pytest.raises(QueryError, match="give it alone"):
         Warp("EPSG:4326", like=Path("x"))
+
+
+@pytest.mark.nightly
+@pytest.mark.service
+def test_a_raster_beyond_4_gib_is_bigtiff_made_in_bounded_memory(catalog: Path, tmp_path: Path) -> None:
+    """5.6 GB of float32, of which most has no data; the same pixels on a part of the grid are the oracle."""
+    step, width, part = 0.0002, 3300, (slice(1000, 1150), slice(900, 1200))
+
+    def like(name: str, rows: slice, cols: slice) -> Path:
+        transform = Affine(step, 0, 17.8 + cols.start * step, 0, -step, 78.45 - rows.start * step)
+        shape = {"height": rows.stop - rows.start, "width": cols.stop - cols.start}
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", dtype="uint8", count=1, crs="EPSG:4326",
+            transform=transform, sparse_ok=True, **shape,
+        ):  # fmt: skip
+            return tmp_path / name
+
+    grids = {"large": like("large.tif", slice(0, width), slice(0, width)), "part": like("part.tif", *part)}
+    found, peak = {}, {}
+    for name, grid in grids.items():
+        command = [sys.executable, "-m", "catalog_builder.cli", "get", str(catalog), "--year", "2023"]
+        command += ["--dataset", "synthetic", "--bbox", "17.9,78.2,18.1,78.3", "--like", str(grid)]
+        process = subprocess.Popen([*command, "--out", str(tmp_path / name), "--quiet"])
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        (found[name],) = (tmp_path / name).glob("*.tif")
+        peak[name] = usage.ru_maxrss / 1024
+    assert found["large"].read_bytes()[:4] == b"II\x2b\x00", "BigTIFF"
+    with rasterio.open(found["large"]) as whole, rasterio.open(found["part"]) as other:
+        assert whole.shape == (width, width)
+        assert 4 * whole.count * width**2 > 1 << 32
+        pixels = whole.read(window=rasterio.windows.Window.from_slices(*part))
+        assert np.isfinite(pixels).any()
+        agree(pixels, other.read(), 0)
+    assert peak["large"] < peak["part"] + 400, "MB"
