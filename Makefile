@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
     $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
 
-.PHONY: help run browser test test-fast test-nightly lint docs bench bench-release lock clean
+.PHONY: help run examples browser test test-fast test-nightly lint docs bench bench-release lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,7 +20,9 @@ help:  ## Say what there is
 $(VENV)/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "tessera-stac needs Python 3.12 or newer, on PATH or in pyenv;" \
 	  "found $$(python3 --version 2>&1 || echo none)" >&2; exit 1; fi
-	"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  { echo "tessera-stac needs Python 3.12 or newer; PYTHON=$(PYTHON) is $$("$(PYTHON)" --version 2>&1)" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.made
@@ -28,16 +30,26 @@ $(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# uv is in the lock itself, and is several times as fast as pip. All of requirements.lock is in this one.
+# uv is in the lock itself, and is several times as fast as pip.
+INSTALL_UV = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+  -r <(awk '/^[^ ]/ {uv = /^uv==/} uv' requirements-dev.lock)
+
+# All of requirements.lock is in this one.
 $(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	  -r <(awk '/^[^ ]/ {uv = /^uv==/} uv' requirements-dev.lock)
+	$(INSTALL_UV)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@
 
+$(VENV)/.examples: requirements-dev.lock $(VENV)/.run
+	$(INSTALL_UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation -c requirements-dev.lock -e '.[examples]'
+	@touch $@
+
 run: $(VENV)/.run  ## Build a sample catalogue from real manifests and serve it on PORT
 	@$(BIN)/tessera-stac demo --folder $(RUN) --port $(PORT)
+
+examples: $(VENV)/.examples  ## Install what README's blocks and examples/ need: . .venv/bin/activate
 
 browser: $(VENV)/.made  ## Build STAC Browser for the server's /browser page (needs node and npm)
 	$(BIN)/python deploy/browser/build.py

@@ -53,9 +53,9 @@ class Import(NamedTuple):
     for_types: bool
 
 
-def imports() -> Iterator[Import]:
+def imports(packages: tuple[str, ...] = PACKAGES) -> Iterator[Import]:
     """Yield all imports of other people's modules, also inside functions."""
-    for package in PACKAGES:
+    for package in packages:
         for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text())
             for_types = {
@@ -114,6 +114,8 @@ def names_of(requirements: list[str]) -> set[str]:
     return found
 
 
+WORKED = "examples"
+"""The extra of what README and examples/ import, which is no room's."""
 CORE = names_of(PROJECT["project"]["dependencies"])
 OPTIONAL = {name: names_of(r) for name, r in PROJECT["project"]["optional-dependencies"].items()}
 DEVELOPMENT = names_of(PROJECT["dependency-groups"]["dev"])
@@ -137,7 +139,8 @@ def test_imports_are_declared() -> None:
 def test_what_is_declared_is_imported() -> None:
     modules = {one.module for one in imports()}
     declared = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
-    declared += [Requirement(r) for rs in PROJECT["project"]["optional-dependencies"].values() for r in rs]
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared += [Requirement(r) for name, rs in extras.items() for r in rs if name != WORKED]
     idle = {r.name for r in declared if not any(provides(r.name, module) for module in modules)}
     assert idle == set(BY_NAME)
     for name, file in BY_NAME.items():
@@ -145,7 +148,22 @@ def test_what_is_declared_is_imported() -> None:
 
 
 def test_extras_are_declared() -> None:
-    assert set(EXTRAS) == set(OPTIONAL)
+    assert {*EXTRAS, WORKED} == set(OPTIONAL)
     for places in EXTRAS.values():
         for place in places:
             assert list(ROOT.glob(f"{place}*")), f"{place}: no such room"
+
+
+def test_what_readme_and_examples_import_is_the_extra_examples() -> None:
+    """Of what is beside the package itself, all and nothing else but what xarray and pandas load by name."""
+    readme = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    modules = {m for text in readme for node in ast.walk(ast.parse(text)) for m in _modules(node)}
+    modules |= {one.module for one in imports(("examples",)) if "make_notebooks" not in one.file}
+    modules = {
+        m for m in modules if m.partition(".")[0] not in {*PACKAGES, "tessera_stac", *sys.stdlib_module_names}
+    }
+    assert len(modules) > 15
+    worked = OPTIONAL[WORKED]
+    assert not [m for m in modules if not any(provides(name, m) for name in CORE | worked)]
+    idle = {name for name in worked if not any(provides(name, m) for m in modules)}
+    assert idle <= {"zarr", "xarray", "pandas"}

@@ -111,6 +111,20 @@ def test_a_wheel_says_what_its_checkout_says(checkout: Path, tmp_path: Path) -> 
     assert _git(checkout, "status", "--porcelain") == "", "a build leaves nothing in the checkout"
 
 
+def test_stac_browser_is_in_wheels_by_way_of_the_sdist_too(checkout: Path, tmp_path: Path) -> None:
+    """What ``make browser`` makes is in no commit, and ``python -m build`` makes the wheel from the sdist."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".gitignore").write_text("__pycache__\napi/browser_dist/\n")
+    page = folder / "api" / "browser_dist" / "js" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("the browser")
+    source = _built(folder, "sdist", tmp_path / "sdist")
+    for made in (_built(folder, "wheel", tmp_path / "wheel"), _built(source, "wheel", tmp_path / "again")):
+        assert (made / page.relative_to(folder)).read_text() == "the browser"
+        assert (made / "tessera_stac" / "__init__.py").is_file()
+
+
 def test_a_wheel_of_changed_code_says_so(checkout: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     shutil.copytree(checkout, changed, ignore=shutil.ignore_patterns("__pycache__"))

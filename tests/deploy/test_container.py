@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.resources import files
@@ -29,6 +32,7 @@ from tests.deploy.container_files import (
 )
 from tests.deploy.processes import ROOT, serving, tessera_stac
 from tests.support.catalogs import build_from, patch, truncate, write_manifest
+from tests.support.needs import lacks
 from tests.support.ports import free_port
 
 TARGETS = ("api", "pgstac")
@@ -208,3 +212,30 @@ def test_the_api_and_the_build_of_compose_run(
     truncate(tmp_path / "manifests" / "registry_2024.txt")
     assert subprocess.run(command, capture_output=True, cwd=ROOT).returncode == 1
     assert (tmp_path / "index.sqlite").read_bytes() == before
+
+
+def test_the_browser_s_recipe_runs_on_debian_s_python(tmp_path: Path) -> None:
+    """The node stage has Python 3.11.2, whose tarfile knows no filters: nothing newer may be used."""
+    python = Path("/usr/bin/python3")
+    said = subprocess.run(
+        [python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
+    )
+    if said.returncode or tuple(map(int, said.stdout.split())) > (3, 11):
+        lacks(f"the distribution's Python is {said.stdout.strip() or 'missing'}, not Debian 12's 3.11")
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        info = tarfile.TarInfo("package/package.json")
+        info.size = 2
+        archive.addfile(info, io.BytesIO(b"{}"))
+    script = (
+        "import build, pathlib\n"
+        "work = pathlib.Path('.').resolve()\n"
+        "assert (build.unpack(work / 'a.tgz', work) / 'package.json').read_text() == '{}'\n"
+        "build.replace_folder(work / 'package', work / 'out')\n"
+        "print(build.fingerprint(), build.missing_tool())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "deploy" / "browser")}
+    done = subprocess.run(
+        [python, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "package.json").exists()
