@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cql2
@@ -19,6 +19,11 @@ MOST_TEXT = 200_000
 _MOST_PARSING = 1 << 15
 """Steps of the text parser, 3 us each. At a mistake it goes back and tries another rule at every open
 parenthesis, so a word behind n of them may be read 2 ** n times (cql2 0.6)."""
+_LONG = 20_000
+"""Bytes of a cql2-json filter from which on its geometries are not shown to the parser."""
+_KINDS = frozenset(
+    ("Point", "LineString", "Polygon", "MultiPoint", "MultiLineString", "MultiPolygon", "GeometryCollection")
+)
 _PREFIXES = re.compile(rf"(?:(?:\bNOT\b|[-(+])\s*){{{MOST_NESTED + 1}}}", re.IGNORECASE)
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
 _GEOMETRIES = re.compile(
@@ -97,10 +102,42 @@ def parse_json(value: Any, settings: Settings) -> Any:
     _checked(value, settings)
     if not isinstance(value, dict | bool):
         raise QueryError(f"filter: expected a cql2-json object, found {str(value)[:60]!r}")
+    text, geometries = orjson.dumps(value), list[Any]()
+    if len(text) > _LONG:
+        text = orjson.dumps(_taken_out(value, geometries))
     try:
-        return cql2.parse_json(orjson.dumps(value).decode()).to_json()
+        parsed = cql2.parse_json(text.decode()).to_json()
     except Exception as exc:
         raise QueryError(f"filter: not cql2-json: {' '.join(str(exc).split())[:300]}") from None
+    return _put_back(parsed, geometries) if geometries else parsed
+
+
+def _taken_out(node: Any, taken: list[Any]) -> Any:
+    """Return a filter with a numbered point for each geometry: cql2 takes long for coordinates."""
+    if isinstance(node, list):
+        return [_taken_out(each, taken) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if _is_geometry(node):
+        taken.append(node)
+        return {"type": "Point", "coordinates": [len(taken) - 1, 0]}
+    return {key: _taken_out(value, taken) for key, value in node.items()}
+
+
+def _put_back(node: Any, taken: Sequence[Any]) -> Any:
+    """Return what :func:`_taken_out` was given, as cql2 spells it."""
+    if isinstance(node, list):
+        return [_put_back(each, taken) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if _is_geometry(node):
+        return taken[int(node["coordinates"][0])]
+    return {key: _put_back(value, taken) for key, value in node.items()}
+
+
+def _is_geometry(node: Mapping[str, Any]) -> bool:
+    kind, inside = node.get("type"), node.get("coordinates", node.get("geometries"))
+    return isinstance(kind, str) and kind in _KINDS and isinstance(inside, list)
 
 
 def _checked(parsed: Any, settings: Settings) -> Any:

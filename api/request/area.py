@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,9 @@ def _check_geometry(value: object, name: str, nesting: int) -> int:
         raise QueryError(f"{name}: a LineString needs at least 2 positions, found {len(positions)}")
     if kind == "MultiLineString" and any(len(line) < 2 for line in coordinates):
         raise QueryError(f"{name}: each line of a MultiLineString needs at least 2 positions")
-    for position in positions:
-        _check_position(position, name)
+    if not _are_on_the_globe(positions):
+        for position in positions:
+            _check_position(position, name)
     return len(positions)
 
 
@@ -169,6 +171,18 @@ def _check_rings(rings: Sequence[object], name: str) -> None:
             raise QueryError(
                 f"{name}: a polygon's ring needs at least 4 positions, with the last equal to the first"
             )
+
+
+def _are_on_the_globe(positions: Sequence[Any]) -> bool:
+    """Whether all are positions that :func:`_check_position` accepts; if not, it says of each why."""
+    if set(map(type, positions)) != {list} or not set(map(len, positions)) <= {2, 3, 4}:
+        return False
+    if not set(map(type, chain.from_iterable(positions))) <= {int, float}:
+        return False
+    others = np.fromiter(chain.from_iterable(p[2:] for p in positions), np.float64)
+    lon, lat = (np.fromiter((p[i] for p in positions), np.float64, len(positions)) for i in (0, 1))
+    within = (np.abs(lon) <= 360).all() and (np.abs(lat) <= 90).all()  # NaN is not
+    return bool(within and np.isfinite(others).all())
 
 
 def _check_position(position: object, name: str) -> None:
