@@ -6,6 +6,8 @@ synthetic pixels on this disk, in the same formats, so that every access method 
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,26 +78,27 @@ def _convert(catalog: Path, year: int, *, quiet: bool) -> None:
 
 
 def greeting(url: str) -> str:
-    """Return the URLs, and three commands to try."""
+    """Return the URLs, and three commands to try, in the environment that this runs in."""
     tile, year = DEFAULT_SET[0]
     item = f"{tile.name}_{year}"
     lane = f"{url}/source/{SYNTHETIC}/{year}/{tile.name}"
+    python, rio = (shlex.quote(path) for path in (sys.executable, str(Path(sys.executable).with_name("rio"))))
     return f"""
+  Coverage map  {url}/coverage
   STAC API      {url}/
   API document  {url}/api.html
-  Data          {url}/data/
-  Browser       {url}/browser/
+  STAC Browser  {url}/browser/
 
 Three things to try in another terminal:
 
   1. find real tiles around Cambridge in 2024
-     curl -s '{url}/search?collections=tessera-v1&bbox=0,52.1,0.2,52.3&datetime=2024-01-01T00:00:00Z' | python3 -m json.tool | head -40
+     curl -s '{url}/search?collections=tessera-v1&bbox=0,52.1,0.2,52.3&datetime=2024-01-01T00:00:00Z' | {python} -m json.tool | head -40
 
   2. the same with pystac-client
-     .venv/bin/python -c "from pystac_client import Client; s = Client.open('{url}/').search(bbox=[0, 52.1, 0.2, 52.3]); print(s.matched(), [i.id for i in s.items()][:3])"
+     {python} -c "from pystac_client import Client; s = Client.open('{url}/').search(bbox=[0, 52.1, 0.2, 52.3]); print(s.matched(), [i.id for i in s.items()][:3])"
 
   3. one pixel, 128 bands, by range requests on {item} (synthetic pixels)
-     .venv/bin/rio sample {lane}/{tile.name}_f32.vrt <<< '[{_middle(tile.raster().bbox)}]' | cut -c1-120
+     {rio} sample {lane}/{tile.name}_f32.vrt <<< '[{_middle(tile.raster().bbox)}]' | cut -c1-120
 """  # noqa: E501 - commands are copied whole
 
 

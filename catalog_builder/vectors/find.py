@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -317,15 +318,45 @@ def _client(url: str, name: str | None) -> Iterator[tuple[Client, Dataset, tuple
 def _collections(url: str) -> Iterator[tuple[Client, dict[str, Any]]]:
     """Yield a client of an API, and its collections by id."""
     import pystac_client
+    from pystac.errors import STACError
     from pystac_client import Client
 
+    root = _PAGE_OF_API.sub("/", url)
+    if root != url:
+        raise CatalogError(f"{url}: is a page of an API; give the API itself, {root}")
     try:
         client = Client.open(url)
-        yield client, {c.id: c for c in client.get_collections()}
+        collections = {c.id: c for c in client.get_collections()}
+    # what is no STAC fails wherever pystac comes upon it
+    except (
+        pystac_client.exceptions.APIError,
+        STACError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
+        raise CatalogError(f"{url}: {_why_no_api(error)}") from error
+    try:
+        yield client, collections
     except (pystac_client.exceptions.APIError, OSError, KeyError) as error:
-        raise CatalogError(
-            f"{url}: does not respond as a STAC API: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise CatalogError(f"{url}: {_why_no_api(error)}") from error
+
+
+_PAGE_OF_API = re.compile(
+    r"/(?:search|collections|conformance|queryables|api|api\.html|coverage|browser)(?:[/?#].*)?$"
+)
+"""What people copy from a browser and is below the URL of an API."""
+
+
+def _why_no_api(error: Exception) -> str:
+    """Return in plain words why a URL is no API."""
+    text = " ".join(str(error).split())
+    if refused := re.search(r"\[Errno -?\d+\] ([A-Za-z ]+)", text):
+        return f"cannot be reached: {refused[1].strip()}"
+    if "timed out" in text or "Timeout" in type(error).__name__:
+        return "does not respond in time"
+    return f"does not respond as a STAC API: {text[:300] or type(error).__name__}"
 
 
 def _years_of(collection: Any) -> tuple[int, ...]:

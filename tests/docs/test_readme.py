@@ -8,13 +8,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
 from api.app import create_app
-from catalog_builder.synthetic.demo import prepare
+from catalog_builder.cli.main import app
+from catalog_builder.errors import CatalogError
+from catalog_builder.synthetic.demo import greeting, prepare
 from catalog_builder.tile.grid import TileId
 from tests.convert.test_requests import RECOMMENDED
 from tests.support.http_server import serve
+from tests.support.ports import free_port
 from tests.support.snippets import STRICT
 
 README = Path(__file__).parents[2] / "README.md"
@@ -44,6 +49,50 @@ def test_snippet(title: str, code: str, demo: tuple[str, Path]) -> None:
     done = subprocess.run([sys.executable, *STRICT, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{title}\n{done.stderr}"
     assert done.stdout.strip(), "a snippet shows something"
+
+
+def test_what_the_demo_prints_is_there_and_its_commands_run(demo: tuple[str, Path], tmp_path: Path) -> None:
+    """From any folder, with the programs of the environment that it runs in, and no path but that."""
+    url, _ = demo
+    said = greeting(url)
+    addresses = re.findall(rf"^  [A-Z][\w ]+ ({re.escape(url)}\S*)$", said, re.MULTILINE)
+    assert f"{url}/coverage" in addresses
+    for address in addresses:
+        assert httpx.get(address, follow_redirects=True).status_code == 200, address
+    commands = re.findall(r"^  \d\. .*\n     (.*)$", said, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stdout.strip(), f"{command}: {done.stderr}"
+        assert "grid_0.05_52.15" in done.stdout or "[" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", ["search", "collections/tessera-v1", "collections", "api.html", "coverage?x=1"]
+)
+def test_a_page_of_the_api_is_told_from_the_api(demo: tuple[str, Path], tmp_path: Path, page: str) -> None:
+    done = CliRunner().invoke(
+        app, ["get", f"{demo[0]}/{page}", "--bbox", "0,52.1,0.2,52.3", "--out", str(tmp_path / "o")]
+    )
+    assert isinstance(done.exception, CatalogError)
+    assert str(done.exception) == f"{demo[0]}/{page}: is a page of an API; give the API itself, {demo[0]}/"
+
+
+def test_what_is_no_api_or_not_there_is_said_in_plain_words(demo: tuple[str, Path], tmp_path: Path) -> None:
+    region = ["--bbox", "0,52.1,0.2,52.3", "--out", str(tmp_path / "o")]
+    for url, why in (
+        (f"http://127.0.0.1:{free_port()}/", "cannot be reached: Connection refused"),
+        (f"{demo[0]}/data/tessera-v1/coverage.png", "does not respond as a STAC API"),
+        (f"{demo[0]}/browser-of-nothing", "does not respond as a STAC API"),
+    ):
+        done = CliRunner().invoke(app, ["get", url, *region])
+        assert isinstance(done.exception, CatalogError), done.exception
+        assert str(done.exception).startswith(f"{url}: {why}")
+        assert "urllib3" not in str(done.exception)
+        assert "HTTPConnection" not in str(done.exception)
 
 
 def test_settings_are_the_same_everywhere() -> None:
