@@ -72,6 +72,18 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def cpu_of_tree(pid: int) -> float:
+    """Return the CPU seconds of a process and those that it started and that run."""
+    ticks = 0
+    for each in tree(pid):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory(pid: int) -> float:
     """Return the memory of a process, 10**6 bytes; what it shares with others is counted in parts."""
     return _rollup(pid, "Pss:")
