@@ -45,6 +45,8 @@ At = str | PathLike[str] | tuple[npt.ArrayLike, npt.ArrayLike] | Any
 """Points: a file, ``(lon, lat)`` in degrees (OGC:CRS84), or a GeoDataFrame."""
 Fields = str | PathLike[str] | Sequence[BaseGeometry] | Any
 """Polygons: a file, shapely geometries in degrees (OGC:CRS84), or a GeoDataFrame."""
+Area = str | PathLike[str] | tuple[float, float, float, float] | BaseGeometry
+"""A region: a file of polygons, west, south, east, north in degrees, or a geometry in degrees (OGC:CRS84)."""
 
 Reader = Literal["here", "server"]
 """Who reads the pixels."""
@@ -192,7 +194,7 @@ def zonal(
 
 def region(
     catalog: Location,
-    area: str | PathLike[str] | tuple[float, float, float, float] | BaseGeometry,
+    area: Area,
     out: str | PathLike[str],
     *,
     years: Iterable[int] | None = None,
@@ -249,15 +251,9 @@ def region(
     --------
     >>> region("/srv/tessera", (0.1, 52.1, 0.2, 52.2), "cambridge", years=[2024]).files  # doctest: +SKIP
     """
-    if isinstance(area, BaseGeometry):
-        shape = area
-    elif isinstance(area, tuple):
-        shape = region_of(",".join(map(repr, area)))
-    else:
-        shape = region_of(fspath(area))
     wanted = _years(years)
     options = Options(
-        region=shape,
+        region=shape_of(area),
         years=None if wanted is None else frozenset(wanted),
         dataset=dataset,
         format=kind,
@@ -271,6 +267,15 @@ def region(
         grid_aligned=grid_aligned,
     )
     return get(fspath(catalog), Path(out), options, no_progress)
+
+
+def shape_of(area: Area) -> BaseGeometry:
+    """Return a region, whatever it is given as."""
+    if isinstance(area, BaseGeometry):
+        return area
+    if isinstance(area, tuple):
+        return region_of(",".join(repr(float(degrees)) for degrees in area))
+    return region_of(fspath(area))
 
 
 def labels_of(at: At) -> Points:

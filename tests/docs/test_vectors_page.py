@@ -80,7 +80,7 @@ def write_areas(folder: Path) -> None:
 
 
 def test_its_commands_run(server: Server, tmp_path: Path) -> None:
-    assert set(BLOCKS) == {"catalog", "train", "position", *COMMANDS}
+    assert set(BLOCKS) == {"catalog", "train", "position", "patches", *COMMANDS}
     write_files(tmp_path)
     for name in COMMANDS:
         text = (BLOCKS["catalog"][1] + BLOCKS[name][1]).replace("http://localhost:8000/", server.url)
@@ -99,6 +99,10 @@ def test_its_commands_run(server: Server, tmp_path: Path) -> None:
     valid = vectors["status"].to_pylist().count("valid")
     assert valid > N_LABELS
     assert run_python(BLOCKS["train"][1], tmp_path) == f"({valid}, 128) float32 ['oats', 'rye']\n"
+    patches = BLOCKS["patches"][1].replace("http://localhost:8000/", server.url)
+    n, _, shape = run_python(patches, tmp_path).partition(" ")
+    assert N_LABELS * 0.9 < int(n) <= N_LABELS
+    assert shape.rpartition(" ")[0] == "(128, 32, 32) float32 (32, 32)"
     plots = pyarrow.parquet.read_table(tmp_path / "plots.parquet")
     assert (len(plots), {"distance", "scale", "plot"} <= set(plots.column_names)) == (50, True)
     assert plots["status"].to_pylist().count("valid") > 40
