@@ -38,10 +38,15 @@ from api.request.fields import Fields
 from api.request.hrefs import sign
 from api.request.view import Shown, View, item_behind_view, parse_view, show_collection, show_links
 from api.search import collections, parameters
+from api.search.computed import zone_assets
 from api.search.map_links import WEB_MAP_LINKS, collection_links
 from api.search.query import Query, from_json, from_text, text_parameters
 from api.settings import Settings
+from catalog_builder.catalog.index.record import CollectionRecord
 from catalog_builder.catalog.index.search.selection import Count
+from catalog_builder.item.item import PROJECTION
+from catalog_builder.item.stored import XARRAY
+from catalog_builder.storage.headers import MEDIA_ZARR_3
 from catalog_builder.storage.s3.presign import Period, period
 
 T = TypeVar("T")
@@ -72,7 +77,7 @@ class TesseraClient(AsyncBaseCoreClient):
         """Respond to ``GET /``."""
         return self._document(kwargs["request"], "landing", self._landing, JSON)
 
-    def _landing(self, _snapshot: Snapshot, root: str, view: View) -> Any:
+    def _landing(self, snapshot: Snapshot, root: str, view: View) -> Any:
         page: Any = self._landing_page(
             base_url=f"{root}/", conformance_classes=self.conformance_classes(), extension_schemas=[]
         )
@@ -80,6 +85,7 @@ class TesseraClient(AsyncBaseCoreClient):
             link("service-desc", f"{root}/api", OPENAPI, "OpenAPI service description"),
             link("service-doc", f"{root}/api.html", HTML, "OpenAPI service documentation"),
             *_asking_links(root),
+            *store_links(snapshot.collections.values(), root),
             link("children", f"{root}/children", JSON, "Collections, whole"),
             link("alternate", f"{root}/browser/", HTML, "This catalogue in STAC Browser"),
             link("related", f"{root}/coverage", HTML, "Map of the tiles and their years"),
@@ -265,10 +271,14 @@ def collection(snapshot: Snapshot, cid: str, root: str) -> dict[str, Any]:
         link("items", f"{here}/items", GEOJSON, "Items"),
         *_asking_links(here),
         *((tree_link(f"{here}/browse"), *collection_links(record, root)) if record is not None else ()),
-        *(_vector_links(here) if record is not None else ()),
+        *((*_vector_links(here), *store_links([record], root)) if record is not None else ()),
     ]
     document["links"] = links + document.get("links", [])
-    document["stac_extensions"] = [*document.get("stac_extensions", []), WEB_MAP_LINKS]
+    extensions = [*document.get("stac_extensions", []), WEB_MAP_LINKS]
+    if record is not None and (zones := zone_assets(record, root)):
+        document["assets"] = {**document.get("assets", {}), **zones}
+        extensions = list(dict.fromkeys([*extensions, PROJECTION, XARRAY]))
+    document["stac_extensions"] = extensions
     return document
 
 
@@ -305,6 +315,20 @@ def _vector_links(of: str) -> list[Link]:
         {**link("zonal", f"{of}/zonal", GEOJSON, "Statistics of the vectors in polygons"), "method": "POST"},
         link("data", f"{of}/position", COVERAGE_JSON, "Vectors at a position (OGC API - EDR)"),
         link("data", f"{of}/area", COVERAGE_JSON, "Vectors in an area (OGC API - EDR)"),
+    ]
+
+
+def store_links(records: Iterable[CollectionRecord], root: str) -> list[Link]:
+    """Return the roots of the arrays of zones, by the relation of the STAC best practices for Zarr."""
+    return [
+        link(
+            "store",
+            record.view.address.replace("{root}", root),
+            MEDIA_ZARR_3,
+            f"{record.dataset.title} as Zarr",
+        )
+        for record in records
+        if record.view is not None
     ]
 
 

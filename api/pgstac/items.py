@@ -10,17 +10,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
 from api.http.links import GEOJSON, link
 from api.pgstac.snapshot import PgstacSnapshot
 from api.request.fields import Fields
 from api.request.view import View
-from api.search.computed import COMPUTED, computed_asset, inserted
+from api.search.computed import COMPUTED, ZONE, inserted, with_computed
 from api.search.map_links import MAP_SLOTS, with_map_links
 from catalog_builder.item.bands_view import READABLE, bands_template
 from catalog_builder.item.item import Has, item_template
+from catalog_builder.item.stored import VIEW_SLOTS, Store
 from catalog_builder.item.template import JsonRenderer
+from catalog_builder.tile.grid import TileId
 
 Item = dict[str, Any]
 
@@ -64,7 +67,9 @@ def _plain(items: Sequence[Item], root: str) -> list[Item]:
 
 def _tiles(snapshot: PgstacSnapshot, cid: str, items: Sequence[Item], root: str, view: View) -> list[Item]:
     """Show tile-years: the parts that a request decides are rendered from the item's own templates."""
-    texts = _renderer(snapshot, cid, root, view).render(_slots(items), [_flags(i) for i in items])
+    texts = _renderer(snapshot, cid, root, view).render(
+        _slots(items, snapshot.collections[cid].view), [_flags(i) for i in items]
+    )
     found = []
     for item, text in zip(items, texts, strict=True):
         parts = orjson.loads(text)
@@ -73,8 +78,11 @@ def _tiles(snapshot: PgstacSnapshot, cid: str, items: Sequence[Item], root: str,
             found.append({**_ordered(item), "properties": properties, **parts})
             continue
         whole = _ordered(snapshot.at(item, root))
-        for asset in parts.pop("assets").values():
-            whole["assets"] = inserted(whole["assets"], asset)
+        assets = parts.pop("assets")
+        if COMPUTED in assets:
+            whole["assets"] = inserted(whole["assets"], assets[COMPUTED])
+        if ZONE in assets:
+            whole["assets"] |= {ZONE: assets[ZONE]}
         found.append({**whole, **parts})
     return found
 
@@ -93,9 +101,10 @@ def _renderer(snapshot: PgstacSnapshot, cid: str, root: str, view: View) -> Json
         record = snapshot.collections[cid]
         of = (record.dataset, record.addresses, root, record.grid)
         if view is None or view.bands is None:
-            template = with_map_links(item_template(*of), record, root)
+            template = with_map_links(with_computed(item_template(*of), record, root), record, root)
             parts = {name: template[name] for name in ("stac_extensions", "links")}
-            return JsonRenderer({**parts, "assets": {COMPUTED: computed_asset(record, root)}})
+            own = {key: template["assets"][key] for key in (COMPUTED, ZONE) if key in template["assets"]}
+            return JsonRenderer({**parts, "assets": own})
         template = bands_template(*of, view.bands)
         parts = {name: template[name] for name in ("stac_extensions", "assets", "links")}
         return JsonRenderer({**parts, "properties": {"proj:epsg": template["properties"]["proj:epsg"]}})
@@ -103,7 +112,7 @@ def _renderer(snapshot: PgstacSnapshot, cid: str, root: str, view: View) -> Json
     return snapshot.remember(("stored", cid, root, view), make)
 
 
-def _slots(items: Sequence[Item]) -> Mapping[str, Any]:
+def _slots(items: Sequence[Item], zones: Store | None) -> Mapping[str, Any]:
     """Return what the parts' templates need, from the items' names and properties."""
     lon, lat, year = zip(*(item["id"].split("_")[1:4] for item in items), strict=True) if items else ((),) * 3
     return {
@@ -112,7 +121,19 @@ def _slots(items: Sequence[Item]) -> Mapping[str, Any]:
         "year": list(year),
         "epsg": [item["properties"]["proj:code"].removeprefix("EPSG:") for item in items],
         **{slot: [text] * len(items) for slot, text in MAP_SLOTS.items()},
+        **_zone_slots(items, zones),
     }
+
+
+def _zone_slots(items: Sequence[Item], zones: Store | None) -> Mapping[str, Any]:
+    if zones is None or not items:
+        return {}
+    tiles = [TileId.from_name(item["id"].rpartition("_")[0]) for item in items]
+    row, col = np.array([tile.row for tile in tiles]), np.array([tile.col for tile in tiles])
+    years = np.array([int(item["id"].rpartition("_")[2]) for item in items])
+    shape = [item["properties"]["proj:shape"] for item in items]
+    found = {slot: column.tolist() for slot, column in zones.columns(row, col, years, VIEW_SLOTS).items()}
+    return found | {"height": [rows for rows, _ in shape], "width": [cols for _, cols in shape]}
 
 
 def _flags(item: Item) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog_builder.item.addresses import Addresses, alternate
-from catalog_builder.item.stored import Store, store_asset
+from catalog_builder.item.stored import VIEW_SLOTS, Store, store_asset
 from catalog_builder.item.template import Choice, Flag, Instant, Number, Numbers, Statistics, Text, When
 from catalog_builder.storage.headers import (
     MEDIA_COG,
@@ -466,7 +466,11 @@ class TileRows:
 
 
 def item_columns(
-    rows: TileRows, years: tuple[int, ...], grid_kind: grid.Grid = "utm", store: Store | None = None
+    rows: TileRows,
+    years: tuple[int, ...],
+    grid_kind: grid.Grid = "utm",
+    store: Store | None = None,
+    view: Store | None = None,
 ) -> dict[str, Any]:
     """Return every slot of :func:`item_template`, vectorised.
 
@@ -480,6 +484,8 @@ def item_columns(
         Which raster grid to describe.
     store
         The collection's store of arrays, if it has one.
+    view
+        The arrays of its zones, for items of the API.
     """
     row, col, year = rows.row, rows.col, rows.year
     raster = grid.rasters(row, col, grid_kind)
@@ -520,6 +526,7 @@ def item_columns(
         "years": [_years_list(m) for m in rows.mask.tolist()],
         "coverage": np.asarray(COVERAGE_NAMES, dtype=object)[codes],
         **(store.columns(row, col, year) if store is not None else {}),
+        **(view.columns(row, col, year, VIEW_SLOTS) if view is not None else {}),
         **rows.facts,
     }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +88,16 @@ class Store:
             np.rint((raster.origin_x - places.west[slot]) / grid.PIXEL).astype(np.int64),
         )
 
-    def columns(self, row: npt.NDArray[Any], col: npt.NDArray[Any], year: npt.NDArray[Any]) -> dict[str, Any]:
+    def columns(
+        self, row: npt.NDArray[Any], col: npt.NDArray[Any], year: npt.NDArray[Any], slots: str = "store"
+    ) -> dict[str, Any]:
         """Return the slots of :func:`store_asset`; without meaning for tile-years not in the store."""
         found = self.windows(row, col, year)
         return {
-            "store_group": _places(self).names[found.group],
-            "store_time": found.time,
-            "store_row": found.row,
-            "store_col": found.col,
+            f"{slots}_group": _places(self).names[found.group],
+            f"{slots}_time": found.time,
+            f"{slots}_row": found.row,
+            f"{slots}_col": found.col,
         }
 
 
@@ -130,7 +133,36 @@ def _places(store: Store) -> _Places:
     return _Places(group, west, top, time, names)
 
 
-def store_asset(store: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
+def view_of(directory: str, zones: tuple[ZoneGroup, ...]) -> Store | None:
+    """Return the store that the API computes of all tile-years of a dataset; None without zones.
+
+    Parameters
+    ----------
+    directory
+        Of the dataset.
+    zones
+        Those that have tiles.
+    """
+    if not zones:
+        return None
+    # The root of the service is known where the URL is shown.
+    return Store(f"{{root}}/zarr/{quote(directory, safe='~')}", "zarr", zones, consolidated=True)
+
+
+VIEW_SLOTS = "zone"
+"""What the slots of its asset begin with."""
+
+
+def view_asset(view: Store) -> dict[str, Any]:
+    """Return the asset ``zarr`` of an item: the arrays of its zone, and the window that it is in them."""
+    about = {
+        "title": "The arrays of its UTM zone, computed by this server, that the tile-year is a window of",
+        "roles": ["data"],
+    }
+    return store_asset(view, {}, VIEW_SLOTS) | about
+
+
+def store_asset(store: Store, stored: Mapping[str, Any], slots: str = "store") -> dict[str, Any]:
     """Return the asset ``source_zarr`` of an item: the store, and the window that the tile-year is in it.
 
     Parameters
@@ -139,6 +171,8 @@ def store_asset(store: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
         The collection's.
     stored
         Fields that refer to its bucket.
+    slots
+        What the names of its slots begin with.
     """
     return {
         "href": store.address,
@@ -146,12 +180,12 @@ def store_asset(store: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
         "title": "The store that the tile-year is a window of: arrays 'embeddings' (int8) and 'scales'",
         "roles": ["data", "source"],
         **stored,
-        **_xarray(store, Text("{store_group}")),
-        "tessera:group": Text("{store_group}"),
+        **_xarray(store, Text(f"{{{slots}_group}}")),
+        "tessera:group": Text(f"{{{slots}_group}}"),
         "tessera:arrays": ["embeddings", "scales"],
-        "tessera:time_index": Number("store_time"),
+        "tessera:time_index": Number(f"{slots}_time"),
         "tessera:window": [
-            Number("store_row"), Number("store_col"), Number("height"), Number("width")
+            Number(f"{slots}_row"), Number(f"{slots}_col"), Number("height"), Number("width")
         ],
     }  # fmt: skip
 

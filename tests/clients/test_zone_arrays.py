@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from pyproj import Transformer
 
 from api.app import create_app
 from tests.conftest import SUPPORT, plain_environment
 from tests.support.catalogs import build_from
+from tests.support.environments import node_environment
 from tests.support.http_server import Server, serve
 from tests.support.needs import program
 from tests.support.sample_stores import YEAR, SampleStores
 
+HERE = Path(__file__).parent
+TIME = 7
+"""Of 2024 on the time axis from 2017 on."""
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 
@@ -66,6 +71,31 @@ def points(stores: SampleStores) -> list[tuple[float, float]]:
             found.append(to_degrees.transform(*(raster.transform @ (col + 0.5, row + 0.5))))
     (west, south, _, _) = stores.npy.written[0].tile.bounds
     return [*found, (west - 0.001, south + 0.05), (west - 1, south), (100.0, 20.0), (18.0, 83.95)]
+
+
+def test_zarrita(served: Secure, sample_stores: SampleStores, tmp_path: Path) -> None:
+    """In Node: codes, scales and coordinates as zarr-python reads them of the store."""
+    home, out = node_environment(HERE / "readers" / "js"), tmp_path / "out.bin"
+    raster = sample_stores.npy.written[0].tile.raster()
+    group = zarr.open_group(sample_stores.zarr.store, mode="r")["utm33"]
+    west, top = (group.attrs["spatial:transform"][i] for i in (2, 5))
+    row, col = round((top - raster.transform.f) / 10) + 300, round((raster.transform.c - west) / 10)
+    left, shape = max(col - 20, 0), (50, raster.width + 20)
+    window = np.s_[row : row + 50, left : left + shape[1]]
+    command = [program("node", "nodejs"), home / "zone.mjs", f"{served.url}/zarr/synthetic", "utm33", out,
+               TIME, row, left, *shape]  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True,
+        env={**plain_environment(), "NODE_EXTRA_CA_CERTS": str(served.certificate)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, n = out.read_bytes(), shape[0] * shape[1]
+    codes = np.frombuffer(found[: 128 * n], np.int8).reshape(128, *shape)
+    scales = np.frombuffer(found[128 * n : 132 * n], "<f4").reshape(shape)
+    np.testing.assert_array_equal(codes, group["embeddings"][TIME, :, *window])
+    np.testing.assert_array_equal(scales, group["scales"][TIME, *window])
+    np.testing.assert_array_equal(np.frombuffer(found[132 * n :], "<f8"), group["y"][row : row + 50])
+    assert np.isfinite(scales).any()
 
 
 def survey(

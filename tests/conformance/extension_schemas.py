@@ -135,6 +135,8 @@ _STORAGE = {
     "storage:refs": {"type": "array", "minItems": 1, "items": {"type": "string"}},
 }
 
+_XARRAY = {"xarray:open_kwargs": {"type": "object"}, "xarray:storage_options": {"type": "object"}}
+
 _WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.3.0/schema.json"
 SCHEMAS: dict[str, dict[str, Any]] = {_WEB_MAP_LINKS: _map_links(_WEB_MAP_LINKS)}
 for _name, _version, _prefix, _fields in (
@@ -144,6 +146,7 @@ for _name, _version, _prefix, _fields in (
     ("file", "v2.1.0", "file", _FILE),
     ("raster", "v1.1.0", "raster", _RASTER),
     ("storage", "v2.0.0", "storage", _STORAGE),
+    ("xarray-assets", "v1.0.0", "xarray", _XARRAY),
     ("alternate-assets", "v1.2.0", "alternate", {"alternate": _ALTERNATE_PLACES}),
 ):
     _address = f"https://stac-extensions.github.io/{_name}/{_version}/schema.json"

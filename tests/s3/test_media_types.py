@@ -107,6 +107,7 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
             "embeddings": "application/x-npy" if year == RAW else COG,
             **dict.fromkeys(VIEWS, COG if year == FLOAT else "image/x.vrt"),
             "embeddings_f32_computed": "application/x.vrt",
+            "zarr": "application/vnd+zarr; version=3",  # no file, but the root of many
         }[key]
         assert asset["type"] == expected, key
         place = urlsplit(asset["href"])
@@ -133,12 +134,13 @@ def test_every_asset(home: tuple[Store, str], http: httpx.Client, year: int) -> 
 
 def test_every_asset_of_a_collection(home: tuple[Store, str], http: httpx.Client) -> None:
     store, _ = home
-    collection = http.get(f"/collections/{COLLECTION}").json()
-    assert {asset["type"] for asset in collection["assets"].values()} == {
-        "image/png",
-        "application/vnd.apache.parquet",
-    }
-    for asset in collection["assets"].values():
+    assets = http.get(f"/collections/{COLLECTION}").json()["assets"]
+    zones = {key for key in assets if key.startswith("zarr_")}  # no files, but roots of many
+    assert zones == {"zarr_utm33"}
+    files = [asset for key, asset in assets.items() if key not in zones]
+    assert {asset["type"] for asset in files} == {"image/png", "application/vnd.apache.parquet"}
+    assert assets["zarr_utm33"]["type"] == "application/vnd+zarr"
+    for asset in files:
         path = urlsplit(asset["href"]).path
         assert path.startswith("/data/")
         assert _served(http, path) == asset["type"]

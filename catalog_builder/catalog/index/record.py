@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
 from catalog_builder.item.addresses import Addresses
+from catalog_builder.item.stored import Store, view_of
 from catalog_builder.stores.zones import ZoneGroup
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset, dataset
@@ -42,6 +43,11 @@ class CollectionRecord:
     def container(self) -> Literal["npy", "store"]:
         """What is at the source root: files of arrays, or a store that tile-years are windows of."""
         return "store" if self.addresses.is_direct_from_store else "npy"
+
+    @property
+    def view(self) -> Store | None:
+        """The arrays of its zones as a store, at the API; None if nothing is known of the zones."""
+        return view_of(self.dataset.directory, self.zones)
 
     @property
     def n_items(self) -> int:

@@ -85,7 +85,7 @@ def item_texts(
     if not page:
         return []
     tiles = tile_rows(page)
-    columns = item_columns(tiles, record.years, record.grid, record.addresses.store)
+    columns = item_columns(tiles, record.years, record.grid, record.addresses.store, record.view)
     lists = {slot: _texts(column) for slot, column in columns.items()}
     lists |= {slot: [text] * len(tiles.has) for slot, text in constants.items()}
     has = tiles.has if flags is None else flags(tiles.has)
