@@ -52,6 +52,7 @@ class LoadedTiles:
         self._masks = {r.ordinal: masks[r.id] for r in self.collections.values()}
         self._years_counted: dict[tuple[int, int], Blocks] = {}
         self._years_grouped: dict[tuple[int, int], list[Group]] = {}
+        self._covered: dict[int, tuple[npt.NDArray[np.int32], Masks]] = {}
 
     def only(self, ids: Collection[str]) -> Self:
         """Return the same tiles with some of the collections, as if there were no others."""
@@ -104,23 +105,29 @@ class LoadedTiles:
         return made
 
     def _grouped(self, ordinal: int, year: int, runs: Runs | None) -> list[Group]:
-        flat, bit = self._masks[ordinal].ravel(), np.uint32(year_bits([year]))
-        some = np.flatnonzero(flat & bit) if runs is None else runs.cells()
-        cells = some[(flat[some] & bit) != 0]
+        cells, masks = self.coverage(ordinal)
+        if runs is not None:  # they may cover the globe, and most of it is empty
+            first = np.searchsorted(cells, grid.cells(runs.row, runs.first_col))
+            length = np.searchsorted(cells, grid.cells(runs.row, runs.last_col), "right") - first
+            places = np.arange(length.sum()) + np.repeat(first - (np.cumsum(length) - length), length)
+            cells, masks = cells[places], masks[places]
+        there = (masks & np.uint32(year_bits([year]))) != 0
+        cells, masks = cells[there], masks[there]
         row, col = grid.rows_cols(cells)
         place = (row >= grid.N_ROWS // 2) * 64 + col // grid.COLS_PER_ZONE
-        _, first, n = np.unique(
-            (place.astype(np.int64) << 32) | flat[cells], return_index=True, return_counts=True
-        )
-        parts = (row[first], col[first], flat[cells[first]], n)
+        _, one, n = np.unique((place.astype(np.int64) << 32) | masks, return_index=True, return_counts=True)
+        parts = (row[one], col[one], masks[one], n)
         chosen = zip(*(part.tolist() for part in parts), strict=True)
         return [(make_key(ordinal, year, r, c), mask, count) for r, c, mask, count in chosen]
 
     def coverage(self, ordinal: int) -> tuple[npt.NDArray[np.int32], Masks]:
         """Return the distinct cells of a collection (row * 3600 + column, ascending) and their years."""
-        flat = self._masks[ordinal].ravel()
-        (cells,) = np.nonzero(flat)
-        return cells.astype(np.int32), flat[cells]
+        made = self._covered.get(ordinal)
+        if made is None:
+            flat = self._masks[ordinal].ravel()
+            (cells,) = np.nonzero(flat)
+            made = self._covered[ordinal] = cells.astype(np.int32), flat[cells]
+        return made
 
 
 class PgstacSnapshot(StoredSnapshot):
