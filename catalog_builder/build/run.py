@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from catalog_builder.catalog.folder import COGS, CatalogFolder
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.console import Progress, no_progress
 from catalog_builder.errors import CatalogError, SchemaVersionError, StorageError
-from catalog_builder.manifests import ManifestPart, ProblemLog
+from catalog_builder.manifests import ManifestPart, ProblemLog, read_dataset
 from catalog_builder.manifests.part import Subset
+from catalog_builder.stores.open import is_store
 from catalog_builder.tile.datasets import DATASETS
 from catalog_builder.tile.files import LEDGER
 
@@ -116,6 +118,8 @@ def _build(
         _stage_cogs(cogs, home, options, old)
         found = Reader(version.path, staging, options, problems, old, progress).read(sources)
         check_sources(folder, options, problems)
+        if not staging.years() and not cogs.years() and Subset(options.years, options.bounds) != Subset():
+            raise CatalogError(_nothing_wanted(sources, options))
         for year in cogs.years():
             # A tile-year that is only in the ledger counts too: it has COGs.
             tiles = as_tiles(cogs.cells(year), year)
@@ -124,6 +128,29 @@ def _build(
         report = new.write(found)
         version.wanted = report.published
     return report
+
+
+def _nothing_wanted(sources: Sequence[str], options: BuildOptions) -> str:
+    """Return what the sources list, none of which was asked for: they are read once more, all of them."""
+    per_year: Counter[int] = Counter()
+    west, south, east, north = 180.0, 90.0, -180.0, -90.0
+    for source in (s for s in sources if not is_store(s)):
+        log = ProblemLog()
+        for part in read_dataset(source, options.dataset, problems=log, is_said=options.is_dataset_said):
+            if part.tiles is None or not part.tiles.num_rows:
+                continue
+            per_year.update(part.tiles["year"].to_pylist())
+            lon, lat = (part.tiles[name].to_numpy() / 100 for name in ("lon_i", "lat_i"))
+            west, east = min(west, float(lon.min()) - 0.05), max(east, float(lon.max()) + 0.05)
+            south, north = min(south, float(lat.min()) - 0.05), max(north, float(lat.max()) + 0.05)
+    if not per_year:
+        return "no tile-year in the sources"
+    years = ", ".join(f"{year}: {n:,}" for year, n in sorted(per_year.items()))
+    return (
+        "no tile-year in the requested years and bounding box: the sources list"
+        f" {per_year.total():,} in {west:.1f},{south:.1f},{east:.1f},{north:.1f}"
+        f" (west,south,east,north; {years})"
+    )
 
 
 def _old_index(folder: CatalogFolder, options: BuildOptions, problems: ProblemLog) -> Index | None:

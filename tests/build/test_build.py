@@ -143,8 +143,10 @@ def test_years_and_bbox_narrow(manifests: Path, tmp_path: Path) -> None:
     report = build_from(out, manifests, years=frozenset({2023}), bounds=Bounds(0.1, 52.1, 0.3, 52.2))
     assert report.items == 2
     assert _ids(out) == {"grid_0.15_52.15_2023", "grid_0.25_52.15_2023"}
-    with pytest.raises(CatalogError, match="no tile-year"):
-        build_from(tmp_path / "none", manifests, years=frozenset({2019}))
+    listed = r"list 60 in 0\.0,52\.0,0\.5,52\.4 \(west,south,east,north; 2022: 20, 2023: 20, 2024: 20\)"
+    for nothing in ({"years": frozenset({2019})}, {"bounds": Bounds(52.0, 0.0, 52.4, 0.5)}):
+        with pytest.raises(CatalogError, match=f"no tile-year in the requested .*{listed}"):
+            build_from(tmp_path / "none", manifests, **nothing)
     assert not (tmp_path / "none" / "index.sqlite").exists()
 
 
