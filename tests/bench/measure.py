@@ -52,7 +52,8 @@ REPORT = """
 import atexit, resource, sys
 def _report():
     u = resource.getrusage(resource.RUSAGE_SELF)
-    print(u.ru_utime + u.ru_stime, u.ru_maxrss * 1024 / 1e6, file=sys.stderr)
+    peak = open("/proc/self/status").read().split("VmHWM:")[1].split()[0]  # ru_maxrss may be the parent's
+    print(u.ru_utime + u.ru_stime, int(peak) * 1024 / 1e6, file=sys.stderr)
 atexit.register(_report)
 """
 """Python that makes a process print its own cost as the last line of stderr."""

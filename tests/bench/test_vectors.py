@@ -286,10 +286,12 @@ def test_beside_geotessera(bench: Bench) -> None:
                 bench.points(f"{n:,} points", world.labels(n), where, world.whole)
         bench.points("50,000 points in 100 tiles", world.scattered, "server", 5 * world.whole)
         bbox = ",".join(map(str, BBOX))
-        for where, catalog in (("disk", world.catalog), ("server", bench.url)):
+        catalogs = (("disk", world.catalog), ("server", bench.url))
+        for where, catalog in catalogs:
             about = ("--catalog", catalog, "--stat", "mean,std,count,median", "--out")
             fields, out = world.folder / "fields.gpkg", folder / f"fields-{where}.parquet"
             bench.ours("1,000 polygons", where, "zonal", "zonal", fields, *about, out)
+        for where, catalog in catalogs:
             region = ("get", catalog, "--bbox", bbox, "--year", YEAR, "--out", folder / f"region-{where}")
             bench.ours("a region over four tiles", where, "get", *region)
         bench.theirs("", "disk", "region", world.tiles, "", world.labels(1_000), bbox)
