@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from catalog_builder.build.validate import validate_catalog
 from tests.support.catalogs import build_from, patch, write_manifest
 from tests.support.converted import converted
+from tests.support.forked import tessera_stac
 
 
 @pytest.fixture
@@ -80,9 +80,7 @@ def test_damage_is_found(catalog: Path, damage: Callable[[Path], None], where: s
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "catalog_builder.cli", "validate", *arguments], capture_output=True, text=True
-    )
+    return tessera_stac("validate", *arguments)
 
 
 @pytest.mark.service

@@ -6,7 +6,6 @@ Costs are those of a fresh process each, because GDAL caches within one; the til
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,25 +19,12 @@ from tests.conftest import plain_environment
 from tests.convert.test_requests import RECOMMENDED
 from tests.support.containers import YEAR, Contained
 from tests.support.converted import COLLECTION, FIRST, NEIGHBOUR, RAW_YEAR, Converted
+from tests.support.forked import run_script
 from tests.support.http_server import Server
 from tests.support.pixels import BBOX, cog, mosaic, same, tile_values
 from tests.support.snippets import localised, run_python, snippets
 
-READ = """
-import json, sys, numpy, rasterio
-from rasterio.windows import Window
-path, out, window, bands = sys.argv[1:]
-with rasterio.open(path) as ds:
-    w = Window(*json.loads(window)) if window != "null" else None
-    numpy.save(out, ds.read(json.loads(bands), window=w))
-    print(json.dumps({
-        "gdal": rasterio.__gdal_version__, "count": ds.count, "shape": ds.shape, "dtype": ds.dtypes[0],
-        "nodata": str(ds.nodata), "epsg": ds.crs.to_epsg(), "transform": list(ds.transform)[:6],
-        "tags": ds.tags(), "band_tags": ds.tags(1), "descriptions": ds.descriptions,
-        "structure": ds.tags(ns="IMAGE_STRUCTURE"), "overviews": ds.overviews(1),
-        "interp": [c.name for c in ds.colorinterp[:3]],
-    }))
-"""
+READ = Path(__file__).with_name("gdal_asset.py")
 
 
 def read(
@@ -51,8 +37,8 @@ def read(
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """Read in a fresh process; return the pixels and what the file says of itself."""
     out = folder / "out.npy"
-    command = [str(python), "-c", READ, path, str(out), json.dumps(window), json.dumps(bands)]
-    done = subprocess.run(command, env=plain_environment(**settings), capture_output=True, text=True)
+    arguments = (path, out, json.dumps(window), json.dumps(bands))
+    done = run_script(python, READ, *arguments, environment=plain_environment(**settings))
     assert done.returncode == 0, done.stderr
     return np.load(out), json.loads(done.stdout)
 

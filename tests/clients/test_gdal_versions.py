@@ -21,6 +21,7 @@ from pystac_client import Client
 from tests.conftest import SUPPORT, plain_environment
 from tests.support.containers import UNCONVERTED, YEAR, Contained, ContainedIn
 from tests.support.converted import FIRST, Converted, converted
+from tests.support.forked import run_script
 from tests.support.needs import program, require_qgis
 from tests.support.pixels import cog, same
 
@@ -78,9 +79,9 @@ def view(request: pytest.FixtureRequest, contained_in: ContainedIn) -> View:
 
 
 def read(python: Path, path: str, out: Path, *reads: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    command = [python, SUPPORT / "gdal_reader.py", path, out, json.dumps(reads)]
     environment = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    script = SUPPORT / "gdal_reader.py"
+    done = run_script(python, script, path, out, json.dumps(reads), environment=environment)
     assert done.returncode == 0, done.stderr
     with np.load(out) as saved:
         return [saved[str(i)] for i in range(len(saved))], json.loads(done.stdout)

@@ -34,6 +34,7 @@ from catalog_builder.vectors.regions.write import Mosaic, write
 from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import POLAR, YEAR, convert_one, sample, sample_basis, write_pair
 from tests.support.environments import environment
+from tests.support.forked import run_script
 
 Made = tuple[Path, np.ndarray[Any, Any]]
 """A file and what is in it, (rows, cols, bands)."""
@@ -63,8 +64,9 @@ def async_python() -> Path:
 
 def _read(python: Path, script: str, folder: Path, path: Path, reads: list[dict[str, Any]]) -> list[Any]:
     out = folder / "out.npz"
-    command = [str(python), str(SUPPORT / script), str(path), str(out), json.dumps(reads)]
-    subprocess.run(command, check=True, capture_output=True, text=True, env=plain_environment())
+    arguments = (path, out, json.dumps(reads))
+    done = run_script(python, SUPPORT / script, *arguments, environment=plain_environment())
+    assert not done.returncode, done.stderr
     with np.load(out) as arrays:
         return [arrays[str(i)] for i in range(len(reads))]
 

@@ -28,6 +28,7 @@ from tests.conftest import SUPPORT, plain_environment
 from tests.support.containers import ContainedIn
 from tests.support.converted import COLLECTION, FIRST, Converted
 from tests.support.environments import environment, node_environment
+from tests.support.forked import run_script
 from tests.support.http_server import Server
 from tests.support.needs import distribution_gdal, program
 from tests.support.pixels import cog, same, tile_values
@@ -96,14 +97,22 @@ def _run(*command: object) -> tuple[str, str]:
     """Return what a program printed and, if it failed, all that it said."""
     environment = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     arguments = [str(c) for c in command]
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    return _said(subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300))
+
+
+def _run_script(python: Path, script: Path, *arguments: object) -> tuple[str, str]:
+    environment = plain_environment(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    return _said(run_script(python, script, *arguments, environment=environment))
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     ended = f"{done.stdout}{done.stderr}(exit code {done.returncode})"
     return done.stdout, "" if done.returncode == 0 else ended
 
 
 def _by_gdal(python: Path, url: str, out: Path) -> Outcome:
     script = SUPPORT / "gdal_reader.py"
-    said, error = _run(python, script, f"/vsicurl/{url}", out, json.dumps([{"window": WINDOW}]))
+    said, error = _run_script(python, script, f"/vsicurl/{url}", out, json.dumps([{"window": WINDOW}]))
     if error:
         return Outcome(error=error)
     with np.load(out) as saved:
@@ -111,7 +120,7 @@ def _by_gdal(python: Path, url: str, out: Path) -> Outcome:
 
 
 def _by_python(python: Path, reader: str, url: str, out: Path) -> Outcome:
-    said, error = _run(python, HERE / "pixels.py", reader, url, out, *WINDOW)
+    said, error = _run_script(python, HERE / "pixels.py", reader, url, out, *WINDOW)
     return Outcome(error=error) if error else Outcome(said.split()[-1], np.load(out))
 
 
@@ -124,7 +133,7 @@ def _by_node(home: Path, url: str, out: Path, dtype: str) -> Outcome:
 
 def _items(python: Path, reader: str, server: Server, tiles: Converted) -> Outcome:
     folder = tiles.catalog / COLLECTION / "items"
-    said, error = _run(python, HERE / "items.py", reader, server.url, folder)
+    said, error = _run_script(python, HERE / "items.py", reader, server.url, folder)
     return Outcome(error=error) if error else Outcome(*json.loads(said.splitlines()[-1]))
 
 

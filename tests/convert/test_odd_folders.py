@@ -15,6 +15,7 @@ from catalog_builder.convert.ledger.reader import latest, read_rows
 from catalog_builder.convert.ledger.rows import LedgerRow
 from tests.convert.making import COLUMN, write_column
 from tests.convert.odd import CLOSED, ODDITIES, Oddity, make, without_privileges
+from tests.support.forked import tessera_stac
 
 SECONDS = 120
 """A run that hangs ends here; one of three tiles takes a few seconds."""
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.service
 
 def convert(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
+    if not options:
+        return tessera_stac("convert", *arguments, seconds=SECONDS)
     return subprocess.run(
         [sys.executable, "-m", "catalog_builder.cli", "convert", *map(str, arguments)],
         capture_output=True,

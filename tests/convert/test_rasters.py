@@ -33,6 +33,7 @@ from catalog_builder.synthetic.sample import write_npy_tile
 from tests.convert.conftest import VALIDATE
 from tests.convert.making import YEAR, convert_one, jobs_of, sample
 from tests.convert.raster_kinds import KINDS, SHAPE, UTM, values, write
+from tests.support.forked import tessera_stac
 from tests.support.http_server import serve
 
 REFUSED = {
@@ -105,19 +106,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for kind, make in KINDS.items():
             make(folder / file_name(kind))
     start = time.monotonic()
-    done = command("convert", folder, "--out", out, "--workers", 2)
+    done = tessera_stac("convert", folder, "--out", out, "--workers", 2)
     seconds = time.monotonic() - start
     rows = {Path(row.job).name: row for row in read_rows(out / "ledger")}
     return Run(folder, out, rows, done, seconds)
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "catalog_builder.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(REFUSED)))
@@ -263,11 +255,11 @@ def test_the_ledger_says_what_was_compared(run: Run) -> None:
 
 
 def test_validate_compares_rasters_with_their_sources(run: Run, tmp_path: Path) -> None:
-    done = command("validate", run.out)
+    done = tessera_stac("validate", run.out)
     kept = len(KINDS) - len(REFUSED)
     assert f"{kept} converted tiles: {kept} files by checksum, {kept} tiles by every pixel" in done.stdout
     assert done.returncode == 0
-    done = command("validate", run.out, "--no-pixels")
+    done = tessera_stac("validate", run.out, "--no-pixels")
     assert "no pixels, as --no-pixels says" in done.stdout
     assert "by every pixel" not in done.stdout
 
@@ -276,15 +268,15 @@ def test_validate_says_that_nothing_was_compared(tmp_path: Path) -> None:
     write(tmp_path / "a.tif")
     assert convert_with_ledger(tmp_path / "a.tif", tmp_path / "out").ok
     (tmp_path / "a.tif").unlink()
-    done = command("validate", tmp_path / "out")
+    done = tessera_stac("validate", tmp_path / "out")
     assert done.stdout.startswith("warn 1 converted tiles: 1 files by checksum, 1 not compared")
     assert "a.tif: no such file" in done.stdout
     write(tmp_path / "a.tif", data=values("uint8", (1, *SHAPE)) // 2)
-    assert "SHA-256 is" in command("validate", tmp_path / "out").stdout
+    assert "SHA-256 is" in tessera_stac("validate", tmp_path / "out").stdout
 
 
 def convert_with_ledger(source: Path, out: Path) -> LedgerRow:
-    command("convert", source, "--out", out, "--workers", 0)
+    tessera_stac("convert", source, "--out", out, "--workers", 0)
     (row,) = read_rows(out / "ledger")
     return row
 
@@ -356,11 +348,11 @@ def test_results_of_versions_that_compared_nothing_are_done_again(tmp_path: Path
     write(tmp_path / "a.tif")
     convert_with_ledger(tmp_path / "a.tif", tmp_path / "out")
     again = ("convert", tmp_path / "a.tif", "--out", tmp_path / "out", "--workers", 0)
-    assert "0 converted, 1 already done" in command(*again).stdout
+    assert "0 converted, 1 already done" in tessera_stac(*again).stdout
     (ledger,) = (tmp_path / "out" / "ledger").glob("*.jsonl")
     line = json.loads(ledger.read_text())
     ledger.write_text(json.dumps(line | {"lossless": True}) + "\n")
-    assert "1 converted, 0 already done" in command(*again).stdout
+    assert "1 converted, 0 already done" in tessera_stac(*again).stdout
 
 
 def test_pairs_in_capitals(tmp_path: Path) -> None:

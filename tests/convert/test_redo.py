@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +32,7 @@ from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline
 from catalog_builder.errors import QueryError
 from tests.convert.making import sample_basis, write_column
+from tests.support.forked import tessera_stac
 
 DIGESTS = {"native": "b43b6d12475c0cea", "float32": "6cf0e80822a92788"}
 """Of the default options of version 0.1, without colours."""
@@ -182,8 +182,9 @@ def test_the_commands_say_so(tmp_path: Path, earlier: Callable[..., RunReport]) 
     earlier(source, out)
 
     def command(*arguments: str) -> str:
-        line = [sys.executable, "-m", "catalog_builder.cli", *arguments, "--quiet"]
-        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+        done = tessera_stac(*arguments, "--quiet")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     convert = ("convert", str(source), "--out", str(out), "--workers", "0")
     warned = command("validate", str(out), "--no-pixels", "--json")
@@ -201,7 +202,6 @@ def test_the_commands_say_so(tmp_path: Path, earlier: Callable[..., RunReport]) 
     told[at : at + 1] = [str(source)]
     assert json.loads(command(*told, "--workers", "0", "--json"))["converted"] == 3
     assert json.loads(command("validate", str(out), "--json"))["tiles"]["misread"] is None
-    line = [sys.executable, "-m", "catalog_builder.cli", *convert, "--missing", "--redo", "predictor"]
-    failed = subprocess.run(line, capture_output=True, text=True)
+    failed = tessera_stac(*convert, "--missing", "--redo", "predictor")
     assert failed.returncode != 0
     assert "--redo and --missing" in failed.stderr

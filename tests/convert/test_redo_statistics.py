@@ -6,8 +6,6 @@ What the ledger of such a version said is made by taking them out of today's.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from catalog_builder.tile.datasets import dataset
 from tests.convert.making import POLAR, YEAR, contents, convert_one, sample, write_column, write_pair
 from tests.convert.test_redo_views import forget_view
 from tests.support.catalogs import api_items
+from tests.support.forked import tessera_stac
 
 
 def _run(source: Path, out: Path, redo: Any = None, **options: Any) -> RunReport:
@@ -149,8 +148,9 @@ def test_the_commands_say_so(tmp_path: Path) -> None:
     _earlier(source, out)
 
     def command(*arguments: str) -> str:
-        line = [sys.executable, "-m", "catalog_builder.cli", *arguments, "--quiet"]
-        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+        done = tessera_stac(*arguments, "--quiet")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     convert = ("convert", str(source), "--out", str(out), "--workers", "0")
     found = json.loads(command("validate", str(out), "--no-pixels", "--json"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from tests.conftest import SUPPORT, plain_environment
 from tests.convert.making import sample_basis, write_column
 from tests.support.arrays import same_bits
 from tests.support.catalogs import api_items
+from tests.support.forked import tessera_stac
 
 
 def _run(source: Path, out: Path | str, redo: Any = None, **options: Any) -> RunReport:
@@ -174,8 +174,9 @@ def test_the_commands_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     _earlier(monkeypatch, source, out)
 
     def command(*arguments: str) -> str:
-        line = [sys.executable, "-m", "catalog_builder.cli", *arguments, "--quiet"]
-        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+        done = tessera_stac(*arguments, "--quiet")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     convert = ("convert", str(source), "--out", str(out), "--workers", "0")
     found = json.loads(command("validate", str(out), "--no-pixels", "--json"))

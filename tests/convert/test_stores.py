@@ -23,6 +23,7 @@ from catalog_builder.stores.written import filled_tiles
 from catalog_builder.tile.grid import TileId
 from tests.conftest import plain_environment
 from tests.support.catalogs import build_from
+from tests.support.forked import tessera_stac
 from tests.support.http_server import Server, serve
 from tests.support.pixels import same
 from tests.support.registry import write_land
@@ -44,8 +45,7 @@ def server(stores: Stores) -> Iterator[Server]:
 
 
 def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "catalog_builder.cli", "convert", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    return tessera_stac("convert", *arguments, environment=plain_environment())
 
 
 def job(address: str, tile: TileId, year: int = 2024) -> Job:

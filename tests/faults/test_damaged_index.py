@@ -8,7 +8,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from catalog_builder.catalog.index.schema import SCHEMA_VERSION
 from catalog_builder.errors import CatalogError
 from tests.faults.forks import ROUNDS
 from tests.support.catalogs import build_from, patch, write_manifest
+from tests.support.forked import tessera_stac
 from tests.support.http_server import serve
 from tests.support.paging import ok
 
@@ -52,12 +52,7 @@ def catalog(good: Path, tmp_path: Path) -> Path:
 
 
 def _command(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "catalog_builder.cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return tessera_stac(*args, seconds=60)
 
 
 def _write(index: Path, at: int, data: bytes) -> None:

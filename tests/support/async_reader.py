@@ -17,14 +17,14 @@ from async_geotiff import GeoTIFF, Window
 from obstore.store import LocalStore
 
 
-async def main(path, out, reads):
+async def read(path, out, reads):
     file = Path(path)
     store = LocalStore(str(file.parent))
     tiff = await GeoTIFF.open(file.name, store=store)
     arrays = {}
-    for i, read in enumerate(json.loads(reads)):
-        x, y, width, height = read["window"]
-        if read.get("by") == "lazycogs":
+    for i, wanted in enumerate(json.loads(reads)):
+        x, y, width, height = wanted["window"]
+        if wanted.get("by") == "lazycogs":
             place = tiff.transform * Affine.translation(x, y)
             item = {"id": "a", "properties": {}, "assets": {"a": {"href": file.as_uri()}}}
             found = await lazycogs.read_chunk_async(
@@ -33,12 +33,16 @@ async def main(path, out, reads):
             )  # fmt: skip
             arrays[str(i)] = found["a"]
             continue
-        level = read.get("overview")
+        level = wanted.get("overview")
         image = tiff if level is None else tiff.overviews[level]
         found = await image.read(window=Window(col_off=x, row_off=y, width=width, height=height))
         arrays[str(i)] = np.ma.getdata(found.data)
     np.savez(out, **arrays)
 
 
+def main(*arguments):
+    asyncio.run(read(*arguments))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

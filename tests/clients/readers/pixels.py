@@ -10,14 +10,14 @@ import sys
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
+import fsspec
 import numpy as np
+import tifffile
+import xarray
+import zarr
 
 
 def with_tifffile(address, x, y, width, height):
-    import fsspec
-    import tifffile
-    import zarr
-
     with fsspec.open(address, "rb") as file, tifffile.TiffFile(file) as tif:
         array = zarr.open_array(tif.aszarr(series=0, level=0), mode="r")
         # one band is (rows, columns), planar bands come first
@@ -38,7 +38,6 @@ def with_async_geotiff(address, x, y, width, height):
 
 
 def with_virtual_tiff(address, x, y, width, height):
-    import xarray
     from obspec_utils.registry import ObjectStoreRegistry
     from obstore.store import HTTPStore
     from virtual_tiff import VirtualTIFF
@@ -53,8 +52,6 @@ def with_virtual_tiff(address, x, y, width, height):
 
 
 def with_rioxarray(address, x, y, width, height):
-    import xarray
-
     with xarray.open_dataset(address, engine="rasterio", mask_and_scale=False) as found:
         return found["band_data"][:, y : y + height, x : x + width].values
 
