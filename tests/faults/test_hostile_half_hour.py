@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.faults.server import ROOT, Served, serving
 from tests.faults.test_relayed import processes
@@ -31,6 +32,7 @@ SLOWER = float(os.environ.get("HOSTILE_SLOWER", "0"))
 """How many times slower searches may be at the 95th percentile; 0: as slow as the machine is."""
 
 
+@pytest.mark.timeout(600 + 2 * SECONDS)
 def test_hostile_clients_beside_ordinary_ones(tmp_path: Path) -> None:
     """No 5xx but the documented 503, and that to hostile clients alone; memory is bounded."""
     source = write_manifest(tmp_path, 2024, patch(0, 40, 110, 100))
@@ -40,8 +42,8 @@ def test_hostile_clients_beside_ordinary_ones(tmp_path: Path) -> None:
         item = _converted(served)
         _searches(served, 2)
         quiet = _searches(served, QUIET)
-        # They stand for other machines: here they must not take the processor from the server.
-        command = ["nice", "-n", "19", sys.executable, "-m", "tests.faults.hostile"]
+        # They stand for other machines: where it counts, they must not take the processor from the server.
+        command = [*(["nice", "-n", "19"] if SLOWER else []), sys.executable, "-m", "tests.faults.hostile"]
         hostile = subprocess.Popen(
             [*command, served.url, str(SECONDS), item],
             cwd=ROOT,
