@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3 \
     $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python3 2>/dev/null | sort -V); do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && command -v "$$p" && break; done)
 
-.PHONY: help run examples browser test test-fast test-nightly lint docs bench bench-release lock clean
+.PHONY: help run examples browser test test-fast test-nightly test-images lint docs bench bench-release lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ test-fast: $(VENV)/.dev  ## Run the tests that need no server and no other progr
 
 test-nightly: $(VENV)/.dev  ## Run the oracles at length: 20,000 filters per backend
 	$(BIN)/python -m pytest -m nightly -n 0 $(ARGS)
+
+test-images: $(VENV)/.dev  ## Build and run the images: needs root, buildah and debootstrap, 15 minutes, 10 GB
+	$(BIN)/python -m pytest -m release -s -n 0 tests/deploy/test_image.py $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict and the rooms' contracts
 	$(BIN)/ruff check .
