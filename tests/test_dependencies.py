@@ -31,7 +31,7 @@ EXTRAS = {
     "frames": ["catalog_builder/public/frames.py"],
     "oidc": ["api/readers/"],
     "tiles": ["api/pictures/"],
-    "vectors": ["catalog_builder/vectors/tables/"],
+    "vectors": ["catalog_builder/tile/regions/files.py", "catalog_builder/vectors/tables/"],
     "zarr": ["catalog_builder/stores/", "catalog_builder/synthetic/stores/"],
 }
 """Where what an extra installs may be imported: beginnings of paths."""

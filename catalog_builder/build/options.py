@@ -1,4 +1,4 @@
-"""Options and report of a build."""
+"""Options of a build."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from shapely.geometry.base import BaseGeometry
 
 from catalog_builder import storage
-from catalog_builder.build.merge import MergeReport
 from catalog_builder.item.addresses import Mirrors
-from catalog_builder.manifests import ProblemLog
 from catalog_builder.tile import grid
 from catalog_builder.tile.datasets import Dataset
 
@@ -26,7 +24,7 @@ class BuildOptions:
     """Keep tile-years of the existing catalogue that the sources do not list."""
     strict: bool = False
     complete: bool = False
-    """Complete values missing in a later source; see :mod:`catalog_builder.build.merge`."""
+    """Complete values missing in a later source; see :mod:`catalog_builder.build.staging.merge`."""
     url: str = "."
     """URL that the catalogue will be served at, for the hrefs in its static files."""
     source_root: str | None = None
@@ -69,48 +67,3 @@ class BuildOptions:
         for option, base in bases:
             if base is not None:
                 storage.check_base(base, option)
-
-
-@dataclass(frozen=True, slots=True)
-class YearChange:
-    """Changes of one year by a build."""
-
-    year: int
-    items: int
-    added: int
-    changed: int
-    removed: int
-
-    @property
-    def untouched(self) -> bool:
-        """Whether the year is unchanged."""
-        return not (self.added or self.changed or self.removed)
-
-
-@dataclass(frozen=True, slots=True)
-class BuildReport:
-    """The result of a build."""
-
-    collection: str
-    items: int
-    tiles: int
-    years: tuple[YearChange, ...]
-    merge: MergeReport
-    problems: ProblemLog
-    published: bool
-    """False: the catalogue was up to date and is unchanged."""
-
-    @property
-    def added(self) -> int:
-        """New tile-years."""
-        return sum(y.added for y in self.years)
-
-    @property
-    def changed(self) -> int:
-        """Tile-years whose files' sizes, hashes, times or landmask changed."""
-        return sum(y.changed for y in self.years)
-
-    @property
-    def removed(self) -> int:
-        """Removed tile-years."""
-        return sum(y.removed for y in self.years)

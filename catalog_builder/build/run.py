@@ -17,10 +17,10 @@ from pathlib import Path
 
 from catalog_builder import storage
 from catalog_builder.build.converted import FACTS, as_tiles, stage_ledgers, stage_present
-from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport
-from catalog_builder.build.removals import check_sources
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.report import BuildReport, check_sources
 from catalog_builder.build.staging.cogs import CogStaging
+from catalog_builder.build.staging.merge import Staging
 from catalog_builder.build.staging.reader import Reader
 from catalog_builder.build.version import NewVersion
 from catalog_builder.catalog.bucket import BucketCatalog

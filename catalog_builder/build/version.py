@@ -14,12 +14,12 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from catalog_builder.build.merge import Staging
-from catalog_builder.build.options import BuildOptions, BuildReport, YearChange
+from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.record import make_record
-from catalog_builder.build.removals import check_removals
+from catalog_builder.build.report import BuildReport, YearChange, check_removals
 from catalog_builder.build.staging.cogs import CogStaging
 from catalog_builder.build.staging.exports import exports_below
+from catalog_builder.build.staging.merge import Staging
 from catalog_builder.build.staging.reader import Found
 from catalog_builder.build.year_rows import Landmasks, YearRows
 from catalog_builder.catalog.collection import (

@@ -20,7 +20,7 @@ from catalog_builder.cli.options import (
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
-    from catalog_builder.build.options import BuildReport
+    from catalog_builder.build.report import BuildReport
 
 
 def build(

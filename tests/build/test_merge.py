@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog_builder.build import merge as merge_module
-from catalog_builder.build.merge import Staging
+from catalog_builder.build.staging import merge as merge_module
+from catalog_builder.build.staging.merge import Staging
 from catalog_builder.errors import ManifestError, TesseraError
 from catalog_builder.manifests import ManifestPart, ProblemLog
 from catalog_builder.tile.grid import TileId

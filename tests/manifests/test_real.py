@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import catalog_builder.data
-from catalog_builder.build.merge import Staging
+from catalog_builder.build.staging.merge import Staging
 from catalog_builder.data import make_sample_manifests
 from catalog_builder.manifests import ProblemLog, read_manifests
 from catalog_builder.tile.grid import N_COLS

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from catalog_builder.build.options import BuildOptions, BuildReport
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.report import BuildReport
 from catalog_builder.build.run import build
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.search.item_rows import tile_rows

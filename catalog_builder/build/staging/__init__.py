@@ -1,1 +1,1 @@
-"""What is gathered on disk before it becomes rows: converted tile-years, blocks of stores."""
+"""What is gathered on disk before it becomes rows: manifests, conversions, blocks of stores."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog_builder.build.merge import Spill
+from catalog_builder.build.staging.merge import Spill
 from catalog_builder.manifests.part import Subset, tile_table
 from catalog_builder.tile import grid
 from catalog_builder.tile.blocks import BlockGrid, tiles_in_blocks

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog_builder.build.merge import Staging
 from catalog_builder.build.options import BuildOptions
 from catalog_builder.build.staging.blocks import BlockStaging
 from catalog_builder.build.staging.exports import placed_exports
+from catalog_builder.build.staging.merge import Staging
 from catalog_builder.build.staging.stores import StoreSource, in_groups, published_store
 from catalog_builder.catalog.index.reader import Index
 from catalog_builder.catalog.index.record import CollectionRecord

@@ -1,13 +1,60 @@
-"""What a build may remove: nothing for a source that was not read to its end, little without being told."""
+"""What a build changes, and what it may remove: nothing for a source that was not read to its end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from catalog_builder.build.options import BuildOptions, YearChange
+from catalog_builder.build.options import BuildOptions
+from catalog_builder.build.staging.merge import MergeReport
 from catalog_builder.catalog.folder import CatalogFolder
 from catalog_builder.errors import CatalogError
 from catalog_builder.manifests.problems import LEFT_OUT, UNREAD, ProblemLog
+
+
+@dataclass(frozen=True, slots=True)
+class YearChange:
+    """Changes of one year by a build."""
+
+    year: int
+    items: int
+    added: int
+    changed: int
+    removed: int
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the year is unchanged."""
+        return not (self.added or self.changed or self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """The result of a build."""
+
+    collection: str
+    items: int
+    tiles: int
+    years: tuple[YearChange, ...]
+    merge: MergeReport
+    problems: ProblemLog
+    published: bool
+    """False: the catalogue was up to date and is unchanged."""
+
+    @property
+    def added(self) -> int:
+        """New tile-years."""
+        return sum(y.added for y in self.years)
+
+    @property
+    def changed(self) -> int:
+        """Tile-years whose files' sizes, hashes, times or landmask changed."""
+        return sum(y.changed for y in self.years)
+
+    @property
+    def removed(self) -> int:
+        """Removed tile-years."""
+        return sum(y.removed for y in self.years)
 
 
 def check_sources(folder: CatalogFolder, options: BuildOptions, problems: ProblemLog) -> None:
