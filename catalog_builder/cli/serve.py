@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catalog_builder import storage
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
     import socket
+
+    from api.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[
@@ -36,8 +39,40 @@ def serve(
     """Serve a catalogue: STAC API, COGs and published arrays by range requests, and the browser."""
     from api import server
 
-    # First: that the port is taken shall be known before anything is opened.
-    serve_on(server.listen(host, port), catalog, host, workers, root_path)
+    settings = settings_of(catalog, root_path)
+    # Next: that the port is taken shall be known before anything is opened.
+    serve_on(server.listen(host, port), settings, catalog, host, workers, root_path)
+
+
+def settings_of(catalog: str | None, root_path: str = "") -> Settings:
+    """Return the settings of the environment, checked, for a server of a catalogue.
+
+    Raises
+    ------
+    QueryError
+        If there is neither a catalogue nor a database.
+    CatalogError
+        If a setting is wrong.
+    StorageError
+        If the URL of the catalogue contains credentials or a query.
+    """
+    from api.readers.door import Door, has_readers
+    from api.settings import from_environment
+
+    if root_path:
+        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
+    settings = from_environment()
+    if has_readers(settings):
+        Door(settings)  # one clear error now, instead of one in every worker
+    if catalog is not None and storage.scheme(catalog):
+        storage.check_base(catalog, "CATALOG")
+    if catalog is None and not _on_database():
+        raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
+    return settings
+
+
+def _on_database() -> bool:
+    return os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, str]:
@@ -53,14 +88,17 @@ def _url(sock: socket.socket, host: str) -> str:
 
 
 def serve_on(
-    sock: socket.socket, catalog: str | None, host: str, workers: int = 1, root_path: str = ""
+    sock: socket.socket,
+    settings: Settings,
+    catalog: str | None,
+    host: str,
+    workers: int = 1,
+    root_path: str = "",
 ) -> None:
     """Serve a catalogue on a bound socket, until the process is told to stop.
 
     Raises
     ------
-    QueryError
-        If there is neither a catalogue nor a database.
     CatalogError
         If the catalogue cannot be opened, or is damaged.
     """
@@ -69,22 +107,13 @@ def serve_on(
     from api import server
     from api.catalogue.memory import set_up_malloc
     from api.http.metrics import FOLDER
-    from api.readers.door import Door, has_readers
-    from api.settings import from_environment
     from catalog_builder.catalog.digest import check_digest
     from catalog_builder.catalog.open import open_index
     from catalog_builder.console import say
     from catalog_builder.storage import scheme
 
     set_up_malloc()
-    if root_path:
-        os.environ["TESSERA_STAC_ROOT_PATH"] = root_path
-    settings = from_environment()
-    if has_readers(settings):
-        Door(settings)  # one clear error now, instead of one in every worker
-    on_database = os.environ.get("TESSERA_STAC_BACKEND") == "pgstac"
-    if catalog is None and not on_database:
-        raise QueryError("CATALOG: give the catalogue to serve, or set TESSERA_STAC_BACKEND=pgstac")
+    on_database = _on_database()
     if not on_database and catalog is not None:
         check_digest(open_index(catalog).path)  # one clear error now, instead of one in every worker
     if catalog is not None:

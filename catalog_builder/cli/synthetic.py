@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catalog_builder.cli.options import AsJson, Quiet
-from catalog_builder.cli.serve import Host, Port, listen, serve_on
+from catalog_builder.cli.serve import Host, Port, listen, serve_on, settings_of
 from catalog_builder.errors import QueryError
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def demo(
     from catalog_builder.console import say
     from catalog_builder.synthetic.demo import greeting, prepare
 
+    settings = settings_of(str(folder))
     sock, url = listen(host, port)
     catalog = prepare(folder, url, quiet=quiet)
     say(greeting(url))
-    serve_on(sock, str(catalog), host)
+    serve_on(sock, settings, str(catalog), host)

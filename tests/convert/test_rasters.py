@@ -362,7 +362,7 @@ def test_pairs_in_capitals(tmp_path: Path) -> None:
     folder.mkdir()
     for path in (made.npy, made.npy.with_name(made.npy.stem + "_scales.npy")):
         path.rename(folder / path.with_suffix(".NPY").name)
-    (job,) = jobs_of(folder, year=YEAR)
+    (job,) = jobs_of(folder, years=frozenset([YEAR]))
     row = convert_tile(job, ConvertOptions(str(tmp_path / "out"), verify=True)).row
     assert (row.status, row.tile, row.profile) == ("ok", sample().tile, "native"), row.reason
 
