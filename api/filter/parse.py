@@ -102,7 +102,11 @@ def parse_json(value: Any, settings: Settings) -> Any:
     _checked(value, settings)
     if not isinstance(value, dict | bool):
         raise QueryError(f"filter: expected a cql2-json object, found {str(value)[:60]!r}")
-    text, geometries = orjson.dumps(value), list[Any]()
+    geometries = list[Any]()
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:  # it reads 1024 levels and writes 254, whatever they are below
+        raise QueryError(f"filter: nested deeper than {MOST_NESTED} levels") from None
     if len(text) > _LONG:
         text = orjson.dumps(_taken_out(value, geometries))
     try:

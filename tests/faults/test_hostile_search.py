@@ -66,7 +66,12 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "levels below coordinates": (
         b'{"filter":{"op":"=","args":[{"coordinates":' + b"[" * 900 + b"]" * 900 + b"},1]}}",
         400,
-        "filter",
+        "nested deeper",
+    ),
+    "levels in arguments": (
+        b'{"filter":{"op":"=","args":[' + b"[" * 300 + b"]" * 300 + b",1]}}",
+        400,
+        "deeper",
     ),
     "a huge number": (b'{"limit":' + b"9" * DEEP + b"}", 400, "infinity"),
     "too large an exponent": (b'{"limit":1e999}', 400, "infinity"),
