@@ -31,9 +31,15 @@ class Running:
     pid: int
 
     def workers(self) -> list[int]:
-        """Return the processes that have an index open."""
-        family = [self.pid, *_descendants(self.pid)]
-        return [pid for pid in family if open_indexes(pid)]
+        """Return the processes that serve: those with an index open that no worker has started."""
+        return [pid for pid in self._readers() if not is_relayed(pid)]
+
+    def relayed(self) -> list[int]:
+        """Return the processes that workers have started for what takes long and that have an index open."""
+        return [pid for pid in self._readers() if is_relayed(pid)]
+
+    def _readers(self) -> list[int]:
+        return [pid for pid in (self.pid, *_descendants(self.pid)) if open_indexes(pid)]
 
 
 @contextmanager
@@ -75,6 +81,14 @@ def _descendants(pid: int) -> Iterator[int]:
     for child in children:
         yield child
         yield from _descendants(child)
+
+
+def is_relayed(pid: int) -> bool:
+    """Return whether a process answers what a worker passes on to it: ``api.relayed``."""
+    try:
+        return b"api.relayed" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended
+        return False
 
 
 def open_indexes(pid: int) -> set[str]:

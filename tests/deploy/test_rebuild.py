@@ -51,9 +51,9 @@ def test_workers_follow_without_a_failed_request_or_an_open_file_left(tmp_path: 
 
     with serve_catalog(catalog, workers=2) as server:
         threads = [threading.Thread(target=ask, args=(server.url, n % 2 == 0)) for n in range(4)]
+        workers = server.workers()
         for thread in threads:
             thread.start()
-        workers = server.workers()
         for n in range(FIRST + 1, LAST + 1):
             build_from(catalog, manifests[n])
         current = {str((catalog / "index.sqlite").resolve())}
@@ -67,6 +67,8 @@ def test_workers_follow_without_a_failed_request_or_an_open_file_left(tmp_path: 
         assert len(workers) == 2
         assert server.workers() == workers, "no worker was started anew"
         assert [open_indexes(pid) for pid in workers] == [current, current], "old indexes are closed"
+        # These look for a new one when they are asked.
+        until(lambda: all(len(open_indexes(pid)) == 1 for pid in server.relayed()), "old indexes stay open")
         for _ in range(20):
             found = httpx.get(f"{server.url}/search?limit=1").json()
             assert found["numberMatched"] == ROWS * LAST
