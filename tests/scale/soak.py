@@ -29,6 +29,7 @@ from catalog_builder.build.run import build
 from catalog_builder.tile.datasets import dataset
 from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
+from tests.deploy.processes import is_relayed, open_indexes
 from tests.scale.client import Connection, Request, Response
 from tests.scale.manifests import Written
 from tests.scale.traffic import Asked, Kind, Traffic, following
@@ -54,6 +55,8 @@ class Sample:
     """By process, 10**6 bytes that it holds alone."""
     files: dict[int, int]
     """Open file descriptors by process."""
+    indexes: dict[int, int]
+    """Builds whose index is open, by process."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,8 @@ class Log:
     """Bytes of bodies received."""
     statuses: Counter[int] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
+    relayed: set[int] = field(default_factory=set)
+    """Processes that workers started for what takes long, when first asked for it."""
     builds: list[tuple[float, float]] = field(default_factory=list)
     """When each rebuild began and ended."""
     generations: set[str] = field(default_factory=set)
@@ -251,15 +256,20 @@ def run(
 
 
 def _watch(pid: int, start: float, every: float, log: Log, stopped: threading.Event) -> None:
-    while not stopped.wait(every):
-        held, files = {}, {}
+    over = False
+    while not over:
+        over = stopped.wait(every)  # and once more, when nobody asks
+        held, files, indexes = {}, {}, {}
         for each in tree(pid):
             try:
                 held[each] = own_memory(each)
                 files[each] = len(list(Path(f"/proc/{each}/fd").iterdir()))
+                indexes[each] = len(open_indexes(each))
+                if is_relayed(each):
+                    log.relayed.add(each)
             except (OSError, IndexError):
                 continue
-        log.samples.append(Sample(time.perf_counter() - start, held, files))
+        log.samples.append(Sample(time.perf_counter() - start, held, files, indexes))
 
 
 def _change(
