@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catalog_builder.catalog.basis import store_basis
 from catalog_builder.convert import run as run_module
 from catalog_builder.convert.api import prepare
 from catalog_builder.convert.ledger.reader import latest, read_rows
@@ -28,7 +29,7 @@ from catalog_builder.convert.tile.convert import Result, convert_tile
 from catalog_builder.convert.tile.verify import validate_results
 from catalog_builder.convert.workers.processes import ExecutorWorkers, Inline, ProcessWorkers
 from tests.convert.making import COLUMN as TILES
-from tests.convert.making import POLAR, YEAR, contents, write_column
+from tests.convert.making import POLAR, YEAR, contents, sample_basis, write_column
 
 
 def _run(source: Path, out: Path, **options: object) -> RunReport:
@@ -195,10 +196,17 @@ def test_estimate_from_defaults_and_from_the_ledger(tmp_path: Path) -> None:
 def test_an_estimate_knows_the_stored_colours(tmp_path: Path) -> None:
     source, out = write_column(tmp_path / "src"), tmp_path / "out"
     with prepare([str(source)], ConvertOptions(str(out)), workers=0, quiet=True) as conversion:
-        assert conversion.run(fit_visual=True).converted == 3
+        assert conversion.run(visual=False).converted == 3
+        store_basis(str(out), sample_basis())
+        found = conversion.estimate()
+        assert (found.to_do, found.done, found.other_colours) == (0, 3, 3), "they get images alone"
+        found = conversion.estimate(visual=False)
+        assert (found.to_do, found.done, found.other_colours) == (0, 3, 0), "a run without colours"
+        assert conversion.run().coloured == 3
     with prepare([str(source)], ConvertOptions(str(out)), workers=0, quiet=True) as conversion:
-        assert conversion.estimate().to_do == 0
-        assert conversion.estimate(visual=False).to_do == 3, "as a run without colours would do"
+        for visual in (True, False):
+            found = conversion.estimate(visual=visual)
+            assert (found.to_do, found.done, found.other_colours) == (0, 3, 0), "images are no less than none"
 
 
 def _cli(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
