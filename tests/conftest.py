@@ -141,10 +141,12 @@ def any_gdal(request: pytest.FixtureRequest) -> Path:
 
 
 def plain_environment(**extra: str) -> dict[str, str]:
-    """Return this process's environment without proxies and GDAL settings, for a reader in a subprocess."""
+    """Return this process's environment without proxies and GDAL settings, for a reader in a subprocess.
+
+    Nor with a store's: where there are credentials, rasterio sets them, and GDAL then lists a folder twice.
+    """
+    left_out = ("GDAL_", "CPL_", "VSI_", "AWS_", "PYTHONPATH")
     mine = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.lower().endswith("_proxy") and not k.startswith(("GDAL_", "CPL_", "VSI_", "PYTHONPATH"))
+        k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith(left_out)
     }
     return {**mine, **extra}

@@ -59,7 +59,7 @@ class Files:
         return values
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     root = tmp_path_factory.mktemp("containers")
     made = sample(TILE)
@@ -121,7 +121,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(root, places, made.codes, made.scales)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def web(files: Files) -> Iterator[Server]:
     """Serve the files below any one folder's name: GDAL keeps what it read by URL."""
     app = Starlette(routes=[Mount("/{fresh}", StaticFiles(directory=files.root))])
@@ -129,8 +129,9 @@ def web(files: Files) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def store(files: Files) -> Iterator[Store]:
+    """Run a store for a module: while it runs, the process's environment is that of the store."""
     with s3_store() as store:
         for place in files.places.values():
             for path in filter(None, (place.main, place.scales)):

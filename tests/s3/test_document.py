@@ -14,7 +14,7 @@ from api.settings import Settings
 from catalog_builder.storage.s3.client import S3Settings
 from tests.conftest import plain_environment
 from tests.support.http_server import serve
-from tests.support.s3_store import Store
+from tests.support.s3_store import Store, environment
 from tests.support.snippets import run_python, snippets
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "s3.md"
@@ -26,21 +26,25 @@ def test_the_document(store: Store, tmp_path: Path) -> None:
         return BLOCKS[name][1].replace("my-bucket", store.bucket)
 
     ours = f'tessera-stac() {{ "{sys.executable}" -m catalog_builder.cli "$@"; }}\n'
-    given = plain_environment()
+    given = environment(store)
     done = subprocess.run(
-        ["bash", "-euc", ours + here("s3-build")], cwd=tmp_path, env=given, capture_output=True, text=True
+        ["bash", "-euc", ours + here("s3-build")],
+        cwd=tmp_path,
+        env=plain_environment(**given),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "FAIL" not in done.stdout
     assert f"{store.root}/tessera: tessera-synthetic, 1 tile-years of 1 tiles" in done.stdout
     assert {"tree/catalog.json", "tessera/catalog.json"} <= store.stored()
-    said = run_python(here("s3-python"), tmp_path)
+    said = run_python(here("s3-python"), tmp_path, **given)
     assert "['./tessera-synthetic/collection.json']" in said
     assert f"grid_15.65_78.25_2024 {store.url}" in said
     assert "int8" in said
     with serve(create_app(f"{store.root}/tessera", Settings(s3_refresh_seconds=0, presign=True))) as server:
         text = here("s3-client").replace("http://localhost:8000", server.url)
-        said = run_python(text, tmp_path)
+        said = run_python(text, tmp_path, **given)
     assert f"{store.url}/{store.bucket}/tessera/cogs/synthetic/2024/" in said
 
 
