@@ -55,16 +55,21 @@ def processes(parent: int) -> list[int]:
 
 
 def begin(served: Served) -> list[int]:
-    """Have both processes started; return them."""
+    """Have both processes started, so that requests are passed on to them; return them."""
+    yields = min(os.getpriority(os.PRIO_PROCESS, served.process.pid) + 5, 19)
 
     def both() -> list[int] | None:
         item = served.get(f"{COLLECTION}/items?limit=1").json()["features"][0]["id"]
         assert served.get(f"{COLLECTION}/items/{item}/preview.png").status_code == 200
         assert served.get(COUNTS).status_code == 200
         found = processes(served.process.pid)
-        return found if len(found) == 2 else None
+        # Searches are answered by the server until the process says that it is ready; then it yields.
+        ready = [pid for pid in found if os.getpriority(os.PRIO_PROCESS, pid) == yields]
+        return found if len(found) == len(ready) == 2 else None
 
-    return until(both, "the processes do not start")
+    started = until(both, "the processes do not start")
+    assert served.get("/_mgmt/ping").status_code == 200  # by now the server has heard it
+    return started
 
 
 @contextlib.contextmanager
