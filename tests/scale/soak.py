@@ -29,7 +29,7 @@ from catalog_builder.build.run import build
 from catalog_builder.tile.datasets import dataset
 from tests.bench.measure import own_memory, tree
 from tests.bench.serve import tessera
-from tests.deploy.processes import is_relayed, open_indexes
+from tests.deploy.processes import open_indexes
 from tests.scale.client import Connection, Request, Response
 from tests.scale.manifests import Written
 from tests.scale.traffic import Asked, Kind, Traffic, following
@@ -71,8 +71,6 @@ class Log:
     """Bytes of bodies received."""
     statuses: Counter[int] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
-    relayed: set[int] = field(default_factory=set)
-    """Processes that workers started for what takes long, when first asked for it."""
     builds: list[tuple[float, float]] = field(default_factory=list)
     """When each rebuild began and ended."""
     generations: set[str] = field(default_factory=set)
@@ -265,8 +263,6 @@ def _watch(pid: int, start: float, every: float, log: Log, stopped: threading.Ev
                 held[each] = own_memory(each)
                 files[each] = len(list(Path(f"/proc/{each}/fd").iterdir()))
                 indexes[each] = len(open_indexes(each))
-                if is_relayed(each):
-                    log.relayed.add(each)
             except (OSError, IndexError):
                 continue
         log.samples.append(Sample(time.perf_counter() - start, held, files, indexes))
